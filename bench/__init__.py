@@ -1,0 +1,1 @@
+"""Reports and pytest-benchmark suites (see bench/README.md)."""

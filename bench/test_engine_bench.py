@@ -1,0 +1,141 @@
+"""Engines: rows per second against ONNX Runtime with default options, cost of a call, time to open a model.
+
+Run: pytest bench/test_engine_bench.py --benchmark-group-by=group
+Each group's baseline is its first row; every row carries its largest difference from that baseline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from ohlora.engines import backend_report, open_engine
+from ohlora.engines.cache import CACHE_VARIABLE
+
+onnx = pytest.importorskip("onnx", reason="the train extra (onnx) makes the models")
+onnxruntime = pytest.importorskip("onnxruntime")
+
+BATCH = 8
+WAYS = [(s.name, "f32") for s in backend_report() if s.available]
+WAYS += [(s.name, "bf16") for s in backend_report() if s.bf16]
+# ONNX Runtime keeps no cache, so it opens in one way only.
+OPENINGS = ["baseline", *(f"{name}-compile" for name, precision in WAYS if precision == "f32")]
+OPENINGS += ["openvino-cached"] if ("openvino", "f32") in WAYS else []
+
+
+def weights_model(path: Path, layers: int = 10, channels: int = 512, size: int = 16) -> Path:
+    """A generator's character: few wide convolutions, nearly all of the file is weights (94 MB)."""
+    return _chain(path, layers, channels, size, kernel=3)
+
+
+def layers_model(path: Path) -> Path:
+    """A student's character: many narrow layers, small file."""
+    return _chain(path, layers=120, channels=64, size=28, kernel=1)
+
+
+def _chain(path: Path, layers: int, channels: int, size: int, kernel: int) -> Path:
+    rng = np.random.default_rng(0)
+    helper, numpy_helper, kinds = onnx.helper, onnx.numpy_helper, onnx.TensorProto
+    nodes, weights, last = [], [], "x"
+    for i in range(layers):
+        shape = (channels, channels, kernel, kernel)
+        # The gain keeps the signal's size through leaky rectifiers, so that errors can be compared.
+        weight = rng.standard_normal(shape) * (1.4 / np.sqrt(np.prod(shape[1:])))
+        weights.append(numpy_helper.from_array(weight.astype(np.float32), f"w{i}"))
+        weights.append(numpy_helper.from_array(np.ones(channels, np.float32), f"a{i}"))
+        weights.append(numpy_helper.from_array(np.zeros(channels, np.float32), f"b{i}"))
+        nodes += [
+            helper.make_node("Conv", [last, f"w{i}"], [f"c{i}"], pads=[kernel // 2] * 4),
+            helper.make_node("BatchNormalization", [f"c{i}", f"a{i}", f"b{i}", f"b{i}", f"a{i}"], [f"n{i}"]),
+            helper.make_node("LeakyRelu", [f"n{i}"], [f"r{i}"], alpha=0.2),
+        ]
+        last = f"r{i}"
+    nodes.append(helper.make_node("Identity", [last], ["y"]))
+    sides = [[helper.make_tensor_value_info(n, kinds.FLOAT, ["N", channels, size, size])] for n in ("x", "y")]
+    graph = helper.make_graph(nodes, "chain", *sides, weights)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+MODELS: dict[str, Callable[[Path], Path]] = {"weights": weights_model, "layers": layers_model}
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("models")
+    return {name: make(folder / f"{name}.onnx") for name, make in MODELS.items()}
+
+
+@pytest.fixture(autouse=True)
+def cache_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
+    return tmp_path
+
+
+def _batch(path: Path, rows: int = BATCH) -> tuple[Any, NDArray[np.float32]]:
+    """ONNX Runtime with its default options, and a batch for it: the baseline of every group."""
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    shape = (rows, *session.get_inputs()[0].shape[1:])
+    return session, np.random.default_rng(1).standard_normal(shape).astype(np.float32)
+
+
+@pytest.mark.parametrize("way", [("baseline", "f32"), *WAYS], ids="-".join)
+@pytest.mark.parametrize("model", MODELS)
+def test_batch_of_8(benchmark: Any, models: dict[str, Path], model: str, way: tuple[str, str]) -> None:
+    benchmark.group = f"batch of {BATCH}, {model}"
+    session, x = _batch(models[model])
+    expected = session.run(None, {"x": x})[0]
+    if way[0] == "baseline":
+        got = benchmark.pedantic(session.run, (None, {"x": x}), rounds=5, warmup_rounds=1)[0]
+    else:
+        with open_engine(models[model], backend=way[0], precision=way[1]) as engine:
+            got = benchmark.pedantic(engine, kwargs={"x": x}, rounds=5, warmup_rounds=1)["y"]
+            benchmark.extra_info["threads"] = engine.threads
+    error = float(np.abs(got - expected).max() / np.abs(expected).max())
+    benchmark.extra_info["max_error"] = error
+    assert error < (1e-4 if way[1] == "f32" else 0.1)
+
+
+@pytest.mark.parametrize("way", [("baseline", "f32"), *WAYS], ids="-".join)
+def test_cost_of_a_call(benchmark: Any, tmp_path: Path, way: tuple[str, str]) -> None:
+    """A network of next to no work, row by row: what is left is ours."""
+    benchmark.group = "64 rows of a network without work"
+    path = _chain(tmp_path / "tiny.onnx", layers=1, channels=1, size=1, kernel=1)
+    session, x = _batch(path, 64)
+    if way[0] == "baseline":
+        benchmark(lambda: [session.run(None, {"x": x[i : i + 1]}) for i in range(64)])
+    else:
+        with open_engine(path, backend=way[0], precision=way[1]) as engine:
+            benchmark(lambda: engine(x=x))
+
+
+@pytest.mark.parametrize("how", OPENINGS)
+@pytest.mark.parametrize("model", MODELS)
+def test_open_to_first_row(
+    benchmark: Any, models: dict[str, Path], monkeypatch: pytest.MonkeyPatch, model: str, how: str
+) -> None:
+    """From a path to the first result; our rows include hashing the file and the self-test."""
+    benchmark.group = f"open to first row, {model}"
+    backend, _, state = how.partition("-")
+    _, x = _batch(models[model], 1)
+    if state == "compile":
+        monkeypatch.setenv(CACHE_VARIABLE, "off")
+
+    def baseline() -> None:
+        _batch(models[model], 1)[0].run(None, {"x": x})
+
+    def ours() -> bool:
+        with open_engine(models[model], backend=backend) as engine:
+            engine(x=x)
+            return engine.cached
+
+    if how == "baseline":
+        benchmark.pedantic(baseline, rounds=3, warmup_rounds=1)
+    else:
+        benchmark.extra_info["cached"] = benchmark.pedantic(ours, rounds=3, warmup_rounds=1)

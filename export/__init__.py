@@ -1,0 +1,1 @@
+"""torch -> ONNX: exact rewrites, export, parity, bundle building. Needs the train extra."""

@@ -1,0 +1,93 @@
+"""Hair student -> hair.onnx: picture bytes in, probability out, everything between inside the graph."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from onnx import TensorProto, numpy_helper
+from torch import Tensor, nn
+
+from ohlora.atomic import atomic_path
+from ohlora.export.student_rewrite import InferenceStudent, rewrite_student
+from ohlora.training.nets.effisegnet import SIZE, EffiSegNet
+
+OPSET = 18
+# Tensors below this stay float32: they are biases and norms, where rounding costs most and saves nothing.
+HALF_FROM = 256
+
+
+class ByteStudent(nn.Module):
+    """image uint8 [N,224,224,3] RGB -> hair float32 [N,224,224]."""
+
+    def __init__(self, student: InferenceStudent) -> None:
+        super().__init__()
+        self.student = student
+
+    def forward(self, image: Tensor) -> Tensor:
+        x = image.permute(0, 3, 1, 2).float() * (1 / 127.5) - 1.0
+        return self.student(x)[:, 0]
+
+
+def export_student(model: EffiSegNet, path: Path, *, half_weights: bool = True) -> None:
+    """Rewrite, export and check. half_weights: store large weights as float16 (half the file), compute in float32.
+
+    Raises CheckpointError for encoders that cannot be rewritten.
+    """
+    module = ByteStudent(rewrite_student(model)).eval()
+    example = torch.zeros((2, SIZE, SIZE, 3), dtype=torch.uint8)
+    program = torch.onnx.export(
+        module,
+        (example,),
+        input_names=["image"],
+        output_names=["hair"],
+        dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=4096)},),
+        opset_version=OPSET,
+        dynamo=True,
+        verbose=False,
+    )
+    assert program is not None
+    graph = program.model_proto
+    if half_weights:
+        halve_weights(graph)
+    graph.doc_string = ""
+    strip_traces(graph)
+    onnx.checker.check_model(graph)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(graph.SerializeToString(deterministic=True))
+
+
+def strip_traces(model: onnx.ModelProto) -> None:
+    """Drop the exporter's notes (source lines and paths of the machine it ran on): same model, same bytes anywhere."""
+    del model.graph.metadata_props[:]
+    for node in model.graph.node:
+        node.doc_string = ""
+        del node.metadata_props[:]
+    for value in (*model.graph.value_info, *model.graph.input, *model.graph.output, *model.graph.initializer):
+        value.doc_string = ""
+        del value.metadata_props[:]
+
+
+def halve_weights(model: onnx.ModelProto) -> None:
+    """Store large float32 initialisers as float16 with a Cast behind them; backends fold it when they load."""
+    casts = []
+    for tensor in model.graph.initializer:
+        if tensor.data_type != TensorProto.FLOAT or int(np.prod(tensor.dims)) < HALF_FROM:
+            continue
+        name, stored = tensor.name, f"{tensor.name}_f16"
+        half = numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float16), stored)
+        tensor.CopyFrom(half)
+        casts.append(onnx.helper.make_node("Cast", [stored], [name], name=f"{name}_cast", to=TensorProto.FLOAT))
+    nodes = list(model.graph.node)
+    del model.graph.node[:]
+    model.graph.node.extend([*casts, *nodes])
+
+
+@torch.no_grad()
+def reference_hair(model: EffiSegNet, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """What the exported graph must give, from the unrewritten float32 module; images uint8 [N,224,224,3]."""
+    x = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return model.eval()(x)[:, 0].numpy()

@@ -1,0 +1,188 @@
+"""Exact inference rewrites of the hair student (spec: segmentation, section 5, rewrites a to e).
+
+`rewrite_student(EffiSegNet) -> InferenceStudent`: the same function at 224x224, fewer operations. All folding is done
+in float64 and rounded once.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ohlora.errors import CheckpointError
+from ohlora.training.nets.effisegnet import SIZE, ConvReluNorm, EffiSegNet
+
+
+def affine_of(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Evaluation-mode batch norm as x * scale + shift, float64."""
+    if norm.running_mean is None or norm.running_var is None:
+        raise CheckpointError("a batch norm without running statistics cannot be folded")
+    scale = norm.weight.double() / torch.sqrt(norm.running_var.double() + norm.eps)
+    return scale, norm.bias.double() - norm.running_mean.double() * scale
+
+
+class StaticConv(nn.Module):
+    """Convolution with the batch norm after it folded in and "same" padding made a constant."""
+
+    def __init__(self, conv: nn.Conv2d, norm: nn.BatchNorm2d, size: int) -> None:
+        super().__init__()
+        scale, shift = affine_of(norm)
+        kernel, stride = conv.kernel_size[0], conv.stride[0]
+        # TensorFlow "same": the odd pixel goes after. For stride 1 both sides are equal.
+        total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
+        before = total // 2
+        self.pads = (before, total - before)
+        even = self.pads[0] == self.pads[1]
+        self.conv = nn.Conv2d(
+            conv.in_channels, conv.out_channels, kernel, stride, before if even else 0, groups=conv.groups, bias=True
+        )
+        bias = 0 if conv.bias is None else conv.bias.double()
+        with torch.no_grad():
+            self.conv.weight.copy_(conv.weight.double() * scale[:, None, None, None])
+            self.conv.bias.copy_(bias * scale + shift)  # type: ignore[union-attr]
+        self.explicit = not even
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.explicit:
+            x = F.pad(x, self.pads * 2)
+        return self.conv(x)
+
+
+# (convolution, norm) pairs of timm's EfficientNet blocks, by block type.
+FOLDS = {
+    "DepthwiseSeparableConv": (("conv_dw", "bn1"), ("conv_pw", "bn2")),
+    "InvertedResidual": (("conv_pw", "bn1"), ("conv_dw", "bn2"), ("conv_pwl", "bn3")),
+    "ConvBnAct": (("conv", "bn1"),),
+}
+
+
+def fold_encoder(encoder: nn.Module, size: int) -> nn.Module:
+    """Fold every batch norm of a timm EfficientNet feature encoder, in place; `size` is the input's side."""
+
+    def fold(owner: nn.Module, conv_name: str, norm_name: str, size: int) -> int:
+        conv, norm = getattr(owner, conv_name), getattr(owner, norm_name)
+        setattr(owner, conv_name, StaticConv(conv, norm, size))
+        setattr(owner, norm_name, norm.act)  # timm's norm layers carry the activation
+        return -(-size // conv.stride[0])
+
+    size = fold(encoder, "conv_stem", "bn1", size)
+    for block in (block for stage in encoder.blocks for block in stage):  # type: ignore[union-attr]
+        pairs = FOLDS.get(type(block).__name__)
+        if pairs is None:
+            raise CheckpointError(
+                f"cannot fold encoder blocks of type {type(block).__name__}: only EfficientNet encoders are rewritten"
+            )
+        for conv_name, norm_name in pairs:
+            size = fold(block, conv_name, norm_name, size)
+    return encoder
+
+
+def conv1x1(weight: Tensor, bias: Tensor | None = None) -> nn.Conv2d:
+    """A 1x1 convolution from a float64 matrix [out, in]."""
+    layer = nn.Conv2d(weight.shape[1], weight.shape[0], 1, bias=bias is not None)
+    with torch.no_grad():
+        layer.weight.copy_(weight[:, :, None, None])
+        if bias is not None:
+            layer.bias.copy_(bias)  # type: ignore[union-attr]
+    return layer
+
+
+def phase_kernels(weight: Tensor) -> Tensor:
+    """Depthwise 3x3 over a nearest-doubled map -> four 3x3 kernels per channel over the small map.
+
+    Output row 2i+a of the doubled map sees small rows i-1, i, i for a = 0 and i, i, i+1 for a = 1; columns alike.
+    weight [C,1,3,3] -> [4C,1,3,3], ordered for pixel shuffle.
+    """
+    gather = torch.zeros(2, 3, 3, dtype=torch.float64)  # [phase, small row, tap]
+    gather[0, 0, 0] = gather[0, 1, 1] = gather[0, 1, 2] = 1
+    gather[1, 1, 0] = gather[1, 1, 1] = gather[1, 2, 2] = 1
+    phases = torch.einsum("ast,bur,ctr->cabsu", gather, gather, weight[:, 0].double())
+    return phases.reshape(-1, 1, 3, 3)
+
+
+class InferenceDecoder(nn.Module):
+    """The decoder with norms folded and every 1x1 convolution moved before the nearest upsampling it follows."""
+
+    half_scale: Tensor
+    half_shift: Tensor
+    first_scale: Tensor
+    first_shift: Tensor
+
+    def __init__(self, decoder: nn.Module) -> None:
+        super().__init__()
+        g1p, g1c = decoder.ghost1.primary, decoder.ghost1.cheap
+        g2p, g2c = decoder.ghost2.primary, decoder.ghost2.cheap
+        total_scale, total_shift = affine_of(decoder.norm)
+        reduce = g1p.conv.weight[:, :, 0, 0].double()  # [32, 64]
+        constant = total_shift.clone()
+        self.branches, self.reduces = nn.ModuleList(), nn.ModuleList()
+        layers = list(decoder.branches)
+        matrices = []
+        for layer in layers:
+            scale, shift = affine_of(layer.norm)
+            constant += total_scale * shift
+            matrices.append(reduce * (total_scale * scale))
+        for index, (layer, matrix) in enumerate(zip(layers, matrices, strict=True)):
+            self.branches.append(layer.conv)
+            # The sum of all constants is added once, where the finest branch is.
+            self.reduces.append(conv1x1(matrix, reduce @ constant if index == 0 else None))
+        self._keep_affine("half", g1p)
+        channels = g1c.conv.in_channels
+        self.phases = nn.Conv2d(channels, 4 * channels, 3, padding=1, groups=channels, bias=False)
+        with torch.no_grad():
+            self.phases.weight.copy_(phase_kernels(g1c.conv.weight))
+        cheap_scale, cheap_shift = affine_of(g1c.norm)
+        mix = g2p.conv.weight[:, :, 0, 0].double()
+        self.mix_half = conv1x1(mix[:, :channels], mix[:, channels:] @ cheap_shift)
+        self.mix_cheap = conv1x1(mix[:, channels:] * cheap_scale)
+        self._keep_affine("first", g2p)
+        self.second = g2c.conv
+        scale, shift = affine_of(g2c.norm)
+        head = decoder.head.weight[:, :, 0, 0].double()
+        self.head_first = conv1x1(head[:, :channels], head[:, channels:] @ shift)
+        self.head_second = conv1x1(head[:, channels:] * scale)
+
+    def _keep_affine(self, name: str, layer: ConvReluNorm) -> None:
+        # The affine after these two stays explicit: a zero-padded depthwise convolution follows, and its border
+        # must see zeros, not the folded shift.
+        scale, shift = (v.float().reshape(1, -1, 1, 1) for v in affine_of(layer.norm))
+        self.register_buffer(f"{name}_scale", scale)
+        self.register_buffer(f"{name}_shift", shift)
+
+    def forward(self, levels: list[Tensor]) -> Tensor:
+        """Five levels [N,C_i,112/2^i,...] -> logits [N,outputs,224,224]."""
+        parts = [
+            reduce(F.relu(branch(x))) for branch, reduce, x in zip(self.branches, self.reduces, levels, strict=True)
+        ]
+        total = parts[-1]  # [N, 32, 7, 7]
+        for finer in reversed(parts[:-1]):
+            total = finer + F.interpolate(total, scale_factor=2, mode="nearest")
+        half = F.relu(total) * self.half_scale + self.half_shift  # [N, 32, 112, 112]
+        cheap = F.pixel_shuffle(F.relu(self.phases(half)), 2)  # [N, 32, 224, 224]
+        mixed = F.interpolate(self.mix_half(half), scale_factor=2, mode="nearest") + self.mix_cheap(cheap)
+        first = F.relu(mixed) * self.first_scale + self.first_shift
+        return self.head_first(first) + self.head_second(F.relu(self.second(first)))
+
+
+class InferenceStudent(nn.Module):
+    """image float32 [N,3,224,224] in [-1,1] -> probability [N,outputs,224,224]; evaluation only, 224 only."""
+
+    def __init__(self, encoder: nn.Module, decoder: InferenceDecoder) -> None:
+        super().__init__()
+        self.encoder, self.decoder = encoder, decoder
+
+    def forward(self, image: Tensor) -> Tensor:
+        return torch.sigmoid(self.decoder(self.encoder(image)))
+
+
+def rewrite_student(model: EffiSegNet) -> InferenceStudent:
+    """An equal, smaller module for 224x224 pictures. `model` is left as it is.
+
+    Raises CheckpointError for encoders that are not EfficientNets.
+    """
+    import copy
+
+    copied = copy.deepcopy(model).eval()
+    with torch.no_grad():
+        return InferenceStudent(fold_encoder(copied.encoder, SIZE), InferenceDecoder(copied.decoder)).eval()

@@ -1,0 +1,5 @@
+"""`python -m ohlora`."""
+
+from ohlora.cli import main
+
+main()

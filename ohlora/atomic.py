@@ -1,0 +1,72 @@
+"""Write a file so that it is either there complete or not there at all."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from ohlora.errors import OutputError
+
+TEMPORARY_PREFIX = ".ohlora-tmp-"
+
+
+def _explain(path: Path, error: OSError) -> OutputError:
+    remedy = {
+        errno.ENOSPC: "the disk is full: free some space and run the same command again, it resumes",
+        errno.EDQUOT: "the disk quota is used up: free some space and run the same command again, it resumes",
+        errno.EACCES: "no permission: choose another --out",
+        errno.EPERM: "no permission: choose another --out",
+        errno.EROFS: "the file system is read-only: choose another --out",
+        errno.ENAMETOOLONG: "the name is too long for this file system",
+    }.get(error.errno or 0, error.strerror or str(error))
+    return OutputError(f"cannot write {path}: {remedy}")
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path | str) -> Iterator[Path]:
+    """Yield a temporary sibling of `path`; renamed to `path` when the block succeeds, removed when it fails.
+
+    The temporary keeps the suffix, since encoders choose the format by it. OSErrors become OutputError.
+    """
+    path = Path(path)
+    temporary = path.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex[:12]}{path.suffix}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except OSError as error:
+        raise _explain(path, error) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path | str, data: bytes) -> None:
+    """Write `data` to `path` atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def make_folder(path: Path | str) -> Path:
+    """Create `path` and its parents. Raises OutputError when that fails or something else stands there."""
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise OutputError(f"cannot use {path} as output folder: it is a file") from error
+    except OSError as error:
+        raise _explain(path, error) from error
+    return path
+
+
+def remove_leftovers(folder: Path) -> int:
+    """Delete temporary files a killed run left in `folder` (not below it). Returns how many."""
+    count = 0
+    for leftover in folder.glob(f"{TEMPORARY_PREFIX}*"):
+        with contextlib.suppress(OSError):
+            leftover.unlink()
+            count += 1
+    return count

@@ -1,0 +1,87 @@
+"""`ohlora bundle`: build, look into and verify bundles."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ohlora.cli import options
+
+app = typer.Typer(help="Build, inspect and verify model bundles.", no_args_is_help=True)
+Where = Annotated[str, typer.Argument(help="Bundle folder, or 'demo'.")]
+
+
+@app.command()
+def info(bundle: Where = "demo", json: options.Json = False) -> None:
+    """Show what a bundle holds, after verifying every file's hash. Example: `ohlora bundle info demo`"""
+    import json as json_module
+
+    from ohlora.bundle import Bundle, describe
+
+    opened = Bundle.open(bundle)
+    if json:
+        typer.echo(json_module.dumps(opened.manifest.model_dump(mode="json")))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("part", "what")
+    for name, text in describe(opened):
+        table.add_row(name, text)
+    Console().print(table)
+
+
+@app.command()
+def verify(bundle: Where = "demo") -> None:
+    """Check hashes and sizes of every file and run the engines' self-tests. Example: `ohlora bundle verify my-bundle`"""
+    from ohlora.bundle import Bundle
+
+    opened = Bundle.open(bundle)
+    if opened.manifest.hair:
+        opened.hair_engine().close()
+    if opened.manifest.generator:
+        for engine in opened.generator_engines():
+            engine.close()
+    typer.echo(f"bundle '{opened.name}': {len(opened.manifest.files)} files and all engines are good")
+
+
+@app.command()
+def build(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the new bundle.")],
+    generator: Annotated[Path | None, typer.Option("--generator", help="Generator checkpoint (.pth).")] = None,
+    kind: Annotated[str, typer.Option("--kind", help="Kind of the generator checkpoint.")] = "stylegan-celeba256",
+    hair: Annotated[
+        str, typer.Option("--hair", help="Student: .safetensors of `train distill`, published .pth, or a bundle's.")
+    ] = "demo",
+    directions: Annotated[
+        Path | None, typer.Option("--directions", help="Folder of published direction tables; brings its gallery.")
+    ] = None,
+    name: Annotated[str | None, typer.Option("--name", help="Default: the folder's name.")] = None,
+    license: Annotated[str, typer.Option("--license", help="Licence of the weights.")] = "unknown",
+    provenance: Annotated[str | None, typer.Option("--provenance", help="Where the weights come from.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing bundle.")] = False,
+) -> None:
+    """Compile checkpoints into a bundle: exact rewrites, ONNX, parity checks, hashes. Needs the train extra.
+
+    Example: `ohlora bundle build --generator X.pth --kind stylegan-celeba256 --hair demo --out my-bundle`
+    """
+    from ohlora.cli.train import require_training
+
+    require_training()
+    from ohlora.export.bundle_builder import build_bundle
+
+    bundle = build_bundle(
+        out,
+        generator=generator,
+        kind=kind,
+        hair=hair,
+        directions=directions,
+        name=name or out.resolve().name,
+        license=license,
+        provenance=provenance,
+        overwrite=overwrite,
+        report=typer.echo,
+    )
+    typer.echo(f"bundle '{bundle.name}' -> {out}")

@@ -1,0 +1,57 @@
+"""Options that several commands share, so that they read and behave the same everywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from ohlora.params import Expression, Ombre
+
+Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the results; the same folder resumes.")]
+BundleName = Annotated[str, typer.Option("--bundle", "-b", help="Bundle folder, or 'demo' for the one that ships.")]
+Backend = Annotated[str, typer.Option("--backend", help="auto, openvino or onnxruntime.")]
+Precision = Annotated[str, typer.Option("--precision", help="f32 (exact) or bf16 (faster where the CPU has it).")]
+Threads = Annotated[int | None, typer.Option("--threads", min=1, help="Engine streams; default: usable cores.")]
+Color = Annotated[
+    str | None, typer.Option("--color", help="Hue 0..1: 0 red, 0.1 orange, 0.5 sky blue, 0.9 pink. VALUES.")
+]
+Height = Annotated[str, typer.Option("--ombre-height", help="Share of the hair that is dyed, from below. VALUES.")]
+GradHeight = Annotated[str, typer.Option("--grad-height", help="Share of the dyed part that fades in. VALUES.")]
+Format = Annotated[str, typer.Option("--format", "-f", help="jpeg, png or webp.")]
+Quality = Annotated[int, typer.Option("--quality", min=1, max=100, help="Of JPEG and WebP.")]
+Rounding = Annotated[str, typer.Option("--rounding", help="truncate (as documented for frames) or nearest.")]
+Batch = Annotated[int, typer.Option("--batch", min=1, max=4096, help="Pictures under way at once.")]
+Workers = Annotated[int | None, typer.Option("--workers", min=1, max=256, help="Encoding threads; default: cores.")]
+Restart = Annotated[bool, typer.Option("--restart", help="Start over where --out holds another job.")]
+Sheet = Annotated[bool, typer.Option("--contact-sheet", help="Also write contact_sheet.jpg (up to 400 pictures).")]
+Json = Annotated[bool, typer.Option("--json", help="Print the summary as one JSON object.")]
+Directions = Annotated[
+    Path | None, typer.Option("--directions", help="Folder of published direction tables, instead of the bundle's.")
+]
+
+
+def make_ombres(color: str | None, height: str, grad_height: str) -> list[Ombre] | None:
+    """VALUES of the three options, zipped -> ombres; None when no colour is given."""
+    from ohlora.params import Ombre
+    from ohlora.render.job import spread, zip_values
+
+    if color is None:
+        return None
+    values = {
+        "color": spread("--color", color),
+        "height": spread("--ombre-height", height),
+        "grad_height": spread("--grad-height", grad_height),
+    }
+    return [Ombre(**row) for row in zip_values("ombre", values)]
+
+
+def make_expressions(eyes: str, mouth: str, pose: str) -> list[Expression]:
+    """VALUES of the three options, zipped -> expressions."""
+    from ohlora.params import Expression
+    from ohlora.render.job import spread, zip_values
+
+    values = {name: spread(f"--{name}", v) for name, v in (("eyes", eyes), ("mouth", mouth), ("pose", pose))}
+    return [Expression(**row) for row in zip_values("expression", values)]

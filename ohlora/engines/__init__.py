@@ -1,0 +1,229 @@
+"""Compiled networks behind one call. A new backend is one entry in BACKENDS and one module in this folder."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import logging
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ohlora.engines.spec import EngineSpec, TensorSpec
+from ohlora.errors import EngineError
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from numpy.typing import NDArray
+
+    from ohlora.engines.model_file import ModelFile
+    from ohlora.engines.rows import RowEngine
+    from ohlora.engines.selftest import Probe
+
+__all__ = [
+    "BACKENDS", "PRECISIONS", "Backend", "BackendStatus", "Engine", "EngineSpec", "TensorSpec",
+    "backend_report", "open_engine", "usable_cores",
+]  # fmt: skip
+
+PRECISIONS = ("f32", "bf16")
+_LOG = logging.getLogger("ohlora")
+
+
+class Engine(Protocol):
+    """A network ready to run (DESIGN section 4).
+
+    Row i of a call is bit-identical whatever the number of rows, its position, its neighbours and `threads`.
+    """
+
+    spec: EngineSpec
+    backend: str
+    precision: str
+    threads: int
+    model_sha256: str
+    reason: str
+    selftest: dict[str, Any]
+
+    def __call__(self, **inputs: Any) -> dict[str, NDArray[Any]]: ...
+    def submit(self, **inputs: Any) -> Future[dict[str, NDArray[Any]]]: ...
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """One way to run a network. `machines`: where 'auto' considers it, empty for everywhere."""
+
+    name: str
+    package: str
+    install: str
+    precisions: tuple[str, ...] = ("f32",)
+    machines: tuple[str, ...] = ()
+
+
+# In 'auto' order: OpenVINO is the faster one on x86, ONNX Runtime runs everywhere.
+BACKENDS = (
+    Backend("openvino", "openvino", "pip install openvino", ("f32", "bf16"), ("x86_64", "AMD64")),
+    Backend("onnxruntime", "onnxruntime", "pip install onnxruntime"),
+)
+
+
+def usable_cores() -> int:
+    """Cores this process may use, which containers and job schedulers keep below the machine's."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def open_engine(
+    path: Path | str,
+    *,
+    backend: str = "auto",
+    precision: str = "f32",
+    threads: int | None = None,
+    probe: Probe | Mapping[str, Mapping[str, Any]] | Path | str | None = None,
+) -> RowEngine:
+    """Load the ONNX model at `path`, compile it for this machine and test it.
+
+    backend: 'auto' takes the first of BACKENDS that is installed and passes, with one warning line when that
+        is not the preferred one; a name takes that backend or fails. `.reason` says which and why.
+    precision: 'f32', or 'bf16' (OpenVINO on CPUs that have it; a looser self-test).
+    threads: rows computed at once; default: usable cores. Changes speed, never results.
+    probe: input and output that the engine must reproduce: a file of `selftest.save_probe`, or
+        {'inputs': {name: array [N, ...]}, 'outputs': {...}}.
+    Raises EngineError: unknown backend or precision, unreadable model, no backend works, self-test failed.
+    """
+    from ohlora.engines.model_file import read_model_file
+    from ohlora.engines.selftest import load_probe
+
+    if precision not in PRECISIONS:
+        raise EngineError(f"unknown precision {precision!r}: choose one of {', '.join(PRECISIONS)}")
+    if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
+        raise EngineError(f"threads must be a whole number of at least 1, got {threads!r}")
+    candidates = _candidates(backend, precision)
+    model = read_model_file(Path(path))
+    loaded_probe = None if probe is None else load_probe(probe)
+    failures: list[str] = []
+    for candidate in candidates:
+        try:
+            engine = _open_with(candidate, model, precision, threads or usable_cores(), loaded_probe)
+        except EngineError as error:
+            if backend != "auto":
+                raise
+            failures.append(f"{candidate.name}: {_one_line(error)}")
+            continue
+        if backend != "auto":
+            engine.reason = f"{candidate.name}: asked for"
+        elif failures:
+            engine.reason = f"{candidate.name}: fallback, {'; '.join(failures)}"
+            _LOG.warning("engine %s falls back to %s; %s", model.name, candidate.name, "; ".join(failures))
+        else:
+            engine.reason = f"{candidate.name}: preferred on {platform.machine()}, passed its self-test"
+        return engine
+    raise EngineError(f"no backend can run {model.path}. " + "; ".join(failures))
+
+
+def _candidates(backend: str, precision: str) -> list[Backend]:
+    by_name = {entry.name: entry for entry in BACKENDS}
+    if backend == "auto":
+        here = [b for b in BACKENDS if not b.machines or platform.machine() in b.machines]
+        able = [b for b in here if precision in b.precisions]
+        if not able:
+            raise EngineError(
+                f"no backend computes in {precision} on {platform.machine()}: use precision f32"
+            )
+        return able
+    if backend not in by_name:
+        raise EngineError(f"unknown backend {backend!r}: choose auto, {' or '.join(by_name)}")
+    if precision not in by_name[backend].precisions:
+        others = [b.name for b in BACKENDS if precision in b.precisions]
+        raise EngineError(
+            f"backend {backend} does not compute in {precision}: use {' or '.join(others)}, or precision f32"
+        )
+    return [by_name[backend]]
+
+
+def _open_with(
+    backend: Backend, model: ModelFile, precision: str, threads: int, probe: Probe | None
+) -> RowEngine:
+    try:
+        return _tested(backend, model, precision, threads, probe, use_cache=True)
+    except _CachedEngineFailed:
+        return _tested(backend, model, precision, threads, probe, use_cache=False)
+
+
+class _CachedEngineFailed(Exception):
+    """A network from the cache failed its self-test, which may be the cache's fault."""
+
+
+def _tested(
+    backend: Backend, model: ModelFile, precision: str, threads: int, probe: Probe | None, *, use_cache: bool
+) -> RowEngine:
+    from ohlora.engines.rows import RowEngine
+    from ohlora.engines.selftest import run_selftest
+
+    module = _module(backend)
+    try:
+        compiled = module.compile_model(model, precision=precision, threads=threads, use_cache=use_cache)
+    except EngineError as error:
+        raise EngineError(f"{backend.name} cannot run {model.path}: {error}") from error
+    except Exception as error:  # backends raise types of their own, down to RuntimeError
+        raise EngineError(f"{backend.name} cannot load {model.path}: {_one_line(error)}") from error
+    engine = RowEngine(
+        model.name, compiled, backend=backend.name, precision=precision, model_sha256=model.sha256
+    )
+    try:
+        engine.selftest = run_selftest(engine, probe)
+    except EngineError as error:
+        engine.close()
+        if compiled.cached:
+            raise _CachedEngineFailed from error
+        raise
+    return engine
+
+
+def _module(backend: Backend) -> Any:
+    if importlib.util.find_spec(backend.package) is None:
+        raise EngineError(f"backend {backend.name} is not installed: {backend.install}")
+    try:
+        module = importlib.import_module(f"ohlora.engines.{backend.name}")
+        importlib.import_module(backend.package)
+    except Exception as error:  # a broken install fails in any way, ImportError to missing system libraries
+        raise EngineError(
+            f"backend {backend.name} does not import ({_one_line(error)}): "
+            f"{backend.install.replace('install', 'install --force-reinstall')}"
+        ) from error
+    return module
+
+
+def _one_line(error: BaseException, limit: int = 300) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+@dataclass(frozen=True, slots=True)
+class BackendStatus:
+    """One row of `ohlora doctor`. `detail`: device and capabilities, or why it is not available."""
+
+    name: str
+    version: str
+    available: bool
+    bf16: bool
+    detail: str
+
+
+def backend_report() -> list[BackendStatus]:
+    """What is installed and works here, in 'auto' order. Never raises for a broken backend."""
+    rows = []
+    for backend in BACKENDS:
+        try:
+            version, bf16, detail = _module(backend).describe()
+        except EngineError as error:
+            rows.append(BackendStatus(backend.name, "", False, False, str(error)))
+        except Exception as error:  # a backend that imports but finds no device
+            rows.append(BackendStatus(backend.name, "", False, False, _one_line(error)))
+        else:
+            rows.append(BackendStatus(backend.name, version, True, bf16, detail))
+    return rows

@@ -1,0 +1,117 @@
+"""What an engine takes and gives: named tensors, and the checks every call goes through."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ohlora.errors import EngineError
+
+# The element types our models exchange, and the only ones both backends map to NumPy without loss.
+DTYPES = ("uint8", "int8", "int32", "int64", "float16", "float32", "float64", "bool")
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """One input or output. `shape` holds None where the length is free; only the first, the batch, may be."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | None, ...]
+
+    def __str__(self) -> str:
+        dims = ", ".join("N" if length is None else str(length) for length in self.shape)
+        return f"{self.name}: {self.dtype} [{dims}]"
+
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        """Shape of one row, without the batch dimension."""
+        return tuple(length for length in self.shape[1:] if length is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSpec:
+    """All inputs and outputs of a network, in the model's order."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain lists, for a cache entry."""
+        return {
+            side: [[tensor.name, tensor.dtype, list(tensor.shape)] for tensor in getattr(self, side)]
+            for side in ("inputs", "outputs")
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> EngineSpec:
+        """Inverse of `to_json`."""
+        inputs, outputs = (
+            tuple(TensorSpec(name, dtype, tuple(shape)) for name, dtype, shape in data[side])
+            for side in ("inputs", "outputs")
+        )
+        return cls(inputs, outputs)
+
+
+def batch_spec(name: str, dtype: str, shape: tuple[int | None, ...], role: str) -> TensorSpec:
+    """Spec of a tensor read from a model; the batch dimension becomes None.
+
+    Rows are computed one by one, so a batch length fixed at 1 serves as well as a dynamic one.
+    Raises EngineError for a fixed batch above 1, no batch dimension, or an element type outside DTYPES.
+    """
+    if dtype not in DTYPES:
+        raise EngineError(f"{role} '{name}' has element type {dtype}; supported are {', '.join(DTYPES)}")
+    if not shape or shape[0] not in (None, 1):
+        raise EngineError(
+            f"{role} '{name}' has shape {list(shape)}: its first dimension must be the batch and dynamic; "
+            "export the model with a dynamic first dimension"
+        )
+    return TensorSpec(name, dtype, (None, *shape[1:]))
+
+
+def require_fixed_rows(tensors: tuple[TensorSpec, ...], role: str) -> None:
+    """Raise EngineError where a dimension besides the batch is dynamic: rows need a size known in advance."""
+    for tensor in tensors:
+        if None in tensor.shape[1:]:
+            raise EngineError(
+                f"{role} '{tensor.name}' has dynamic dimensions besides the batch ({tensor}): "
+                "export the model with fixed sizes"
+            )
+
+
+def check_inputs(
+    spec: EngineSpec, given: Mapping[str, Any], owner: str
+) -> tuple[dict[str, NDArray[Any]], int]:
+    """Validate one call. Returns the arrays by name and their common number of rows N.
+
+    Nothing is converted: a float64 array for a float32 input is a mistake upstream that a cast would hide.
+    Raises EngineError naming the input, what was expected and what came.
+    """
+    names = [tensor.name for tensor in spec.inputs]
+    missing, unknown = [n for n in names if n not in given], sorted(set(given) - set(names))
+    if missing or unknown:
+        parts = [f"missing input {', '.join(map(repr, missing))}"] if missing else []
+        parts += [f"unknown input {', '.join(map(repr, unknown))}"] if unknown else []
+        raise EngineError(f"{owner}: {' and '.join(parts)}; it takes {', '.join(map(str, spec.inputs))}")
+    arrays: dict[str, NDArray[Any]] = {}
+    rows: int | None = None
+    for tensor in spec.inputs:
+        array = np.asarray(given[tensor.name])
+        if array.dtype != np.dtype(tensor.dtype) or array.ndim == 0 or array.shape[1:] != tensor.row_shape:
+            raise EngineError(
+                f"{owner}: input '{tensor.name}' expects {tensor}, got {array.dtype} {list(array.shape)}"
+            )
+        if rows is not None and len(array) != rows:
+            raise EngineError(
+                f"{owner}: input '{tensor.name}' has {len(array)} rows, '{names[0]}' has {rows}; "
+                "all inputs of a call need as many"
+            )
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            bad = int(np.flatnonzero(~np.isfinite(array).reshape(len(array), -1).all(axis=1))[0])
+            raise EngineError(f"{owner}: input '{tensor.name}' holds NaN or infinity, first in row {bad}")
+        arrays[tensor.name], rows = array, len(array)
+    return arrays, rows or 0

@@ -1,0 +1,73 @@
+"""Find hair with the student engine, in pictures of any size and shape."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ohlora.engines import Engine
+from ohlora.errors import ImageError
+
+SIZE = 224
+# A strip of 1 x 100 shows no portrait; below this the shorter side would vanish at 224.
+MAX_ASPECT = 8.0
+
+Rgb = NDArray[np.uint8]
+
+
+def resize_area(image: Rgb, size: tuple[int, int]) -> Rgb:
+    """To (height, width): antialiased when shrinking, cubic when enlarging."""
+    height, width = size
+    if image.shape[:2] == (height, width):
+        return image
+    shrinks = image.shape[0] > height or image.shape[1] > width
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
+
+
+def fit(height: int, width: int) -> tuple[int, int]:
+    """Size of a picture inside the student's square, aspect kept. Raises ImageError for extreme shapes."""
+    if max(height, width) > MAX_ASPECT * min(height, width):
+        raise ImageError(f"{width}x{height} is too narrow for a portrait: crop it to at most {MAX_ASPECT:g} to 1")
+    scale = SIZE / max(height, width)
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def student_input(image: Rgb) -> Rgb:
+    """uint8 RGB [H,W,3] -> [224,224,3]: aspect kept, centred, the rest filled with the mirrored picture.
+
+    Mirroring is what the student saw beyond the border while it was trained.
+    """
+    height, width = fit(*image.shape[:2])
+    small = resize_area(image, (height, width))
+    top, left = (SIZE - height) // 2, (SIZE - width) // 2
+    if (height, width) == (SIZE, SIZE):
+        return np.ascontiguousarray(small)
+    rows = mirrored(height, top)
+    columns = mirrored(width, left)
+    return np.ascontiguousarray(small[rows][:, columns])
+
+
+def mirrored(length: int, before: int) -> NDArray[np.int64]:
+    """For each of the 224 positions, the source index of a reflected line of `length` starting at `before`."""
+    if length == 1:
+        return np.zeros(SIZE, dtype=np.int64)
+    period = 2 * (length - 1)
+    position = (np.arange(SIZE) - before) % period
+    return np.where(position < length, position, period - position)
+
+
+def find_hair(engine: Engine, images: Sequence[Rgb]) -> list[NDArray[np.float32]]:
+    """Hair probability of each picture, float32 [h,w] with max(h,w) = 224 and the picture's aspect."""
+    if not images:
+        return []
+    batch = np.stack([student_input(image) for image in images])
+    hair = engine(image=batch)["hair"]
+    result = []
+    for image, full in zip(images, hair, strict=True):
+        height, width = fit(*image.shape[:2])
+        top, left = (SIZE - height) // 2, (SIZE - width) // 2
+        result.append(np.ascontiguousarray(full[top : top + height, left : left + width]))
+    return result

@@ -1,0 +1,1 @@
+"""Rendering in bulk: what is asked, what must be computed, where it goes."""

@@ -1,0 +1,114 @@
+"""What is asked: looks, output format, and their validation. Nothing is computed or written here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from ohlora.errors import BadRequest
+from ohlora.images import EXTENSIONS
+from ohlora.params import Expression, Face, Ombre
+
+ROUNDINGS = ("truncate", "nearest")
+MAX_LOOKS = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """How one face or photograph is shown. ombre None: undyed."""
+
+    expression: Expression = field(default_factory=Expression)
+    ombre: Ombre | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OutputFormat:
+    """How a picture becomes a file. rounding: how dyed values become bytes (spec: ombre, section 5)."""
+
+    format: str = "jpeg"
+    quality: int = 95
+    rounding: str = "truncate"
+
+    def __post_init__(self) -> None:
+        if self.format not in EXTENSIONS:
+            raise BadRequest(f"unknown picture format '{self.format}': choose {', '.join(EXTENSIONS)}")
+        if isinstance(self.quality, bool) or not 1 <= self.quality <= 100:
+            raise BadRequest(f"quality must be in [1, 100], got {self.quality}")
+        if self.rounding not in ROUNDINGS:
+            raise BadRequest(f"unknown rounding '{self.rounding}': choose {' or '.join(ROUNDINGS)}")
+
+    @property
+    def suffix(self) -> str:
+        return EXTENSIONS[self.format]
+
+
+@dataclass(frozen=True)
+class RenderJob:
+    """faces x looks. Item k shows face k // len(looks) with look k % len(looks).
+
+    psi, truncation_layers: truncation of w towards its mean (spec: stylegan, 2.4); 0 layers switch it off.
+    """
+
+    faces: Sequence[Face]
+    looks: tuple[Look, ...]
+    output: OutputFormat = field(default_factory=OutputFormat)
+    psi: float = 1.0
+    truncation_layers: int = 0
+
+    def __post_init__(self) -> None:
+        if not len(self.faces) or not self.looks:
+            raise BadRequest("a job needs at least one face and one look")
+        if not (math.isfinite(self.psi) and 0.0 <= self.psi <= 1.0):
+            raise BadRequest(f"psi must be in [0, 1], got {self.psi}")
+        if self.truncation_layers < 0:
+            raise BadRequest(f"truncation layers must not be negative, got {self.truncation_layers}")
+
+    def __len__(self) -> int:
+        return len(self.faces) * len(self.looks)
+
+
+def spread(name: str, values: Sequence[str] | str) -> list[float]:
+    """Numbers as they are given on a command line: "0.5", "0.1,0.2", or "0:1:5" for 5 values from 0 to 1."""
+    numbers: list[float] = []
+    for text in [values] if isinstance(values, str) else values:
+        for part in text.split(","):
+            try:
+                pieces = part.split(":")
+                if len(pieces) == 1:
+                    numbers.append(float(part))
+                    continue
+                first, last, count = float(pieces[0]), float(pieces[1]), int(pieces[2])
+            except (ValueError, IndexError) as error:
+                raise BadRequest(
+                    f"{name} '{part}' is not understood: give a number, a list 0.1,0.2 or FIRST:LAST:COUNT"
+                ) from error
+            if not 1 <= count <= MAX_LOOKS or len(pieces) > 3:
+                raise BadRequest(f"{name} '{part}': COUNT must be in [1, {MAX_LOOKS:,}]")
+            numbers += [first + (last - first) * i / max(1, count - 1) for i in range(count)]
+    return numbers
+
+
+def zip_values(owner: str, named: dict[str, list[float]]) -> list[dict[str, float]]:
+    """Lists of one length (single values repeat) -> one mapping per position."""
+    longest = max(len(v) for v in named.values())
+    for name, values in named.items():
+        if len(values) not in (1, longest):
+            raise BadRequest(
+                f"{owner} lists must have one length or a single value: {name} has {len(values)}, another {longest}"
+            )
+    return [{n: v[i if len(v) > 1 else 0] for n, v in named.items()} for i in range(longest)]
+
+
+def make_looks(expressions: Sequence[Expression] | None, ombres: Sequence[Ombre | None] | None) -> tuple[Look, ...]:
+    """All combinations, expressions outermost, so that each expression's portrait is made once."""
+    looks = tuple(Look(e, o) for e in expressions or [Expression()] for o in ombres or [None])
+    if len(looks) > MAX_LOOKS:
+        raise BadRequest(f"{len(looks):,} looks per face asked for; the limit is {MAX_LOOKS:,}")
+    return looks
+
+
+def look_record(look: Look) -> dict[str, Any]:
+    """JSON form for metadata and the journal."""
+    return {"expression": asdict(look.expression), "ombre": None if look.ombre is None else asdict(look.ombre)}

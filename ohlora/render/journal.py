@@ -1,0 +1,438 @@
+"""The record that makes a killed job resumable.
+
+A job's folder holds, beside the outputs:
+
+    .ohlora/job.json        what was asked: the request as canonical JSON, and its SHA-256
+    .ohlora/journal.jsonl   one line per finished output, appended as soon as the output is in place:
+                            {"item": 7, "row": {...metadata...}} or {"item": 7, "error": "..."}
+    .ohlora/lock            held while a process writes to the folder
+    metadata.jsonl          the rows in item order, written when the job ends
+
+A line counts once it ends in a newline. So a kill can cost the last output, never more, and metadata made
+from the journal do not depend on the order in which outputs were finished, nor on how often the job was
+interrupted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import stat
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
+from types import TracebackType
+from typing import Any
+
+from ohlora.atomic import _explain, atomic_path, make_folder, remove_leftovers, write_bytes
+from ohlora.errors import BadRequest, OutputError
+
+try:
+    import fcntl
+except ImportError:  # Windows has no flock: there, two processes on one folder are not noticed
+    fcntl = None  # type: ignore[assignment]
+
+RECORD_FOLDER = ".ohlora"
+METADATA_NAME = "metadata.jsonl"
+SYNC_SECONDS = 1.0
+_FORMAT = 1
+_SHOWN_DIFFERENCES = 3
+_log = logging.getLogger(__name__)
+
+Row = dict[str, Any]
+
+
+class Journal:
+    """What is finished in one output folder. Made by `Journal.open`; a context manager that closes itself.
+
+    `record`, `record_failure` and reading may be called from any thread. Rows stay on disk: memory holds one
+    number per finished item.
+    """
+
+    def __init__(self, folder: Path, lock: int) -> None:
+        """Not for callers: use `Journal.open`, which checks the request and takes the lock."""
+        self._folder = folder
+        self._path = folder / RECORD_FOLDER / "journal.jsonl"
+        self._lock_file = lock
+        self._mutex = threading.RLock()
+        self._offsets: dict[int, int] = {}  # item -> where its line starts
+        self._failures: dict[int, str] = {}
+        self._broken: OutputError | None = None
+        self._closed = False
+        self.damaged_lines = 0
+        try:
+            self._file = os.open(
+                self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o666
+            )
+            self._reader = self._path.open("rb")
+            self._size = self._load()
+        except OSError as error:
+            raise _explain(self._path, error) from error
+        self._synced = time.monotonic()
+
+    @classmethod
+    def open(cls, folder: Path | str, request: Mapping[str, Any], *, restart: bool = False) -> Journal:
+        """Start or resume the job `request` in `folder`, which is created where needed.
+
+        request: everything that decides what the outputs are, as JSON values; equal requests resume each
+        other. restart: forget what was recorded, and take the folder over from another job. Outputs stay
+        until they are written again; metadata.jsonl, which would no longer be true, is removed.
+
+        Raises BadRequest when the folder belongs to another request, when its record is damaged, and when
+        another process is writing to it; OutputError when the folder cannot be written.
+        """
+        folder = make_folder(folder)
+        record = make_folder(folder / RECORD_FOLDER)
+        text = _canonical(request)
+        lock = _take_lock(record / "lock", folder)
+        try:
+            job = record / "job.json"
+            if restart:
+                # The journal goes first: killed in between, the folder is still the old job's, with nothing
+                # done.
+                for stale in (record / "journal.jsonl", job, folder / METADATA_NAME):
+                    _remove(stale)
+            if job.exists():
+                _require_same_request(job, folder, text)
+                remove_leftovers(folder)
+                remove_leftovers(record)
+            else:
+                _remove(record / "journal.jsonl")  # of a job whose request is not known any more
+                write_bytes(job, _job_record(text))
+            return cls(folder, lock)
+        except BaseException:
+            os.close(lock)
+            raise
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # Reading
+
+    @property
+    def folder(self) -> Path:
+        return self._folder
+
+    @property
+    def finished(self) -> Mapping[int, Row]:
+        """Item -> metadata row, in item order; a live view that reads each row from disk."""
+        return _FinishedRows(self)
+
+    @property
+    def failed(self) -> dict[int, str]:
+        """Item -> message of the last attempt, in item order, for items without a finished output."""
+        with self._mutex:
+            return dict(sorted(self._failures.items()))
+
+    def verify(self, row: Mapping[str, Any]) -> bool:
+        """Whether the file that `row` names is still there: `file_name` below the folder, `bytes` long."""
+        name, size = row.get("file_name"), row.get("bytes")
+        if not isinstance(name, str) or not name or not isinstance(size, int):
+            return False
+        relative = PurePosixPath(name)
+        if relative.is_absolute() or ".." in relative.parts:
+            return False
+        try:
+            info = (self._folder / relative).stat()
+        except (OSError, ValueError):
+            return False
+        return stat.S_ISREG(info.st_mode) and info.st_size == size
+
+    def pending(self, total: int) -> Iterator[int]:
+        """Items of range(total) still to do: never finished, failed, or finished with a file that is gone.
+
+        Checks each finished file when its turn comes, and forgets the item when `verify` refuses it.
+        """
+        for item in range(total):
+            row = self._row(item)
+            if row is None:
+                yield item
+            elif not self.verify(row):
+                self.forget(item)
+                yield item
+
+    # Writing
+
+    def record(self, item: int, row: Mapping[str, Any]) -> None:
+        """Append that `item` is finished. Call it when the output is in place; an item's last record wins.
+
+        row: its metadata as JSON values; key order is kept. Raises OutputError when the line cannot be
+        written, TypeError or ValueError for values that JSON does not have, NaN among them.
+        """
+        self._append(item, {"item": _require_item(item), "row": dict(row)})
+
+    def record_failure(self, item: int, message: str) -> None:
+        """Append that `item` failed, which does not finish it: the next run tries again."""
+        self._append(item, {"item": _require_item(item), "error": str(message)})
+
+    def forget(self, item: int) -> None:
+        """Count `item` as not finished until it is recorded again. In memory only: a resumed run verifies."""
+        with self._mutex:
+            self._offsets.pop(item, None)
+
+    def finish(self, total: int | None = None, *, partial: bool = False) -> Path:
+        """Write metadata.jsonl atomically from all finished rows, in item order, and return its path.
+
+        total: how many items the job has. Each must be finished or failed, unless `partial`, which writes
+        what there is; else OutputError.
+        """
+        with self._mutex:
+            self.sync()
+            if not partial:
+                if total is None:
+                    raise ValueError("finish() needs the number of items of the job, or partial=True")
+                open_items = [i for i in range(total) if i not in self._offsets and i not in self._failures]
+                if open_items:
+                    raise OutputError(
+                        f"{len(open_items)} of {total} outputs in {self._folder} are missing, the first "
+                        f"is item {open_items[0]}: run the same command again, it resumes"
+                    )
+            path = self._folder / METADATA_NAME
+            with atomic_path(path) as temporary, temporary.open("wb") as file:
+                for row in self.finished.values():
+                    file.write(_json_line(row))
+            return path
+
+    def sync(self) -> None:
+        """Have the operating system put all records on disk (a power failure then costs none of them)."""
+        with self._mutex:
+            if self._closed:
+                return
+            self._synced = time.monotonic()
+            try:
+                os.fsync(self._file)
+            except OSError as error:
+                raise _explain(self._path, error) from error
+
+    def close(self) -> None:
+        """Put all records on disk and let other processes write to the folder. May be called again."""
+        with self._mutex:
+            if self._closed:
+                return
+            try:
+                self.sync()
+            finally:
+                self._closed = True
+                self._reader.close()
+                os.close(self._file)
+                os.close(self._lock_file)  # and with it the lock
+
+    # Inside
+
+    def _load(self) -> int:
+        """Read all lines, cut off a torn last one, and return the size that is left."""
+        position = 0
+        for line in self._reader:
+            if not line.endswith(b"\n"):
+                os.ftruncate(self._file, position)
+                break
+            entry = _parse(line)
+            if entry is None:
+                # Its item is rendered again: that costs one output, believing the line may cost the job.
+                self.damaged_lines += 1
+            else:
+                self._note(entry, position)
+            position += len(line)
+        return position
+
+    def _note(self, entry: Row, position: int) -> None:
+        item = entry["item"]
+        if "row" in entry:
+            self._offsets[item] = position
+            self._failures.pop(item, None)
+        else:
+            self._offsets.pop(item, None)
+            self._failures[item] = entry["error"]
+
+    def _append(self, item: int, entry: Row) -> None:
+        line = _json_line(entry)
+        with self._mutex:
+            if self._closed:
+                raise ValueError(f"the journal of {self._folder} is closed")
+            if self._broken is not None:
+                raise self._broken
+            self._write(line)
+            self._note(entry, self._size)
+            self._size += len(line)
+            if time.monotonic() - self._synced >= SYNC_SECONDS:
+                self.sync()
+
+    def _write(self, line: bytes) -> None:
+        """Hand the line to the operating system: from then on a kill of this process cannot lose it."""
+        rest = memoryview(line)
+        try:
+            while rest:
+                rest = rest[os.write(self._file, rest) :]
+        except OSError as error:
+            explained = _explain(self._path, error)
+            try:
+                os.ftruncate(self._file, self._size)  # half a line would spoil the next one
+            except OSError:
+                self._broken = explained
+            raise explained from error
+
+    def _row(self, item: int) -> Row | None:
+        with self._mutex:
+            position = self._offsets.get(item)
+            if position is None:
+                return None
+            self._reader.seek(position)
+            entry = _parse(self._reader.readline())
+        if entry is None or entry["item"] != item:
+            raise OutputError(
+                f"{self._path} was changed while it was in use: run the same command again, it resumes"
+            )
+        row: Row = entry["row"]
+        return row
+
+    def _items(self) -> list[int]:
+        with self._mutex:
+            return sorted(self._offsets)
+
+
+class _FinishedRows(Mapping[int, Row]):
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+
+    def __getitem__(self, item: int) -> Row:
+        row = self._journal._row(item)
+        if row is None:
+            raise KeyError(item)
+        return row
+
+    def __contains__(self, item: object) -> bool:
+        return item in self._journal._offsets
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._journal._items())
+
+    def __len__(self) -> int:
+        return len(self._journal._offsets)
+
+
+def _require_item(item: int) -> int:
+    if isinstance(item, bool) or not isinstance(item, int) or item < 0:
+        raise ValueError(f"an item is numbered 0, 1, 2 ..., got {item!r}")
+    return item
+
+
+def _json_line(value: Row) -> bytes:
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(", ", ": "))
+    try:
+        return text.encode() + b"\n"
+    except UnicodeEncodeError:
+        # A file name with undecodable bytes is a lone surrogate in Python; as an escape it survives.
+        return json.dumps(value, allow_nan=False, separators=(", ", ": ")).encode() + b"\n"
+
+
+def _parse(line: bytes) -> Row | None:
+    try:
+        entry = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(entry, dict) or isinstance(entry.get("item"), bool):
+        return None
+    whole = isinstance(entry.get("row"), dict) or isinstance(entry.get("error"), str)
+    return entry if whole and isinstance(entry.get("item"), int) and entry["item"] >= 0 else None
+
+
+def _canonical(request: Mapping[str, Any]) -> str:
+    return json.dumps(dict(request), sort_keys=True, allow_nan=False, separators=(",", ":"))
+
+
+def _digest(canonical: str) -> str:
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _job_record(canonical: str) -> bytes:
+    return f'{{"format":{_FORMAT},"sha256":"{_digest(canonical)}","request":{canonical}}}\n'.encode()
+
+
+def _require_same_request(job: Path, folder: Path, wanted: str) -> None:
+    try:
+        record = json.loads(job.read_bytes())
+        known = _canonical(record["request"])
+        intact = record["format"] == _FORMAT and record["sha256"] == _digest(known)
+    except OSError as error:
+        raise BadRequest(f"cannot read {job}: {error.strerror or error}") from error
+    except (ValueError, KeyError, TypeError, RecursionError):
+        intact = False
+    if not intact:
+        raise BadRequest(
+            f"the job record {job} is damaged or of another version: choose another --out, "
+            "or pass --restart to begin again in this folder"
+        )
+    if known != wanted:
+        differences = list(_differences(json.loads(known), json.loads(wanted)))
+        shown = "; ".join(differences[:_SHOWN_DIFFERENCES])
+        more = len(differences) - _SHOWN_DIFFERENCES
+        raise BadRequest(
+            f"{folder} belongs to another job: {shown}{f'; and {more} more' if more > 0 else ''}. "
+            "Choose another --out, or pass --restart to begin again in this folder"
+        )
+
+
+_ABSENT = object()
+
+
+def _differences(there: Any, asked: Any, key: str = "") -> Iterator[str]:
+    """One text per differing leaf, keys dotted, in sorted order."""
+    if isinstance(there, dict) and isinstance(asked, dict):
+        for name in sorted(there.keys() | asked.keys()):
+            yield from _differences(
+                there.get(name, _ABSENT), asked.get(name, _ABSENT), f"{key}.{name}" if key else name
+            )
+    elif isinstance(there, list) and isinstance(asked, list) and len(there) == len(asked):
+        for index, (one, other) in enumerate(zip(there, asked, strict=True)):
+            yield from _differences(one, other, f"{key}[{index}]")
+    elif type(there) is not type(asked) or there != asked:
+        yield f"{key} is {_shown(there)} there and {_shown(asked)} now"
+
+
+def _shown(value: Any) -> str:
+    if value is _ABSENT:
+        return "not set"
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise _explain(path, error) from error
+
+
+def _take_lock(path: Path, folder: Path) -> int:
+    """Open and lock `path`. The lock dies with the process, however it dies, so none is ever left behind."""
+    try:
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise _explain(path, error) from error
+    if fcntl is not None:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            owner = os.pread(file, 32, 0).decode("ascii", "replace").strip()
+            os.close(file)
+            raise BadRequest(
+                f"another ohlora process{f' ({owner})' if owner else ''} is writing to {folder}: "
+                "wait for it or choose another --out"
+            ) from error
+        except OSError as error:  # some network file systems have no locks
+            _log.warning(
+                "%s cannot be locked (%s): start no second job in this folder", folder, error.strerror
+            )
+    with contextlib.suppress(OSError):  # who holds it is a courtesy of the message above
+        os.ftruncate(file, 0)
+        os.write(file, f"process {os.getpid()}\n".encode())
+    return file

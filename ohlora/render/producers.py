@@ -1,0 +1,129 @@
+"""Make the pictures that outputs are dyed from: portraits from a generator, photographs from files."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ohlora.directions import Directions
+from ohlora.engines import Engine
+from ohlora.errors import BadRequest, ImageError
+from ohlora.hair import find_hair
+from ohlora.images import read_image
+from ohlora.kernels.ombre import prepare_hair
+from ohlora.params import Face
+from ohlora.render.job import RenderJob
+from ohlora.render.pipeline import Picture
+from ohlora.render.plan import PhotoUnit, PortraitUnit
+
+# w vectors kept between chunks: a face whose looks span several chunks is mapped once.
+CACHED_FACES = 64
+
+
+def truncate(
+    w: NDArray[np.float32], mean: NDArray[np.float32], num_layers: int, psi: float, layers: int
+) -> NDArray[np.float32]:
+    """w [N,512] -> wp [N,num_layers,512]; the first `layers` layers pulled towards the mean (spec: stylegan, 2.4)."""
+    wp = np.repeat(w[:, None], num_layers, axis=1)
+    if psi < 1.0 and layers > 0:
+        wp[:, :layers] = mean + (wp[:, :layers] - mean) * np.float32(psi)
+    return wp
+
+
+def pictures_with_hair(
+    images: Sequence[NDArray[np.uint8]], engine: Engine | None, facts: Sequence[dict[str, Any]]
+) -> list[Picture]:
+    """Find the hair of each image; without an engine there is no dye and none is looked for."""
+    if engine is None:
+        return [Picture(image, None, dict(fact)) for image, fact in zip(images, facts, strict=True)]
+    pictures = []
+    for image, hair, fact in zip(images, find_hair(engine, images), facts, strict=True):
+        mask = prepare_hair(hair[None], (image.shape[0], image.shape[1]))
+        share = round(float(np.mean(hair >= 0.5)), 4)
+        pictures.append(Picture(image, mask, {**fact, "hair_share": share}))
+    return pictures
+
+
+@dataclass
+class PortraitProducer:
+    """z -> w (once per face) -> expression -> image, hair. hair_engine None when the job dyes nothing."""
+
+    job: RenderJob
+    mapping: Engine
+    synthesis: Engine
+    hair_engine: Engine | None
+    w_mean: NDArray[np.float32]
+    num_layers: int
+    directions: Directions | None = None
+    runs: int = 0  # generator runs so far
+    _w: OrderedDict[int, NDArray[np.float32]] = field(default_factory=OrderedDict)
+
+    def produce(self, units: Sequence[PortraitUnit]) -> list[Picture | ImageError]:
+        faces = {unit.face: self.job.faces[unit.face] for unit in units}
+        self._map({index: face for index, face in faces.items() if index not in self._w})
+        rows = np.stack([self._expressed(unit, faces[unit.face]) for unit in units])
+        wp = truncate(rows, self.w_mean, self.num_layers, self.job.psi, self.job.truncation_layers)
+        images = self.synthesis(wp=wp)["image"]
+        self.runs += len(units)
+        while len(self._w) > CACHED_FACES:
+            self._w.popitem(last=False)
+        return list(pictures_with_hair(list(images), self.hair_engine, [{}] * len(units)))
+
+    def _map(self, faces: dict[int, Face]) -> None:
+        if not faces:
+            return
+        inputs = {"z": np.stack([face.z for face in faces.values()])}
+        if any(tensor.name == "label" for tensor in self.mapping.spec.inputs):
+            inputs["label"] = np.stack([face.label for face in faces.values()])
+        for index, w in zip(faces, self.mapping(**inputs)["w"], strict=True):
+            self._w[index] = w
+
+    def _expressed(self, unit: PortraitUnit, face: Face) -> NDArray[np.float32]:
+        w = self._w[unit.face]
+        if unit.expression.neutral:
+            return w
+        if self.directions is None:
+            raise BadRequest("eyes, mouth and pose need directions: give --directions or a bundle that has them")
+        return self.directions.apply(w, face, unit.expression)
+
+
+@dataclass
+class PhotoProducer:
+    """Picture file -> image, hair. A file that cannot be read fails alone."""
+
+    hair_engine: Engine | None
+    max_pixels: int
+    pool: ThreadPoolExecutor
+
+    def produce(self, units: Sequence[PhotoUnit]) -> list[Picture | ImageError]:
+        images = list(self.pool.map(self._read, [unit.path for unit in units]))
+        good = [image for image in images if not isinstance(image, ImageError)]
+        try:
+            pictures = iter(pictures_with_hair(good, self.hair_engine, [{}] * len(good)))
+        except ImageError:
+            return [self._alone(image, unit.path) for image, unit in zip(images, units, strict=True)]
+        return [image if isinstance(image, ImageError) else next(pictures) for image in images]
+
+    def _alone(self, image: NDArray[np.uint8] | ImageError, path: Path) -> Picture | ImageError:
+        """One picture of the group has no portrait's shape: find out which, keep the others."""
+        if isinstance(image, ImageError):
+            return image
+        try:
+            return pictures_with_hair([image], self.hair_engine, [{}])[0]
+        except ImageError as error:
+            return ImageError(f"{path}: {error}")
+
+    def _read(self, path: Path) -> NDArray[np.uint8] | ImageError:
+        try:
+            return read_image(path, max_pixels=self.max_pixels)
+        except ImageError as error:
+            return error
+
+

@@ -1,0 +1,69 @@
+"""Where finished pictures go: dye, encode, write atomically, describe."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ohlora.atomic import make_folder, write_bytes
+from ohlora.images import encode_image
+from ohlora.kernels.ombre import blend_ombre
+from ohlora.params import Ombre
+from ohlora.render.job import OutputFormat
+from ohlora.render.pipeline import Picture
+from ohlora.render.plan import Output
+
+
+def dye(picture: Picture, ombre: Ombre | None, rounding: str = "truncate") -> NDArray[np.uint8]:
+    """The picture with its hair dyed; uint8 RGB [H,W,3]. Unchanged when no hair was found or no dye is asked."""
+    if ombre is None or picture.mask is None:
+        return picture.image
+    return blend_ombre(
+        picture.image[None],
+        picture.mask,
+        ombre.color,
+        ombre.height,
+        ombre.grad_height,
+        rounding=rounding,
+        threads=1,  # the pipeline's workers are the parallelism
+    )[0]
+
+
+def has_hair(picture: Picture) -> bool:
+    """Whether there is a row of hair strong enough to be dyed (spec: ombre, section 4)."""
+    return picture.mask is not None and int(picture.mask.bottom[0]) >= 0
+
+
+@dataclass
+class FolderSink:
+    """Image files in one folder. provenance: what every metadata row repeats (bundle, engines)."""
+
+    folder: Path
+    output: OutputFormat
+    provenance: dict[str, Any] = field(default_factory=dict)
+    _made: set[Path] = field(default_factory=set)
+
+    def write(self, picture: Picture, output: Output) -> dict[str, Any]:
+        """Raises ImageError when the picture cannot be stored in this format, OutputError when the disk refuses."""
+        image = dye(picture, output.ombre, self.output.rounding)
+        data = encode_image(image, self.output.format, self.output.quality)
+        path = self.folder / output.file_name
+        if path.parent not in self._made:
+            self._made.add(make_folder(path.parent))
+        write_bytes(path, data)
+        return {
+            "file_name": output.file_name,
+            **output.facts,
+            **picture.facts,
+            "dyed": output.ombre is not None and has_hair(picture),
+            "width": image.shape[1],
+            "height": image.shape[0],
+            "bytes": len(data),
+            "sha256": hashlib.sha256(data).hexdigest(),
+            **self.provenance,
+        }

@@ -1,0 +1,205 @@
+"""The three-line API: open a bundle once, then render, find hair, recolour. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ohlora.bundle import Bundle
+from ohlora.directions import Directions, directions_from_bundle
+from ohlora.engines import Engine
+from ohlora.errors import BadRequest, ImageError
+from ohlora.hair import find_hair
+from ohlora.images import MAX_PIXELS
+from ohlora.params import Expression, Face, Ombre
+from ohlora.render.job import Look, RenderJob, make_looks
+from ohlora.render.pipeline import Picture
+from ohlora.render.plan import Output, PortraitPlan
+from ohlora.render.producers import PhotoProducer, PortraitProducer, pictures_with_hair
+from ohlora.render.sinks import dye
+
+STREAM_CHUNK = 4
+
+Rgb = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """One item of a stream. image: uint8 RGB [H,W,3]; facts: face, expression, ombre, hair share."""
+
+    item: int
+    image: Rgb
+    facts: dict[str, Any]
+
+
+class Renderer:
+    """Engines of one bundle, opened on first use and kept. Use as a context manager or call `close`.
+
+    backend: "auto", "openvino" or "onnxruntime". precision: "f32" (exact) or "bf16" (OpenVINO on CPUs that have it;
+    the engine must pass the bundle's probe first). threads: parallel engine streams, default the usable cores.
+    directions: replaces the bundle's own.
+    Raises BundleError for a missing or damaged bundle or part, EngineError when no engine works.
+    """
+
+    def __init__(
+        self,
+        bundle: str | Path | Bundle = "demo",
+        backend: str = "auto",
+        *,
+        precision: str = "f32",
+        threads: int | None = None,
+        directions: Directions | None = None,
+    ) -> None:
+        self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+        self.backend, self.precision, self.threads = backend, precision, threads
+        self._directions = directions
+
+    def __enter__(self) -> Renderer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Release the engines. The renderer opens them again when it is used again."""
+        for engine in (self.__dict__.pop("hair_engine", None), *(self.__dict__.pop("_generator", None) or ())):
+            if engine is not None:
+                engine.close()
+
+    @cached_property
+    def hair_engine(self) -> Engine:
+        return self.bundle.hair_engine(self.backend, self.precision, self.threads)
+
+    @cached_property
+    def _generator(self) -> tuple[Engine, Engine]:
+        return self.bundle.generator_engines(self.backend, self.precision, self.threads)
+
+    @property
+    def label_size(self) -> int:
+        """Label values the generator takes: 0, 3 or 7."""
+        return self.bundle.generator_part().label_size
+
+    @cached_property
+    def directions(self) -> Directions | None:
+        if self._directions is not None or self.bundle.manifest.directions is None:
+            return self._directions
+        part = self.bundle.manifest.directions
+        return directions_from_bundle(self.bundle.directions(), part.groups, f"bundle '{self.bundle.name}'")
+
+    def producer(self, job: RenderJob) -> PortraitProducer:
+        """Checks that every look of the job can be made, then opens the engines it needs."""
+        part = self.bundle.generator_part()
+        if job.truncation_layers > part.num_layers:
+            raise BadRequest(f"truncation layers must be in [0, {part.num_layers}], got {job.truncation_layers}")
+        if any(not look.expression.neutral for look in job.looks):
+            if self.directions is None:
+                raise BadRequest(
+                    f"eyes, mouth and pose need directions, and bundle '{self.bundle.name}' has none: "
+                    "give --directions FOLDER or leave them at 0"
+                )
+            for face in job.faces:
+                self.directions.check(face)
+        mapping, synthesis = self._generator
+        dyes = any(look.ombre is not None for look in job.looks)
+        return PortraitProducer(
+            job=job,
+            mapping=mapping,
+            synthesis=synthesis,
+            hair_engine=self.hair_engine if dyes else None,
+            w_mean=self.bundle.w_avg(),
+            num_layers=part.num_layers,
+            directions=self.directions,
+        )
+
+    def stream(self, job: RenderJob) -> Iterator[Rendered]:
+        """The job's items in order, as arrays; memory does not grow with the job."""
+        plan, producer = PortraitPlan(job), self.producer(job)
+        looks = len(job.looks)
+        expressions = len({look.expression for look in job.looks})
+        # A face's items may alternate between expressions, so a face is finished before its items are given out.
+        faces_per_chunk = max(1, STREAM_CHUNK // expressions)
+        for start in range(0, len(job.faces), faces_per_chunk):
+            items = range(start * looks, min(start + faces_per_chunk, len(job.faces)) * looks)
+            units = list(plan.units(items))
+            made: dict[int, tuple[Picture, Output]] = {}
+            for unit, picture in zip(units, producer.produce(units), strict=True):
+                if isinstance(picture, ImageError):
+                    raise picture
+                made.update({output.item: (picture, output) for output in unit.outputs})
+            for item in items:
+                picture, output = made[item]
+                image = dye(picture, output.ombre, job.output.rounding)
+                yield Rendered(item, image, {**output.facts, **picture.facts})
+
+    def render(
+        self,
+        faces: Face | Sequence[Face],
+        expressions: Expression | Sequence[Expression] | None = None,
+        ombres: Ombre | Sequence[Ombre | None] | None = None,
+        *,
+        psi: float = 1.0,
+        truncation_layers: int = 0,
+    ) -> Rgb:
+        """Every face with every expression and every ombre, in that nesting: uint8 RGB [N,H,W,3]."""
+        looks = make_looks(_listed(expressions), _listed(ombres))
+        job = RenderJob(_listed(faces) or [], looks, psi=psi, truncation_layers=truncation_layers)
+        size = self.bundle.generator_part().resolution
+        images = np.empty((len(job), size, size, 3), dtype=np.uint8)
+        for rendered in self.stream(job):
+            images[rendered.item] = rendered.image
+        return images
+
+    def hair(self, images: Rgb | Sequence[Rgb]) -> NDArray[np.float32]:
+        """Hair probability, float32 [N,h,w] in [0,1]: 224x224 for square pictures, the longer side 224 otherwise.
+
+        images: uint8 RGB [N,H,W,3] or a sequence of pictures of one aspect.
+        """
+        maps = find_hair(self.hair_engine, _pictures(images))
+        if len({one.shape for one in maps}) > 1:
+            raise BadRequest("hair() takes pictures of one aspect ratio: call it once per shape")
+        return np.stack(maps) if maps else np.zeros((0, 224, 224), np.float32)
+
+    def recolor(self, photos: Rgb | Sequence[Rgb], ombre: Ombre, *, rounding: str = "truncate") -> list[Rgb]:
+        """Dye the hair of pictures that exist. Any size and shape each; uint8 RGB in and out, same size."""
+        images = _pictures(photos)
+        pictures = pictures_with_hair(images, self.hair_engine, [{}] * len(images))
+        return [dye(picture, ombre, rounding) for picture in pictures]
+
+    def photo_producer(self, looks: Sequence[Look], pool: ThreadPoolExecutor, max_pixels: int = MAX_PIXELS) -> PhotoProducer:
+        """For jobs over picture files."""
+        dyes = any(look.ombre is not None for look in looks)
+        return PhotoProducer(self.hair_engine if dyes else None, max_pixels, pool)
+
+    def provenance(self, generator: bool) -> dict[str, Any]:
+        """What a metadata row needs to make its picture again."""
+        engine = self._generator[1] if generator else self.hair_engine
+        return {
+            "bundle": self.bundle.name,
+            "bundle_sha256": self.bundle.identity,
+            "engine": f"{engine.backend}-{engine.precision}",
+        }
+
+
+def _listed(value: Any) -> Any:
+    return value if value is None or isinstance(value, Sequence) else [value]
+
+
+def _pictures(images: Rgb | Sequence[Rgb]) -> list[Rgb]:
+    pictures = list(images) if not (isinstance(images, np.ndarray) and images.ndim == 3) else [images]
+    for picture in pictures:
+        if not isinstance(picture, np.ndarray) or picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
+            got = f"{picture.dtype} {picture.shape}" if isinstance(picture, np.ndarray) else type(picture).__name__
+            raise BadRequest(f"pictures must be uint8 RGB arrays [H,W,3], got {got}")
+    return pictures
+
+

@@ -1,0 +1,64 @@
+"""Shared fixtures. Reference data live outside the repository; tests that need them skip without them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Folder of golden vectors and reference faces; not part of a user's checkout."""
+    if not (SHARED / "golden").is_dir():
+        pytest.skip("reference data (../shared) are not part of this checkout")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle with a small random generator of the documented family (64 px, no label) and the demo's student."""
+    torch = pytest.importorskip("torch")
+    from ohlora.export.bundle_builder import build_bundle
+    from ohlora.training import checkpoints
+    from ohlora.training.nets.stylegan import Generator, GeneratorConfig
+
+    folder = tmp_path_factory.mktemp("tiny")
+    torch.manual_seed(0)
+    generator = Generator(GeneratorConfig(resolution=64, channel_base=512, channel_max=32))
+    checkpoints.save(generator.eval(), folder / "g.safetensors", "stylegan")
+    directions = folder / "directions"
+    write_directions(directions)
+    bundle = build_bundle(
+        folder / "tiny",
+        generator=folder / "g.safetensors",
+        kind="stylegan",
+        hair="demo",
+        directions=directions,
+        name="tiny",
+        license="none",
+        provenance="random weights",
+    )
+    return bundle.path
+
+
+def write_directions(folder: Path, groups: tuple[str, ...] = ("hh", "ll")) -> None:
+    """Published layout: one table per property and group, and two faces with their groups."""
+    import numpy as np
+
+    rng = np.random.default_rng(5)
+    tables = folder / "property_score_vectors"
+    tables.mkdir(parents=True)
+    for name in ("eyes", "mouth", "pose"):
+        for group in groups:
+            vector = rng.standard_normal(512)
+            vector /= np.linalg.norm(vector)
+            header = "," + ",".join(map(str, range(512)))
+            row = "0," + ",".join(repr(float(v)) for v in vector)
+            (tables / f"{name}_change_w_vector_{group}.csv").write_text(f"{header}\n{row}\n")
+    rows = [",".join(f"{v:.4f}" for v in rng.standard_normal(512)) for _ in range(2)]
+    (folder / "ohlora_z_vectors.csv").write_text("\n".join([",".join(map(str, range(512))), *rows]) + "\n")
+    names = "case,vector_no,group_name,eyes_corr,mouth_corr,pose_corr\n7,0,hh,-.9,-.9,-.9\n31,0,ll,-.9,-.9,-.9\n"
+    (folder / "ohlora_w_group_names.csv").write_text(names)

@@ -1,0 +1,98 @@
+"""Seeded weights in the published layouts: what the reference data were computed with.
+
+    python -m tests.golden_weights --kind stylegan-celeba256 --out X.pth
+
+writes a checkpoint as it would be downloaded; `stylegan-celeba256` and `discriminator-celeba256` give the
+wrapped file with both networks, every other kind a bare state dict. A tensor depends on its published key and
+shape only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import re
+import zlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ohlora.training.checkpoints import KINDS
+from ohlora.training.nets.stylegan_keys import discriminator_shapes, generator_shapes
+from ohlora.training.nets.stylegan_layers import blur_kernel
+from ohlora.training.state_dicts import Shapes
+
+# First match wins; the published key decides (golden data, section StyleGAN). None: the value is a constant.
+GENERATOR_SCALES: tuple[tuple[str, float | None], ...] = (
+    (r"\.blur\.kernel$|^synthesis\.lod$", None),
+    (r"^mapping\.dense.*\.weight$", 100.0),
+    (r"^mapping\.dense.*\.bias$", 10.0),
+    (r"^mapping\.label_weight$", 1.0),
+    (r"^truncation\.w_avg$", 0.1),
+    (r"\.apply_noise\.noise$", 1.0),
+    (r"\.apply_noise\.weight$", 0.1),
+    (r"^synthesis\.output\d+\.weight$", 0.25),
+    (r"^synthesis\.layer.*(const|weight)$", 1.0),
+    (r"^synthesis\..*bias$", 0.1),
+)
+DISCRIMINATOR_SCALES: tuple[tuple[str, float | None], ...] = (
+    (r"\.blur\.kernel$|^lod$", None),
+    (r"^layer14\.weight$", 1.0),
+    (r"\.weight$", 1.2),
+    (r"\.bias$", 0.02),
+)
+
+
+@functools.cache  # networks share most tensors; do not write into them
+def draw(key: str, shape: tuple[int, ...], scale: float) -> Tensor:
+    """The tensor of `key`: a normal draw seeded by the key's CRC-32, in float64, cast, scaled."""
+    values = np.random.Generator(np.random.PCG64(zlib.crc32(key.encode()))).standard_normal(shape)
+    return torch.from_numpy(values.astype(np.float32) * np.float32(scale))
+
+
+def state_from(shapes: Shapes, scales: tuple[tuple[str, float | None], ...]) -> dict[str, Tensor]:
+    state = {}
+    for key, shape in shapes.items():
+        scale = next(scale for pattern, scale in scales if re.search(pattern, key))
+        if scale is not None:
+            state[key] = draw(key, shape, scale)
+        else:
+            state[key] = blur_kernel(shape[0]) if shape else torch.zeros(())
+    return state
+
+
+def generator_state(version: str) -> dict[str, Tensor]:
+    """Published-layout state dict of the documented generator `version`."""
+    return state_from(generator_shapes(version), GENERATOR_SCALES)
+
+
+def discriminator_state(version: str) -> dict[str, Tensor]:
+    """Published-layout state dict of the documented discriminator `version`."""
+    return state_from(discriminator_shapes(version), DISCRIMINATOR_SCALES)
+
+
+def published_file(kind: str) -> dict[str, Tensor] | dict[str, dict[str, Tensor]]:
+    """What the published file of `kind` would hold, with seeded values."""
+    version = KINDS[kind].version
+    if version is None or KINDS[kind].part is None:
+        raise SystemExit(f"no weight rule for '{kind}'")
+    if version == "original":
+        return {"generator": generator_state(version), "discriminator": discriminator_state(version)}
+    return generator_state(version) if KINDS[kind].part == "generator" else discriminator_state(version)
+
+
+def main() -> None:
+    known = [name for name, kind in KINDS.items() if kind.part is not None and kind.version is not None]
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--kind", required=True, choices=known)
+    parser.add_argument("--out", required=True, type=Path)
+    arguments = parser.parse_args()
+    torch.save(published_file(arguments.kind), arguments.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ohlora.errors import BadRequest
+from ohlora.faces import SeedRange, face_from_seed, load_faces
+
+
+PINNED_Z = [-0.62906, -0.16259, 0.25797]
+
+
+def test_seed_faces_are_pinned() -> None:
+    # These values are what a metadata row's "seed:17" means; a change makes old pictures irreproducible.
+    face = face_from_seed(17, 3)
+    assert face.name == "seed000017"
+    assert [round(float(v), 5) for v in face.z[:3]] == PINNED_Z
+    assert face.label.shape == (3,)
+    assert np.array_equal(face_from_seed(17, 0).z, face.z)
+    assert not np.array_equal(face_from_seed(18, 0).z, face.z)
+
+
+def test_ranges_are_lazy_and_joined() -> None:
+    faces = load_faces(["0-999999", "20000000"], 0)
+    assert len(faces) == 1_000_001
+    assert faces[len(faces) - 1].name == "seed20000000"
+    assert isinstance(load_faces(["3-5"], 0), SeedRange)
+    assert [face.name for face in load_faces(["3-5", "9"], 0)] == ["seed000003", "seed000004", "seed000005", "seed000009"]
+
+
+@pytest.mark.parametrize(
+    ("specs", "message"),
+    [
+        ([], "no faces"),
+        (["5-3"], "must rise"),
+        (["0-5", "5-9"], "seed 5 is asked for twice"),
+        (["nobody"], "unknown face source 'nobody'"),
+        (["-4"], "unknown face source"),
+        (["gallery"], "needs a bundle"),
+        (["0-99999999999"], "limit of one job"),
+    ],
+)
+def test_bad_sources(specs: list[str], message: str) -> None:
+    with pytest.raises(BadRequest, match=message):
+        load_faces(specs, 0)
+
+
+def test_numpy_files(tmp_path: Path) -> None:
+    z = np.random.default_rng(0).standard_normal((4, 512))
+    np.save(tmp_path / "plain.npy", z)
+    np.savez(tmp_path / "named.npz", z=z, label=np.ones((4, 3)), name=["a", "b", "c", "d"], group=["hh", "", "ll", "hh"])
+    plain = load_faces([str(tmp_path / "plain.npy")], 0)
+    assert [face.name for face in plain][:2] == ["plain_0000", "plain_0001"]
+    named = load_faces([f"{tmp_path}/named.npz:1-2"], 3)
+    assert [(face.name, face.group) for face in named] == [("b", None), ("c", "ll")]
+    with pytest.raises(BadRequest, match="3 label values, the generator takes 0"):
+        load_faces([str(tmp_path / "named.npz")], 0)
+    with pytest.raises(BadRequest, match="has 4 faces"):
+        load_faces([f"{tmp_path}/named.npz:9"], 3)
+    np.save(tmp_path / "wrong.npy", z[:, :100])
+    with pytest.raises(BadRequest, match=r"got shape \(4, 100\)"):
+        load_faces([str(tmp_path / "wrong.npy")], 0)
+    np.save(tmp_path / "objects.npy", np.array([{}], dtype=object), allow_pickle=True)
+    with pytest.raises(BadRequest, match="cannot read"):
+        load_faces([str(tmp_path / "objects.npy")], 0)
+    (tmp_path / "broken.npz").write_bytes(b"PK\x03\x04 not a zip")
+    with pytest.raises(BadRequest, match="cannot read"):
+        load_faces([str(tmp_path / "broken.npz")], 0)
+
+
+def test_broken_table_names_the_line(tmp_path: Path) -> None:
+    path = tmp_path / "faces.csv"
+    rows = [",".join(["1"] * 512), ",".join(["1"] * 511 + ["x"])]
+    path.write_text("\n".join([",".join(map(str, range(512))), *rows]))
+    with pytest.raises(BadRequest, match="line 3"):
+        load_faces([str(path)], 0)
+
+
+@pytest.mark.parametrize(("version", "count", "label"), [("v7", 27, 3), ("v8", 19, 7)])
+def test_published_tables(shared: Path, version: str, count: int, label: int) -> None:
+    faces = load_faces([str(shared / "data" / "ohlora" / version / "ohlora_z_vectors.csv")], label)
+    assert len(faces) == count
+    assert all(face.group for face in faces)
+    assert faces[0].name == {"v7": "case0127", "v8": "case0083"}[version]
+
+
+def test_published_single_face(shared: Path) -> None:
+    (face,) = load_faces([str(shared / "data" / "ohlora" / "v1" / "final_ohlora_z_vector.csv")], 0)
+    assert face.label.size == 0

@@ -1,0 +1,173 @@
+"""Hair student: published weights, exact rewrites, ONNX, own files."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from ohlora.engines import open_engine
+from ohlora.errors import CheckpointError
+from ohlora.export.student_onnx import export_student, reference_hair
+from ohlora.export.student_rewrite import rewrite_student
+from ohlora.training import checkpoints
+from ohlora.training.nets.effisegnet import SHIPPED_ENCODER, EffiSegNet
+from ohlora.training.nets.effisegnet_keys import from_upstream, published_shapes
+from ohlora.training.student import load_student, save_student
+
+TOLERANCE = 1e-5
+
+
+def golden_value(key: str, shape: tuple[int, ...]) -> Tensor:
+    """The seeded weight rule of the reference data for students."""
+    draw = np.random.Generator(np.random.PCG64(zlib.crc32(key.encode()))).standard_normal(shape).astype(np.float32)
+    if key.endswith("num_batches_tracked"):
+        return torch.zeros((), dtype=torch.int64)
+    if len(shape) >= 2:
+        return torch.from_numpy(draw * np.float32(np.sqrt(2 / np.prod(shape[1:]))))
+    if key.endswith("running_var"):
+        return torch.from_numpy(np.abs(draw) + np.float32(0.5))
+    if key.endswith(("running_mean", ".bias")):
+        return torch.from_numpy(draw * np.float32(0.1))
+    return torch.from_numpy(1 + draw * np.float32(0.1))
+
+
+@pytest.fixture(scope="module")
+def published() -> dict[str, Tensor]:
+    return {key: golden_value(key, shape) for key, shape in published_shapes().items()}
+
+
+@pytest.fixture(scope="module")
+def golden(shared: Path) -> dict[str, np.ndarray]:
+    with np.load(shared / "golden" / "segmentation" / "effisegnet_b0.npz") as file:
+        return {name: file[name] for name in file.files}
+
+
+def scaled(image: np.ndarray) -> Tensor:
+    return torch.from_numpy(((image.astype(np.float32) / 255 - 0.5) / 0.5).transpose(2, 0, 1)[None].copy())
+
+
+def inputs(golden: dict[str, np.ndarray]) -> dict[str, Tensor]:
+    seeded = np.random.Generator(np.random.PCG64(int(golden["input_a_seed"])))
+    return {
+        "a": torch.from_numpy(seeded.standard_normal((1, 3, 224, 224)).astype(np.float32)),
+        "b": scaled(golden["input_b_uint8"]),
+        "c": scaled(golden["input_c_uint8"]),
+    }
+
+
+def random_student(encoder: str, seed: int = 3) -> EffiSegNet:
+    """Weights and statistics that are not the initial ones, so that folding has something to get wrong."""
+    torch.manual_seed(seed)
+    model = EffiSegNet(encoder)
+    for key, value in model.state_dict().items():
+        if key.endswith("running_var"):
+            value.copy_(torch.rand_like(value) + 0.5)
+        elif value.ndim == 1:
+            value.copy_(torch.randn_like(value) * 0.2 + (1.0 if key.endswith("weight") else 0.0))
+    return model.eval()
+
+
+def test_published_keys(shared: Path) -> None:
+    table = json.loads((shared / "golden" / "segmentation" / "effisegnet_b0_keys.json").read_text())
+    assert {key: tuple(entry["shape"]) for key, entry in table.items()} == published_shapes()
+
+
+@pytest.mark.parametrize("case", ["a", "b", "c"])
+@torch.no_grad()
+def test_golden_output(published: dict[str, Tensor], golden: dict[str, np.ndarray], case: str) -> None:
+    hair = from_upstream(published).eval()(inputs(golden)[case])[0, 0].numpy()
+    assert np.abs(hair - golden[f"output_{case}"]).max() < TOLERANCE
+
+
+@torch.no_grad()
+def test_golden_logits_and_levels(published: dict[str, Tensor], golden: dict[str, np.ndarray]) -> None:
+    model = from_upstream(published).eval()
+    image = inputs(golden)["a"]
+    assert np.abs(model.logits(image)[0, 0].numpy() - golden["logits_a"]).max() < 1e-4
+    levels = [level[0].numpy() for level in model.encoder(image)]
+    assert np.abs(levels[0][:4, ::4, ::4] - golden["enc0_ch0_3"].reshape(4, 28, 28)).max() < 1e-4
+    assert np.abs(levels[4] - golden["enc4"].reshape(levels[4].shape)).max() < 1e-4
+
+
+@torch.no_grad()
+def test_golden_through_rewrites(published: dict[str, Tensor], golden: dict[str, np.ndarray]) -> None:
+    small = rewrite_student(from_upstream(published))
+    for case in ("a", "b"):
+        hair = small(inputs(golden)[case])[0, 0].numpy()
+        assert np.abs(hair - golden[f"output_{case}"]).max() < TOLERANCE
+
+
+@pytest.mark.parametrize("encoder", ["tf_efficientnet_b0", SHIPPED_ENCODER])
+@torch.no_grad()
+def test_rewrite_is_equal_and_smaller(encoder: str) -> None:
+    model = random_student(encoder)
+    small = rewrite_student(model)
+    image = torch.rand(2, 3, 224, 224, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    assert (model(image) - small(image)).abs().max() < TOLERANCE
+    assert sum(p.numel() for p in small.parameters()) < sum(p.numel() for p in model.parameters())
+    assert not [m for m in small.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+
+
+@torch.no_grad()
+def test_halved_decoder_equals_the_documented_order() -> None:
+    model = random_student(SHIPPED_ENCODER)
+    decoder, levels = model.decoder, model.encoder(torch.rand(1, 3, 224, 224) * 2 - 1)
+    maps = [branch(x) for branch, x in zip(decoder.branches, levels, strict=True)]
+    total = sum(torch.nn.functional.interpolate(m, size=(224, 224), mode="nearest") for m in maps)
+    documented = decoder.head(decoder.ghost2(decoder.ghost1(decoder.norm(total))))
+    assert (decoder(levels, (224, 224)) - documented).abs().max() < 1e-4
+
+
+def test_halved_decoder_has_the_same_batch_statistics() -> None:
+    model = random_student(SHIPPED_ENCODER).train()
+    levels = [level.detach() for level in model.encoder(torch.rand(4, 3, 224, 224) * 2 - 1)]
+    decoder = model.decoder
+    with torch.no_grad():
+        maps = [branch(x) for branch, x in zip(decoder.branches, levels, strict=True)]
+        total = sum(torch.nn.functional.interpolate(m, size=(224, 224), mode="nearest") for m in maps)
+        documented = decoder.head(decoder.ghost2(decoder.ghost1(decoder.norm(total))))
+        assert (decoder(levels, (224, 224)) - documented).abs().max() < 1e-3
+
+
+def test_rewrite_refuses_other_encoders() -> None:
+    model = random_student(SHIPPED_ENCODER)
+    model.encoder.blocks[1][0] = torch.nn.Identity()
+    with pytest.raises(CheckpointError, match="Identity"):
+        rewrite_student(model)
+
+
+def test_exported_graph(tmp_path: Path) -> None:
+    model = random_student(SHIPPED_ENCODER)
+    export_student(model, tmp_path / "hair.onnx")
+    images = np.random.default_rng(0).integers(0, 256, (3, 224, 224, 3)).astype(np.uint8)
+    engine = open_engine(tmp_path / "hair.onnx", backend="onnxruntime", threads=1)
+    hair = engine(image=images)["hair"]
+    assert hair.shape == (3, 224, 224)
+    assert np.abs(hair - reference_hair(model, images)).max() < 5e-3  # float16 weights
+    assert b"/training/" not in (tmp_path / "hair.onnx").read_bytes(), "the exporter's source paths are left"
+
+
+def test_loading_through_the_registry(published: dict[str, Tensor], tmp_path: Path) -> None:
+    torch.save(published, tmp_path / "x.pth")
+    assert isinstance(checkpoints.load("effisegnet-v4", tmp_path / "x.pth"), EffiSegNet)
+    del published["conv6.weight"]
+    torch.save(published, tmp_path / "y.pth")
+    with pytest.raises(CheckpointError, match=r"conv6\.weight"):
+        checkpoints.load("effisegnet-v4", tmp_path / "y.pth")
+
+
+def test_own_file(tmp_path: Path) -> None:
+    model = random_student(SHIPPED_ENCODER)
+    save_student(tmp_path / "s.safetensors", model.state_dict(), model.encoder_name)
+    again = load_student(tmp_path / "s.safetensors")
+    assert again.encoder_name == SHIPPED_ENCODER
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
+    (tmp_path / "broken.safetensors").write_bytes((tmp_path / "s.safetensors").read_bytes()[:1000])
+    with pytest.raises(CheckpointError, match=r"broken\.safetensors"):
+        load_student(tmp_path / "broken.safetensors")

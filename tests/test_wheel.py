@@ -1,0 +1,51 @@
+"""What the wheel holds: real files below ohlora/, the demo bundle, the example; nothing at top level, no tests."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+LIMIT_MB = 15
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"
+    # A copy, since setuptools leaves build folders beside the sources.
+    shutil.copytree(ROOT, source, symlinks=True, ignore=shutil.ignore_patterns(".git", "*.egg-info", "build", "runs", ".*_cache"))
+    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-q", "-w", str(folder), str(source)]
+    subprocess.run(command, check=True)
+    (path,) = folder.glob("ohlora-*.whl")
+    assert path.stat().st_size < LIMIT_MB * 1e6
+    return zipfile.ZipFile(path)
+
+
+def test_everything_is_below_ohlora(wheel: zipfile.ZipFile) -> None:
+    tops = {name.split("/")[0] for name in wheel.namelist()}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {"ohlora"}
+
+
+def test_every_module_of_the_checkout_is_in_it(wheel: zipfile.ZipFile) -> None:
+    names = set(wheel.namelist())
+    for layer in ("kernels", "training", "export", "bench"):
+        for path in (ROOT / layer).rglob("*.py"):
+            assert f"ohlora/{path.relative_to(ROOT).as_posix()}" in names
+    for path in (ROOT / "ohlora").rglob("*.py"):
+        assert path.relative_to(ROOT).as_posix() in names
+
+
+def test_data_files(wheel: zipfile.ZipFile) -> None:
+    names = set(wheel.namelist())
+    assert {"ohlora/py.typed", "ohlora/examples/astronaut.jpg", "ohlora/kernels/hue_table.json"} <= names
+    manifest = json.loads(wheel.read("ohlora/bundles/demo/bundle.json"))
+    assert {f"ohlora/bundles/demo/{file}" for file in manifest["files"]} <= names
+    assert any(name.endswith("licenses/LICENSE") for name in names)
+    assert not [name for name in names if "test" in name.lower() or name.endswith((".pth", ".pkl"))]

@@ -1,0 +1,1 @@
+"""PyTorch side: networks, importers of published weights, training stages. Needs the train extra."""

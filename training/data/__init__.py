@@ -1,0 +1,1 @@
+"""Data sets and augmentation for the training stages."""

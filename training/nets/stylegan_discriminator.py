@@ -1,0 +1,140 @@
+"""StyleGAN discriminator with optional labels (spec: stylegan, sections 4 and 7.2)."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ohlora.errors import BadRequest
+from ohlora.training.nets.stylegan import require_shape
+from ohlora.training.nets.stylegan_layers import Conv, Dense, DownConv, leaky, minibatch_std
+
+
+@dataclass(frozen=True)
+class DiscriminatorConfig:
+    """Shape of one discriminator.
+
+    label_size: numbers appended to the features before the last layer. group: batch size over which the
+    minibatch standard deviation is taken.
+    """
+
+    resolution: int = 256
+    label_size: int = 0
+    group: int = 16
+    channel_base: int = 16384
+    channel_max: int = 512
+
+    def __post_init__(self) -> None:
+        size = self.resolution
+        if size < 8 or size & (size - 1):
+            raise BadRequest(f"DiscriminatorConfig.resolution must be a power of two from 8 on, got {size}")
+        if self.group < 1:
+            raise BadRequest(f"DiscriminatorConfig.group must be 1 or more, got {self.group}")
+
+    @property
+    def resolutions(self) -> tuple[int, ...]:
+        """resolution, ..., 8, 4: one block each."""
+        return tuple(2**k for k in range(int(math.log2(self.resolution)), 1, -1))
+
+    def channels(self, resolution: int) -> int:
+        return min(self.channel_base // resolution, self.channel_max)
+
+
+CONFIGS: dict[str, DiscriminatorConfig] = {
+    "original": DiscriminatorConfig(group=4),
+    "v1": DiscriminatorConfig(label_size=7),
+    "v4": DiscriminatorConfig(label_size=3),
+    "v8": DiscriminatorConfig(label_size=7),
+    "v9": DiscriminatorConfig(label_size=7),
+}
+
+
+class Block(nn.Module):
+    """FromRGB, convolution, halving convolution."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.from_rgb = Conv(3, inputs, 1)
+        self.conv = Conv(inputs, inputs)
+        self.down = DownConv(inputs, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return leaky(self.down(leaky(self.conv(x))))
+
+
+class FinalBlock(nn.Module):
+    """FromRGB, minibatch standard deviation, convolution, dense layer: [N,C,4,4] -> features [N,C]."""
+
+    def __init__(self, channels: int, group: int) -> None:
+        super().__init__()
+        self.group = group
+        self.from_rgb = Conv(3, channels, 1)
+        self.conv = Conv(channels + 1, channels)
+        self.dense = Dense(channels * 4 * 4, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        spread = minibatch_std(x, self.group).expand(-1, 1, *x.shape[2:])
+        return self.dense(leaky(self.conv(torch.cat([x, spread], 1))).flatten(1))
+
+
+class Discriminator(nn.Module):
+    """Real or generated? image [N,3,R,R] in [-1,1], label [N,label_size] -> raw score [N,1]."""
+
+    lod: Tensor
+
+    def __init__(self, config: DiscriminatorConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.register_buffer("lod", torch.zeros(()))
+        widths = [config.channels(r) for r in config.resolutions]
+        self.blocks = nn.ModuleList(Block(a, b) for a, b in itertools.pairwise(widths))
+        self.blocks.append(FinalBlock(widths[-1], config.group))
+        self.score = Dense(widths[-1] + config.label_size, 1, linear=True)
+
+    def features(self, image: Tensor, lod: float | None = None) -> Tensor:
+        """image [N,3,R,R] -> [N,C], before the label comes in.
+
+        lod: as in the generator; the score then sees only what a generator at that level can draw.
+        Raises BadRequest when the batch cannot be cut into groups for the minibatch standard deviation.
+        """
+        config, count = self.config, image.shape[0]
+        require_shape("image", image, 3, config.resolution, config.resolution)
+        if count % min(config.group, max(count, 1)):
+            raise BadRequest(
+                f"a batch of {count} images cannot be cut into groups of {config.group} for the minibatch "
+                f"standard deviation: use at most {config.group} images or a multiple of it"
+            )
+        last = len(self.blocks) - 1
+        level = float(self.lod) if lod is None else lod
+        if not 0 <= level <= last:
+            raise BadRequest(f"lod must be in [0, {last}] for {config.resolution} pixels, got {level:g}")
+        x: Tensor | None = None
+        for b, module in enumerate(self.blocks):
+            block = cast(Block | FinalBlock, module)
+            if b <= level < b + 1:
+                x = leaky(block.from_rgb(image))
+            elif b - 1 < level < b and x is not None:
+                x = torch.lerp(x, leaky(block.from_rgb(image)), level - math.floor(level))
+            if level < b + 1:
+                x = block(x)
+            if level > b:
+                image = F.avg_pool2d(image, 2)
+        assert x is not None  # some block takes the image at every level
+        return x
+
+    def forward(self, image: Tensor, label: Tensor | None = None, *, lod: float | None = None) -> Tensor:
+        features = self.features(image, lod)
+        if self.config.label_size:
+            if label is None:
+                raise BadRequest(f"this discriminator needs a label [N, {self.config.label_size}], got none")
+            require_shape("label", label, self.config.label_size)
+            features = torch.cat([features, label], 1)
+        elif label is not None and label.shape[-1]:
+            raise BadRequest(f"this discriminator takes no label, got one of shape {list(label.shape)}")
+        return self.score(features)

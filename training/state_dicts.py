@@ -1,0 +1,90 @@
+"""Strict loading of state dicts named otherwise than ours: every key is used, or the error names it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from ohlora.errors import CheckpointError
+
+Shapes = dict[str, tuple[int, ...]]
+SHOWN = 3  # keys named in a message; the rest is counted
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a file stores a module.
+
+    names: key in the file -> key of the module's state dict, one to one. constants: keys of the file that
+    hold what is a constant in our module; their values are compared, not loaded.
+    """
+
+    names: Mapping[str, str]
+    constants: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def shapes(self, module: nn.Module) -> Shapes:
+        """Every key of a file of this layout, with its shape."""
+        ours = module.state_dict()
+        shapes = {theirs: tuple(ours[name].shape) for theirs, name in self.names.items()}
+        return shapes | {key: tuple(value.shape) for key, value in self.constants.items()}
+
+    def rename(self, module: nn.Module) -> dict[str, Tensor]:
+        """The module's state in this layout; tensors are shared with the module."""
+        ours = module.state_dict()
+        return {theirs: ours[name] for theirs, name in self.names.items()} | dict(self.constants)
+
+
+def load_layout(module: nn.Module, state: Mapping[str, Tensor], layout: Layout) -> None:
+    """Copy `state` into `module`. Raises CheckpointError naming missing, unexpected, mis-shaped or unusable
+    keys.
+    """
+    problems = differences(layout.shapes(module), {key: tuple(value.shape) for key, value in state.items()})
+    if problems:
+        raise CheckpointError("; ".join(problems))
+    unusable = [key for key, value in state.items() if not _usable(value)]
+    if unusable:
+        raise CheckpointError(f"not finite real numbers in {listed(unusable)}: the file is damaged")
+    changed = [
+        key for key, value in layout.constants.items() if not torch.allclose(state[key].float(), value)
+    ]
+    if changed:
+        raise CheckpointError(
+            f"other values than the fixed ones in {listed(changed)}: a network of another kind"
+        )
+    module.load_state_dict({ours: state[theirs] for theirs, ours in layout.names.items()}, strict=True)
+
+
+def _usable(value: Tensor) -> bool:
+    return not value.is_complex() and bool(torch.isfinite(value).all())
+
+
+def differences(expected: Shapes, found: Shapes) -> list[str]:
+    """One phrase for each way in which `found` is not `expected`; empty when they agree."""
+    missing = sorted(expected.keys() - found.keys())
+    unexpected = sorted(found.keys() - expected.keys())
+    misshapen = [
+        f"{key} {list(found[key])} instead of {list(shape)}"
+        for key, shape in sorted(expected.items())
+        if key in found and found[key] != shape
+    ]
+    problems = []
+    for name, keys in (("missing", missing), ("unexpected", unexpected), ("mis-shaped", misshapen)):
+        if keys:
+            problems.append(f"{len(keys)} {name}: {listed(keys)}")
+    return problems
+
+
+def listed(keys: Iterable[str]) -> str:
+    """The first few keys, and how many more there are."""
+    keys = list(keys)
+    shown = ", ".join(keys[:SHOWN])
+    return shown if len(keys) <= SHOWN else f"{shown} and {len(keys) - SHOWN} more"
+
+
+def likeness(expected: Shapes, found: Shapes) -> float:
+    """Share of keys, of both together, that agree in name and shape; 1 = the same."""
+    union = len(expected.keys() | found.keys())
+    return sum(found.get(key) == shape for key, shape in expected.items()) / union if union else 0.0
