@@ -85,6 +85,11 @@ def _batch(path: Path, rows: int = BATCH) -> tuple[Any, NDArray[np.float32]]:
     return session, np.random.default_rng(1).standard_normal(shape).astype(np.float32)
 
 
+@pytest.fixture(autouse=True)
+def _versions(benchmark: Any) -> None:
+    benchmark.extra_info.update({status.name: status.version for status in backend_report()})
+
+
 @pytest.mark.parametrize("way", [("baseline", "f32"), *WAYS], ids="-".join)
 @pytest.mark.parametrize("model", MODELS)
 def test_batch_of_8(benchmark: Any, models: dict[str, Path], model: str, way: tuple[str, str]) -> None:

@@ -72,7 +72,12 @@ def build_bundle(
             directions_part = add_directions(staging, published, generator_part)
             gallery_part = add_gallery(staging, Path(str(directions)), generator_part)
         origin = provenance or describe_sources(generator, kind, hair, directions)
-        parts = {"hair": hair_part, "generator": generator_part, "directions": directions_part, "gallery": gallery_part}
+        parts = {
+            "hair": hair_part,
+            "generator": generator_part,
+            "directions": directions_part,
+            "gallery": gallery_part,
+        }
         text = card or model_card(name, license, origin, parts)
         (staging / "MODEL_CARD.md").write_text(text, encoding="utf-8")
         return write_bundle(
@@ -120,12 +125,12 @@ def add_hair(staging: Path, source: str, metrics: dict[str, Any] | None, report:
     with_engine = open_engine(staging / "hair.onnx", backend="onnxruntime")
     made = with_engine(image=images)["hair"]
     with_engine.close()
-    parity = {
+    parity: dict[str, Any] = {
         "reference": "PyTorch float32 before rewrites and float16 storage",
         "max_abs_error": float(np.abs(made - expected).max()),
         "mean_abs_error": float(np.abs(made - expected).mean()),
     }
-    if parity["max_abs_error"] > HAIR_TOLERANCE:  # type: ignore[operator]
+    if parity["max_abs_error"] > HAIR_TOLERANCE:
         raise BundleError(f"the exported student differs from PyTorch by {parity['max_abs_error']:.4f}: not built")
     save_probe(staging / "hair_probe.safetensors", hair=Probe({"image": images[:2]}, {"hair": made[:2]}))
     report(f"  parity: max {parity['max_abs_error']:.1e}, mean {parity['mean_abs_error']:.1e}")
@@ -179,7 +184,9 @@ def add_generator(staging: Path, checkpoint: Path, kind: str, report: Report) ->
     levels, share = IMAGE_TOLERANCE
     if parity["image_max_grey_levels"] > levels or parity["image_share_different"] > share:
         raise BundleError(f"the exported generator differs from PyTorch, {parity}: not built")
-    report(f"  parity: {parity['image_max_grey_levels']} grey levels on {parity['image_share_different']:.4%} of values")
+    report(
+        f"  parity: {parity['image_max_grey_levels']} grey levels on {parity['image_share_different']:.4%} of values"
+    )
     (staging / "generator_constants.safetensors").write_bytes(save({"w_avg": w_avg}))
     save_probe(
         staging / "generator_probe.safetensors",

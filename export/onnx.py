@@ -111,7 +111,7 @@ def mapping_graph(rewritten: Generator) -> onnx.ModelProto:
     inputs = {"z": torch.zeros(TRACED_BATCH, config.z_size)}
     if config.label_size:
         inputs["label"] = torch.zeros(TRACED_BATCH, config.label_size)
-    return _export(rewritten.mapping, inputs, "w", _properties("mapping", config))
+    return to_onnx(rewritten.mapping, inputs, "w", _properties("mapping", config))
 
 
 def synthesis_graph(rewritten: Generator, collapse: Collapse, float_output: bool = False) -> onnx.ModelProto:
@@ -120,7 +120,7 @@ def synthesis_graph(rewritten: Generator, collapse: Collapse, float_output: bool
     graph = SynthesisGraph(rewritten) if float_output else ByteSynthesis(rewritten)
     example = {"wp": torch.zeros(TRACED_BATCH, config.layers, config.w_size)}
     properties = _properties("synthesis", config) | {"ohlora.collapse": collapse}
-    return _export(graph, example, "image", properties)
+    return to_onnx(graph, example, "image", properties)
 
 
 def _properties(role: str, config: GeneratorConfig) -> dict[str, str]:
@@ -134,9 +134,10 @@ def _properties(role: str, config: GeneratorConfig) -> dict[str, str]:
     return {"ohlora.role": role} | {f"ohlora.{name}": str(value) for name, value in numbers.items()}
 
 
-def _export(
+def to_onnx(
     module: nn.Module, inputs: Mapping[str, Tensor], output: str, properties: Mapping[str, str]
 ) -> onnx.ModelProto:
+    """Trace `module` with every input's first axis left open; weights inside, checked, free of paths."""
     batch = torch.export.Dim("batch", min=1, max=MAX_BATCH)
     program = torch.onnx.export(
         module.eval(),
@@ -174,9 +175,7 @@ def check_mapping(reference: Generator, model: onnx.ModelProto) -> float:
     return _compare("mapping.onnx", run_graph(model, inputs)[0], reference.mapping(z, label))
 
 
-def check_synthesis(
-    reference: Generator, model: onnx.ModelProto, float_output: bool
-) -> tuple[float, float | None]:
+def check_synthesis(reference: Generator, model: onnx.ModelProto, float_output: bool) -> tuple[float, float | None]:
     """(largest difference of the float image, share of bytes off by one). Raises EngineError when too large.
 
     Random w rows differ between layers, so that a mixed-up style shows.

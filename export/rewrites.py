@@ -70,9 +70,7 @@ class ConstantOffset(nn.Module):
 
     def forward(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
         if noise is not None:
-            raise BadRequest(
-                "the noise is folded into a constant: use the unfolded generator for random noise"
-            )
+            raise BadRequest("the noise is folded into a constant: use the unfolded generator for random noise")
         return x + self.offset
 
 
@@ -81,9 +79,10 @@ def fold_noise(generator: Generator) -> Generator:
     """Stored noise x strength + bias becomes one constant per layer."""
     result = copy.deepcopy(generator)
     for layer in synthesis_layers(result):
-        part = cast(NoiseBias, layer.offset)
+        part: NoiseBias = layer.offset
         strength, bias = (value.double().view(1, -1, 1, 1) for value in (part.strength, part.bias))
-        layer.offset = ConstantOffset((part.noise.double() * strength + bias).float())
+        offset = (part.noise.double() * strength + bias).float()
+        layer.offset = ConstantOffset(offset)  # type: ignore[assignment]
     return result
 
 
@@ -181,8 +180,8 @@ class InstanceAdaIN(nn.Module):
     """AdaIN around the runtimes' own instance norm; the 1 added to the style scale sits in the affine's bias.
 
     The norm stays apart from scale and shift: backends turn it into one kernel with float32 sums and the
-    other two into one pass. Passing the style as the norm's parameters, or writing the norm out, is slower (5
-    to 20 % of the network in OpenVINO, bfloat16).
+    other two into one pass. Passing the style as the norm's parameters, or writing the norm out, measured
+    slower in OpenVINO.
     """
 
     def __init__(self, source: AdaIN) -> None:

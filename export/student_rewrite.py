@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ohlora.errors import CheckpointError
-from ohlora.training.nets.effisegnet import SIZE, ConvReluNorm, EffiSegNet
+from ohlora.training.nets.effisegnet import SIZE, ConvReluNorm, Decoder, EffiSegNet
 
 
 def affine_of(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
@@ -35,7 +35,13 @@ class StaticConv(nn.Module):
         self.pads = (before, total - before)
         even = self.pads[0] == self.pads[1]
         self.conv = nn.Conv2d(
-            conv.in_channels, conv.out_channels, kernel, stride, before if even else 0, groups=conv.groups, bias=True
+            conv.in_channels,
+            conv.out_channels,
+            kernel,
+            stride,
+            before if even else 0,
+            groups=conv.groups,
+            bias=True,
         )
         bias = 0 if conv.bias is None else conv.bias.double()
         with torch.no_grad():
@@ -109,7 +115,7 @@ class InferenceDecoder(nn.Module):
     first_scale: Tensor
     first_shift: Tensor
 
-    def __init__(self, decoder: nn.Module) -> None:
+    def __init__(self, decoder: Decoder) -> None:
         super().__init__()
         g1p, g1c = decoder.ghost1.primary, decoder.ghost1.cheap
         g2p, g2c = decoder.ghost2.primary, decoder.ghost2.cheap
@@ -117,7 +123,7 @@ class InferenceDecoder(nn.Module):
         reduce = g1p.conv.weight[:, :, 0, 0].double()  # [32, 64]
         constant = total_shift.clone()
         self.branches, self.reduces = nn.ModuleList(), nn.ModuleList()
-        layers = list(decoder.branches)
+        layers = [layer for layer in decoder.branches if isinstance(layer, ConvReluNorm)]
         matrices = []
         for layer in layers:
             scale, shift = affine_of(layer.norm)

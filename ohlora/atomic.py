@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +13,8 @@ from ohlora.errors import OutputError
 TEMPORARY_PREFIX = ".ohlora-tmp-"
 
 
-def _explain(path: Path, error: OSError) -> OutputError:
+def explain_os_error(path: Path, error: OSError) -> OutputError:
+    """What failed and what to do, from the error number."""
     remedy = {
         errno.ENOSPC: "the disk is full: free some space and run the same command again, it resumes",
         errno.EDQUOT: "the disk quota is used up: free some space and run the same command again, it resumes",
@@ -36,9 +36,9 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     temporary = path.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex[:12]}{path.suffix}")
     try:
         yield temporary
-        os.replace(temporary, path)
+        temporary.replace(path)
     except OSError as error:
-        raise _explain(path, error) from error
+        raise explain_os_error(path, error) from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -58,7 +58,7 @@ def make_folder(path: Path | str) -> Path:
     except FileExistsError as error:
         raise OutputError(f"cannot use {path} as output folder: it is a file") from error
     except OSError as error:
-        raise _explain(path, error) from error
+        raise explain_os_error(path, error) from error
     return path
 
 

@@ -118,9 +118,7 @@ class Bundle:
             "or choose another bundle"
         )
 
-    def hair_engine(
-        self, backend: str = "auto", precision: str = "f32", threads: int | None = None
-    ) -> Engine:
+    def hair_engine(self, backend: str = "auto", precision: str = "f32", threads: int | None = None) -> Engine:
         """image uint8 [N, s, s, 3] RGB -> hair float32 [N, s, s] in [0, 1]; s = hair_part().input_size.
 
         Raises BundleError without a hair finder, EngineError when it cannot run here or fails its self-test.
@@ -204,8 +202,7 @@ class Bundle:
         entries = read_gallery(self.file(part.file), generator.z_size, generator.label_size, groups)
         if len(entries) != part.count:
             raise BundleError(
-                f"{self.path / part.file} has {len(entries)} faces, the manifest says {part.count}: "
-                "build it again"
+                f"{self.path / part.file} has {len(entries)} faces, the manifest says {part.count}: build it again"
             )
         return entries
 
@@ -273,9 +270,7 @@ def _require_replaceable(folder: Path, overwrite: bool) -> None:
     try:
         parse_manifest((folder / MANIFEST_NAME).read_bytes(), str(folder / MANIFEST_NAME))
     except (OSError, BundleError) as error:
-        raise BundleError(
-            f"{folder} exists and is no bundle: choose another name, it is left alone"
-        ) from error
+        raise BundleError(f"{folder} exists and is no bundle: choose another name, it is left alone") from error
     if not overwrite:
         raise BundleError(f"bundle {folder} exists: pass overwrite (--overwrite) to replace it")
 
@@ -335,9 +330,7 @@ def describe(bundle: Bundle) -> list[tuple[str, str]]:
         ("files", f"{len(manifest.files)}, {sum(f.size for f in manifest.files.values()) / 1e6:.1f} MB"),
     ]
     if hair := manifest.hair:
-        rows.append(
-            ("hair", f"{hair.architecture}, {hair.input_size} px{_figures(hair.parity, hair.metrics)}")
-        )
+        rows.append(("hair", f"{hair.architecture}, {hair.input_size} px{_figures(hair.parity, hair.metrics)}"))
     if part := manifest.generator:
         label = f", label {part.label_size}" if part.label_size else ""
         rows += [
@@ -349,9 +342,7 @@ def describe(bundle: Bundle) -> list[tuple[str, str]]:
         ]
     if directions := manifest.directions:
         source = f" ({directions.source})" if directions.source else ""
-        rows.append(
-            ("directions", f"{', '.join(directions.properties)} in {len(directions.groups)} groups{source}")
-        )
+        rows.append(("directions", f"{', '.join(directions.properties)} in {len(directions.groups)} groups{source}"))
     if gallery := manifest.gallery:
         rows.append(("gallery", f"{gallery.count} faces"))
     return rows

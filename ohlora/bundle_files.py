@@ -35,9 +35,7 @@ def locate(path_or_name: str | os.PathLike[str]) -> Path:
     if (shipped / text / MANIFEST_NAME).is_file():
         return shipped / text
     names = sorted(entry.parent.name for entry in shipped.glob(f"*/{MANIFEST_NAME}"))
-    raise BundleError(
-        f"there is no bundle {text!r}: no such folder, the package ships {', '.join(names) or 'none'}"
-    )
+    raise BundleError(f"there is no bundle {text!r}: no such folder, the package ships {', '.join(names) or 'none'}")
 
 
 def file_sha256(path: Path) -> str:

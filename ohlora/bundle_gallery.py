@@ -29,9 +29,7 @@ class GalleryEntry(NamedTuple):
     label: NDArray[np.float32]
 
 
-def read_gallery(
-    path: Path, z_size: int, label_size: int, groups: Collection[str] | None = None
-) -> list[GalleryEntry]:
+def read_gallery(path: Path, z_size: int, label_size: int, groups: Collection[str] | None = None) -> list[GalleryEntry]:
     """Faces of a CSV with the columns name, group, v0 ... v{z_size + label_size - 1} (z, then label).
 
     groups: the groups that exist, None when the bundle has no directions.
@@ -68,9 +66,7 @@ def _rows(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
         raise BundleError(f"{path}: line {reader.line_num}: {error}") from error
 
 
-def _entry(
-    where: str, cells: list[str], z_size: int, width: int, groups: Collection[str] | None
-) -> GalleryEntry:
+def _entry(where: str, cells: list[str], z_size: int, width: int, groups: Collection[str] | None) -> GalleryEntry:
     if len(cells) != width + 2:
         raise BundleError(f"{where}: {len(cells)} columns instead of {width + 2}")
     name, group = cells[:2]

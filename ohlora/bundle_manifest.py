@@ -24,15 +24,11 @@ _PART = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 def _relative_name(name: str) -> str:
     # The same rule on every system: no '..', no drive letter, no backslash, nothing hidden.
     if not name or not all(_PART.fullmatch(part) for part in name.split("/")):
-        raise ValueError(
-            f"file name {name!r} must stay inside the bundle: letters, digits, '.', '_', '-', '/'"
-        )
+        raise ValueError(f"file name {name!r} must stay inside the bundle: letters, digits, '.', '_', '-', '/'")
     if name == MANIFEST_NAME:
         raise ValueError(f"{MANIFEST_NAME} cannot list itself")
     if PurePosixPath(name).suffix.lower() not in ALLOWED_SUFFIXES:
-        raise ValueError(
-            f"file {name!r} is of a kind no bundle holds ({', '.join(ALLOWED_SUFFIXES[:-1])} may be)"
-        )
+        raise ValueError(f"file {name!r} is of a kind no bundle holds ({', '.join(ALLOWED_SUFFIXES[:-1])} may be)")
     return name
 
 
@@ -140,9 +136,7 @@ class BundleManifest(_Strict):
         part = self.generator
         if part is None:
             return None
-        return generator_identity(
-            *(self.files[f].sha256 for f in (part.mapping, part.synthesis, part.constants))
-        )
+        return generator_identity(*(self.files[f].sha256 for f in (part.mapping, part.synthesis, part.constants)))
 
     def to_json(self) -> bytes:
         """Deterministic bytes of `bundle.json`."""
@@ -168,9 +162,7 @@ def parse_manifest(text: bytes, where: str) -> tuple[BundleManifest, dict[str, A
     try:
         raw = json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
-        raise BundleError(
-            f"{where} is not valid JSON ({error}): the bundle is damaged, get it again"
-        ) from error
+        raise BundleError(f"{where} is not valid JSON ({error}): the bundle is damaged, get it again") from error
     if not isinstance(raw, dict) or not isinstance(raw.get("format"), int):
         raise BundleError(f"{where} is no bundle manifest: it has no whole number 'format'")
     if raw["format"] > FORMAT:

@@ -1,4 +1,4 @@
-"""Latent directions: w' = w + eyes * v_eyes + mouth * v_mouth + pose * v_pose of the face's group (spec: runtime, 3)."""
+"""Latent directions: w' = w + eyes * v_eyes + mouth * v_mouth + pose * v_pose of the face's group (spec: runtime)."""
 
 from __future__ import annotations
 
@@ -75,7 +75,9 @@ def read_published_directions(folder: Path | str) -> Directions:
         raise BadRequest(f"no direction tables in {folder}: expected files like eyes{_INFIX}hhh.csv")
     for name in PROPERTIES:
         if counts[name] != counts["eyes"]:
-            raise BadRequest(f"{folder}: the groups of {name} {counts[name]} differ from those of eyes {counts['eyes']}")
+            raise BadRequest(
+                f"{folder}: the groups of {name} {counts[name]} differ from those of eyes {counts['eyes']}"
+            )
     return Directions(vectors, source=folder.parent.name if folder == inner else folder.name)
 
 

@@ -9,6 +9,7 @@ import csv
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import overload
 
@@ -109,7 +110,7 @@ def load_faces(specs: Sequence[str], label_size: int, bundle: Bundle | None = No
 
 def _refuse_repeats(parts: Sequence[Sequence[Face]]) -> None:
     ranges = sorted((p.first, p.last) for p in parts if isinstance(p, SeedRange))
-    for (_, last), (first, _) in zip(ranges, ranges[1:], strict=False):
+    for (_, last), (first, _) in pairwise(ranges):
         if first <= last:
             raise BadRequest(f"seed {first} is asked for twice: make the seed ranges disjoint")
     names: set[str] = set()

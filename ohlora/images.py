@@ -84,20 +84,15 @@ def read_image(path: Path | str, *, max_pixels: int = MAX_PIXELS) -> Rgb:
     except ImageError:
         raise
     except Image.DecompressionBombError as error:
-        raise ImageError(
-            f"cannot read {path}: it has too many pixels ({error}); make the picture smaller"
-        ) from error
+        raise ImageError(f"cannot read {path}: it has too many pixels ({error}); make the picture smaller") from error
     except Image.UnidentifiedImageError as error:
         raise ImageError(
-            f"cannot read {path}: it is not a {_READABLE} picture or its header is damaged; "
-            "convert it or leave it out"
+            f"cannot read {path}: it is not a {_READABLE} picture or its header is damaged; convert it or leave it out"
         ) from error
     except PermissionError as error:
         raise ImageError(f"cannot read {path}: no permission; make it readable or leave it out") from error
     except MemoryError as error:
-        raise ImageError(
-            f"cannot read {path}: not enough memory to decode it; make the picture smaller"
-        ) from error
+        raise ImageError(f"cannot read {path}: not enough memory to decode it; make the picture smaller") from error
     except Exception as error:
         # Decoders fed with damaged bytes raise nearly anything: SyntaxError, struct.error, zlib.error,
         # EOFError ...
@@ -113,9 +108,7 @@ def _require_content(path: Path) -> None:
         what = "it is a link to a file that is gone" if path.is_symlink() else "there is no such file"
         raise ImageError(f"cannot read {path}: {what}; check the path") from error
     except PermissionError as error:
-        raise ImageError(
-            f"cannot read {path}: no permission to enter its folder; make it readable"
-        ) from error
+        raise ImageError(f"cannot read {path}: no permission to enter its folder; make it readable") from error
     except (OSError, ValueError) as error:  # ValueError: a NUL inside the name
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
         raise ImageError(f"cannot read {path}: {reason.lower()}; check the path") from error
@@ -210,16 +203,12 @@ def _inside(folder: Path, recursive: bool) -> list[Path]:
                 continue
             seen.add((identity.st_dev, identity.st_ino))
             with os.scandir(current) as entries:
-                visible = [
-                    (entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith(".")
-                ]
+                visible = [(entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith(".")]
         except OSError as error:
             raise BadRequest(f"cannot list the folder {current}: {error.strerror or error}") from error
         below = [current / name for name, is_folder in visible if is_folder]
         # A broken link with a picture's name is kept: reading it gives an error that names it.
-        found += [
-            current / name for name, is_folder in visible if not is_folder and name.lower().endswith(SUFFIXES)
-        ]
+        found += [current / name for name, is_folder in visible if not is_folder and name.lower().endswith(SUFFIXES)]
         if recursive:
             # Sorted, so that of two links to one folder the same one is entered on every machine.
             waiting += sorted(below, key=_natural_order, reverse=True)
@@ -266,9 +255,7 @@ def encode_image(rgb: Rgb, format: str, quality: int = 95, *, png_level: int = 1
     if not 0 <= png_level <= 9:
         raise BadRequest(f"png_level must be in [0, 9], got {png_level}")
     if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.size == 0:
-        raise ImageError(
-            f"cannot encode an array of {rgb.dtype} {list(rgb.shape)}: uint8 [H, W, 3] is needed"
-        )
+        raise ImageError(f"cannot encode an array of {rgb.dtype} {list(rgb.shape)}: uint8 [H, W, 3] is needed")
     height, width = rgb.shape[:2]
     if max(height, width) > encoding.limit:
         raise ImageError(
@@ -276,9 +263,7 @@ def encode_image(rgb: Rgb, format: str, quality: int = 95, *, png_level: int = 1
             f"{encoding.limit} a side; {encoding.larger}"
         )
     bgr = cv2.cvtColor(np.ascontiguousarray(rgb), cv2.COLOR_RGB2BGR)
-    done, data = cv2.imencode(
-        encoding.suffix, bgr, [encoding.flag, png_level if format == "png" else quality]
-    )
+    done, data = cv2.imencode(encoding.suffix, bgr, [encoding.flag, png_level if format == "png" else quality])
     if not done:
         raise ImageError(f"the {format} encoder refused {width} x {height} pixels; {encoding.larger}")
     return bytes(data)

@@ -72,7 +72,10 @@ class Renderer:
 
     def close(self) -> None:
         """Release the engines. The renderer opens them again when it is used again."""
-        for engine in (self.__dict__.pop("hair_engine", None), *(self.__dict__.pop("_generator", None) or ())):
+        for engine in (
+            self.__dict__.pop("hair_engine", None),
+            *(self.__dict__.pop("_generator", None) or ()),
+        ):
             if engine is not None:
                 engine.close()
 
@@ -175,7 +178,9 @@ class Renderer:
         pictures = pictures_with_hair(images, self.hair_engine, [{}] * len(images))
         return [dye(picture, ombre, rounding) for picture in pictures]
 
-    def photo_producer(self, looks: Sequence[Look], pool: ThreadPoolExecutor, max_pixels: int = MAX_PIXELS) -> PhotoProducer:
+    def photo_producer(
+        self, looks: Sequence[Look], pool: ThreadPoolExecutor, max_pixels: int = MAX_PIXELS
+    ) -> PhotoProducer:
         """For jobs over picture files."""
         dyes = any(look.ombre is not None for look in looks)
         return PhotoProducer(self.hair_engine if dyes else None, max_pixels, pool)
@@ -197,9 +202,12 @@ def _listed(value: Any) -> Any:
 def _pictures(images: Rgb | Sequence[Rgb]) -> list[Rgb]:
     pictures = list(images) if not (isinstance(images, np.ndarray) and images.ndim == 3) else [images]
     for picture in pictures:
-        if not isinstance(picture, np.ndarray) or picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
+        if (
+            not isinstance(picture, np.ndarray)
+            or picture.dtype != np.uint8
+            or picture.ndim != 3
+            or picture.shape[2] != 3
+        ):
             got = f"{picture.dtype} {picture.shape}" if isinstance(picture, np.ndarray) else type(picture).__name__
             raise BadRequest(f"pictures must be uint8 RGB arrays [H,W,3], got {got}")
     return pictures
-
-

@@ -85,9 +85,7 @@ def published_file(kind: str) -> dict[str, Tensor] | dict[str, dict[str, Tensor]
 
 def main() -> None:
     known = [name for name, kind in KINDS.items() if kind.part is not None and kind.version is not None]
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kind", required=True, choices=known)
     parser.add_argument("--out", required=True, type=Path)
     arguments = parser.parse_args()

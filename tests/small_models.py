@@ -35,9 +35,7 @@ def save(
     return path
 
 
-def hair_model(
-    path: Path, seed: int = 0, size: int = SIZE, batch: str | int = "N", gain: float = 1.0
-) -> Path:
+def hair_model(path: Path, seed: int = 0, size: int = SIZE, batch: str | int = "N", gain: float = 1.0) -> Path:
     """image uint8 [N, s, s, 3] -> hair float32 [N, s, s]: convolution, instance norm, global mean, sigmoid.
 
     Sums over a whole picture are in it because their rounding is what betrays another batch or thread count.

@@ -123,9 +123,7 @@ def test_odd_sizes(tmp_path: Path, format: str, height: int, width: int) -> None
     assert np.abs(shown[:, :height, :width].astype(int) - frames).mean() < 4
 
 
-@pytest.mark.parametrize(
-    ("fps", "milliseconds"), [(20, 50), (50, 20), (30, 30), (24, 40), (1, 1000), (0.01, 100_000)]
-)
+@pytest.mark.parametrize(("fps", "milliseconds"), [(20, 50), (50, 20), (30, 30), (24, 40), (1, 1000), (0.01, 100_000)])
 def test_gif_delays_are_whole_hundredths(tmp_path: Path, fps: float, milliseconds: int) -> None:
     write_animation(tmp_path / "a.gif", moving(3), fps=fps, format="gif")
     with Image.open(tmp_path / "a.gif") as image:
@@ -260,9 +258,7 @@ def test_wrong_requests_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("format", ["gif", "webp"])
-def test_formats_held_in_memory_have_a_limit(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format: str
-) -> None:
+def test_formats_held_in_memory_have_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format: str) -> None:
     small = dataclasses.replace(animation._FORMATS[format], max_pixels=48 * 64 * 5)
     monkeypatch.setitem(animation._FORMATS, format, small)
     assert write_animation(tmp_path / "a", moving(5), fps=10, format=format) == 5

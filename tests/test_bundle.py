@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import json
-import os
 import shutil
 from pathlib import Path
 
@@ -18,41 +15,12 @@ from safetensors.numpy import save_file
 from ohlora import bundle_files
 from ohlora.bundle import (
     Bundle,
-    DirectionsPart,
-    GalleryPart,
-    GeneratorPart,
-    HairPart,
     describe,
-    generator_identity_of,
-    write_bundle,
 )
-from ohlora.bundle_manifest import BundleManifest
-from ohlora.engines import open_engine
 from ohlora.engines.cache import CACHE_VARIABLE
-from ohlora.engines.selftest import Probe, save_probe
 from ohlora.errors import BundleError, EngineError
-from tests.small_models import LABEL, LAYERS, RESOLUTION, SIZE, Z, hair_model, mapping_model, synthesis_model
-
-GROUPS = ["hhh", "lll"]
-HAIR = HairPart(
-    file="hair.onnx",
-    probe="hair_probe.safetensors",
-    input_size=SIZE,
-    architecture="small",
-    metrics={"iou": 0.9},
-)
-GENERATOR = GeneratorPart(
-    kind="small",
-    mapping="net/mapping.onnx",
-    synthesis="net/synthesis.onnx",
-    probe="net/probe.safetensors",
-    constants="net/constants.safetensors",
-    z_size=Z,
-    label_size=LABEL,
-    w_size=Z,
-    num_layers=LAYERS,
-    resolution=RESOLUTION,
-)
+from tests.small_bundle import GROUPS, ROW, edit, relist, stage, write, write_gallery
+from tests.small_models import LABEL, LAYERS, RESOLUTION, Z, hair_model, synthesis_model
 
 
 @pytest.fixture(autouse=True)
@@ -60,73 +28,9 @@ def _no_cache(monkeypatch):
     monkeypatch.setenv(CACHE_VARIABLE, "off")
 
 
-def write_gallery(path: Path, rows: list[list[object]], width: int = Z + LABEL) -> None:
-    with path.open("w", newline="") as stream:
-        csv.writer(stream).writerows([["name", "group", *(f"v{i}" for i in range(width))], *rows])
-
-
 @pytest.fixture(scope="session")
 def staging(tmp_path_factory) -> Path:
-    """Files of a complete bundle, as a builder leaves them."""
-    folder = tmp_path_factory.mktemp("staging")
-    (folder / "net").mkdir()
-    rng = np.random.default_rng(0)
-    hair_model(folder / "hair.onnx")
-    mapping_model(folder / "net/mapping.onnx")
-    synthesis_model(folder / "net/synthesis.onnx")
-
-    def probe(file: str, **inputs: np.ndarray) -> Probe:
-        with open_engine(folder / file, backend="onnxruntime") as engine:
-            return Probe(inputs, engine(**inputs))
-
-    image = rng.integers(0, 256, (2, SIZE, SIZE, 3), np.uint8)
-    save_probe(folder / "hair_probe.safetensors", hair=probe("hair.onnx", image=image))
-    z, label, wp = (
-        rng.standard_normal((2, *shape)).astype(np.float32) for shape in ((Z,), (LABEL,), (LAYERS, Z))
-    )
-    save_probe(
-        folder / "net/probe.safetensors",
-        mapping=probe("net/mapping.onnx", z=z, label=label),
-        synthesis=probe("net/synthesis.onnx", wp=wp),
-    )
-    save_file({"w_avg": np.arange(Z, dtype=np.float32)}, folder / "net/constants.safetensors")
-    vectors = {name: rng.standard_normal((len(GROUPS), Z)) for name in ("eyes", "mouth", "pose")}
-    save_file(vectors, folder / "directions.safetensors")
-    write_gallery(
-        folder / "gallery.csv",
-        [["672", "hhh", *(0.25 * i for i in range(Z + LABEL))], ["v2-1836", "", *[-1] * (Z + LABEL)]],
-    )
-    (folder / "MODEL_CARD.md").write_text("A small bundle.\n")
-    (folder / "LICENSE").write_text("Apache-2.0\n")
-    return folder
-
-
-def parts(staging: Path) -> dict[str, object]:
-    identity = generator_identity_of(
-        *(staging / "net" / f for f in ("mapping.onnx", "synthesis.onnx", "constants.safetensors"))
-    )
-    return {
-        "hair": HAIR,
-        "generator": GENERATOR,
-        "directions": DirectionsPart(
-            file="directions.safetensors",
-            generator_sha256=identity,
-            groups=GROUPS,
-            properties=["eyes", "mouth", "pose"],
-        ),
-        "gallery": GalleryPart(file="gallery.csv", count=2),
-    }
-
-
-def write(folder: Path, staging: Path, **changes: object) -> Bundle:
-    options = {
-        "name": "small",
-        "license": "Apache-2.0",
-        "provenance": "made by a test",
-        **parts(staging),
-        **changes,
-    }
-    return write_bundle(folder, staging=staging, **options)
+    return stage(tmp_path_factory.mktemp("staging"))
 
 
 @pytest.fixture(scope="session")
@@ -138,21 +42,6 @@ def whole(tmp_path_factory, staging) -> Path:
 @pytest.fixture
 def copy(whole, tmp_path) -> Path:
     return Path(shutil.copytree(whole, tmp_path / "copy"))
-
-
-def edit(folder: Path, change) -> None:
-    """Change the parsed manifest in place and write it back."""
-    path = folder / "bundle.json"
-    content = json.loads(path.read_text())
-    change(content)
-    path.write_text(json.dumps(content))
-
-
-def relist(folder: Path, name: str) -> None:
-    """Make the manifest agree with a file that was changed, so that only the content's own check is left."""
-    data = (folder / name).read_bytes()
-    entry = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
-    edit(folder, lambda manifest: manifest["files"].update({name: entry}))
 
 
 # ---------------------------------------------------------------- a good bundle
@@ -268,9 +157,7 @@ def test_damaged_file_is_named(copy, name, damage):
         path.write_bytes(data + b" ")
     elif damage == "folder":
         path.mkdir()
-    with pytest.raises(
-        BundleError, match=rf"{name} .*(sha256|bytes|missing|not a file).*damaged, get it again"
-    ):
+    with pytest.raises(BundleError, match=rf"{name} .*(sha256|bytes|missing|not a file).*damaged, get it again"):
         Bundle.open(copy)
 
 
@@ -412,9 +299,7 @@ def test_wrong_probe_stops_the_engine(copy):
 
 def test_network_of_another_size_is_refused(copy):
     edit(copy, lambda m: m["hair"].update(input_size=224))
-    with pytest.raises(
-        BundleError, match=r"hair\.onnx has rows .*24, 24, 3.* the manifest means .*224, 224, 3"
-    ):
+    with pytest.raises(BundleError, match=r"hair\.onnx has rows .*24, 24, 3.* the manifest means .*224, 224, 3"):
         Bundle.open(copy).hair_engine()
 
 
@@ -441,7 +326,6 @@ def test_directions_must_have_every_group(copy):
         Bundle.open(copy).directions()
 
 
-ROW = ["a", "hhh", *range(9)]
 BAD_GALLERIES = {
     "short": ([ROW, ROW[:-1]], "line 3: 10 columns instead of 11"),
     "text": ([[*ROW[:-1], "x"]], "line 2: v8 is 'x'"),
@@ -490,113 +374,5 @@ def test_missing_role_says_how_to_get_it(staging, tmp_path, role, flag):
         "gallery": bundle.gallery,
         "hair finder": bundle.hair_engine,
     }
-    with pytest.raises(
-        BundleError, match=f"bundle 'small' has no {role}: build one with `ohlora bundle build {flag}"
-    ):
+    with pytest.raises(BundleError, match=f"bundle 'small' has no {role}: build one with `ohlora bundle build {flag}"):
         uses[role]()
-
-
-# ---------------------------------------------------------------- writing
-
-
-def test_existing_things_are_never_overwritten_by_accident(staging, tmp_path):
-    keep = tmp_path / "keep"
-    keep.mkdir()
-    (keep / "thesis.txt").write_text("years of work")
-    for overwrite in (False, True):
-        with pytest.raises(BundleError, match="exists and is no bundle"):
-            write(keep, staging, overwrite=overwrite)
-    a_file = tmp_path / "file"
-    a_file.write_text("x")
-    with pytest.raises(BundleError, match="exists and is no bundle"):
-        write(a_file, staging, overwrite=True)
-    assert (keep / "thesis.txt").read_text() == "years of work"
-    (tmp_path / "empty").mkdir()
-    assert write(tmp_path / "empty", staging).name == "small"
-
-
-def test_overwrite_replaces_all_of_a_bundle(staging, tmp_path):
-    write(tmp_path / "b", staging)
-    with pytest.raises(BundleError, match="pass overwrite"):
-        write(tmp_path / "b", staging)
-    smaller = tmp_path / "smaller"
-    smaller.mkdir()
-    for name in ("hair.onnx", "hair_probe.safetensors"):
-        shutil.copy(staging / name, smaller)
-    none = {"generator": None, "directions": None, "gallery": None}
-    bundle = write_bundle(
-        tmp_path / "b", staging=smaller, name="b2", license="x", provenance="y", overwrite=True, hair=HAIR
-    )
-    assert bundle.name == "b2"
-    assert sorted(p.name for p in bundle.path.iterdir()) == [
-        "bundle.json",
-        "hair.onnx",
-        "hair_probe.safetensors",
-    ]
-    assert all(getattr(bundle.manifest, role) is None for role in none)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["b", "smaller"]
-
-
-@pytest.mark.parametrize("moment", ["copy", "rename"])
-def test_failed_write_keeps_the_old_bundle(staging, tmp_path, monkeypatch, moment):
-    old = write(tmp_path / "b", staging)
-
-    def full(*args, **kwargs):
-        raise OSError(28, "No space left on device")
-
-    if moment == "copy":
-        monkeypatch.setattr(shutil, "copyfile", full)
-    else:
-        honest = Path.rename
-
-        def rename(self, target):
-            # Fails for the new bundle only: the old one has already stepped aside.
-            return (
-                full()
-                if Path(target) == old.path and (self / "bundle.json").read_bytes() != before
-                else honest(self, target)
-            )
-
-        before = (old.path / "bundle.json").read_bytes()
-        monkeypatch.setattr(Path, "rename", rename)
-    with pytest.raises(BundleError, match=r"cannot write bundle .*: No space left"):
-        write(tmp_path / "b", staging, description="new", overwrite=True)
-    assert Bundle.open(tmp_path / "b").identity == old.identity
-    assert [p.name for p in tmp_path.iterdir()] == ["b"]
-
-
-def test_invalid_content_is_never_installed(staging, tmp_path):
-    bad = Path(shutil.copytree(staging, tmp_path / "bad"))
-    write_gallery(bad / "gallery.csv", [ROW])
-    with pytest.raises(BundleError, match="has 1 faces, the manifest says 2"):
-        write(tmp_path / "out", bad)
-    with pytest.raises(BundleError, match=r"uses 'net/none.onnx', which 'files' does not list"):
-        write(tmp_path / "out", staging, generator=GENERATOR.model_copy(update={"mapping": "net/none.onnx"}))
-    (bad / "card.md").symlink_to(staging / "MODEL_CARD.md")
-    with pytest.raises(BundleError, match=r"card.md is a link"):
-        write(tmp_path / "out", bad)
-    with pytest.raises(BundleError, match="there is no folder"):
-        write_bundle(
-            tmp_path / "out", staging=tmp_path / "none", name="x", license="x", provenance="x", hair=HAIR
-        )
-    assert [p.name for p in tmp_path.iterdir()] == ["bad"]
-
-
-def test_staging_may_be_a_bundle_itself(whole, tmp_path):
-    manifest = Bundle.open(whole).manifest
-    again = write(tmp_path / "again", whole)
-    assert again.manifest == manifest
-    assert isinstance(manifest, BundleManifest)
-
-
-def test_hashes_are_remembered_only_for_settled_files(tmp_path):
-    path = tmp_path / "f"
-    path.write_bytes(b"one")
-    stamp = path.stat().st_mtime_ns
-    assert bundle_files.file_sha256(path) == hashlib.sha256(b"one").hexdigest()
-    path.write_bytes(b"two")
-    os.utime(path, ns=(stamp, stamp))  # same path, time and size
-    assert bundle_files.file_sha256(path) == hashlib.sha256(b"two").hexdigest()
-    os.utime(path, ns=(10**18, 10**18))
-    bundle_files.file_sha256(path)
-    assert (str(path), 10**18, 3) in bundle_files._HASHES

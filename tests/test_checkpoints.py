@@ -71,16 +71,12 @@ def test_wrapped_files(tmp_path: Path, nested: bool) -> None:
     judge = load("discriminator-celeba256", path)
     assert isinstance(judge, Discriminator)
     assert judge.config.group == 4
-    assert torch.equal(
-        published_discriminator(judge)["layer13.weight"], content["discriminator"]["layer13.weight"]
-    )
+    assert torch.equal(published_discriminator(judge)["layer13.weight"], content["discriminator"]["layer13.weight"])
 
 
 def test_wrapped_file_without_the_wanted_part(tmp_path: Path) -> None:
     path = store({"generator_smooth": {"a": torch.zeros(1)}}, tmp_path)
-    with pytest.raises(
-        CheckpointError, match="no entry 'generator', only generator_smooth; pass smooth=True"
-    ):
+    with pytest.raises(CheckpointError, match="no entry 'generator', only generator_smooth; pass smooth=True"):
         load("stylegan-celeba256", path)
     with pytest.raises(CheckpointError, match="no entry 'discriminator'"):
         load("discriminator-celeba256", path)
@@ -168,7 +164,7 @@ def test_foreign_files_are_refused(tmp_path: Path) -> None:
         (tmp_path / "other.zip").read_bytes(),
     ):
         path.write_bytes(content)
-        with pytest.raises(CheckpointError, match="cannot read .*weights.pth"):
+        with pytest.raises(CheckpointError, match=r"cannot read .*weights.pth"):
             load("stylegan-celeba256", path)
     torch.save({"generator": Payload(victim)}, path)
     with pytest.raises(CheckpointError, match="cannot read"):
@@ -191,9 +187,7 @@ def test_files_without_tensors(tmp_path: Path, content: Any, message: str) -> No
 
 
 def test_unknown_kind() -> None:
-    with pytest.raises(
-        BadRequest, match="unknown kind of weights 'stylegan-v77'; known: .*stylegan-celeba256"
-    ):
+    with pytest.raises(BadRequest, match=r"unknown kind of weights 'stylegan-v77'; known: .*stylegan-celeba256"):
         load("stylegan-v77", "x.pth")
 
 
@@ -211,7 +205,7 @@ def test_own_files(tmp_path: Path) -> None:
     assert load("discriminator", tmp_path / "judge.safetensors").config == judge.config
     with pytest.raises(CheckpointError, match="is no 'discriminator': its metadata say 'stylegan'"):
         load("discriminator", path)
-    with pytest.raises(BadRequest, match="needs a .safetensors name"):
+    with pytest.raises(BadRequest, match=r"needs a .safetensors name"):
         save(model, tmp_path / "small.pth", "stylegan")
 
 
@@ -222,7 +216,7 @@ def test_damaged_own_files(tmp_path: Path) -> None:
         load("stylegan", path)
     metadata = {"format": "ohlora-module-1", "kind": "stylegan", "config": '{"resolution": 16, "depth": 3}'}
     save_file({"a": torch.zeros(1)}, path, metadata=metadata)
-    with pytest.raises(CheckpointError, match="no valid 'stylegan'.*depth"):
+    with pytest.raises(CheckpointError, match=r"no valid 'stylegan'.*depth"):
         load("stylegan", path)
     save_file({"a": torch.zeros(1)}, path, metadata=metadata | {"config": '{"resolution": 16}'})
     with pytest.raises(CheckpointError, match="missing"):
@@ -232,7 +226,7 @@ def test_damaged_own_files(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="cannot read"):
         load("stylegan", path)
     torch.save({"a": torch.zeros(1)}, tmp_path / "small.pth")
-    with pytest.raises(CheckpointError, match="reads our own .safetensors only"):
+    with pytest.raises(CheckpointError, match=r"reads our own .safetensors only"):
         load("stylegan", tmp_path / "small.pth")
 
 

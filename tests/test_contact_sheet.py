@@ -31,9 +31,7 @@ def test_grid(count: int, columns: int | None, rows: int, across: int) -> None:
     assert (sheet == 255).all(-1).sum() == sheet.shape[0] * sheet.shape[1] - count * 400
 
 
-@pytest.mark.parametrize(
-    ("height", "width"), [(10, 40), (40, 10), (400, 100), (1, 3000), (3000, 1), (33, 77)]
-)
+@pytest.mark.parametrize(("height", "width"), [(10, 40), (40, 10), (400, 100), (1, 3000), (3000, 1), (33, 77)])
 def test_aspect_is_kept_and_centred(height: int, width: int) -> None:
     sheet = contact_sheet([flat(height, width, 0)], cell=40, gap=0)
     assert sheet.shape == (40, 40, 3)

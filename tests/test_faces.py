@@ -8,7 +8,6 @@ import pytest
 from ohlora.errors import BadRequest
 from ohlora.faces import SeedRange, face_from_seed, load_faces
 
-
 PINNED_Z = [-0.62906, -0.16259, 0.25797]
 
 
@@ -27,7 +26,12 @@ def test_ranges_are_lazy_and_joined() -> None:
     assert len(faces) == 1_000_001
     assert faces[len(faces) - 1].name == "seed20000000"
     assert isinstance(load_faces(["3-5"], 0), SeedRange)
-    assert [face.name for face in load_faces(["3-5", "9"], 0)] == ["seed000003", "seed000004", "seed000005", "seed000009"]
+    assert [face.name for face in load_faces(["3-5", "9"], 0)] == [
+        "seed000003",
+        "seed000004",
+        "seed000005",
+        "seed000009",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -50,7 +54,13 @@ def test_bad_sources(specs: list[str], message: str) -> None:
 def test_numpy_files(tmp_path: Path) -> None:
     z = np.random.default_rng(0).standard_normal((4, 512))
     np.save(tmp_path / "plain.npy", z)
-    np.savez(tmp_path / "named.npz", z=z, label=np.ones((4, 3)), name=["a", "b", "c", "d"], group=["hh", "", "ll", "hh"])
+    np.savez(
+        tmp_path / "named.npz",
+        z=z,
+        label=np.ones((4, 3)),
+        name=["a", "b", "c", "d"],
+        group=["hh", "", "ll", "hh"],
+    )
     plain = load_faces([str(tmp_path / "plain.npy")], 0)
     assert [face.name for face in plain][:2] == ["plain_0000", "plain_0001"]
     named = load_faces([f"{tmp_path}/named.npz:1-2"], 3)

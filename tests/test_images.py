@@ -87,9 +87,7 @@ def test_sixteen_bit_colour_is_scaled(tmp_path: Path, suffix: str) -> None:
     assert np.abs(read_image(path) - values / 257).max() <= 1.0
 
 
-@pytest.mark.parametrize(
-    ("scale", "mode"), [(1.0, "F"), (255.0, "F"), (65535.0, "F"), (255, "I"), (65535, "I")]
-)
+@pytest.mark.parametrize(("scale", "mode"), [(1.0, "F"), (255.0, "F"), (65535.0, "F"), (255, "I"), (65535, "I")])
 def test_float_and_integer_tiffs_are_scaled_by_their_range(tmp_path: Path, scale: float, mode: str) -> None:
     kind = np.float32 if mode == "F" else np.int32
     values = (np.linspace(0, 1, 64).reshape(8, 8) * scale).astype(kind)
@@ -181,9 +179,7 @@ def text(folder: Path) -> Path:
 
 
 def postscript(folder: Path) -> Path:
-    (folder / "script.png").write_bytes(
-        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n"
-    )
+    (folder / "script.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n")
     return folder / "script.png"
 
 
@@ -227,9 +223,7 @@ def flipped(folder: Path) -> Path:
         (lambda folder: text(folder) / "below.png", "not a directory"),
     ],
 )
-def test_each_unreadable_thing_has_its_own_error(
-    tmp_path: Path, make: Callable[[Path], Path], reason: str
-) -> None:
+def test_each_unreadable_thing_has_its_own_error(tmp_path: Path, make: Callable[[Path], Path], reason: str) -> None:
     path = make(tmp_path)
     with pytest.raises(ImageError) as caught:
         read_image(path)
@@ -266,12 +260,7 @@ def bomb(side: int) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(b""))
-        + chunk(b"IEND", b"")
-    )
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
 
 
 @pytest.mark.parametrize("side", [10_001, 60_000])  # beyond our limit; beyond Pillow's

@@ -59,7 +59,9 @@ def test_imports_go_one_way(layer: str) -> None:
             other = layer_of(name)
             if other is not None:
                 assert LAYERS.index(other) <= LAYERS.index(layer), f"{path.relative_to(ROOT)} imports {name}"
-            assert name.split(".")[0] not in LAYERS[:1] + LAYERS[2:], f"{path.relative_to(ROOT)} imports top-level {name}"
+            assert name.split(".")[0] not in LAYERS[:1] + LAYERS[2:], (
+                f"{path.relative_to(ROOT)} imports top-level {name}"
+            )
 
 
 @pytest.mark.parametrize("layer", TORCH_FREE)

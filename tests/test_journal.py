@@ -107,9 +107,7 @@ def test_finish_refuses_gaps_unless_partial_and_leaves_failures_out(tmp_path: Pa
     with Journal.open(tmp_path, REQUEST) as journal:
         journal.record(0, row(0))
         journal.record_failure(1, "bad")
-        with pytest.raises(
-            OutputError, match=r"2 of 4 outputs in .* missing, the first is item 2: .* it resumes"
-        ):
+        with pytest.raises(OutputError, match=r"2 of 4 outputs in .* missing, the first is item 2: .* it resumes"):
             journal.finish(4)
         assert not (tmp_path / "metadata.jsonl").exists()
         journal.finish(partial=True)
@@ -272,9 +270,7 @@ def test_leftovers_of_a_killed_run_are_removed_on_resume(tmp_path: Path) -> None
 def test_one_writer_at_a_time(tmp_path: Path) -> None:
     with Journal.open(tmp_path, REQUEST) as journal:
         for restart in (False, True):
-            with pytest.raises(
-                BadRequest, match=rf"another ohlora process \(process {os.getpid()}\) is writing to"
-            ):
+            with pytest.raises(BadRequest, match=rf"another ohlora process \(process {os.getpid()}\) is writing to"):
                 Journal.open(tmp_path, REQUEST, restart=restart)
         journal.record(0, row(0))  # unharmed by the attempts
     with Journal.open(tmp_path, REQUEST) as journal:
@@ -377,9 +373,7 @@ journal.record(1, produce(folder, 1))
     assert len(lines(tmp_path)) == 1
 
 
-def test_a_full_disk_in_the_middle_of_a_line_is_undone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_in_the_middle_of_a_line_is_undone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = os.write
     calls = []
 
@@ -403,9 +397,7 @@ def test_a_full_disk_in_the_middle_of_a_line_is_undone(
     assert metadata(tmp_path) == [row(0), row(2)]
 
 
-def test_a_journal_that_cannot_be_mended_takes_no_more(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_journal_that_cannot_be_mended_takes_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
@@ -436,9 +428,7 @@ def test_a_really_full_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize("step", ["replace", "fsync"])
-def test_a_full_disk_at_the_end_keeps_the_journal(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
-) -> None:
+def test_a_full_disk_at_the_end_keeps_the_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -486,9 +476,7 @@ def test_threads_may_record_and_read_together(tmp_path: Path) -> None:
     assert metadata(tmp_path) == [row(item) for item in range(1200)]
 
 
-def test_records_reach_the_disk_every_second_and_at_the_end(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_records_reach_the_disk_every_second_and_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced, clock = [], [0.0]
     monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
     monkeypatch.setattr(module.os, "fsync", synced.append)
@@ -509,9 +497,7 @@ def test_fifty_thousand_rows_stay_small_in_memory(tmp_path: Path) -> None:
     filler = "x" * 500
     with (tmp_path / ".ohlora" / "journal.jsonl").open("w") as file:
         for item in range(50_000):
-            file.write(
-                f'{{"item": {item}, "row": {{"file_name": "{item}.jpg", "bytes": 1, "note": "{filler}"}}}}\n'
-            )
+            file.write(f'{{"item": {item}, "row": {{"file_name": "{item}.jpg", "bytes": 1, "note": "{filler}"}}}}\n')
     tracemalloc.start()
     with Journal.open(tmp_path, REQUEST) as journal:
         assert len(journal.finished) == 50_000

@@ -46,7 +46,7 @@ def test_file_names_are_distinct_and_independent_of_the_rest(faces: int, looks: 
     names = {o.item: o.file_name for unit in plan.units(range(len(plan))) for o in unit.outputs}
     assert len(set(names.values())) == len(plan)
     for item in names:
-        ((unit,),) = [[u for u in plan.units([item])]]
+        ((unit,),) = [list(plan.units([item]))]
         assert unit.outputs[0].file_name == names[item]
 
 
@@ -97,7 +97,9 @@ def test_output_names(tmp_path: Path) -> None:
 
 
 def test_photo_items() -> None:
-    plan = PhotoPlan([Path("x.jpg"), Path("y.jpg")], ["x", "y"], make_looks(None, [Ombre(0.1), Ombre(0.2)]), OutputFormat())
+    plan = PhotoPlan(
+        [Path("x.jpg"), Path("y.jpg")], ["x", "y"], make_looks(None, [Ombre(0.1), Ombre(0.2)]), OutputFormat()
+    )
     names = [output.file_name for unit in plan.units(range(4)) for output in unit.outputs]
     assert names == ["x_0000.jpg", "x_0001.jpg", "y_0000.jpg", "y_0001.jpg"]
 

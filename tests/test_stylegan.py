@@ -24,7 +24,7 @@ from ohlora.training.nets.stylegan_keys import (
     import_discriminator,
     import_generator,
 )
-from ohlora.training.nets.stylegan_layers import DownConv, UpConv, minibatch_std, scaled
+from ohlora.training.nets.stylegan_layers import Dense, DownConv, UpConv, leaky, minibatch_std, scaled
 from tests.golden_weights import discriminator_state, generator_state
 
 TOLERANCE = 1e-4
@@ -66,7 +66,8 @@ def stylegan(shared: Path) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def no_gradients() -> Any:
+def seeded_without_gradients() -> Any:
+    torch.manual_seed(0)
     with torch.no_grad():
         yield
 
@@ -135,9 +136,7 @@ def test_original_images_layers_and_bytes_match(stylegan: Path) -> None:
     model = generator("original")
     w = tensor(data, "w")
     seen: list[Tensor] = []
-    hooks = [
-        layer.register_forward_hook(lambda _, __, out: seen.append(out)) for layer in model.synthesis.layers
-    ]
+    hooks = [layer.register_forward_hook(lambda _, __, out: seen.append(out)) for layer in model.synthesis.layers]
     image = model(tensor(data, "z")[:2])
     for hook in hooks:
         hook.remove()
@@ -151,6 +150,8 @@ def test_original_images_layers_and_bytes_match(stylegan: Path) -> None:
     assert (difference > 0).mean() < 1e-3
     for index, out in enumerate([*seen, image]):
         near(out[0].flatten()[data["trace_flat_idx"][index]], data["trace_val"][index])
+        near(out[0].mean(), data["trace_mean"][index])
+        near(out[0].std(correction=0), data["trace_std"][index])
     for index, layer in enumerate(model.synthesis.layers):
         near(layer.adain.affine(w[:1])[0], data[f"style{index:02d}"])
 
@@ -232,6 +233,46 @@ def test_split_mapping_matches(stylegan: Path) -> None:
     near(edited[:, :512] + edited[:, 512:], data["split2_w_edited"])
 
 
+PICTURES = [
+    ("original", "w", "image"),
+    ("v1", "w", "image"),
+    ("v1", "w_label0", "image_label0"),
+    ("v1", "psi", "image_psi05_l14"),
+    ("v3", "w", "image"),
+    ("v4", "w", "image"),
+    ("v4", "w_edited", "image_edited"),
+    ("v5", "w", "image_psi1"),
+    ("v5", "wp_psi05", "image_psi05"),
+    ("v9", "w", "image"),
+    ("v9", "split1_w_edited", "split1_image"),
+    ("v9", "split2_w_edited", "split2_image"),
+    ("original", "psi", "image_trunc"),
+    ("original", "mix", "image_mix"),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("version", "source", "name"), PICTURES)
+def test_every_row_of_every_picture_matches(stylegan: Path, version: str, source: str, name: str) -> None:
+    data = golden(stylegan, GENERATOR_FILES[version])
+    model = generator(version)
+    w = tensor(data, "w" if source in ("psi", "mix") else source)
+    wp = model.truncate(w)
+    if source == "psi":
+        psi, layers = (0.5, 14) if version == "v1" else (float(data["trunc_psi"]), int(data["trunc_layers"]))
+        wp = model.truncate(w, psi, layers)
+    elif source == "mix":
+        wp = model.mix(w, model.mapping(tensor(data, "z_mix")), int(data["mix_cutoff"]))
+    image = model.synthesis(wp)
+    near(pixels(image, data), data[f"{name}_pix"])
+    for suffix, value in (("mean", image.mean((2, 3))), ("std", image.std((2, 3), correction=0))):
+        if f"{name}_{suffix}" in data:
+            near(value, data[f"{name}_{suffix}"])
+    if f"{name}_pool64" in data:
+        wanted = data[f"{name}_pool64"]
+        near(F.avg_pool2d(image[: len(wanted)], 4), wanted)
+
+
 # ---- discriminators against the reference ----
 
 
@@ -256,10 +297,38 @@ def test_all_scores_match(stylegan: Path, version: str) -> None:
     for count in (8, 3):
         near(model(images[:count], None if label is None else label[:count]), data[f"score_b{count}"])
     near(model.features(images[:4]), data["feat_b4"])
-    if "score_on_v1_generated" in data:
-        made = golden(stylegan, "v1_generator")
-        own = tensor(made, "label")
-        near(model(generator("v1")(tensor(made, "z"), own), own), data["score_on_v1_generated"])
+    for source, key in (("original", "score_on_orig_generated"), ("v1", "score_on_v1_generated")):
+        if key in data:
+            made = golden(stylegan, GENERATOR_FILES[source])
+            own = tensor(made, "label") if "label" in made else None
+            near(model(generator(source)(tensor(made, "z"), own), own), data[key])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("version", DISCRIMINATOR_FILES)
+def test_discriminator_layers_match(stylegan: Path, version: str) -> None:
+    data = golden(stylegan, DISCRIMINATOR_FILES[version])
+    model = discriminator(version)
+    names = discriminator_layout(model.config).names
+    seen: dict[str, Tensor] = {}
+    hooks = []
+    for trace in data["trace_names"]:
+        ours = names[f"{trace}.weight"].removesuffix(".weight")
+        part = model.get_submodule(ours)
+
+        def keep(module: Any, _: Any, out: Tensor, trace: str = str(trace)) -> None:
+            seen[trace] = out if isinstance(module, Dense) else leaky(out)
+
+        hooks.append(part.register_forward_hook(keep))
+    label = tensor(data, "label")[:4] if "label" in data else None
+    model(rule_images(int(data["image_seed"]))[:4], label)
+    for hook in hooks:
+        hook.remove()
+    for index, trace in enumerate(data["trace_names"]):
+        out = seen[trace][0]
+        near(out.flatten()[data["trace_flat_idx"][index]], data["trace_val"][index])
+        near(out.mean(), data["trace_mean"][index])
+        near(out.std(correction=0), data["trace_std"][index])
 
 
 def test_discriminator_levels_of_detail_match(stylegan: Path) -> None:
@@ -269,9 +338,7 @@ def test_discriminator_levels_of_detail_match(stylegan: Path) -> None:
         near(discriminator("original")(images, lod=lod), data[f"score_b4_lod{lod}"])
 
 
-@pytest.mark.parametrize(
-    "version", ["v4", *(pytest.param(v, marks=pytest.mark.slow) for v in ("original", "v1"))]
-)
+@pytest.mark.parametrize("version", ["v4", *(pytest.param(v, marks=pytest.mark.slow) for v in ("original", "v1"))])
 def test_gradient_penalty_matches(stylegan: Path, version: str) -> None:
     data = golden(stylegan, DISCRIMINATOR_FILES[version])
     images = rule_images(int(data["image_seed"]))[:4].requires_grad_()
@@ -312,9 +379,7 @@ def test_every_published_generator_key_is_known(stylegan: Path, version: str, na
     assert {layout.names[key] for key in parameters} == {name for name, _ in module.named_parameters()}
 
 
-@pytest.mark.parametrize(
-    ("version", "name"), [*DISCRIMINATOR_FILES.items(), ("v9", "v1_v8_v9_discriminator")]
-)
+@pytest.mark.parametrize(("version", "name"), [*DISCRIMINATOR_FILES.items(), ("v9", "v1_v8_v9_discriminator")])
 def test_every_published_discriminator_key_is_known(stylegan: Path, version: str, name: str) -> None:
     keys = json.loads((stylegan / f"keys_{name}.json").read_text())["keys"]
     with torch.device("meta"):
@@ -362,7 +427,8 @@ def test_evaluation_is_deterministic_and_rows_are_independent() -> None:
     image = model(z)
     assert image.shape == (3, 3, 32, 32)
     assert torch.equal(image, model(z))
-    torch.testing.assert_close(image[1:2], model(z[1:2]), rtol=0, atol=1e-5)
+    # Not bit for bit: other batch sizes take other kernels, and instance norm enlarges the rounding.
+    torch.testing.assert_close(image[1:2], model(z[1:2]), rtol=0, atol=TOLERANCE)
 
 
 def test_random_choices_follow_the_given_stream() -> None:

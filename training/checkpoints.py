@@ -140,9 +140,7 @@ def save(module: nn.Module, path: Path | str, kind: str) -> None:
     """Write a module as our own `.safetensors`; `load(kind, path)` reads it back. Atomic."""
     entry, path = kind_named(kind), Path(path)
     if path.suffix != ".safetensors" or entry.config is None:
-        raise BadRequest(
-            f"cannot write {path}: '{kind}' needs a .safetensors name and a kind with a configuration"
-        )
+        raise BadRequest(f"cannot write {path}: '{kind}' needs a .safetensors name and a kind with a configuration")
     metadata = {"format": OWN_FORMAT, "kind": kind, "config": json.dumps(entry.call(entry.config, module))}
     tensors = {key: value.detach().cpu().contiguous() for key, value in module.state_dict().items()}
     with atomic_path(path) as temporary:
@@ -157,9 +155,7 @@ def _load_own(kind: str, entry: Kind, path: Path) -> nn.Module:
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"cannot read {path}: {error}; it is damaged or no safetensors file") from error
     if metadata.get("format") != OWN_FORMAT or entry.own is None:
-        raise CheckpointError(
-            f"{path} was not written by this package as '{kind}' (metadata {json.dumps(metadata)})"
-        )
+        raise CheckpointError(f"{path} was not written by this package as '{kind}' (metadata {json.dumps(metadata)})")
     stored = metadata.get("kind")
     if stored != kind:
         raise CheckpointError(f"{path} is no '{kind}': its metadata say '{stored}'; load it as that")
@@ -201,14 +197,10 @@ def _unwrap(entry: Kind, content: Mapping[str, Any], path: Path, smooth: bool) -
         averaged = "; pass smooth=True for the averaged copy" if wanted + SMOOTH in parts else ""
         raise CheckpointError(f"{path} has no entry '{wanted}', only {', '.join(sorted(parts))}{averaged}")
     if smooth:
-        raise CheckpointError(
-            f"{path} is a bare state dict, without a weight-averaged copy: leave smooth out"
-        )
+        raise CheckpointError(f"{path} is a bare state dict, without a weight-averaged copy: leave smooth out")
     if not _is_state(content):
         foreign = sorted(key for key, value in content.items() if not isinstance(value, Tensor))
-        raise CheckpointError(
-            f"{path} is no state dict: no tensors under {', '.join(foreign[:3]) or 'any key'}"
-        )
+        raise CheckpointError(f"{path} is no state dict: no tensors under {', '.join(foreign[:3]) or 'any key'}")
     return content
 
 

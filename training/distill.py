@@ -22,8 +22,8 @@ from torch import Tensor, nn
 
 from ohlora.atomic import atomic_path, make_folder, write_bytes
 from ohlora.errors import BadRequest
-from ohlora.training.data.augment import Augmentation, augment
 from ohlora.hair import resize_area
+from ohlora.training.data.augment import Augmentation, augment
 from ohlora.training.data.hair_faces import HairFace, find_faces, to_tensor_layout
 from ohlora.training.data.people import distances, split_people, thumbnails
 from ohlora.training.losses import LOSSES
@@ -151,8 +151,12 @@ def evaluate(
     metrics, total = HairMetrics(), 0.0
     for start in range(0, len(indices), 8):
         pairs = [faces[i].read() for i in indices[start : start + 8]]
-        image = torch.from_numpy(np.stack([to_tensor_layout(resize_area(p[0], (SIZE, SIZE))) for p in pairs])).to(device)
-        label = torch.from_numpy(np.stack([resize_area(p[1], (SIZE, SIZE))[None] / np.float32(255) for p in pairs])).to(device)
+        image = torch.from_numpy(np.stack([to_tensor_layout(resize_area(p[0], (SIZE, SIZE))) for p in pairs])).to(
+            device
+        )
+        label = torch.from_numpy(np.stack([resize_area(p[1], (SIZE, SIZE))[None] / np.float32(255) for p in pairs])).to(
+            device
+        )
         logits = model.logits(image.contiguous(memory_format=torch.channels_last)).float()
         total += float(LOSSES[loss](logits, label))
         for probability, truth in zip(torch.sigmoid(logits), label, strict=True):
@@ -227,7 +231,7 @@ def run(
     model.mark_forward_method("logits")
     base_rates = [group["lr"] for group in optimizer.param_groups]
     average = Average(raw, config.ema)
-    shadow = EffiSegNet(raw.encoder_name, drop_path=0.0).to(fabric.device, memory_format=torch.channels_last)
+    shadow = EffiSegNet(raw.encoder_name, drop_path=0.0).to(memory_format=torch.channels_last).to(fabric.device)
     state: dict[str, Any] = {"epoch": 0, "best": math.inf, "best_epoch": -1, "log": [], "seconds": 0.0}
     last = out / "last.pt"
     if resume and last.is_file():
@@ -261,7 +265,11 @@ def run(
             if config.ema:
                 average.update(raw)
             losses.append(float(loss.detach()))
-        row: dict[str, Any] = {"epoch": epoch, "size": config.size_at(epoch), "train_loss": float(np.mean(losses))}
+        row: dict[str, Any] = {
+            "epoch": epoch,
+            "size": config.size_at(epoch),
+            "train_loss": float(np.mean(losses)),
+        }
         state["epoch"] += 1
         ends = state["epoch"] == config.epochs
         measured = len(split.valid) and (state["epoch"] % config.evaluate_every == 0 or ends)

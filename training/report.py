@@ -34,7 +34,11 @@ def overlay(image: NDArray[np.uint8], label: NDArray[np.uint8], hair: NDArray[np
 @torch.no_grad()
 def write_report(out: Path, result: dict[str, Any], data: Sequence[Path]) -> None:
     """Write report.md and overlays.jpg (worst held-out faces first) beside report.json."""
-    lines = ["# Hair student", "", f"Encoder {result['config']['encoder']}, loss {result['config']['loss']}, "]
+    lines = [
+        "# Hair student",
+        "",
+        f"Encoder {result['config']['encoder']}, loss {result['config']['loss']}, ",
+    ]
     lines[-1] += f"{result['pictures']['train']} pictures, {result['epochs']} epochs, {result['train_seconds']:.0f} s."
     if "test" in result:
         lines += ["", "| | this student, held-out people | documented model, 4,930 faces |", "|---|---|---|"]

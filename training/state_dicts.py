@@ -47,13 +47,9 @@ def load_layout(module: nn.Module, state: Mapping[str, Tensor], layout: Layout) 
     unusable = [key for key, value in state.items() if not _usable(value)]
     if unusable:
         raise CheckpointError(f"not finite real numbers in {listed(unusable)}: the file is damaged")
-    changed = [
-        key for key, value in layout.constants.items() if not torch.allclose(state[key].float(), value)
-    ]
+    changed = [key for key, value in layout.constants.items() if not torch.allclose(state[key].float(), value)]
     if changed:
-        raise CheckpointError(
-            f"other values than the fixed ones in {listed(changed)}: a network of another kind"
-        )
+        raise CheckpointError(f"other values than the fixed ones in {listed(changed)}: a network of another kind")
     module.load_state_dict({ours: state[theirs] for theirs, ours in layout.names.items()}, strict=True)
 
 

@@ -42,7 +42,8 @@ def _show_version(value: bool) -> None:
 @app.callback()
 def _global(
     version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit."),
     ] = False,
     traceback: Annotated[bool, typer.Option("--traceback", help="Show the full traceback of an error.")] = False,
 ) -> None:
@@ -68,5 +69,3 @@ def main() -> None:
     except KeyboardInterrupt:
         print("ohlora: interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)
-
-

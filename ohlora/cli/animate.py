@@ -82,7 +82,16 @@ def animate(
             identity = [[str(path.absolute()), *fingerprint(path)] for path in paths]
         speed = fps if fps is not None else (CURVES[curve].fps if color is None else 20.0)
         failed = write_all(
-            renderer, subjects, looks, out, format, speed, quality, restart, identity, sys.stderr.isatty() and not json
+            renderer,
+            subjects,
+            looks,
+            out,
+            format,
+            speed,
+            quality,
+            restart,
+            identity,
+            sys.stderr.isatty() and not json,
         )
     report(out, len(subjects), failed, json)
 
@@ -135,7 +144,10 @@ def write_all(
                 else:
                     data = path.read_bytes()
                     digest = hashlib.sha256(data).hexdigest()
-                    row = {"file_name": path.relative_to(out).as_posix(), "source": str(getattr(subject, "name", name))}
+                    row: dict[str, Any] = {
+                        "file_name": path.relative_to(out).as_posix(),
+                        "source": str(getattr(subject, "name", name)),
+                    }
                     row |= {"frames": count, "fps": fps, "bytes": len(data), "sha256": digest} | provenance
                     journal.record(item, row)
                 progress.advance(1)

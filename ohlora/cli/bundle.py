@@ -35,7 +35,7 @@ def info(bundle: Where = "demo", json: options.Json = False) -> None:
 
 @app.command()
 def verify(bundle: Where = "demo") -> None:
-    """Check hashes and sizes of every file and run the engines' self-tests. Example: `ohlora bundle verify my-bundle`"""
+    """Check every file's hash and run the engines' self-tests. Example: `ohlora bundle verify my-bundle`"""
     from ohlora.bundle import Bundle
 
     opened = Bundle.open(bundle)
@@ -53,10 +53,12 @@ def build(
     generator: Annotated[Path | None, typer.Option("--generator", help="Generator checkpoint (.pth).")] = None,
     kind: Annotated[str, typer.Option("--kind", help="Kind of the generator checkpoint.")] = "stylegan-celeba256",
     hair: Annotated[
-        str, typer.Option("--hair", help="Student: .safetensors of `train distill`, published .pth, or a bundle's.")
+        str,
+        typer.Option("--hair", help="Student: .safetensors of `train distill`, published .pth, or a bundle's."),
     ] = "demo",
     directions: Annotated[
-        Path | None, typer.Option("--directions", help="Folder of published direction tables; brings its gallery.")
+        Path | None,
+        typer.Option("--directions", help="Folder of published direction tables; brings its gallery."),
     ] = None,
     name: Annotated[str | None, typer.Option("--name", help="Default: the folder's name.")] = None,
     license: Annotated[str, typer.Option("--license", help="Licence of the weights.")] = "unknown",

@@ -31,7 +31,13 @@ def doctor(bundle: options.BundleName = "demo", json: options.Json = False) -> N
     works = any(b.available for b in backends)
     try:
         opened = Bundle.open(bundle)
-        rows.append({"check": f"bundle {opened.name}", "ok": True, "detail": f"{len(opened.manifest.files)} files verified"})
+        rows.append(
+            {
+                "check": f"bundle {opened.name}",
+                "ok": True,
+                "detail": f"{len(opened.manifest.files)} files verified",
+            }
+        )
         rows += [check_network(opened, role) for role in ("hair", "generator") if getattr(opened.manifest, role)]
     except OhloraError as error:
         rows.append({"check": f"bundle {bundle}", "ok": False, "detail": str(error)})
@@ -62,9 +68,7 @@ def check_network(bundle: object, role: str) -> dict[str, object]:
     try:
         engine = bundle.hair_engine() if role == "hair" else bundle.generator_engines()[1]
         rows = 2 * engine.threads
-        inputs = {
-            tensor.name: np.zeros((rows, *tensor.row_shape), dtype=tensor.dtype) for tensor in engine.spec.inputs
-        }
+        inputs = {tensor.name: np.zeros((rows, *tensor.row_shape), dtype=tensor.dtype) for tensor in engine.spec.inputs}
         engine(**inputs)
         started = time.perf_counter()
         engine(**inputs)

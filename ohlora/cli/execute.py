@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from collections.abc import Mapping
@@ -73,11 +74,13 @@ def execute(
                 )
         except (KeyboardInterrupt, OutputError) as stopped:
             finished = len(journal.finished)
-            try:
+            # A disk that is full refuses this too; the journal holds all that metadata.jsonl would say.
+            with contextlib.suppress(OutputError):
                 journal.finish(partial=True)
-            except OutputError:
-                pass  # the same full disk; the journal holds all that metadata.jsonl would say
-            print(f"stopped: {finished} of {len(plan)} images are done; the same command resumes", file=sys.stderr)
+            print(
+                f"stopped: {finished} of {len(plan)} images are done; the same command resumes",
+                file=sys.stderr,
+            )
             raise stopped from None
         journal.finish(len(plan), partial=bool(totals.failed))
         files = [out / row["file_name"] for row in journal.finished.values()] if setting.sheet else []
@@ -93,7 +96,13 @@ def write_sheet(path: Path, files: list[Path]) -> None:
 
 
 def summarise(
-    out: Path, total: int, resumed: int, totals: Totals, progress: Progress, as_json: bool, extra: Mapping[str, Any]
+    out: Path,
+    total: int,
+    resumed: int,
+    totals: Totals,
+    progress: Progress,
+    as_json: bool,
+    extra: Mapping[str, Any],
 ) -> None:
     """Print what happened and raise typer.Exit(0 or 1)."""
     failures = [totals.failed[item] for item in sorted(totals.failed)]

@@ -29,7 +29,8 @@ Restart = Annotated[bool, typer.Option("--restart", help="Start over where --out
 Sheet = Annotated[bool, typer.Option("--contact-sheet", help="Also write contact_sheet.jpg (up to 400 pictures).")]
 Json = Annotated[bool, typer.Option("--json", help="Print the summary as one JSON object.")]
 Directions = Annotated[
-    Path | None, typer.Option("--directions", help="Folder of published direction tables, instead of the bundle's.")
+    Path | None,
+    typer.Option("--directions", help="Folder of published direction tables, instead of the bundle's."),
 ]
 
 

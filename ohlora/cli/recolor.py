@@ -12,7 +12,8 @@ from ohlora.cli import options
 
 def recolor(
     sources: Annotated[
-        list[str] | None, typer.Argument(help="Pictures or folders of pictures; 'example' is a portrait that ships.")
+        list[str] | None,
+        typer.Argument(help="Pictures or folders of pictures; 'example' is a portrait that ships."),
     ] = None,
     out: options.Out = Path("out"),
     color: options.Color = "0.5",

@@ -13,7 +13,10 @@ from ohlora.cli import options
 def render(
     faces: Annotated[
         list[str] | None,
-        typer.Option("--faces", help="Seeds (17, 0-999), a z-vector .csv/.npz/.npy (FILE:3-7), gallery[:NAME]. Repeatable."),
+        typer.Option(
+            "--faces",
+            help="Seeds (17, 0-999), a z-vector .csv/.npz/.npy (FILE:3-7), gallery[:NAME]. Repeatable.",
+        ),
     ] = None,
     out: options.Out = Path("out"),
     bundle: options.BundleName = "demo",
@@ -66,7 +69,8 @@ def render(
             planned = RenderJob(
                 load_faces(faces or [], renderer.label_size, renderer.bundle),
                 make_looks(
-                    options.make_expressions(eyes, mouth, pose), options.make_ombres(color, ombre_height, grad_height)
+                    options.make_expressions(eyes, mouth, pose),
+                    options.make_ombres(color, ombre_height, grad_height),
                 ),
                 OutputFormat(format, quality, rounding),
                 psi,

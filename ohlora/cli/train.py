@@ -31,18 +31,29 @@ def _stages() -> None:
 @app.command()
 def distill(
     data: Annotated[
-        list[Path], typer.Option("--data", help="Folder of pictures with hair_soft/NAME.png teacher maps. Repeatable.")
+        list[Path],
+        typer.Option("--data", help="Folder of pictures with hair_soft/NAME.png teacher maps. Repeatable."),
     ],
     out: options.Out = Path("runs/distill"),
-    recipe: Annotated[str, typer.Option("--recipe", help="few-faces, or documented (B0, thousands of faces).")] = "few-faces",
+    recipe: Annotated[
+        str, typer.Option("--recipe", help="few-faces, or documented (B0, thousands of faces).")
+    ] = "few-faces",
     encoder: Annotated[str | None, typer.Option("--encoder", help="Any timm model with five feature levels.")] = None,
-    imagenet: Annotated[bool | None, typer.Option("--imagenet/--no-imagenet", help="Start from ImageNet weights.")] = None,
+    imagenet: Annotated[
+        bool | None, typer.Option("--imagenet/--no-imagenet", help="Start from ImageNet weights.")
+    ] = None,
     loss: Annotated[str | None, typer.Option("--loss", help="soft_bce, mse or kl.")] = None,
-    phases: Annotated[str | None, typer.Option("--phases", help="SIZE:EPOCHS,... in order, e.g. 128:60,224:28.")] = None,
-    holdout: Annotated[float | None, typer.Option("--holdout", min=0, max=0.9, help="Share of people; 0 trains on all.")] = None,
+    phases: Annotated[
+        str | None, typer.Option("--phases", help="SIZE:EPOCHS,... in order, e.g. 128:60,224:28.")
+    ] = None,
+    holdout: Annotated[
+        float | None, typer.Option("--holdout", min=0, max=0.9, help="Share of people; 0 trains on all.")
+    ] = None,
     learning_rate: Annotated[float | None, typer.Option("--learning-rate", min=0)] = None,
     batch_size: Annotated[int | None, typer.Option("--batch-size", min=2)] = None,
-    start_from: Annotated[Path | None, typer.Option("--start-from", help="Go on from a student's .safetensors.")] = None,
+    start_from: Annotated[
+        Path | None, typer.Option("--start-from", help="Go on from a student's .safetensors.")
+    ] = None,
     seed: Annotated[int | None, typer.Option("--seed")] = None,
     accelerator: Annotated[str, typer.Option("--accelerator", help="auto, cpu or cuda.")] = "auto",
     restart: options.Restart = False,
@@ -74,7 +85,9 @@ def distill(
     def show(row: dict[str, Any]) -> None:
         text = f"epoch {row['epoch'] + 1}/{config.epochs} at {row['size']} px: loss {row['train_loss']:.4f}"
         if "iou" in row:
-            text += f", held-out loss {row['valid_loss']:.4f}, IoU {row['iou']:.4f} (worst face {row['iou_face_min']:.3f})"
+            text += (
+                f", held-out loss {row['valid_loss']:.4f}, IoU {row['iou']:.4f} (worst face {row['iou_face_min']:.3f})"
+            )
         typer.echo(f"{text}, {row['seconds']:.0f} s", err=True)
 
     result = run(data, out, config, resume=not restart, accelerator=accelerator, report=show)

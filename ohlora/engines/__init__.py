@@ -131,9 +131,7 @@ def _candidates(backend: str, precision: str) -> list[Backend]:
         here = [b for b in BACKENDS if not b.machines or platform.machine() in b.machines]
         able = [b for b in here if precision in b.precisions]
         if not able:
-            raise EngineError(
-                f"no backend computes in {precision} on {platform.machine()}: use precision f32"
-            )
+            raise EngineError(f"no backend computes in {precision} on {platform.machine()}: use precision f32")
         return able
     if backend not in by_name:
         raise EngineError(f"unknown backend {backend!r}: choose auto, {' or '.join(by_name)}")
@@ -145,9 +143,7 @@ def _candidates(backend: str, precision: str) -> list[Backend]:
     return [by_name[backend]]
 
 
-def _open_with(
-    backend: Backend, model: ModelFile, precision: str, threads: int, probe: Probe | None
-) -> RowEngine:
+def _open_with(backend: Backend, model: ModelFile, precision: str, threads: int, probe: Probe | None) -> RowEngine:
     try:
         return _tested(backend, model, precision, threads, probe, use_cache=True)
     except _CachedEngineFailed:
@@ -171,9 +167,7 @@ def _tested(
         raise EngineError(f"{backend.name} cannot run {model.path}: {error}") from error
     except Exception as error:  # backends raise types of their own, down to RuntimeError
         raise EngineError(f"{backend.name} cannot load {model.path}: {_one_line(error)}") from error
-    engine = RowEngine(
-        model.name, compiled, backend=backend.name, precision=precision, model_sha256=model.sha256
-    )
+    engine = RowEngine(model.name, compiled, backend=backend.name, precision=precision, model_sha256=model.sha256)
     try:
         engine.selftest = run_selftest(engine, probe)
     except EngineError as error:

@@ -46,9 +46,7 @@ def read_model_file(path: Path) -> ModelFile:
     try:
         external = next(_external_tensors(memoryview(data)), None)
     except (ValueError, IndexError, RecursionError) as error:
-        raise EngineError(
-            f"{path} is not an ONNX model or is damaged: export or download it again"
-        ) from error
+        raise EngineError(f"{path} is not an ONNX model or is damaged: export or download it again") from error
     if external is not None:
         raise EngineError(
             f"{path} keeps weights ('{external}') in a separate file: export it as one file "

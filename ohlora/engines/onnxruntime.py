@@ -69,20 +69,14 @@ def _measured_outputs(session: Any, inputs: tuple[TensorSpec, ...]) -> tuple[Ten
 class _Runner:
     def __init__(self, session: Any, inputs: tuple[TensorSpec, ...]) -> None:
         self._session = session
-        self._feed: dict[str, NDArray[Any]] = {
-            t.name: aligned_empty((1, *t.row_shape), t.dtype) for t in inputs
-        }
+        self._feed: dict[str, NDArray[Any]] = {t.name: aligned_empty((1, *t.row_shape), t.dtype) for t in inputs}
 
     def __call__(self, inputs: Arrays, outputs: Arrays) -> None:
         for name, row in inputs.items():
             self._feed[name][...] = row
-        for (name, row), result in zip(
-            outputs.items(), self._session.run(list(outputs), self._feed), strict=True
-        ):
+        for (name, row), result in zip(outputs.items(), self._session.run(list(outputs), self._feed), strict=True):
             if result.shape != row.shape:
-                raise EngineError(
-                    f"output '{name}' has shape {list(result.shape)}, at load it had {list(row.shape)}"
-                )
+                raise EngineError(f"output '{name}' has shape {list(result.shape)}, at load it had {list(row.shape)}")
             row[...] = result
 
 

@@ -45,9 +45,7 @@ class RowEngine:
     backend), selftest (what was measured at load), cached (whether compiling was skipped).
     """
 
-    def __init__(
-        self, name: str, compiled: Compiled, *, backend: str, precision: str, model_sha256: str
-    ) -> None:
+    def __init__(self, name: str, compiled: Compiled, *, backend: str, precision: str, model_sha256: str) -> None:
         self.name, self.backend, self.precision, self.model_sha256 = name, backend, precision, model_sha256
         self.spec, self.threads, self.cached = compiled.spec, len(compiled.runners), compiled.cached
         self.reason = ""

@@ -91,11 +91,7 @@ def run_selftest(engine: RowEngine, probe: Probe | None) -> dict[str, Any]:
     {'rows': batch size of the equal-rows test, 'probe': {output: {'max_abs', 'mean_abs', ...}} or None}
     Raises EngineError on the first failure.
     """
-    inputs = (
-        {name: array[:1] for name, array in probe.inputs.items()}
-        if probe
-        else _random_row(engine.spec.inputs)
-    )
+    inputs = {name: array[:1] for name, array in probe.inputs.items()} if probe else _random_row(engine.spec.inputs)
     rows = engine.threads + 1  # every thread computes at least one, and one has a predecessor in its buffers
     outputs = engine(**{name: np.repeat(array, rows, axis=0) for name, array in inputs.items()})
     for name, array in outputs.items():
@@ -130,9 +126,7 @@ def _random_row(inputs: tuple[TensorSpec, ...]) -> Arrays:
 def _compare(engine: RowEngine, probe: Probe) -> dict[str, dict[str, float]]:
     outputs = engine(**probe.inputs)
     if set(outputs) != set(probe.outputs):
-        raise EngineError(
-            f"{_who(engine)}: the probe has outputs {sorted(probe.outputs)}, the model {sorted(outputs)}"
-        )
+        raise EngineError(f"{_who(engine)}: the probe has outputs {sorted(probe.outputs)}, the model {sorted(outputs)}")
     measured = {}
     for name, got in outputs.items():
         expected = probe.outputs[name]
@@ -178,9 +172,7 @@ class Gate:
 
 # A NaN fails every gate: comparisons with it are false.
 GATES = {
-    ("f32", "integer"): Gate(
-        "1 on at most 0.1 % of the values", lambda f: f["max_abs"] <= 1 and f["share"] <= 1e-3
-    ),
+    ("f32", "integer"): Gate("1 on at most 0.1 % of the values", lambda f: f["max_abs"] <= 1 and f["share"] <= 1e-3),
     ("f32", "float"): Gate("max_abs 1e-3 relative to max(1, |output|)", lambda f: f["max_abs"] <= 1e-3),
     ("bf16", "integer"): Gate("PSNR of at least 30 dB", lambda f: f["psnr_db"] >= 30),
     ("bf16", "float"): Gate("mean_abs 0.02 relative to max(1, |output|)", lambda f: f["mean_abs"] <= 0.02),

@@ -83,9 +83,7 @@ def require_fixed_rows(tensors: tuple[TensorSpec, ...], role: str) -> None:
             )
 
 
-def check_inputs(
-    spec: EngineSpec, given: Mapping[str, Any], owner: str
-) -> tuple[dict[str, NDArray[Any]], int]:
+def check_inputs(spec: EngineSpec, given: Mapping[str, Any], owner: str) -> tuple[dict[str, NDArray[Any]], int]:
     """Validate one call. Returns the arrays by name and their common number of rows N.
 
     Nothing is converted: a float64 array for a float32 input is a mistake upstream that a cast would hide.
@@ -102,9 +100,7 @@ def check_inputs(
     for tensor in spec.inputs:
         array = np.asarray(given[tensor.name])
         if array.dtype != np.dtype(tensor.dtype) or array.ndim == 0 or array.shape[1:] != tensor.row_shape:
-            raise EngineError(
-                f"{owner}: input '{tensor.name}' expects {tensor}, got {array.dtype} {list(array.shape)}"
-            )
+            raise EngineError(f"{owner}: input '{tensor.name}' expects {tensor}, got {array.dtype} {list(array.shape)}")
         if rows is not None and len(array) != rows:
             raise EngineError(
                 f"{owner}: input '{tensor.name}' has {len(array)} rows, '{names[0]}' has {rows}; "

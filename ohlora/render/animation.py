@@ -49,9 +49,7 @@ def write_animation(
     if kind is None:
         raise BadRequest(f"unknown animation format '{format}': choose one of {', '.join(_FORMATS)}")
     if not MIN_FPS <= fps <= kind.max_fps:  # false for NaN
-        raise BadRequest(
-            f"fps of a {format} animation must be in [{MIN_FPS:g}, {kind.max_fps:g}], got {fps:g}"
-        )
+        raise BadRequest(f"fps of a {format} animation must be in [{MIN_FPS:g}, {kind.max_fps:g}], got {fps:g}")
     if not 1 <= quality <= 100:
         raise BadRequest(f"quality must be in [1, 100], got {quality}")
     checked = _CheckedFrames(frames, format, kind)
@@ -77,16 +75,13 @@ class _CheckedFrames:
     def __next__(self) -> Rgb:
         frame = next(self._frames)
         if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or frame.size == 0:
-            raise BadRequest(
-                f"frame {self.count} is {frame.dtype} {list(frame.shape)}: uint8 [H, W, 3] is needed"
-            )
+            raise BadRequest(f"frame {self.count} is {frame.dtype} {list(frame.shape)}: uint8 [H, W, 3] is needed")
         height, width = frame.shape[:2]
         if self._shape is None:
             self._shape = frame.shape
             if max(height, width) > self._kind.max_side:
                 raise BadRequest(
-                    f"frames of {width} x {height} pixels: "
-                    f"{self._format} stores at most {self._kind.max_side} a side"
+                    f"frames of {width} x {height} pixels: {self._format} stores at most {self._kind.max_side} a side"
                 )
         if frame.shape != self._shape:
             raise BadRequest(
@@ -133,9 +128,7 @@ def _with_palette(frame: Rgb) -> Image.Image:
 def _write_webp(path: Path, frames: Iterator[Rgb], fps: float, loop: bool, quality: int) -> None:
     first, *rest = [Image.fromarray(frame) for frame in frames]
     options = {"lossless": False, "quality": quality, "method": 4}
-    first.save(
-        path, "WEBP", save_all=True, append_images=rest, duration=1000 / fps, loop=0 if loop else 1, **options
-    )
+    first.save(path, "WEBP", save_all=True, append_images=rest, duration=1000 / fps, loop=0 if loop else 1, **options)
 
 
 @dataclass(frozen=True)
@@ -156,9 +149,7 @@ _CODECS = (
     _Codec("libx264", lambda quality: {"preset": "medium", "mbtree": "0", "crf": _h264_quantiser(quality)}),
     _Codec("libopenh264", lambda quality: {"qmin": "1", "qmax": _h264_quantiser(quality)}),
     # 118 is FFmpeg's FF_QP2LAMBDA, the unit of global_quality; quality 90 is quantiser 5 of 2..31.
-    _Codec(
-        "mpeg4", lambda quality: {"flags": "+qscale", "global_quality": str(118 * round(31 - quality * 0.29))}
-    ),
+    _Codec("mpeg4", lambda quality: {"flags": "+qscale", "global_quality": str(118 * round(31 - quality * 0.29))}),
 )
 
 

@@ -102,9 +102,7 @@ def _strip_height(cell: int) -> int:
     return math.ceil(_font_size(cell) * 1.5)
 
 
-def _write_captions(
-    sheet: Rgb, captions: Sequence[str], columns: int, cell: int, strip: int, gap: int
-) -> Rgb:
+def _write_captions(sheet: Rgb, captions: Sequence[str], columns: int, cell: int, strip: int, gap: int) -> Rgb:
     canvas = Image.fromarray(sheet)
     draw = ImageDraw.Draw(canvas)
     font = ImageFont.load_default(_font_size(cell))

@@ -33,7 +33,9 @@ CURVES: dict[str, Curve] = {
         20.0,
         lambda x: Ombre(0.025 * x, 0.1 + 0.01 * x, 0.05 + 0.015 * x),
         lambda x: Expression(
-            -1.2 + 0.12 * x if x < 20 else 1.2 - 0.12 * (x - 20), 1.2 - 0.06 * x, 0.6 - 0.09 * x if x < 20 else -1.2
+            -1.2 + 0.12 * x if x < 20 else 1.2 - 0.12 * (x - 20),
+            1.2 - 0.06 * x,
+            0.6 - 0.09 * x if x < 20 else -1.2,
         ),
     ),
     "window80": Curve(
@@ -41,7 +43,9 @@ CURVES: dict[str, Curve] = {
         20.0,
         lambda x: Ombre(0.0125 * x, 0.1 + 0.005 * x, 0.05 + 0.0075 * x),
         lambda x: Expression(
-            -1.2 + 0.06 * x if x < 40 else 1.2 - 0.06 * (x - 40), 1.2 - 0.03 * x, 0.6 - 0.045 * x if x < 40 else -1.2
+            -1.2 + 0.06 * x if x < 40 else 1.2 - 0.06 * (x - 40),
+            1.2 - 0.03 * x,
+            0.6 - 0.045 * x if x < 40 else -1.2,
         ),
     ),
     # The live product's dye schedule; its expression follows the talk, so it stays still here.
@@ -54,6 +58,4 @@ def curve_looks(name: str, expressions: bool) -> list[Look]:
     if name not in CURVES:
         raise BadRequest(f"unknown curve '{name}': choose {', '.join(CURVES)}")
     curve = CURVES[name]
-    return [
-        Look(curve.expression(x) if expressions else Expression(), curve.ombre(x)) for x in range(curve.frames)
-    ]
+    return [Look(curve.expression(x) if expressions else Expression(), curve.ombre(x)) for x in range(curve.frames)]

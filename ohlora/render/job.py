@@ -111,4 +111,7 @@ def make_looks(expressions: Sequence[Expression] | None, ombres: Sequence[Ombre 
 
 def look_record(look: Look) -> dict[str, Any]:
     """JSON form for metadata and the journal."""
-    return {"expression": asdict(look.expression), "ombre": None if look.ombre is None else asdict(look.ombre)}
+    return {
+        "expression": asdict(look.expression),
+        "ombre": None if look.ombre is None else asdict(look.ombre),
+    }

@@ -28,7 +28,7 @@ from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Any
 
-from ohlora.atomic import _explain, atomic_path, make_folder, remove_leftovers, write_bytes
+from ohlora.atomic import atomic_path, explain_os_error, make_folder, remove_leftovers, write_bytes
 from ohlora.errors import BadRequest, OutputError
 
 try:
@@ -65,13 +65,11 @@ class Journal:
         self._closed = False
         self.damaged_lines = 0
         try:
-            self._file = os.open(
-                self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o666
-            )
+            self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o666)
             self._reader = self._path.open("rb")
             self._size = self._load()
         except OSError as error:
-            raise _explain(self._path, error) from error
+            raise explain_os_error(self._path, error) from error
         self._synced = time.monotonic()
 
     @classmethod
@@ -211,7 +209,7 @@ class Journal:
             try:
                 os.fsync(self._file)
             except OSError as error:
-                raise _explain(self._path, error) from error
+                raise explain_os_error(self._path, error) from error
 
     def close(self) -> None:
         """Put all records on disk and let other processes write to the folder. May be called again."""
@@ -273,7 +271,7 @@ class Journal:
             while rest:
                 rest = rest[os.write(self._file, rest) :]
         except OSError as error:
-            explained = _explain(self._path, error)
+            explained = explain_os_error(self._path, error)
             try:
                 os.ftruncate(self._file, self._size)  # half a line would spoil the next one
             except OSError:
@@ -288,9 +286,7 @@ class Journal:
             self._reader.seek(position)
             entry = _parse(self._reader.readline())
         if entry is None or entry["item"] != item:
-            raise OutputError(
-                f"{self._path} was changed while it was in use: run the same command again, it resumes"
-            )
+            raise OutputError(f"{self._path} was changed while it was in use: run the same command again, it resumes")
         row: Row = entry["row"]
         return row
 
@@ -409,7 +405,7 @@ def _remove(path: Path) -> None:
     try:
         path.unlink(missing_ok=True)
     except OSError as error:
-        raise _explain(path, error) from error
+        raise explain_os_error(path, error) from error
 
 
 def _take_lock(path: Path, folder: Path) -> int:
@@ -417,7 +413,7 @@ def _take_lock(path: Path, folder: Path) -> int:
     try:
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     except OSError as error:
-        raise _explain(path, error) from error
+        raise explain_os_error(path, error) from error
     if fcntl is not None:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -429,9 +425,7 @@ def _take_lock(path: Path, folder: Path) -> int:
                 "wait for it or choose another --out"
             ) from error
         except OSError as error:  # some network file systems have no locks
-            _log.warning(
-                "%s cannot be locked (%s): start no second job in this folder", folder, error.strerror
-            )
+            _log.warning("%s cannot be locked (%s): start no second job in this folder", folder, error.strerror)
     with contextlib.suppress(OSError):  # who holds it is a courtesy of the message above
         os.ftruncate(file, 0)
         os.write(file, f"process {os.getpid()}\n".encode())

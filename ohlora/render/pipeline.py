@@ -1,6 +1,7 @@
 """Do the plan: portraits are made a few at a time while the finished ones are dyed, encoded and written.
 
-At most `batch` units are between "started" and "written": that bounds memory, and it is all that a killed job does again.
+At most `batch` units are between "started" and "written": that bounds memory, and it is all that a killed job
+does again.
 """
 
 from __future__ import annotations

@@ -103,13 +103,12 @@ def output_names(paths: Sequence[Path], roots: Sequence[Path]) -> list[str]:
     Pictures that differ in suffix alone keep it ("a.jpg", "a.png" -> "a_jpg", "a_png"). Raises BadRequest when two
     would still be written to one file.
     """
-    names = []
+    names: list[Path] = []
     folders = [root.resolve() for root in roots if root.is_dir()]
     for path in paths:
         resolved = path.resolve() if path.is_symlink() else path.absolute()
         root = next((f for f in folders if resolved.is_relative_to(f)), None)
-        name = resolved.relative_to(root) if root else Path(path.name)
-        names.append(name)
+        names.append(resolved.relative_to(root) if root else Path(path.name))
     counts: dict[str, int] = {}
     for name in names:
         counts[_key(name.with_suffix(""))] = counts.get(_key(name.with_suffix("")), 0) + 1
@@ -118,9 +117,9 @@ def output_names(paths: Sequence[Path], roots: Sequence[Path]) -> list[str]:
         for n in names
     ]
     seen: dict[str, Path] = {}
-    for name, path in zip(result, paths, strict=True):
-        if (other := seen.setdefault(name.casefold(), path)) is not path:
-            raise BadRequest(f"{other} and {path} would both be written as '{name}': dye the folders one by one")
+    for text, path in zip(result, paths, strict=True):
+        if (other := seen.setdefault(text.casefold(), path)) is not path:
+            raise BadRequest(f"{other} and {path} would both be written as '{text}': dye the folders one by one")
     return result
 
 

@@ -125,5 +125,3 @@ class PhotoProducer:
             return read_image(path, max_pixels=self.max_pixels)
         except ImageError as error:
             return error
-
-

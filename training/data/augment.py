@@ -12,6 +12,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ohlora.images import encode_image
+
 Image = NDArray[np.uint8]
 BACKGROUND_CLASS = 0  # of the 19-class parser
 
@@ -99,9 +101,7 @@ def warp(
     )
 
 
-def replace_background(
-    image: Image, parsing: Image, rng: np.random.Generator, donor: Image | None
-) -> Image:
+def replace_background(image: Image, parsing: Image, rng: np.random.Generator, donor: Image | None) -> Image:
     """Put something else behind the person. The hair map stays true: the background holds no hair."""
     person = cv2.GaussianBlur((parsing != BACKGROUND_CLASS).astype(np.float32), (0, 0), 1.0)[..., None]
     height, width = parsing.shape
@@ -160,8 +160,14 @@ def degrade(image: Image, rng: np.random.Generator) -> Image:
     if kind == 2:
         noise = rng.normal(0, rng.uniform(2, 14), image.shape).astype(np.float32)
         return np.clip(image + noise, 0, 255).astype(np.uint8)
-    _, code = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(20, 80))])
-    return cv2.imdecode(code, cv2.IMREAD_COLOR)
+    return read_back(encode_image(image, "jpeg", int(rng.integers(20, 80))))
+
+
+def read_back(code: bytes) -> Image:
+    """Decode what was just encoded, RGB."""
+    decoded = cv2.imdecode(np.frombuffer(code, np.uint8), cv2.IMREAD_COLOR_RGB)
+    assert decoded is not None
+    return decoded.astype(np.uint8, copy=False)
 
 
 def occlude(image: Image, label: Image, rng: np.random.Generator) -> tuple[Image, Image]:

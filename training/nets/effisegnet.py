@@ -1,4 +1,6 @@
-"""EffiSegNet: EfficientNet encoder, five-branch nearest-upsampling decoder, ghost modules (spec: segmentation, section 5).
+"""EffiSegNet: EfficientNet encoder, five-branch nearest-upsampling decoder, ghost modules.
+
+Spec: segmentation, section 5.
 
 `EffiSegNet(image [N,3,224,224] in [-1,1]) -> hair probability [N,1,224,224]`; `.logits(image)` leaves the sigmoid out.
 The encoder is any timm model with five feature levels: `tf_efficientnet_b0` is the documented one,
@@ -8,6 +10,7 @@ The encoder is any timm model with five feature levels: `tf_efficientnet_b0` is 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import timm
 import torch
@@ -34,6 +37,9 @@ class ConvReluNorm(nn.Module):
 
 class Ghost(nn.Module):
     """Half of the channels by a 1x1 convolution, the other half by a depthwise 3x3 over the first half."""
+
+    primary: ConvReluNorm
+    cheap: ConvReluNorm
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -65,7 +71,7 @@ class Decoder(nn.Module):
         maps = [branch(x) for branch, x in zip(self.branches, levels, strict=True)]
         doubles = all(
             fine.shape[-1] == 2 * coarse.shape[-1] and fine.shape[-2] == 2 * coarse.shape[-2]
-            for fine, coarse in zip(maps, maps[1:], strict=False)
+            for fine, coarse in pairwise(maps)
         )
         if doubles and size == (2 * maps[0].shape[-2], 2 * maps[0].shape[-1]):
             return self._by_halves(maps, size)
@@ -106,7 +112,11 @@ class EffiSegNet(nn.Module):
         super().__init__()
         self.encoder_name = encoder
         self.encoder = timm.create_model(
-            encoder, features_only=True, pretrained=False, drop_path_rate=drop_path, out_indices=(0, 1, 2, 3, 4)
+            encoder,
+            features_only=True,
+            pretrained=False,
+            drop_path_rate=drop_path,
+            out_indices=(0, 1, 2, 3, 4),
         )
         self.decoder = Decoder(self.encoder.feature_info.channels(), outputs)
 

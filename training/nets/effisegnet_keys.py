@@ -66,7 +66,7 @@ def published_shapes() -> Shapes:
 
 
 def from_upstream(state: Mapping[str, Tensor]) -> EffiSegNet:
-    """A published state dict -> our module. Raises CheckpointError naming keys that are missing, foreign or mis-shaped."""
+    """A published state dict -> our module. Raises CheckpointError naming missing, foreign or mis-shaped keys."""
     model = EffiSegNet(DOCUMENTED_ENCODER)
     dead = {key for key, shape in DEAD.items() if key in state and tuple(state[key].shape) == shape}
     load_layout(model, {key: value for key, value in state.items() if key not in dead}, LAYOUT)

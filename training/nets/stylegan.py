@@ -369,9 +369,7 @@ class Generator(nn.Module):
         A generator with `conditional_truncation` truncates all layers and ignores `layers`.
         """
         level = 0.0 if lod is None else lod
-        wp = self.training_latents(
-            z, label, w_avg_decay=w_avg_decay, mixing=mixing, lod=level, generator=generator
-        )
+        wp = self.training_latents(z, label, w_avg_decay=w_avg_decay, mixing=mixing, lod=level, generator=generator)
         if not self.config.conditional_truncation:
             wp = self.truncate(wp, psi, layers)
         elif psi < 1.0 and label is not None:

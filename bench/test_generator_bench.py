@@ -1,0 +1,135 @@
+"""Synthesis at 256 pixels: what the rewrites bring, by backend; one image, one thread.
+
+Run: pytest bench/test_generator_bench.py
+Baseline is the documented form (nearest upsampling, 3x3 convolution, blur; gains, noise and bias applied at
+run time) in PyTorch. Every row carries its largest difference from it, in grey levels, and the share of
+values that differ.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+torch = pytest.importorskip("torch", reason="the train extra makes the models")
+
+from torch import Tensor, nn  # noqa: E402
+from torch.nn import functional as F  # noqa: E402
+
+from ohlora.engines import backend_report, open_engine  # noqa: E402
+from ohlora.export.onnx import ByteSynthesis, synthesis_graph, to_onnx  # noqa: E402
+from ohlora.export.rewrites import Collapse, rewrite_generator, synthesis_layers  # noqa: E402
+from ohlora.training.nets.stylegan import CONFIGS, Generator  # noqa: E402
+from ohlora.training.nets.stylegan_layers import UpConv, scaled  # noqa: E402
+
+FORMS = ("documented", "transposed", "subpixel")
+WAYS = [(status.name, "f32") for status in backend_report() if status.available]
+WAYS += [(status.name, "bf16") for status in backend_report() if status.bf16]
+# bfloat16 is judged on pictures elsewhere; here only a broken graph shall fail.
+LEVELS = {"f32": 1, "bf16": 64}
+
+
+class PlainUpConv(nn.Module):
+    """Nearest x2, 3x3 convolution, blur, as the layer is documented."""
+
+    def __init__(self, source: UpConv) -> None:
+        super().__init__()
+        self.weight, self.gain, self.turned = source.weight, source.weight_gain, not source.flipped
+        self.blur = source.blur
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = scaled(self.weight, self.gain)
+        weight = weight.flip(2, 3) if self.turned else weight
+        return self.blur(F.conv2d(F.interpolate(x, scale_factor=2.0), weight, padding=1))
+
+
+@cache
+def generator() -> Generator:
+    """Seeded weights; noise and biases are on, so that their rewrites are part of the differences."""
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(0)
+        model = Generator(CONFIGS["original"]).eval()
+        for name, value in model.synthesis.named_parameters():
+            if name.endswith(("bias", "strength")):
+                value.normal_(std=0.1)
+        model.synthesis.const.normal_()
+    return model
+
+
+@cache
+def documented() -> ByteSynthesis:
+    plain = copy.deepcopy(generator())
+    for layer in synthesis_layers(plain):
+        if isinstance(layer.conv, UpConv):
+            layer.conv = PlainUpConv(layer.conv)
+    return ByteSynthesis(plain).eval()
+
+
+@cache
+def latent() -> Tensor:
+    config = CONFIGS["original"]
+    return torch.randn(1, config.layers, config.w_size, generator=torch.Generator().manual_seed(1))
+
+
+@cache
+def expected() -> NDArray[np.uint8]:
+    with torch.no_grad():
+        return cast("NDArray[np.uint8]", documented()(latent()).numpy())
+
+
+@pytest.fixture(scope="module")
+def graphs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    folder = tmp_path_factory.mktemp("graphs")
+
+    def make(form: str) -> Path:
+        path = folder / f"{form}.onnx"
+        if not path.exists():
+            if form == "documented":
+                example = {"wp": latent().repeat(2, 1, 1)}
+                model = to_onnx(documented(), example, "image", {})
+            else:
+                collapse = cast(Collapse, form)
+                model = synthesis_graph(rewrite_generator(generator(), collapse), collapse)
+            path.write_bytes(model.SerializeToString())
+        return path
+
+    return make
+
+
+def record(benchmark: Any, image: NDArray[np.uint8], allowed: int) -> None:
+    difference = np.abs(image.astype(int) - expected())
+    benchmark.extra_info["max_levels"] = int(difference.max())
+    benchmark.extra_info["share_differing"] = float((difference > 0).mean())
+    assert difference.max() <= allowed
+
+
+@pytest.fixture(autouse=True)
+def _one_thread(benchmark: Any) -> Any:
+    benchmark.group = "synthesis 256 px, 1 image, 1 thread"
+    benchmark.extra_info.update({status.name: status.version for status in backend_report()})
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def test_baseline_torch(benchmark: Any) -> None:
+    with torch.no_grad():
+        image = benchmark.pedantic(documented(), (latent(),), rounds=5, warmup_rounds=1)
+    record(benchmark, image.numpy(), 0)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("way", WAYS, ids="-".join)
+def test_synthesis(benchmark: Any, graphs: Callable[[str], Path], form: str, way: tuple[str, str]) -> None:
+    wp = latent().numpy()
+    with open_engine(graphs(form), backend=way[0], precision=way[1], threads=1) as engine:
+        image = benchmark.pedantic(engine, kwargs={"wp": wp}, rounds=5, warmup_rounds=2)["image"]
+    record(benchmark, image, LEVELS[way[1]])
