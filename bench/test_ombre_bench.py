@@ -8,7 +8,8 @@ import pytest
 from numpy.typing import NDArray
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from ohlora.kernels.ombre import apply_ombre, blend_ombre, hue_table, prepare_hair
+from ohlora.bench.baselines import documented_ombre
+from ohlora.kernels.ombre import apply_ombre, blend_ombre, prepare_hair
 
 
 def scene(count: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
@@ -21,26 +22,10 @@ def scene(count: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     return images, np.repeat(hair[None], count, 0)
 
 
-def documented(image: NDArray[np.uint8], hair: NDArray[np.float32], color: float) -> NDArray[np.uint8]:
-    """One picture as the spec describes the original: float64 arrays, a Python maximum over each row."""
-    mask = cv2.resize(hair * 255, (256, 256), interpolation=cv2.INTER_CUBIC)
-    mask = np.clip((mask - 191.25) * 4, 0, 255)
-    rows = [y for y in range(256) if max(mask[y]) >= 191.25]
-    top, bottom = rows[0], rows[-1]
-    first = int(top + (bottom - top) * (1.0 - 0.7))
-    full = int(first + (bottom - first) * 0.5)
-    weights = np.array([0 if y < first else 1 if y >= full else (y - first) / (full - first) for y in range(256)])
-    mask = mask * weights[:, None]
-    tinted = image + ((0.35 * image + 0.25 * hue_table()[int(color * 360)]) - 38.25)
-    dyed = np.clip(tinted, 0, 255).astype(np.uint8)
-    alpha = np.repeat(mask[..., None], 3, 2) / 255
-    return ((1 - alpha) * image + alpha * dyed).astype(np.uint8)
-
-
 @pytest.mark.parametrize("count", [1, 16, 64])
 def test_documented(benchmark: BenchmarkFixture, count: int) -> None:
     images, hair = scene(count)
-    made = benchmark(lambda: [documented(i, h, 0.5) for i, h in zip(images, hair, strict=True)])
+    made = benchmark(lambda: [documented_ombre(i, h, 0.5, 0.7, 0.5) for i, h in zip(images, hair, strict=True)])
     assert np.array_equal(np.stack(made), apply_ombre(images, hair, 0.5, 0.7, 0.5))
 
 
