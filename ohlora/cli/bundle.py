@@ -63,15 +63,29 @@ def build(
     name: Annotated[str | None, typer.Option("--name", help="Default: the folder's name.")] = None,
     license: Annotated[str, typer.Option("--license", help="Licence of the weights.")] = "unknown",
     provenance: Annotated[str | None, typer.Option("--provenance", help="Where the weights come from.")] = None,
+    metrics: Annotated[
+        Path | None, typer.Option("--metrics", help="report.json of `train distill`: its figures go into the bundle.")
+    ] = None,
+    card: Annotated[
+        Path | None, typer.Option("--card", help="Text for MODEL_CARD.md; default: made of the parts.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing bundle.")] = False,
 ) -> None:
     """Compile checkpoints into a bundle: exact rewrites, ONNX, parity checks, hashes. Needs the train extra.
 
     Example: `ohlora bundle build --generator X.pth --kind stylegan-celeba256 --hair demo --out my-bundle`
     """
+    import json
+
     from ohlora.cli.train import require_training
+    from ohlora.errors import BadRequest
 
     require_training()
+    try:
+        text = None if card is None else card.read_text(encoding="utf-8")
+        figures = None if metrics is None else json.loads(metrics.read_text(encoding="utf-8"))["test"]
+    except (OSError, ValueError, KeyError) as error:
+        raise BadRequest(f"cannot read --card or --metrics: {error!r}") from error
     from ohlora.export.bundle_builder import build_bundle
 
     bundle = build_bundle(
@@ -83,6 +97,8 @@ def build(
         name=name or out.resolve().name,
         license=license,
         provenance=provenance,
+        metrics=figures,
+        card=text,
         overwrite=overwrite,
         report=typer.echo,
     )
