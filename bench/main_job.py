@@ -25,6 +25,7 @@ import torch
 
 from ohlora.atomic import write_bytes
 from ohlora.bench.baselines import documented_portrait
+from ohlora.bundle import Bundle
 from ohlora.engines import usable_cores
 from ohlora.training import checkpoints
 from ohlora.training.nets.stylegan import Generator
@@ -83,6 +84,15 @@ def baseline(generator: Path, kind: str, student: Path, count: int) -> dict[str,
     }
 
 
+def accuracy(bundle: str, precision: str) -> dict[str, Any]:
+    """The engine's own probe: portraits of the engine against the unrewritten PyTorch module's."""
+    mapping, synthesis = Bundle.open(bundle).generator_engines("auto", precision)
+    figures = synthesis.selftest["probe"]["image"]
+    for engine in (mapping, synthesis):
+        engine.close()
+    return {"backend": synthesis.backend, "precision": precision, **figures}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bundle", required=True)
@@ -105,11 +115,14 @@ def main() -> None:
         source = result[name.removesuffix("_bf16")]["command"].split()
         try:
             result[name] = command(*source, "--precision", precision)
+            result[name]["accuracy"] = accuracy(given.bundle, precision)
         except subprocess.CalledProcessError as error:  # a CPU without bf16: the row is kept, with its reason
             result[name] = {"error": error.stderr.strip()}
+    for name in ("seeds_x_1", "50_seeds_x_40"):
+        result[name]["accuracy"] = accuracy(given.bundle, "f32")
     base = result["documented"]["images_per_second"]
-    for row in result.values():
-        if isinstance(row, dict) and "images_per_second" in row:
+    for row in result.values():  # recolouring runs no generator: its rate has no counterpart in the baseline
+        if "generator_runs" in row:
             row["times_documented"] = round(row["images_per_second"] / base, 2)
     result["recolor_folder"]["command"] = "recolor FOLDER"
     for row in result.values():
