@@ -148,7 +148,7 @@ def test_empty_folder_and_file_as_output(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     assert "empty" in ohlora("recolor", tmp_path / "empty", "--out", tmp_path / "out", status=2).stderr
     (tmp_path / "file").write_text("x")
-    done = ohlora("recolor", "example", "--out", tmp_path / "file" / "below", status=1)
+    done = ohlora("recolor", "example", "--out", tmp_path / "file" / "below", status=2)
     assert "file" in done.stderr
 
 

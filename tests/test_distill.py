@@ -227,6 +227,20 @@ def test_training_on_everything_keeps_the_last_weights(faces_folder: Path, tmp_p
     )
 
 
+def test_command(faces_folder: Path, tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from ohlora.cli import app
+
+    job = ["train", "distill", "--data", str(faces_folder), "--out", str(tmp_path), "--phases", "64:1", "--no-imagenet"]
+    done = CliRunner().invoke(app, [*job, "--batch-size", "6", "--json"])
+    assert done.exit_code == 0, done.output
+    report = json.loads(done.stdout)
+    assert (report["config"]["phases"], report["config"]["imagenet"]) == ([[64, 1]], False)
+    assert (tmp_path / "report.md").is_file()
+    assert load_student(tmp_path / "student.safetensors").encoder_name == report["config"]["encoder"]
+
+
 @pytest.mark.slow
 def test_it_learns(faces_folder: Path, tmp_path: Path) -> None:
     config = replace(PRESETS["few-faces"], phases=((96, 60),), batch_size=4, augmentation=None)

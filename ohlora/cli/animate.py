@@ -112,11 +112,11 @@ def write_all(
     import hashlib
 
     from ohlora.atomic import make_folder, remove_leftovers
+    from ohlora.cli.execute import open_journal
     from ohlora.cli.progress import Progress
     from ohlora.errors import ImageError
     from ohlora.render.animation import write_animation
     from ohlora.render.job import look_record
-    from ohlora.render.journal import Journal
 
     provenance = renderer.provenance(generator=bool(subjects) and not isinstance(subjects[0][1], Path))
     request = {
@@ -127,7 +127,7 @@ def write_all(
         "directions": None if renderer.directions is None else renderer.directions.sha256,
         **provenance,
     }
-    with Journal.open(out, request, restart=restart) as journal:
+    with open_journal(out, request, restart) as journal:
         remove_leftovers(out)
         pending = list(journal.pending(len(subjects)))
         with Progress(len(pending), "animations", quiet=not show) as progress:

@@ -15,7 +15,7 @@ import typer
 from ohlora.atomic import remove_leftovers, write_bytes
 from ohlora.cli.progress import Progress
 from ohlora.engines import usable_cores
-from ohlora.errors import OutputError
+from ohlora.errors import BadRequest, OutputError
 from ohlora.images import encode_image, read_image
 from ohlora.render.contact_sheet import contact_sheet
 from ohlora.render.job import OutputFormat
@@ -53,7 +53,7 @@ def execute(
 
     extra: called at the end for more entries of the summary.
     """
-    with Journal.open(out, request, restart=setting.restart) as journal:
+    with open_journal(out, request, setting.restart) as journal:
         remove_leftovers(out)
         pending = list(journal.pending(len(plan)))
         resumed = len(plan) - len(pending)
@@ -87,6 +87,14 @@ def execute(
     if files:
         write_sheet(out / "contact_sheet.jpg", files)
     summarise(out, len(plan), resumed, totals, progress, setting.as_json, extra())
+
+
+def open_journal(out: Path, request: Mapping[str, Any], restart: bool) -> Journal:
+    """An output folder that cannot be used is a bad request: nothing was started."""
+    try:
+        return Journal.open(out, request, restart=restart)
+    except OutputError as error:
+        raise BadRequest(str(error)) from error
 
 
 def write_sheet(path: Path, files: list[Path]) -> None:
