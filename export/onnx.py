@@ -23,15 +23,13 @@ from torch import Tensor, nn
 
 from ohlora.atomic import write_bytes
 from ohlora.errors import BadRequest, EngineError
+from ohlora.export.graph import to_onnx
 from ohlora.export.rewrites import COLLAPSES, Collapse, rewrite_generator
-from ohlora.export.student_onnx import strip_traces
 from ohlora.training.nets.stylegan import Generator, GeneratorConfig
 
-OPSET = 18
 TRACED_BATCH, CHECKED_BATCH = 2, 3  # different, so that a frozen batch size cannot pass
 TOLERANCE = 1e-4  # of the largest value, at least of 1
 LEVEL_SHARE = 1e-3  # of the uint8 values may differ by one level
-MAX_BATCH = 4096
 
 
 @dataclass(frozen=True)
@@ -132,30 +130,6 @@ def _properties(role: str, config: GeneratorConfig) -> dict[str, str]:
         "label_size": config.label_size,
     }
     return {"ohlora.role": role} | {f"ohlora.{name}": str(value) for name, value in numbers.items()}
-
-
-def to_onnx(
-    module: nn.Module, inputs: Mapping[str, Tensor], output: str, properties: Mapping[str, str]
-) -> onnx.ModelProto:
-    """Trace `module` with every input's first axis left open; weights inside, checked, free of paths."""
-    batch = torch.export.Dim("batch", min=1, max=MAX_BATCH)
-    program = torch.onnx.export(
-        module.eval(),
-        tuple(inputs.values()),
-        input_names=list(inputs),
-        output_names=[output],
-        dynamic_shapes=tuple({0: batch} for _ in inputs),
-        opset_version=OPSET,
-        dynamo=True,
-        verbose=False,
-    )
-    assert program is not None
-    model = program.model_proto
-    strip_traces(model)
-    model.doc_string = ""
-    onnx.helper.set_model_props(model, dict(properties))
-    onnx.checker.check_model(model)
-    return model
 
 
 def run_graph(model: onnx.ModelProto, inputs: Mapping[str, NDArray[np.float32]]) -> list[NDArray[np.generic]]:

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 from torch import Tensor, nn
 
-from ohlora.atomic import atomic_path
+from ohlora.atomic import write_bytes
+from ohlora.export.graph import to_onnx
 from ohlora.export.student_rewrite import InferenceStudent, rewrite_student
 from ohlora.training.nets.effisegnet import SIZE, EffiSegNet
 
-OPSET = 18
 # Tensors below this stay float32: they are biases and norms, where rounding costs most and saves nothing.
 HALF_FROM = 256
 
@@ -37,38 +37,13 @@ def export_student(model: EffiSegNet, path: Path, *, half_weights: bool = True) 
 
     Raises CheckpointError for encoders that cannot be rewritten.
     """
-    module = ByteStudent(rewrite_student(model)).eval()
+    module = ByteStudent(rewrite_student(model))
     example = torch.zeros((2, SIZE, SIZE, 3), dtype=torch.uint8)
-    program = torch.onnx.export(
-        module,
-        (example,),
-        input_names=["image"],
-        output_names=["hair"],
-        dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=4096)},),
-        opset_version=OPSET,
-        dynamo=True,
-        verbose=False,
-    )
-    assert program is not None
-    graph = program.model_proto
+    graph = to_onnx(module, {"image": example}, "hair")
     if half_weights:
         halve_weights(graph)
-    graph.doc_string = ""
-    strip_traces(graph)
     onnx.checker.check_model(graph)
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(graph.SerializeToString(deterministic=True))
-
-
-def strip_traces(model: onnx.ModelProto) -> None:
-    """Drop the exporter's notes (source lines and paths of the machine it ran on): same model, same bytes anywhere."""
-    del model.graph.metadata_props[:]
-    for node in model.graph.node:
-        node.doc_string = ""
-        del node.metadata_props[:]
-    for value in (*model.graph.value_info, *model.graph.input, *model.graph.output, *model.graph.initializer):
-        value.doc_string = ""
-        del value.metadata_props[:]
+    write_bytes(path, graph.SerializeToString(deterministic=True))
 
 
 def halve_weights(model: onnx.ModelProto) -> None:

@@ -1,0 +1,52 @@
+"""PyTorch module -> ONNX graph: one exporter call, reproducible bytes."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+
+import onnx
+import torch
+from torch import Tensor, nn
+
+OPSET = 18
+MAX_BATCH = 4096
+
+
+def to_onnx(
+    module: nn.Module, inputs: Mapping[str, Tensor], output: str, properties: Mapping[str, str] | None = None
+) -> onnx.ModelProto:
+    """Trace `module` with every input's first axis left open; weights inside, checked, free of paths."""
+    batch = torch.export.Dim("batch", min=1, max=MAX_BATCH)
+    with warnings.catch_warnings():
+        # Said of every further input that shares the batch axis, as all of them are meant to.
+        warnings.filterwarnings("ignore", message=".*axis name: batch")
+        program = torch.onnx.export(
+            module.eval(),
+            tuple(inputs.values()),
+            input_names=list(inputs),
+            output_names=[output],
+            dynamic_shapes=tuple({0: batch} for _ in inputs),
+            opset_version=OPSET,
+            dynamo=True,
+            verbose=False,
+        )
+    assert program is not None
+    model = program.model_proto
+    strip_traces(model)
+    model.doc_string = ""
+    if properties:
+        onnx.helper.set_model_props(model, dict(properties))
+    onnx.checker.check_model(model)
+    return model
+
+
+def strip_traces(model: onnx.ModelProto) -> None:
+    """Drop the exporter's notes (source lines and paths of the machine it ran on): same model, same bytes anywhere."""
+    del model.graph.metadata_props[:]
+    for node in model.graph.node:
+        node.doc_string = ""
+        del node.metadata_props[:]
+    for value in (*model.graph.value_info, *model.graph.input, *model.graph.output, *model.graph.initializer):
+        value.doc_string = ""
+        del value.metadata_props[:]
