@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from ohlora import atomic
 from ohlora.atomic import TEMPORARY_PREFIX, atomic_path, make_folder, remove_leftovers, write_bytes
 from ohlora.errors import OutputError
 
@@ -67,7 +66,7 @@ def test_each_failure_of_the_disk_has_its_remedy(
     def fail(*_: object) -> None:
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr(atomic.os, "replace", fail)
+    monkeypatch.setattr(Path, "replace", fail)
     with pytest.raises(OutputError) as caught:
         write_bytes(tmp_path / "a", b"new")
     assert str(caught.value).startswith(f"cannot write {tmp_path / 'a'}: ")
