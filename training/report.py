@@ -31,7 +31,6 @@ def overlay(image: NDArray[np.uint8], label: NDArray[np.uint8], hair: NDArray[np
     return np.clip(0.55 * image + 0.45 * color, 0, 255).astype(np.uint8)
 
 
-@torch.no_grad()
 def write_report(out: Path, result: dict[str, Any], data: Sequence[Path]) -> None:
     """Write report.md and overlays.jpg (worst held-out faces first) beside report.json."""
     lines = [
@@ -52,6 +51,7 @@ def write_report(out: Path, result: dict[str, Any], data: Sequence[Path]) -> Non
     write_bytes(out / "report.md", ("\n".join(lines) + "\n").encode())
 
 
+@torch.no_grad()
 def write_overlays(path: Path, student: Path, data: Sequence[Path], names: Sequence[str]) -> None:
     model = load_student(student)
     faces = {face.picture.stem: face for face in find_faces(list(data))}
