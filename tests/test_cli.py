@@ -100,6 +100,19 @@ def test_resume_does_only_what_is_missing(photos: Path, tmp_path: Path) -> None:
     assert summary("recolor", photos, "--out", whole, "--color", 0.9, "--restart")["written"] == 6
 
 
+def test_subfolders_are_kept_and_swept(photos: Path, tmp_path: Path) -> None:
+    source, out = tmp_path / "in", tmp_path / "out"
+    shutil.copytree(photos, source / "deep" / "er")
+    shutil.copy(photos / "p0.png", source / "top.png")
+    (out / "deep" / "er").mkdir(parents=True)
+    leftover = out / "deep" / "er" / ".ohlora-tmp-0123456789ab.jpg"
+    leftover.write_bytes(b"half")
+    assert "deep" not in ohlora("recolor", source, "--out", tmp_path / "flat").stdout
+    assert summary("recolor", source, "--recursive", "--out", out)["written"] == 7
+    assert {"top.jpg", "deep/er/p0.jpg"} <= set(files(out))
+    assert not leftover.exists()
+
+
 def test_batch_and_workers_do_not_change_a_byte(photos: Path, tmp_path: Path) -> None:
     ohlora("recolor", photos, "--out", tmp_path / "a", "--batch", 1, "--workers", 1, "--threads", 1)
     ohlora("recolor", photos, "--out", tmp_path / "b", "--batch", 16, "--workers", 5, "--threads", 3)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import typer
 
-from ohlora.atomic import remove_leftovers, write_bytes
+from ohlora.atomic import write_bytes
 from ohlora.cli.progress import Progress
 from ohlora.engines import usable_cores
 from ohlora.errors import BadRequest, OutputError
@@ -47,14 +47,13 @@ def execute(
     provenance: Mapping[str, Any],
     request: Mapping[str, Any],
     setting: Setting,
-    extra: Any = dict,
+    extra: Callable[[], Mapping[str, Any]] = dict,
 ) -> None:
     """Do what is not done yet, write metadata.jsonl, print the summary. Raises typer.Exit with the status.
 
     extra: called at the end for more entries of the summary.
     """
     with open_journal(out, request, setting.restart) as journal:
-        remove_leftovers(out)
         pending = list(journal.pending(len(plan)))
         resumed = len(plan) - len(pending)
         if resumed and pending:

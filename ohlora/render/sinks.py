@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ohlora.atomic import make_folder, write_bytes
+from ohlora.atomic import make_folder, remove_leftovers, write_bytes
 from ohlora.images import encode_image
 from ohlora.kernels.ombre import blend_ombre
 from ohlora.params import Ombre
@@ -47,14 +48,21 @@ class FolderSink:
     output: OutputFormat
     provenance: dict[str, Any] = field(default_factory=dict)
     _made: set[Path] = field(default_factory=set)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def _ready(self, folder: Path) -> None:
+        """Make a subfolder once, and sweep out what a killed run left half-written in it."""
+        with self._lock:
+            if folder not in self._made:
+                remove_leftovers(make_folder(folder))
+                self._made.add(folder)
 
     def write(self, picture: Picture, output: Output) -> dict[str, Any]:
         """Raises ImageError when the picture cannot be stored in this format, OutputError when the disk refuses."""
         image = dye(picture, output.ombre, self.output.rounding)
         data = encode_image(image, self.output.format, self.output.quality)
         path = self.folder / output.file_name
-        if path.parent not in self._made:
-            self._made.add(make_folder(path.parent))
+        self._ready(path.parent)
         write_bytes(path, data)
         return {
             "file_name": output.file_name,
