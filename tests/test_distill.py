@@ -53,6 +53,35 @@ def test_documented_metrics(shared: Path) -> None:
     assert made["mse"] / 4 == pytest.approx(expected["upstream_test_metrics"]["mse"], rel=1e-6)
 
 
+def test_faces_without_hair_count_as_found_where_nothing_is_marked() -> None:
+    none, some = np.zeros((4, 4), np.float32), np.zeros((4, 4), np.float32)
+    some[:2] = 1
+    empty = HairMetrics()
+    empty.add(none, none)
+    figures = empty.summary()
+    assert all(figures[name] == 1 for name in ("iou", "dice", "recall", "precision", "iou_face_min"))
+    assert (figures["mse"], figures["faces_without_hair"], figures["marked_without_hair"]) == (0, 1, 0)
+    mixed = HairMetrics()
+    for predicted, label in ((some, some), (none, none), (some, none)):
+        mixed.add(predicted, label)
+    assert mixed.per_face_iou().round(6).tolist() == [1, 1, 0]
+    figures = mixed.summary()
+    assert figures["iou"] == pytest.approx(0.5)  # pooled: 8 of 16 marked pixels are hair
+    assert (figures["faces_without_hair"], figures["marked_without_hair"]) == (2, 0.25)
+    assert figures["iou_hairy_face_min"] == pytest.approx(1)
+    hairy = HairMetrics()
+    hairy.add(some, some)
+    assert "faces_without_hair" not in hairy.summary()
+
+
+@pytest.mark.parametrize("loss", ["soft_bce", "mse"])
+def test_losses_teach_that_there_is_no_hair(loss: str) -> None:
+    logits = torch.zeros(1, 1, 8, 8, requires_grad=True)
+    LOSSES[loss](logits, torch.zeros(1, 1, 8, 8)).backward()
+    assert logits.grad is not None
+    assert (logits.grad > 0).all()  # a step against it lowers every probability
+
+
 # --- data -----------------------------------------------------------------------------------------------------------
 
 
@@ -208,7 +237,7 @@ def test_stopped_run_resumes_to_the_same_weights(faces_folder: Path, tmp_path: P
     assert whole["test"] == resumed["test"]
     with pytest.raises(BadRequest, match="another recipe"):
         run([faces_folder], tmp_path / "b", replace(config, seed=1), accelerator="cpu")
-    write_report(tmp_path / "a", whole, [faces_folder])
+    write_report(tmp_path / "a", whole, find_faces([faces_folder]))
     assert "held-out people" in (tmp_path / "a" / "report.md").read_text()
     assert (tmp_path / "a" / "overlays.jpg").stat().st_size > 1000
     assert (tmp_path / "a" / "valid_loss.csv").read_text().count("\n") == 4

@@ -95,6 +95,7 @@ KINDS: dict[str, Kind] = {
     "effisegnet-v4": Kind(
         "ohlora.training.nets.effisegnet_keys", "from_upstream", part="model", shapes="published_shapes"
     ),
+    "bisenet-19": Kind("ohlora.training.nets.bisenet_keys", "from_upstream", shapes="published_shapes"),
     # Any size, our own files only.
     "stylegan": _generator(None),
     "discriminator": _discriminator(None),

@@ -10,37 +10,52 @@ from numpy.typing import NDArray
 EPSILON = 1e-8
 
 
+def ratio(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:
+    """part / whole, and 1 where both are empty: who has no hair and is given none is found perfectly."""
+    return np.where(whole > 0, part / (whole + EPSILON), 1.0)
+
+
 @dataclass
 class HairMetrics:
-    """Pooled and per-face figures; both sides binarised at >= 0.5."""
+    """Pooled and per-face figures; both sides binarised at >= 0.5. An empty map against an empty label counts 1."""
 
     counts: list[tuple[int, int, int]] = field(default_factory=list)  # tp, fp, fn of each face
+    sizes: list[int] = field(default_factory=list)  # pixels of each face
     squared: float = 0.0
-    pixels: int = 0
 
     def add(self, predicted: NDArray[np.float32], label: NDArray[np.float32]) -> None:
         """One face: probabilities and soft labels of one shape."""
         p, q = predicted >= 0.5, label >= 0.5
         self.counts.append((int((p & q).sum()), int((p & ~q).sum()), int((~p & q).sum())))
+        self.sizes.append(predicted.size)
         self.squared += float(np.square(predicted.astype(np.float64) - label).sum())
-        self.pixels += predicted.size
 
     def per_face_iou(self) -> NDArray[np.float64]:
         counts = np.array(self.counts, dtype=np.float64)
-        return counts[:, 0] / (counts.sum(1) + EPSILON)
+        return ratio(counts[:, 0], counts.sum(1))
 
     def summary(self) -> dict[str, float]:
-        """iou, dice, recall, precision (pooled), mse (true, per pixel), iou_face_mean, iou_face_min, faces."""
-        tp, fp, fn = np.array(self.counts, dtype=np.float64).sum(0)
+        """iou, dice, recall, precision (pooled), mse (true, per pixel), iou_face_mean, iou_face_min, faces.
+
+        Where faces without hair are among them, also: faces_without_hair, marked_without_hair (share of their pixels
+        that was taken for hair; one pixel makes their IoU 0) and iou_hairy_face_min (the worst of the others).
+        """
+        counts = np.array(self.counts, dtype=np.float64)
+        tp, fp, fn = counts.sum(0)
         faces = self.per_face_iou()
         figures = {
-            "iou": tp / (tp + fp + fn + EPSILON),
-            "dice": 2 * tp / (2 * tp + fp + fn + EPSILON),
-            "recall": tp / (tp + fn + EPSILON),
-            "precision": tp / (tp + fp + EPSILON),
-            "mse": self.squared / self.pixels,
-            "iou_face_mean": float(faces.mean()),
-            "iou_face_min": float(faces.min()),
-            "faces": float(len(faces)),
+            "iou": ratio(tp, tp + fp + fn),
+            "dice": ratio(2 * tp, 2 * tp + fp + fn),
+            "recall": ratio(tp, tp + fn),
+            "precision": ratio(tp, tp + fp),
+            "mse": self.squared / sum(self.sizes),
+            "iou_face_mean": faces.mean(),
+            "iou_face_min": faces.min(),
+            "faces": len(faces),
         }
+        bald = counts[:, 0] + counts[:, 2] == 0
+        if bald.any():
+            figures["faces_without_hair"] = bald.sum()
+            figures["marked_without_hair"] = counts[bald, 1].sum() / np.array(self.sizes)[bald].sum()
+            figures["iou_hairy_face_min"] = faces[~bald].min() if not bald.all() else 1.0
         return {name: float(value) for name, value in figures.items()}

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -15,7 +14,8 @@ from ohlora.atomic import write_bytes
 from ohlora.hair import resize_area
 from ohlora.images import encode_image
 from ohlora.render.contact_sheet import contact_sheet
-from ohlora.training.data.hair_faces import find_faces, to_tensor_layout
+from ohlora.training.data.hair_faces import LabelledPicture, to_tensor_layout
+from ohlora.training.distill_sources import REAL
 from ohlora.training.nets.effisegnet import SIZE
 from ohlora.training.student import load_student
 
@@ -31,35 +31,69 @@ def overlay(image: NDArray[np.uint8], label: NDArray[np.uint8], hair: NDArray[np
     return np.clip(0.55 * image + 0.45 * color, 0, 255).astype(np.uint8)
 
 
-def write_report(out: Path, result: dict[str, Any], data: Sequence[Path]) -> None:
-    """Write report.md and overlays.jpg (worst held-out faces first) beside report.json."""
+def write_report(out: Path, result: dict[str, Any], pictures: Iterable[LabelledPicture]) -> None:
+    """Write report.md and overlays.jpg (worst held-out faces first) beside report.json.
+
+    pictures: what the run was measured on, found by name. With portraits mixed in, one overlay sheet a source.
+    """
+    parts = result.get("sources", {REAL: result})
+    trained = {name: part["pictures"]["train"] for name, part in parts.items()}
+    counted = " and ".join(f"{n} {'pictures' if name == REAL else name}" for name, n in trained.items())
     lines = [
         "# Hair student",
         "",
-        f"Encoder {result['config']['encoder']}, loss {result['config']['loss']}, ",
+        f"Encoder {result['config']['encoder']}, loss {result['config']['loss']}, {counted}, "
+        f"{result['epochs']} epochs, {result['train_seconds']:.0f} s.",
     ]
-    lines[-1] += f"{result['pictures']['train']} pictures, {result['epochs']} epochs, {result['train_seconds']:.0f} s."
-    if "test" in result:
-        lines += ["", "| | this student, held-out people | documented model, 4,930 faces |", "|---|---|---|"]
-        for name, value in result["test"].items():
-            other = f"{DOCUMENTED[name]:.4f}" if name in DOCUMENTED else ""
-            lines.append(f"| {name} | {value:.4f} | {other} |")
+    faces = {picture.name: picture for picture in pictures}
+    for name, part in parts.items():
+        if "test" not in part:
+            continue
+        if name == REAL:
+            lines += ["", "| | this student, held-out people | documented model, 4,930 faces |", "|---|---|---|"]
+        else:
+            lines += ["", f"| | this student, unseen {name} |", "|---|---|"]
+        for figure, value in part["test"].items():
+            other = f" {DOCUMENTED[figure]:.4f} |" if figure in DOCUMENTED else "  |"
+            lines.append(f"| {figure} | {value:.4f} |{other if name == REAL else ''}")
         lines += ["", "Worst faces:", ""]
-        worst = sorted(result["test_faces"].items(), key=lambda entry: entry[1])[:SHOWN]
-        lines += [f"- {name}: IoU {iou:.3f}" for name, iou in worst[:8]]
-        write_overlays(out / "overlays.jpg", out / "student.safetensors", data, [name for name, _ in worst])
+        worst = sorted(part["test_faces"].items(), key=lambda entry: entry[1])[:SHOWN]
+        lines += [f"- {face}: IoU {iou:.3f}" for face, iou in worst[:8]]
+        sheet = out / ("overlays.jpg" if name == REAL else f"overlays_{name}.jpg")
+        write_overlays(sheet, out / "student.safetensors", [faces[face] for face, _ in worst])
     write_bytes(out / "report.md", ("\n".join(lines) + "\n").encode())
 
 
 @torch.no_grad()
-def write_overlays(path: Path, student: Path, data: Sequence[Path], names: Sequence[str]) -> None:
+def write_overlays(path: Path, student: Path, faces: Sequence[LabelledPicture]) -> None:
     model = load_student(student)
-    faces = {face.picture.stem: face for face in find_faces(list(data))}
     tiles = []
-    for name in names:
-        image, label, _ = faces[name].read()
+    for face in faces:
+        image, label, _ = face.read()
         image = resize_area(image, (SIZE, SIZE))
-        label = cv2.resize(label, (SIZE, SIZE), interpolation=cv2.INTER_AREA)
+        label = resize_area(label, (SIZE, SIZE))
         hair = model(torch.from_numpy(to_tensor_layout(image))[None])[0, 0].numpy()
         tiles.append(overlay(image, label, hair))
-    write_bytes(path, encode_image(contact_sheet(tiles, cell=SIZE, captions=list(names)), "jpeg", 95))
+    captions = [face.name for face in faces]
+    write_bytes(path, encode_image(contact_sheet(tiles, cell=SIZE, captions=captions), "jpeg", 95))
+
+
+def epoch_line(row: dict[str, Any], epochs: int) -> str:
+    """One epoch for a terminal: losses, and the held-out figures of every source."""
+    text = f"epoch {row['epoch'] + 1}/{epochs} at {row['size']} px: loss {row['train_loss']:.4f}"
+    if "valid_loss" in row:
+        text += f", held-out loss {row['valid_loss']:.4f}"
+    parts = row.get("sources") or ({"": row} if "iou" in row else {})
+    for name, part in parts.items():
+        text += f", {name + ' ' if name else ''}IoU {part['iou']:.4f} (worst face {part['iou_face_min']:.3f})"
+    return f"{text}, {row['seconds']:.0f} s"
+
+
+def figures_line(out: Path, result: dict[str, Any]) -> str:
+    """What a finished run has to show: where the student is and the figures of every source."""
+    lines = [f"student -> {out / 'student.safetensors'}"]
+    for name, part in result.get("sources", {REAL: result}).items():
+        figures = ", ".join(f"{key} {value:.4f}" for key, value in part.get("test", {}).items() if "faces" not in key)
+        if figures:
+            lines.append(f"held out, {name}: {figures}")
+    return "\n".join(lines)

@@ -1,10 +1,11 @@
-"""Pictures with a teacher's soft hair map, from folders of files."""
+"""Pictures with a soft hair map: what the student learns from, and those of them that lie in folders of files."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -18,6 +19,18 @@ from ohlora.images import list_images, read_image
 LABEL_LAYOUTS = ("hair_soft/{stem}.png", "parsing_hair_label_{number}.png")
 PARSING_LAYOUT = "parsing19/{stem}.png"
 
+# RGB [H,W,3], hair probability times 255 [H,W], 19-class ids [H,W] or None; all uint8 and of one size.
+Sample = tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8] | None]
+
+
+class LabelledPicture(Protocol):
+    """A picture with its hair map, wherever both come from. Reading it twice gives the same."""
+
+    @property
+    def name(self) -> str: ...
+
+    def read(self) -> Sample: ...
+
 
 @dataclass(frozen=True)
 class HairFace:
@@ -27,8 +40,12 @@ class HairFace:
     label: Path
     parsing: Path | None
 
-    def read(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8] | None]:
-        """RGB [H,W,3], hair probability times 255 [H,W], class ids [H,W] or None; all of one size."""
+    @property
+    def name(self) -> str:
+        return self.picture.stem
+
+    def read(self) -> Sample:
+        """Picture, hair map and classes, the maps brought to the picture's size."""
         image = read_image(self.picture)
         size = (image.shape[1], image.shape[0])
         label = read_map(self.label, size, cv2.INTER_LINEAR)

@@ -1,0 +1,193 @@
+"""Pictures of a portrait-trained generator with the truth of the portraits it imitates.
+
+The generator of a demo bundle draws for a latent z what the portrait renderer paints for it, though not exactly. A
+student that is to find hair in its pictures learns from such pairs: the generator's picture, the renderer's hair map.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ohlora.bundle import Bundle, file_sha256
+from ohlora.errors import BadRequest
+from ohlora.faces import face_from_seed
+from ohlora.params import Z_SIZE, Face
+from ohlora.renderer import Renderer
+from ohlora.training import checkpoints
+from ohlora.training.data.portrait_faces import (
+    DatasetSettings,
+    Painted,
+    Painter,
+    check_seeds,
+    finish_dataset,
+    missing_seeds,
+    read_description,
+    renderer_identity,
+    start_dataset,
+    write_example,
+)
+from ohlora.training.data.portraits import parameters_from_latents, render
+
+BATCH = 8
+# A generator follows the portraits when its pictures are nearer to their own than to others. Of a trained one the
+# difference to the own portrait is a third or less of that to another person's; of a foreign one the two are alike.
+FOLLOWS = 0.75
+CHECKED = 16
+
+
+class PortraitGenerator(Protocol):
+    """Latents z float32 [N,512] -> images uint8 [N,R,R,3] RGB. identity names the weights."""
+
+    identity: str
+    resolution: int
+
+    def __call__(self, z: NDArray[np.float32]) -> NDArray[np.uint8]: ...
+
+    def close(self) -> None: ...
+
+
+class ModuleGenerator:
+    """A generator's weights file (kind "stylegan"), run by PyTorch."""
+
+    def __init__(self, path: Path) -> None:
+        from ohlora.training.nets.stylegan import Generator
+
+        module = checkpoints.load("stylegan", path)
+        assert isinstance(module, Generator)
+        require_portrait_interface(str(path), module.config.z_size, module.config.label_size)
+        self.module, self.identity, self.resolution = module, file_sha256(path), module.config.resolution
+
+    def __call__(self, z: NDArray[np.float32]) -> NDArray[np.uint8]:
+        import torch
+
+        with torch.no_grad():
+            image = self.module(torch.from_numpy(z), lod=0.0)
+            levels = ((image + 1.0) * 127.5 + 0.5).clamp(0.0, 255.0).to(torch.uint8)
+        return levels.permute(0, 2, 3, 1).contiguous().numpy()
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+
+class BundleGenerator:
+    """The generator of a bundle, through the engines that users run."""
+
+    def __init__(self, name: str | Path) -> None:
+        bundle = Bundle.open(name)
+        part = bundle.generator_part()
+        require_portrait_interface(f"bundle '{bundle.name}'", part.z_size, part.label_size)
+        self.renderer, self.identity, self.resolution = Renderer(bundle), bundle.generator_identity, part.resolution
+
+    def __call__(self, z: NDArray[np.float32]) -> NDArray[np.uint8]:
+        empty = np.zeros(0, np.float32)
+        return self.renderer.render([Face(row, empty, name=f"z{i}") for i, row in enumerate(z)])
+
+    def close(self) -> None:
+        self.renderer.close()
+
+
+def require_portrait_interface(what: str, z_size: int, label_size: int) -> None:
+    if z_size != Z_SIZE or label_size:
+        raise BadRequest(
+            f"{what} takes {z_size} latent and {label_size} label values; a portrait-trained generator takes "
+            f"{Z_SIZE} and none: give one of `ohlora train gan` or its bundle"
+        )
+
+
+def open_generator(source: str | Path) -> PortraitGenerator:
+    """A weights file (.safetensors), a bundle folder, or a shipped bundle's name.
+
+    Raises CheckpointError, BundleError, or BadRequest for a generator of another kind.
+    """
+    if Path(source).suffix == ".safetensors":
+        return ModuleGenerator(Path(source))
+    return BundleGenerator(source)
+
+
+def paint_together(parameters: NDArray[np.float32], resolution: int) -> Painted:
+    return render(parameters, resolution)
+
+
+def latents(seeds: Sequence[int]) -> NDArray[np.float32]:
+    """z [N,512] of these seeds, as every renderer of the package draws it."""
+    return np.stack([face_from_seed(seed).z for seed in seeds])
+
+
+def require_following(
+    generator: PortraitGenerator, first_seed: int, painter: Painter = paint_together, what: str = "the generator"
+) -> float:
+    """How far the pictures are from their own portraits, as a share of the distance to other people's.
+
+    Raises BadRequest from FOLLOWS on: the portraits' hair maps would be no truth for these pictures.
+    """
+    z = latents(range(first_seed, first_seed + CHECKED))
+    images = generator(z).astype(np.float32)
+    painted = painter(parameters_from_latents(z), generator.resolution).images.astype(np.float32)
+    own = float(np.abs(images - painted).mean())
+    other = float(np.mean([np.abs(images - np.roll(painted, k, axis=0)).mean() for k in (1, 3, 7)]))
+    share = own / max(other, 1e-9)
+    if share >= FOLLOWS:
+        raise BadRequest(
+            f"{what} does not draw the portraits of its latents (difference to the own portrait {own:.1f} grey levels, "
+            f"to others {other:.1f}): only a generator that `ohlora train gan` trained on portraits has their truth"
+        )
+    return share
+
+
+def generate(
+    generator: PortraitGenerator, seeds: range, wanted: Container[int], painter: Painter = paint_together
+) -> Iterator[tuple[int, NDArray[np.uint8], NDArray[np.float32], NDArray[np.uint8]]]:
+    """(seed, generator's picture, renderer's hair map, its classes) of the seeds that are in `wanted`.
+
+    Batches always hold the same seeds, so that a resumed run gets the pictures of an uninterrupted one to the bit.
+    """
+    for start in range(seeds.start, seeds.stop, BATCH):
+        batch = range(start, start + BATCH)
+        chosen = [seed for seed in batch if seed < seeds.stop and seed in wanted]
+        if not chosen:
+            continue
+        z = latents(batch)
+        images, rows = generator(z), [seed - start for seed in chosen]
+        truth = painter(parameters_from_latents(z[rows]), generator.resolution)
+        yield from zip(chosen, images[rows], truth.hair, truth.parsing, strict=True)
+
+
+def write_generated_pairs(
+    generator: PortraitGenerator,
+    folder: Path,
+    seeds: range,
+    *,
+    format: str = "png",
+    advance: Callable[[int], None] = lambda count: None,
+    painter: Painter = paint_together,
+) -> dict[str, Any]:
+    """Pairs of these seeds in a data set folder, as `write_portraits` lays it out; goes on where a stopped run was.
+
+    Returns the folder's description. Raises BadRequest for a generator that does not follow the portraits, or a folder
+    that holds something else (another generator's pairs, for one).
+    """
+    check_seeds(seeds.start, len(seeds))
+    settings = DatasetSettings(
+        "generated", seeds.start, generator.resolution, format, generator.identity, renderer_identity()
+    )
+    require_following(generator, seeds.start, painter)
+    start_dataset(folder, settings, len(seeds))
+    missing = missing_seeds(folder, settings, seeds)
+    advance(len(seeds) - len(missing))
+    for seed, image, hair, parsing in generate(generator, seeds, set(missing), painter):
+        write_example(folder, settings, seed, image, hair, parsing)
+        advance(1)
+    finish_dataset(folder, settings, seeds)
+    return read_description(folder)
+
+
+def pairs_of(source: str | Path, folder: Path, seeds: range, advance: Callable[[int], None]) -> dict[str, Any]:
+    """`write_generated_pairs` for a generator by its file or bundle."""
+    with closing(open_generator(source)) as generator:
+        return write_generated_pairs(generator, folder, seeds, advance=advance)

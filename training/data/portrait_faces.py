@@ -1,0 +1,308 @@
+"""Procedural portraits as training data: painted when they are read, or once into a folder.
+
+A data set folder holds NAME.png (or .jpg), hair_soft/NAME.png (share of hair times 255), parsing11/NAME.png (class
+ids 0..10), parameters.csv (name, seed, one column a parameter) and dataset.json (what it was made with). It is a data
+folder of `ohlora train distill` as it is.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, fields
+from functools import cache
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ohlora.atomic import atomic_path, make_folder, remove_leftovers, write_bytes
+from ohlora.errors import BadRequest, OutputError
+from ohlora.faces import MAX_SEED
+from ohlora.images import encode_image
+from ohlora.training.data import portraits
+from ohlora.training.data.hair_faces import HairFace, Sample
+from ohlora.training.data.portraits import PARAMETERS, parameters_from_seeds, render
+
+# Who may see which seeds. Below TRAIN stay the people of demo pictures and those a generator is trained on
+# (`gan.GanConfig.first_seed`), so that no figure is measured on a person that any network was trained on.
+TRAIN_SEEDS = range(2_000_000, 3_000_000)  # students learn from these
+HELD_OUT_SEEDS = range(3_000_000, 4_000_000)  # chooses the best epoch of a student
+TEST_SEEDS = range(4_000_000, 5_000_000)  # `ohlora train evaluate-hair`
+
+RESOLUTION = 256  # of portraits painted on the fly; as the reference faces
+MAX_COUNT = 10_000_000
+ROWS_AT_ONCE = 1000
+VERSION = 1
+DESCRIPTION = "dataset.json"
+TABLE = "parameters.csv"
+SUFFIXES = {"png": ".png", "jpeg": ".jpg"}
+
+
+class Painted(Protocol):
+    """What a painter returns: images uint8 [N,R,R,3], parsing uint8 [N,R,R], hair float32 [N,R,R] in [0,1]."""
+
+    @property
+    def images(self) -> NDArray[np.uint8]: ...
+    @property
+    def parsing(self) -> NDArray[np.uint8]: ...
+    @property
+    def hair(self) -> NDArray[np.float32]: ...
+
+
+# parameters [N, LATENTS], resolution -> the pictures
+Painter = Callable[[NDArray[np.float32], int], Painted]
+
+
+def paint_alone(parameters: NDArray[np.float32], resolution: int) -> Painted:
+    """The renderer on the calling thread: data loaders bring their own parallelism."""
+    return render(parameters, resolution, threads=1)
+
+
+def hair_bytes(hair: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Share of hair in [0,1] -> times 255, rounded."""
+    return (hair * np.float32(255) + np.float32(0.5)).astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class PortraitFace:
+    """The portrait of a seed, painted whenever it is read."""
+
+    seed: int
+    resolution: int = RESOLUTION
+    painter: Painter = paint_alone
+
+    @property
+    def name(self) -> str:
+        return example_name("portrait", self.seed)
+
+    def read(self) -> Sample:
+        """Picture and true hair map. No classes: in the 11-class map neck and clothes count as background."""
+        made = self.painter(parameters_from_seeds([self.seed]), self.resolution)
+        return made.images[0], hair_bytes(made.hair[0]), None
+
+
+@dataclass(frozen=True)
+class KeptFace:
+    """A picture held in memory, for those that are read again and again."""
+
+    name: str
+    sample: Sample
+
+    def read(self) -> Sample:
+        return self.sample
+
+
+def example_name(prefix: str, seed: int) -> str:
+    return f"{prefix}_{seed:07d}"
+
+
+def check_seeds(first_seed: int, count: int) -> range:
+    """The seeds first_seed .. first_seed + count - 1. Raises BadRequest for an impossible count or first seed."""
+    if not 1 <= count <= MAX_COUNT:
+        raise BadRequest(f"the number of pictures must be in [1, {MAX_COUNT:,}], got {count}")
+    if not 0 <= first_seed <= MAX_SEED - count:
+        raise BadRequest(f"the first seed must be in [0, {MAX_SEED - count}], got {first_seed}")
+    return range(first_seed, first_seed + count)
+
+
+@cache
+def renderer_identity() -> str:
+    """sha256 over the renderer's sources and table: another renderer, another picture for the same seed."""
+    digest = hashlib.sha256(repr(PARAMETERS).encode())
+    for source in sorted(Path(str(portraits.__file__)).parent.glob("*.py")):
+        digest.update(source.read_bytes())
+    return digest.hexdigest()
+
+
+# --- folders ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class DatasetSettings:
+    """What decides the contents of a data set folder, apart from its length.
+
+    prefix: of the names; source: what made the pictures ("portraits", or a generator's sha256); renderer: of the maps.
+    """
+
+    prefix: str
+    first_seed: int
+    resolution: int
+    format: str
+    source: str
+    renderer: str
+    version: int = VERSION
+
+    def __post_init__(self) -> None:
+        if self.format not in SUFFIXES:
+            raise BadRequest(f"unknown picture format '{self.format}' for a data set: choose {' or '.join(SUFFIXES)}")
+
+    def name(self, seed: int) -> str:
+        return example_name(self.prefix, seed)
+
+    def file(self, seed: int) -> str:
+        return self.name(seed) + SUFFIXES[self.format]
+
+
+def read_description(folder: Path) -> dict[str, Any]:
+    """dataset.json of a data set folder, checked. Raises BadRequest naming the file."""
+    path = folder / DESCRIPTION
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BadRequest(f"{folder} is no portrait data set: it has no {DESCRIPTION}") from None
+    except (OSError, ValueError) as error:
+        raise BadRequest(f"cannot read {path}: {error}; make the data set again in another folder") from error
+    numbers, texts = ("first_seed", "count", "resolution", "version"), ("prefix", "format", "source", "renderer")
+    kinds = {**dict.fromkeys(numbers, int), **dict.fromkeys(texts, str), "complete": bool}
+    if not isinstance(content, dict) or any(type(content.get(key)) is not kind for key, kind in kinds.items()):
+        raise BadRequest(f"{path} describes no data set (needs {', '.join(kinds)}): make it again in another folder")
+    if content["version"] != VERSION:
+        raise BadRequest(f"{path} is of version {content['version']}, this program knows {VERSION}: make it again")
+    return content
+
+
+def start_dataset(folder: Path, settings: DatasetSettings, count: int) -> None:
+    """Claim `folder` for a data set, or go on with the same one; it may grow, never shrink.
+
+    Raises BadRequest when it holds something else.
+    """
+    make_folder(folder)
+    if (folder / DESCRIPTION).exists():
+        stored = read_description(folder)
+        for key, value in asdict(settings).items():
+            if stored.get(key) != value:
+                raise BadRequest(
+                    f"{folder} holds a data set with {key} {str(stored.get(key))[:20]}, "
+                    f"asked for is {str(value)[:20]}: choose another --out"
+                )
+        if stored["count"] > count:
+            raise BadRequest(
+                f"{folder} holds a data set of {stored['count']} pictures, asked for are {count}: choose another --out"
+            )
+        if stored["count"] == count and stored["complete"]:
+            return
+    elif any(not path.name.startswith(".") for path in folder.iterdir()):
+        raise BadRequest(f"{folder} is not empty and holds no portrait data set: choose another --out")
+    for below in (folder, make_folder(folder / "hair_soft"), make_folder(folder / "parsing11")):
+        remove_leftovers(below)
+    write_description(folder, settings, count, complete=False)
+
+
+def write_description(folder: Path, settings: DatasetSettings, count: int, *, complete: bool) -> None:
+    content = {**asdict(settings), "count": count, "complete": complete}
+    write_bytes(folder / DESCRIPTION, (json.dumps(content, indent=1) + "\n").encode())
+
+
+def finish_dataset(folder: Path, settings: DatasetSettings, seeds: range) -> None:
+    """Write parameters.csv and mark the folder complete."""
+    with atomic_path(folder / TABLE) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(["name", "seed", *(p.name for p in PARAMETERS)])
+        for start in range(seeds.start, seeds.stop, ROWS_AT_ONCE):
+            part = range(start, min(start + ROWS_AT_ONCE, seeds.stop))
+            for seed, row in zip(part, parameters_from_seeds(part), strict=True):
+                table.writerow([settings.name(seed), seed, *(f"{value:.7g}" for value in row)])
+    write_description(folder, settings, len(seeds), complete=True)
+
+
+def write_example(
+    folder: Path,
+    settings: DatasetSettings,
+    seed: int,
+    image: NDArray[np.uint8],
+    hair: NDArray[np.float32],
+    parsing: NDArray[np.uint8],
+) -> None:
+    """The three files of one portrait, the picture last: where it is, the maps are too."""
+    name = settings.name(seed)
+    write_bytes(folder / "hair_soft" / f"{name}.png", png(hair_bytes(hair)))
+    write_bytes(folder / "parsing11" / f"{name}.png", png(parsing))
+    write_bytes(folder / settings.file(seed), encode_image(image, settings.format))
+
+
+def png(array: NDArray[np.uint8]) -> bytes:
+    """One channel, losslessly."""
+    done, data = cv2.imencode(".png", array, [cv2.IMWRITE_PNG_COMPRESSION, 4])
+    if not done:
+        raise OutputError(f"the png encoder refused a map of {array.shape}")
+    return bytes(data)
+
+
+def missing_seeds(folder: Path, settings: DatasetSettings, seeds: range) -> list[int]:
+    """The seeds whose picture is not there yet."""
+    there = {entry.name for entry in os.scandir(folder)}
+    return [seed for seed in seeds if settings.file(seed) not in there]
+
+
+def dataset_faces(folder: Path) -> list[HairFace]:
+    """The pictures of a complete data set, in the order of their seeds. Raises BadRequest otherwise."""
+    about = read_description(folder)
+    if not about["complete"]:
+        raise BadRequest(f"{folder} is an unfinished data set: run the command that makes it again, it goes on")
+    settings = DatasetSettings(**{field.name: about[field.name] for field in fields(DatasetSettings)})
+    return [
+        HairFace(folder / settings.file(seed), folder / "hair_soft" / f"{settings.name(seed)}.png", None)
+        for seed in dataset_seeds(about)
+    ]
+
+
+def dataset_seeds(about: dict[str, Any]) -> range:
+    return range(about["first_seed"], about["first_seed"] + about["count"])
+
+
+def write_portraits(
+    folder: Path,
+    *,
+    count: int,
+    resolution: int = RESOLUTION,
+    first_seed: int = TRAIN_SEEDS.start,
+    format: str = "png",
+    workers: int | None = None,
+    advance: Callable[[int], None] = lambda count: None,
+    painter: Painter = paint_alone,
+) -> dict[str, Any]:
+    """Paint the portraits of `count` seeds into a data set folder; goes on where a stopped run was.
+
+    workers: threads, default the usable cores; at most two pictures each are held. advance: called with the number of
+    pictures done. Returns the folder's description and "painted", the number made now. Raises BadRequest for a count,
+    seed or resolution that cannot be, or a folder that holds something else, before anything is written.
+    """
+    seeds = check_seeds(first_seed, count)
+    settings = DatasetSettings("portrait", first_seed, resolution, format, "portraits", renderer_identity())
+    painter(parameters_from_seeds([first_seed]), resolution)  # refuses an impossible resolution; compiles
+    start_dataset(folder, settings, count)
+    missing = missing_seeds(folder, settings, seeds)
+    advance(count - len(missing))
+
+    def one(seed: int) -> None:
+        made = painter(parameters_from_seeds([seed]), resolution)
+        write_example(folder, settings, seed, made.images[0], made.hair[0], made.parsing[0])
+
+    run_bounded(one, missing, workers or usable_cores(), advance)
+    finish_dataset(folder, settings, seeds)
+    return {**read_description(folder), "painted": len(missing)}
+
+
+def usable_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def run_bounded(
+    work: Callable[[int], None], items: Iterable[int], workers: int, advance: Callable[[int], None]
+) -> None:
+    """work(item) for all items on `workers` threads, at most twice as many under way. The first error stops it."""
+    queue = iter(items)
+    with ThreadPoolExecutor(workers, thread_name_prefix="ohlora-portraits") as pool:
+        under_way: list[Future[None]] = [pool.submit(work, item) for item in islice(queue, 2 * workers)]
+        while under_way:
+            under_way.pop(0).result()
+            advance(1)
+            under_way += [pool.submit(work, item) for item in islice(queue, 1)]
