@@ -6,13 +6,14 @@ import csv
 import io
 import math
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ohlora.atomic import write_bytes
 from ohlora.errors import BundleError
 
 # A name becomes part of file names, and galleries come from strangers.
@@ -54,6 +55,18 @@ def read_gallery(path: Path, z_size: int, label_size: int, groups: Collection[st
             raise BundleError(f"{path}: line {line}: the name {entry.name!r} is used twice")
         entries[entry.name] = entry
     return list(entries.values())
+
+
+def write_gallery(path: Path, entries: Sequence[GalleryEntry]) -> None:
+    """Write what `read_gallery` reads back, to the last bit. Atomic. Raises OutputError."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    width = entries[0].z.size + entries[0].label.size if entries else 0
+    writer.writerow(["name", "group", *(f"v{i}" for i in range(width))])
+    for entry in entries:
+        values = np.concatenate([entry.z, entry.label])
+        writer.writerow([entry.name, entry.group or "", *(np.format_float_positional(v, trim="-") for v in values)])
+    write_bytes(path, text.getvalue().encode())
 
 
 def _rows(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:

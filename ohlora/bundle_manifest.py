@@ -60,7 +60,10 @@ class HairPart(_Strict):
 
 
 class GeneratorPart(_Strict):
-    """Face generator in two networks; `probe` serves both, `constants` holds 'w_avg' float32 [w_size]."""
+    """Face generator in two networks; `probe` serves both, `constants` holds 'w_avg' float32 [w_size].
+
+    state_sha256: hash of the trained weights the networks were made of; directions found in training name it.
+    """
 
     kind: str
     mapping: RelativeName
@@ -72,6 +75,7 @@ class GeneratorPart(_Strict):
     w_size: Size = 512
     num_layers: Size = 14
     resolution: Size = 256
+    state_sha256: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
     parity: dict[str, JsonValue] = {}
 
 

@@ -45,7 +45,7 @@ class Renderer:
 
     backend: "auto", "openvino" or "onnxruntime". precision: "f32" (exact) or "bf16" (OpenVINO on CPUs that have it;
     the engine must pass the bundle's probe first). threads: parallel engine streams, default the usable cores.
-    directions: replaces the bundle's own.
+    directions: replaces the bundle's own; BadRequest when they are for another generator.
     Raises BundleError for a missing or damaged bundle or part, EngineError when no engine works.
     """
 
@@ -94,10 +94,14 @@ class Renderer:
 
     @cached_property
     def directions(self) -> Directions | None:
-        if self._directions is not None or self.bundle.manifest.directions is None:
+        if self._directions is not None:
+            part = self.bundle.generator_part()
+            self._directions.require_generator(part.w_size, part.state_sha256, f"bundle '{self.bundle.name}'")
             return self._directions
-        part = self.bundle.manifest.directions
-        return directions_from_bundle(self.bundle.directions(), part.groups, f"bundle '{self.bundle.name}'")
+        found = self.bundle.manifest.directions
+        if found is None:
+            return None
+        return directions_from_bundle(self.bundle.directions(), found.groups, f"bundle '{self.bundle.name}'")
 
     def producer(self, job: RenderJob) -> PortraitProducer:
         """Checks that every look of the job can be made, then opens the engines it needs."""
@@ -110,8 +114,7 @@ class Renderer:
                     f"eyes, mouth and pose need directions, and bundle '{self.bundle.name}' has none: "
                     "give --directions FOLDER or leave them at 0"
                 )
-            for face in job.faces:
-                self.directions.check(face)
+            self.directions.check_all(job.faces)
         mapping, synthesis = self._generator
         dyes = any(look.ombre is not None for look in job.looks)
         return PortraitProducer(

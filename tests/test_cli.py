@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from ohlora.images import read_image
+from tests.test_renderer import hair_only
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLE = ROOT / "ohlora" / "examples" / "astronaut.jpg"
@@ -223,8 +224,12 @@ def test_job_file(tiny_bundle: Path, tmp_path: Path) -> None:
         assert message in done.stderr
 
 
-def test_render_without_a_generator() -> None:
-    assert "has no generator" in ohlora("render", "--faces", "0", "--out", "never", status=2).stderr
+def test_render_without_a_generator(tmp_path: Path) -> None:
+    hair_only(tmp_path / "hair")
+    job = ["render", "--bundle", tmp_path / "hair", "--out", tmp_path / "never"]
+    for faces in ([], ["--faces", "0"], ["--count", "3"]):
+        assert "has no generator" in ohlora(*job, *faces, status=2).stderr
+    assert not (tmp_path / "never").exists()
 
 
 LONG_FACES = 250

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 import ohlora
+from ohlora.bundle import Bundle, write_bundle
 from ohlora.errors import BadRequest, BundleError
 from ohlora.faces import SeedRange, face_from_seed, load_faces
 from ohlora.hair import SIZE, fit, mirrored, student_input
@@ -24,6 +26,16 @@ EXAMPLE = Path(ohlora.__file__).parent / "examples" / "astronaut.jpg"
 def demo() -> Iterator[ohlora.Renderer]:
     with ohlora.Renderer(threads=1) as renderer:
         yield renderer
+
+
+def hair_only(folder: Path) -> Bundle:
+    """The demo's student without a generator."""
+    demo = Bundle.open("demo")
+    part, staging = demo.hair_part(), folder.with_name("staging")
+    staging.mkdir()
+    for name in (part.file, part.probe):
+        shutil.copy(demo.file(name), staging / name)
+    return write_bundle(folder, staging=staging, name="hair", license="none", provenance="demo", hair=part)
 
 
 @pytest.fixture(scope="module")
@@ -91,9 +103,9 @@ def test_truncation_changes_the_portrait(tiny: ohlora.Renderer) -> None:
         tiny.render(face, psi=0.3, truncation_layers=99)
 
 
-def test_errors(demo: ohlora.Renderer, tiny: ohlora.Renderer) -> None:
-    with pytest.raises(BundleError, match="has no generator"):
-        demo.render(face_from_seed(0))
+def test_errors(demo: ohlora.Renderer, tiny: ohlora.Renderer, tmp_path: Path) -> None:
+    with ohlora.Renderer(hair_only(tmp_path / "hair")) as dyer, pytest.raises(BundleError, match="has no generator"):
+        dyer.render(face_from_seed(0))
     with pytest.raises(BadRequest, match="no direction group"):
         tiny.render(face_from_seed(0), ohlora.Expression(eyes=1))
     with pytest.raises(BadRequest, match="at least one face"):

@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-LIMIT_MB = 15
+# PyPI refuses files above 100 MB, but everybody who installs this downloads it: the demo's generator (float16) and
+# hair student (6.6 MB) are all that may weigh, and 25 MB leaves them room.
+LIMIT_MB = 25
 
 
 @pytest.fixture(scope="module")

@@ -44,7 +44,8 @@ def animate(
     """
     import sys
 
-    from ohlora.directions import read_published_directions
+    from ohlora.cli.render import refuse_idle_dye
+    from ohlora.directions import read_directions
     from ohlora.errors import BadRequest
     from ohlora.faces import load_faces
     from ohlora.images import list_images
@@ -56,7 +57,8 @@ def animate(
 
     if photos and faces:
         raise BadRequest("give pictures or --faces, not both")
-    own = None if directions is None else read_published_directions(directions)
+    refuse_idle_dye(color, ombre_height, grad_height)
+    own = None if directions is None else read_directions(directions)
     with Renderer(bundle, backend, precision=precision, threads=threads, directions=own) as renderer:
         moves = bool(faces) and not still and color is None
         if moves and renderer.directions is None:
@@ -71,6 +73,8 @@ def animate(
         subjects: list[tuple[str, Any]]
         if faces:
             listed = load_faces(faces, renderer.label_size, renderer.bundle)
+            if moves and renderer.directions is not None:
+                renderer.directions.check_all(listed)
             subjects = [(face.name, face) for face in listed]
             identity: list[Any] = faces_record(listed)
         else:

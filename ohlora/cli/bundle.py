@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from ohlora.cli import options
+
+if TYPE_CHECKING:
+    from ohlora.export.onnx import Storage
 
 app = typer.Typer(help="Build, inspect and verify model bundles.", no_args_is_help=True)
 Where = Annotated[str, typer.Argument(help="Bundle folder, or 'demo'.")]
@@ -50,15 +53,26 @@ def verify(bundle: Where = "demo") -> None:
 @app.command()
 def build(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the new bundle.")],
-    generator: Annotated[Path | None, typer.Option("--generator", help="Generator checkpoint (.pth).")] = None,
-    kind: Annotated[str, typer.Option("--kind", help="Kind of the generator checkpoint.")] = "stylegan-celeba256",
+    generator: Annotated[
+        Path | None, typer.Option("--generator", help="Generator: a published .pth or a .safetensors of `train`.")
+    ] = None,
+    kind: Annotated[
+        str | None,
+        typer.Option("--kind", help="Of the checkpoint; default: stylegan for .safetensors, else stylegan-celeba256."),
+    ] = None,
+    storage: Annotated[
+        str, typer.Option("--storage", help="Generator weights: float32, or float16 (a third of the size).")
+    ] = "float32",
     hair: Annotated[
         str,
         typer.Option("--hair", help="Student: .safetensors of `train distill`, published .pth, or a bundle's."),
     ] = "demo",
     directions: Annotated[
         Path | None,
-        typer.Option("--directions", help="Folder of published direction tables; brings its gallery."),
+        typer.Option("--directions", help="Of `train directions`, or a folder of published tables with its gallery."),
+    ] = None,
+    gallery: Annotated[
+        Path | None, typer.Option("--gallery", help="Named faces: a gallery.csv, as `train gallery` writes it.")
     ] = None,
     name: Annotated[str | None, typer.Option("--name", help="Default: the folder's name.")] = None,
     license: Annotated[str, typer.Option("--license", help="Licence of the weights.")] = "unknown",
@@ -73,7 +87,7 @@ def build(
 ) -> None:
     """Compile checkpoints into a bundle: exact rewrites, ONNX, parity checks, hashes. Needs the train extra.
 
-    Example: `ohlora bundle build --generator X.pth --kind stylegan-celeba256 --hair demo --out my-bundle`
+    Example: `ohlora bundle build --generator runs/gan/generator.safetensors --storage float16 --out my-bundle`
     """
     import json
 
@@ -91,9 +105,11 @@ def build(
     bundle = build_bundle(
         out,
         generator=generator,
-        kind=kind,
+        kind=kind or ("stylegan" if generator and generator.suffix == ".safetensors" else "stylegan-celeba256"),
+        storage=cast("Storage", storage),
         hair=hair,
         directions=directions,
+        gallery=gallery,
         name=name or out.resolve().name,
         license=license,
         provenance=provenance,

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ohlora.cli import options
+
+if TYPE_CHECKING:
+    from ohlora.bundle import Bundle
+    from ohlora.params import Face
+
+HEIGHT, GRAD_HEIGHT = "0.7", "0.5"
+SEEDS_SHOWN = 16  # faces made when none are asked for and the bundle has no gallery
 
 
 def render(
@@ -18,14 +26,17 @@ def render(
             help="Seeds (17, 0-999), a z-vector .csv/.npz/.npy (FILE:3-7), gallery[:NAME]. Repeatable.",
         ),
     ] = None,
+    count: Annotated[
+        int | None, typer.Option("--count", "-n", help="The faces of seeds 0 to COUNT - 1, in place of --faces.")
+    ] = None,
     out: options.Out = Path("out"),
     bundle: options.BundleName = "demo",
     color: options.Color = None,
-    ombre_height: options.Height = "0.7",
-    grad_height: options.GradHeight = "0.5",
-    eyes: Annotated[str, typer.Option("--eyes", help="Strength of the eyes direction. VALUES.")] = "0",
-    mouth: Annotated[str, typer.Option("--mouth", help="Strength of the mouth direction. VALUES.")] = "0",
-    pose: Annotated[str, typer.Option("--pose", help="Strength of the pose direction. VALUES.")] = "0",
+    ombre_height: options.Height = HEIGHT,
+    grad_height: options.GradHeight = GRAD_HEIGHT,
+    eyes: Annotated[str, typer.Option("--eyes", help="-1.2 wide open .. 1.2 closed. VALUES.")] = "0",
+    mouth: Annotated[str, typer.Option("--mouth", help="-1.8 wide open .. 1.8 closed. VALUES.")] = "0",
+    pose: Annotated[str, typer.Option("--pose", help="-1.8 .. 1.8, the head turns. VALUES.")] = "0",
     directions: options.Directions = None,
     psi: Annotated[float, typer.Option("--psi", help="Truncation, 1 = none.")] = 1.0,
     truncation_layers: Annotated[int, typer.Option("--truncation-layers", help="Layers that are truncated.")] = 0,
@@ -44,30 +55,33 @@ def render(
 ) -> None:
     """Render portraits: every face with every expression and every ombre. Each portrait is generated once.
 
-    VALUES are a number, a list `0.1,0.5,0.9` or `FIRST:LAST:COUNT`.
+    VALUES are a number, a list `0.1,0.5,0.9` or `FIRST:LAST:COUNT`. Without faces: the bundle's gallery. Without
+    --color the hair keeps its colour.
 
-    Example: `ohlora render --bundle my-bundle --faces 0-999 --color 0:1:40 --out out`
+    Example: `ohlora render --count 1000 --color 0.5 --out portraits`
     """
     from dataclasses import asdict
 
     from ohlora.cli.execute import Setting, execute
-    from ohlora.directions import read_published_directions
+    from ohlora.directions import read_directions
     from ohlora.errors import BadRequest
-    from ohlora.faces import load_faces
     from ohlora.render.job import OutputFormat, RenderJob, look_record, make_looks
     from ohlora.render.job_file import faces_record, read_job_file
     from ohlora.render.plan import PortraitPlan
     from ohlora.renderer import Renderer
 
-    own = None if directions is None else read_published_directions(directions)
+    if faces and count is not None:
+        raise BadRequest("give either --count or --faces: --count N is short for --faces 0-(N-1)")
+    refuse_idle_dye(color, ombre_height, grad_height)
+    own = None if directions is None else read_directions(directions)
     with Renderer(bundle, backend, precision=precision, threads=threads, directions=own) as renderer:
         if job is not None:
-            if faces or color is not None:
-                raise BadRequest("give either --job or --faces/--color and the like, not both")
+            if faces or count is not None or color is not None:
+                raise BadRequest("give either --job or --faces/--count/--color and the like, not both")
             planned = read_job_file(job, renderer.label_size, renderer.bundle)
         else:
             planned = RenderJob(
-                load_faces(faces or [], renderer.label_size, renderer.bundle),
+                asked_faces(faces, count, renderer.label_size, renderer.bundle),
                 make_looks(
                     options.make_expressions(eyes, mouth, pose),
                     options.make_ombres(color, ombre_height, grad_height),
@@ -98,3 +112,33 @@ def render(
             setting,
             lambda: {"generator_runs": producer.runs},
         )
+
+
+def refuse_idle_dye(color: str | None, ombre_height: str, grad_height: str) -> None:
+    """Heights mean nothing without a colour: raises BadRequest rather than leave them out without a word."""
+    from ohlora.errors import BadRequest
+
+    for option, value, default in (("ombre-height", ombre_height, HEIGHT), ("grad-height", grad_height, GRAD_HEIGHT)):
+        if color is None and value != default:
+            raise BadRequest(f"--{option} {value} belongs to a dye: give --color too, such as --color 0.5")
+
+
+def asked_faces(faces: list[str] | None, count: int | None, label_size: int, bundle: Bundle) -> Sequence[Face]:
+    """--faces, or the first seeds, or for a newcomer who asks for none: the bundle's gallery, else a few seeds.
+
+    Raises BadRequest for a count that no job can have.
+    """
+    import sys
+
+    from ohlora.errors import BadRequest
+    from ohlora.faces import MAX_FACES, load_faces
+
+    if count is not None and not 1 <= count <= MAX_FACES:
+        raise BadRequest(f"--count must be in [1, {MAX_FACES:,}], got {count}")
+    if faces:
+        return load_faces(faces, label_size, bundle)
+    if count is not None:
+        return load_faces([f"0-{count - 1}"], label_size, bundle)
+    chosen = "gallery" if bundle.manifest.gallery else f"0-{SEEDS_SHOWN - 1}"
+    print(f"no faces asked for: rendering --faces {chosen} (--count N for as many as you like)", file=sys.stderr)
+    return load_faces([chosen], label_size, bundle)
