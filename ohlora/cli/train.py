@@ -36,7 +36,8 @@ def distill(
     ],
     out: options.Out = Path("runs/distill"),
     recipe: Annotated[
-        str, typer.Option("--recipe", help="few-faces, or documented (B0, thousands of faces).")
+        str,
+        typer.Option("--recipe", help="few-faces, documented (B0, thousands of faces), or portraits (fine-tunes)."),
     ] = "few-faces",
     encoder: Annotated[str | None, typer.Option("--encoder", help="Any timm model with five feature levels.")] = None,
     imagenet: Annotated[
@@ -55,6 +56,21 @@ def distill(
         Path | None, typer.Option("--start-from", help="Go on from a student's .safetensors.")
     ] = None,
     seed: Annotated[int | None, typer.Option("--seed")] = None,
+    portraits: Annotated[
+        str | None,
+        typer.Option("--portraits", help="Mix in painted portraits: how many, or a folder of `train portraits`."),
+    ] = None,
+    generated: Annotated[
+        str | None,
+        typer.Option("--generated", help="Mix in pictures of this portrait-trained generator (.safetensors, bundle)."),
+    ] = None,
+    generated_count: Annotated[
+        int | None, typer.Option("--generated-count", min=1, help="How many; default 1000.")
+    ] = None,
+    portrait_share: Annotated[
+        float | None,
+        typer.Option("--portrait-share", help="Part of an epoch that is painted or generated; default 0.5."),
+    ] = None,
     accelerator: Annotated[str, typer.Option("--accelerator", help="auto, cpu or cuda.")] = "auto",
     restart: options.Restart = False,
     json: options.Json = False,
@@ -67,7 +83,9 @@ def distill(
 
     require_training()
     from ohlora.training.distill import parse_phases, preset, run
-    from ohlora.training.report import write_report
+    from ohlora.training.distill_recipes import with_portraits
+    from ohlora.training.distill_sources import report_pictures
+    from ohlora.training.report import epoch_line, figures_line, write_report
 
     changes: dict[str, Any] = {
         "encoder": encoder,
@@ -81,19 +99,35 @@ def distill(
         "seed": seed,
     }
     config = preset(recipe, **{key: value for key, value in changes.items() if value is not None})
+    config = with_portraits(config, portraits, generated, generated_count, portrait_share)
 
     def show(row: dict[str, Any]) -> None:
-        text = f"epoch {row['epoch'] + 1}/{config.epochs} at {row['size']} px: loss {row['train_loss']:.4f}"
-        if "iou" in row:
-            text += (
-                f", held-out loss {row['valid_loss']:.4f}, IoU {row['iou']:.4f} (worst face {row['iou_face_min']:.3f})"
-            )
-        typer.echo(f"{text}, {row['seconds']:.0f} s", err=True)
+        typer.echo(epoch_line(row, config.epochs), err=True)
 
-    result = run(data, out, config, resume=not restart, accelerator=accelerator, report=show)
-    write_report(out, result, data)
-    if json:
-        typer.echo(json_module.dumps(result))
-    else:
-        figures = ", ".join(f"{name} {value:.4f}" for name, value in result.get("test", {}).items() if name != "faces")
-        typer.echo(f"student -> {out / 'student.safetensors'}" + (f"; held out: {figures}" if figures else ""))
+    result = run(
+        data,
+        out,
+        config,
+        resume=not restart,
+        accelerator=accelerator,
+        report=show,
+        note=lambda text: typer.echo(text, err=True),
+    )
+    write_report(out, result, report_pictures(data, out, config))
+    typer.echo(json_module.dumps(result) if json else figures_line(out, result))
+
+
+from ohlora.cli import train_directions  # noqa: E402 - further stages register on the finished app
+
+app.command("directions")(train_directions.directions)
+app.command("gallery")(train_directions.gallery)
+app.command("reader")(train_directions.reader)
+
+from ohlora.cli.train_gan import gan  # noqa: E402 - as above
+
+app.command("gan")(gan)
+
+from ohlora.cli import train_portraits  # noqa: E402 - as above
+
+app.command("portraits")(train_portraits.portraits)
+app.command("evaluate-hair")(train_portraits.evaluate_hair)

@@ -7,7 +7,7 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from ohlora.training.data.portraits.parameters import NAMES
 
@@ -229,13 +229,13 @@ def scene_of(parameters: NDArray[np.float64]) -> Scene:
     )
 
 
-def scene_numbers(parameters: NDArray[np.float64]) -> NDArray[np.float32]:
+def scene_numbers(parameters: ArrayLike) -> NDArray[np.float32]:
     """Every number of the scenes of parameters [N, LATENTS] -> float32 [N, F], colours as three.
 
     The painter is nearly linear in these, unlike in the parameters: a hue, for one, is a circle of colours.
     """
     rows = []
-    for row in parameters:
-        scene = scene_of(np.asarray(row, dtype=np.float64))
+    for row in np.asarray(parameters, dtype=np.float64):
+        scene = scene_of(row)
         rows.append([part for value in scene for part in (value if isinstance(value, tuple) else (float(value),))])
     return np.array(rows, dtype=np.float32)

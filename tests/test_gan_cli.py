@@ -1,0 +1,88 @@
+"""`ohlora train gan`: what it refuses, and one whole tiny run."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from pathlib import Path
+from unittest.mock import patch
+
+import cv2
+import numpy as np
+import pytest
+
+from ohlora.cli import main
+
+TINY = ("--phases", "16:0.016:batch_size=4:pixel=1", "--images", "12", "--no-compile", "--precision", "32-true")
+
+
+def run(*arguments: str | Path) -> int:
+    """Exit status of the command."""
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        with patch.object(sys, "argv", ["ohlora", "train", "gan", *map(str, arguments)]):
+            main()
+    except SystemExit as end:
+        return int(end.code or 0)
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+    return 0
+
+
+def test_help_names_the_options(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--help") == 0
+    text = capsys.readouterr().out
+    for option in ("--recipe", "--time-limit", "--resolution", "--start-from", "--measure"):
+        assert option in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--recipe", "biggan"), "unknown recipe 'biggan': choose portraits or stylegan"),
+        (("--resolution", "100"), "--resolution 100: the recipe has phases at 32, 64, 128, 256 pixels"),
+        (("--precision", "16"), "unknown precision '16'"),
+        (("--phases", "64"), "write RESOLUTION:KIMG"),
+        (("--augment", "swirl"), "unknown augmentation 'swirl'"),
+        (("--recipe", "stylegan"), "needs a folder of pictures"),
+        (("somewhere",), "renders its own pictures"),
+        (("nowhere", "--recipe", "stylegan"), "nowhere"),
+        (("--start-from", "none.safetensors"), "none.safetensors"),
+    ],
+)
+def test_bad_input(arguments: tuple[str, ...], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "run"
+    assert run(*arguments, "--out", out) == 2
+    message = capsys.readouterr().err
+    assert words in " ".join(message.split())
+    assert "Traceback" not in message
+    assert not (out / "generator.safetensors").exists()
+
+
+def test_whole_run_and_resume(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("ohlora.training.data.portraits")
+    out = tmp_path / "run"
+    assert run(*TINY, "--out", out, "--measure", 12, "--json") == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["steps"] == 4
+    assert result["figures"]["psnr"] > 3
+    assert (out / "report.json").is_file()
+    assert run(*TINY, "--out", out, "--measure", 0) == 0  # nothing left to train
+    assert "4 steps" in capsys.readouterr().out
+    assert run(*TINY, "--out", out, "--seed", 8) == 2
+    assert "seed was 7, now 8" in " ".join(capsys.readouterr().err.split())
+
+
+def test_folder_recipe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rng = np.random.default_rng(0)
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for i in range(24):
+        cv2.imwrite(str(pictures / f"{i}.png"), rng.integers(0, 256, (20, 20, 3), dtype=np.uint8))
+    arguments = (pictures, "--recipe", "stylegan", "--phases", "8:0.008:batch_size=4,16:0.016:batch_size=4:fade=0.5")
+    assert run(*arguments, "--no-compile", "--out", tmp_path / "run", "--measure", 16, "--json") == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["resolution"] == 16
+    assert result["steps"] == 6
+    assert "psnr" not in result["figures"] or result["figures"]["psnr"] is None

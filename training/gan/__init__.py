@@ -1,0 +1,1 @@
+"""Training the generator: recipes, data, losses, the loop and its figures (docs/gan-training.md)."""

@@ -1,0 +1,218 @@
+"""Where training pictures come from: rendered portraits, with a latent each, or a folder of pictures."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ohlora.errors import BadRequest
+from ohlora.faces import face_from_seed
+from ohlora.hair import resize_area
+from ohlora.images import list_images, read_image
+from ohlora.training.gan.store import Images, ImageStore, area_mean
+
+Renderer = Callable[[NDArray[np.float32], int], Images]  # (z [N, z_size], R) -> uint8 [N, R, R, 3]
+Features = Callable[[NDArray[np.float32]], NDArray[np.float32]]  # z [N, z_size] -> [N, F]
+Report = Callable[[int, int], None]
+PROBE = 4  # pictures that identify a renderer
+PART = 256  # pictures drawn at once
+
+
+class Source(Protocol):
+    """What the loop trains on. `latents`: how many first z values decide a picture, 0 without targets."""
+
+    count: int
+    latents: int
+
+    def identity(self) -> dict[str, Any]:
+        """JSON-able: two sources with the same identity give the same pictures."""
+        ...
+
+    def prepare(self, folder: Path, resolution: int, report: Report) -> None:
+        """Make the pictures below `folder`, once; called before anything else is asked for."""
+        ...
+
+    def images(self, indices: NDArray[np.int64], resolution: int) -> Images:
+        """uint8 [N, resolution, resolution, 3]."""
+        ...
+
+    def z(self, indices: NDArray[np.int64]) -> NDArray[np.float32] | None:
+        """The latents [N, z_size] whose targets `images(indices)` are; None for a source without."""
+        ...
+
+    def features(self, indices: NDArray[np.int64]) -> NDArray[np.float32] | None:
+        """Numbers [N, F] that are known of these pictures and decide how they look; None for a source without."""
+        ...
+
+    def unseen(self, count: int, resolution: int) -> tuple[NDArray[np.float32] | None, Images]:
+        """Up to `count` pairs (z, picture) that are not trained on."""
+        ...
+
+
+def render_portraits(z: NDArray[np.float32], resolution: int) -> Images:
+    """The portraits of latents z [N, >= LATENTS]."""
+    from ohlora.training.data import portraits
+
+    return portraits.render(portraits.parameters_from_latents(z), resolution).images
+
+
+def portrait_features(z: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The numbers of the scenes of latents z."""
+    from ohlora.training.data import portraits
+
+    return portraits.scene_numbers(portraits.parameters_from_latents(z))
+
+
+def portrait_latents() -> int:
+    """How many latents decide a portrait."""
+    from ohlora.training.data import portraits
+
+    return int(portraits.LATENTS)
+
+
+class PortraitSource:
+    """Portrait i is that of seed first_seed + i: z from `face_from_seed`, picture from the renderer.
+
+    Seeds below `first_seed` are never trained on; `unseen` takes them from `judged_from` on.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        first_seed: int = 1_000_000,
+        *,
+        renderer: Renderer = render_portraits,
+        features: Features | None = None,
+        latents: int | None = None,
+        judged_from: int = 0,
+        store: Path | None = None,
+    ) -> None:
+        self.count, self.first_seed, self.renderer, self.judged_from = count, first_seed, renderer, judged_from
+        self.latents = portrait_latents() if latents is None else latents
+        # Another renderer's pictures are not described by this one's scenes.
+        self._features = portrait_features if features is None and renderer is render_portraits else features
+        self._folder = store
+        self._store: ImageStore | None = None
+
+    def identity(self) -> dict[str, Any]:
+        """Names the renderer by what it draws: a changed renderer must not go on with the old one's pictures."""
+        probe = self.renderer(self._z(range(PROBE)), 64)
+        drawn = hashlib.sha256(np.ascontiguousarray(probe).tobytes()).hexdigest()[:16]
+        return {"source": "portraits", "first_seed": self.first_seed, "latents": self.latents, "renderer": drawn}
+
+    def _z(self, seeds: Sequence[int]) -> NDArray[np.float32]:
+        return np.stack([face_from_seed(int(seed)).z for seed in seeds])
+
+    def prepare(self, folder: Path, resolution: int, report: Report) -> None:
+        self._store = ImageStore(self._folder or folder, self.identity(), self.count, resolution)
+        self._store.fill(self._render, report)
+
+    def _render(self, first: int, end: int) -> Images:
+        assert self._store is not None
+        seeds = range(self.first_seed + first, self.first_seed + end)
+        return self.renderer(self._z(seeds), self._store.resolution)
+
+    def images(self, indices: NDArray[np.int64], resolution: int) -> Images:
+        if self._store is None:
+            raise BadRequest("the portraits have not been rendered: call prepare first")
+        return self._store.gather(indices, resolution)
+
+    def z(self, indices: NDArray[np.int64]) -> NDArray[np.float32]:
+        return self._z([self.first_seed + int(i) for i in indices])
+
+    def features(self, indices: NDArray[np.int64]) -> NDArray[np.float32] | None:
+        return None if self._features is None else self._features(self.z(indices))
+
+    def unseen(self, count: int, resolution: int) -> tuple[NDArray[np.float32], Images]:
+        z = self._z(range(self.judged_from, self.judged_from + min(count, self.first_seed - self.judged_from)))
+        # Drawn as fine as the training pictures and scaled like them: lines drawn for fewer pixels look different.
+        fine = resolution if self._store is None else self._store.resolution
+        parts = [area_mean(self.renderer(z[i : i + PART], fine), resolution) for i in range(0, len(z), PART)]
+        return z, np.concatenate(parts)
+
+
+class FolderSource:
+    """Pictures of a folder (not of its subfolders), centre square, scaled. Every `held`-th is kept for judging."""
+
+    latents = 0
+
+    def __init__(self, paths: Sequence[Path], held: int = 20) -> None:
+        files = list_images(list(paths))
+        if len(files) < 4:
+            raise BadRequest(f"{', '.join(map(str, paths))}: {len(files)} pictures; training needs at least 4")
+        judged = files[held - 1 :: held] if len(files) >= held else []
+        self.judged = judged
+        kept = set(judged)
+        self.files = [file for file in files if file not in kept]
+        self.count = len(self.files)
+        self._store: ImageStore | None = None
+
+    def identity(self) -> dict[str, Any]:
+        text = "".join(f"{file.name} {file.stat().st_size}\n" for file in self.files)
+        return {
+            "source": "folder",
+            "pictures": len(self.files),
+            "files": hashlib.sha256(text.encode()).hexdigest()[:16],
+        }
+
+    def prepare(self, folder: Path, resolution: int, report: Report) -> None:
+        self._store = store = ImageStore(folder, self.identity(), self.count, resolution)
+        self._store.fill(lambda a, b: np.stack([read_square(f, store.resolution) for f in self.files[a:b]]), report)
+
+    def images(self, indices: NDArray[np.int64], resolution: int) -> Images:
+        if self._store is None:
+            raise BadRequest("the pictures have not been read: call prepare first")
+        return self._store.gather(indices, resolution)
+
+    def z(self, indices: NDArray[np.int64]) -> None:
+        return None
+
+    def features(self, indices: NDArray[np.int64]) -> None:
+        return None
+
+    def unseen(self, count: int, resolution: int) -> tuple[None, Images]:
+        files = self.judged[:count]
+        if not files:
+            return None, np.empty((0, resolution, resolution, 3), np.uint8)
+        return None, np.stack([read_square(file, resolution) for file in files])
+
+
+def read_square(path: Path, size: int) -> NDArray[np.uint8]:
+    """The centre square of a picture at size x size, uint8 RGB."""
+    image = read_image(path)
+    side = min(image.shape[:2])
+    top, left = (image.shape[0] - side) // 2, (image.shape[1] - side) // 2
+    square = np.ascontiguousarray(image[top : top + side, left : left + side])
+    if side < size:
+        return np.asarray(cv2.resize(square, (size, size), interpolation=cv2.INTER_CUBIC), np.uint8)
+    return resize_area(square, (size, size))
+
+
+def to_tensor(images: Images, device: torch.device) -> Tensor:
+    """uint8 [N,R,R,3] -> float32 [N,3,R,R] in [-1,1], channels last in memory."""
+    pixels = torch.from_numpy(images).to(device).permute(0, 3, 1, 2)
+    return pixels.to(torch.float32, memory_format=torch.channels_last).div_(127.5).sub_(1.0)
+
+
+def to_images(tensor: Tensor) -> Images:
+    """[N,3,R,R] nominally in [-1,1] -> uint8 [N,R,R,3], rounded half up."""
+    scaled = (tensor.detach().float() + 1.0).mul_(127.5).add_(0.5).clamp_(0, 255)
+    return scaled.to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
+
+
+def batch_indices(count: int, batch: int, step: int, seed: int) -> NDArray[np.int64]:
+    """Indices of step `step`: every picture once per round, each round in its own order."""
+    first = step * batch
+    rounds, result = range(first // count, (first + batch - 1) // count + 1), []
+    for number in rounds:
+        order = np.random.default_rng((seed, 1, number)).permutation(count)
+        result.append(order[max(first - number * count, 0) : first + batch - number * count])
+    return np.concatenate(result)

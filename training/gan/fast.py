@@ -1,0 +1,72 @@
+"""The same networks, computed faster while they train. Weights and results stay those of the modules.
+
+Measured with AMX bf16, 128 pixels, forward and backward: the convolutions take a tenth of the time, the maps between
+them nine tenths. So what pays is fewer passes over memory: the generator's loops fused (`compiled`, 2.8 times as fast)
+and memory that is not given back to the system after each map (`keep_freed_memory`). Other forms of the blur (two 2x2
+means, shifted sums) and of the up-convolution (nearest + 3x3, sub-pixel) were no faster; the modules' own stay.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import shutil
+import sys
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ohlora.errors import BadRequest
+from ohlora.training.nets.stylegan import Synthesis
+
+M = TypeVar("M", bound=nn.Module)
+
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # glibc's malloc.h
+
+
+def in_channels_last(module: M, device: torch.device) -> M:
+    """`module` on `device`, its kernels in the memory order that the convolutions like best."""
+    module.to(device)
+    module.to(memory_format=torch.channels_last)
+    return module
+
+
+def draw_fading(synthesis: Synthesis, wp: Tensor, share: Tensor, random_noise: bool = False) -> Tensor:
+    """`synthesis(wp, lod=1 - share)` for share in [0, 1]. As a tensor, a share that moves needs no new graph."""
+    count, x = wp.shape[0], synthesis.const.expand(wp.shape[0], -1, -1, -1)
+    image: Tensor | None = None
+    for index, layer in enumerate(synthesis.layers):
+        if index == len(synthesis.layers) - 2:
+            image = synthesis.to_rgb[-2](x)
+        size = synthesis.config.resolutions[index // 2]
+        noise = torch.randn(count, 1, size, size, device=x.device, dtype=x.dtype) if random_noise else None
+        x = layer(x, wp[:, index], noise)
+    assert image is not None  # two blocks at least: the smallest network has 8 pixels
+    fresh = synthesis.to_rgb[-1](x)
+    return torch.lerp(F.interpolate(image, scale_factor=2, mode="nearest"), fresh, share.to(fresh.dtype))
+
+
+def can_compile() -> bool:
+    """Whether torch.compile can build CPU code here: it needs a C++ compiler."""
+    return any(shutil.which(name) for name in ("g++", "clang++", "c++"))
+
+
+def compiled(function: Callable[..., Any], wanted: bool, device: torch.device) -> Callable[..., Any]:
+    """`function` with its loops fused, or as it is when not wanted. Raises BadRequest without a compiler."""
+    if not wanted:
+        return function
+    if device.type == "cpu" and not can_compile():
+        raise BadRequest("compiled training needs a C++ compiler (g++): install one, or use --no-compile")
+    return torch.compile(function, dynamic=False)
+
+
+def keep_freed_memory() -> bool:
+    """Have glibc keep freed blocks, for this process: new maps then cost no page faults. False on other systems."""
+    if not sys.platform.startswith("linux"):
+        return False
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:  # another C library
+        return False
+    return bool(mallopt(M_MMAP_MAX, 0) and mallopt(M_TRIM_THRESHOLD, 2**31 - 1) and mallopt(M_TOP_PAD, 2**28))
