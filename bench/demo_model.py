@@ -1,6 +1,7 @@
-"""The demo model: the pictures of docs/demo-model.md, and what rendering with it costs.
+"""Procedural portraits and a bundle trained on them: contact sheets to look at, and what rendering costs.
 
-    python -m ohlora.bench.demo_model --pictures docs/images --out bench/results/demo_model.json
+    python -m ohlora.bench.demo_model --bundle my-bundle --pictures pictures --out demo_model.json
+    python -m ohlora.bench.demo_model --portraits-only --pictures docs/images --out bench/results/portraits.json
 
 Commands are timed in fresh processes. "cold" has an empty engine cache, as on a newly installed machine.
 """
@@ -38,15 +39,18 @@ EXPRESSIONS = (
 )
 COLORS = (0.0, 0.1, 0.25, 0.4, 0.5, 0.65, 0.8, 0.92)
 PORTRAITS = 256  # timed
+CLASS_COLORS = np.array(
+    [(32, 32, 36), (236, 188, 160), (150, 90, 40), (190, 120, 60), (60, 120, 220), (90, 180, 240), (250, 220, 120),
+     (200, 60, 80), (90, 10, 20), (230, 100, 120), (110, 60, 150)], dtype=np.uint8,
+)  # fmt: skip
 
 
 def save(folder: Path, name: str, sheet: NDArray[np.uint8]) -> None:
-    write_bytes(folder / name, encode_image(sheet, "jpg", quality=88))
+    write_bytes(folder / name, encode_image(sheet, "jpeg", quality=88))
 
 
 def pictures(folder: Path, bundle: str) -> None:
-    """The contact sheets of the documentation."""
-    make_folder(folder)
+    """Contact sheets of what a bundle makes."""
     with ohlora.Renderer(bundle) as renderer:
         seeds = renderer.render(SeedRange(0, 99, renderer.label_size))
         save(folder, "demo-seeds.jpg", contact_sheet(seeds, columns=10, cell=128, gap=2))
@@ -61,10 +65,19 @@ def pictures(folder: Path, bundle: str) -> None:
         dyes = [Ombre(color, 0.75, 0.5) for color in COLORS]
         dyed = renderer.render([face_from_seed(seed, renderer.label_size) for seed in (1, 4, 10, 13)], ombres=dyes)
         save(folder, "demo-ombres.jpg", contact_sheet(dyed, columns=len(COLORS)))
+
+
+def portrait_pictures(folder: Path) -> None:
+    """What the procedural renderer draws for the first seeds, picture, classes and hair."""
     from ohlora.training.data import portraits
 
     truth = portraits.render(portraits.parameters_from_seeds(range(24)), 256)
     save(folder, "portraits.jpg", contact_sheet(truth.images, columns=6, cell=160, gap=2))
+    rows = []
+    for i in range(6):
+        hair = np.repeat((truth.hair[i] * 255).astype(np.uint8)[..., None], 3, axis=2)
+        rows += [truth.images[i], CLASS_COLORS[truth.parsing[i]], hair]
+    save(folder, "portraits-truth.jpg", contact_sheet(rows, columns=6, cell=160, gap=2))
 
 
 def portrait_rate() -> dict[str, float]:
@@ -112,12 +125,19 @@ def first_image(bundle: str) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bundle", default="demo")
+    parser.add_argument("--portraits-only", action="store_true", help="Leave the bundle out.")
     parser.add_argument("--pictures", type=Path, help="Write the contact sheets here.")
     parser.add_argument("--out", type=Path, help="Measure, and write the figures here.")
     given = parser.parse_args()
     if given.pictures:
-        pictures(given.pictures, given.bundle)
-    if given.out:
+        make_folder(given.pictures)
+        portrait_pictures(given.pictures)
+        if not given.portraits_only:
+            pictures(given.pictures, given.bundle)
+    if given.out and given.portraits_only:
+        rates = {"machine": machine(), "procedural_portraits": portrait_rate()}
+        write_bytes(given.out, (json.dumps(rates, indent=1) + "\n").encode())
+    elif given.out:
         render = ("render", "--bundle", given.bundle)
         result: dict[str, Any] = {
             "machine": machine(),
