@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from ohlora.errors import BadRequest
 from ohlora.training.data import portraits
+from ohlora.training.gan.config import Phase
+from ohlora.training.gan.data import PortraitSource
+from ohlora.training.gan.loop import run
 from ohlora.training.gan.mapping_fit import feature_rows, make_linear, readout_matrix, teach
 from ohlora.training.nets.stylegan import Generator, GeneratorConfig
+from tests.gan_pictures import tiny_recipe, wave_source, waves
 
 LATENTS, WIDTH = 4, 48
 
@@ -60,3 +68,23 @@ def test_scene_numbers_describe_the_portrait() -> None:
     changed = parameters[3:4].copy()
     changed[0, portraits.index("background_hue")] = (changed[0, portraits.index("background_hue")] + 0.5) % 1.0
     assert 3 <= (portraits.scene_numbers(changed)[0] != numbers[3]).sum() <= 6  # two colours of three numbers
+
+
+def test_training_begins_with_teaching(tmp_path: Path) -> None:
+    def features(z: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.cos(2 * z[:, :2])
+
+    events: list[dict[str, Any]] = []
+    source = PortraitSource(400, first_seed=1000, renderer=waves, features=features, latents=6)
+    recipe = tiny_recipe(mapping_layers=4, w_size=32, teach_steps=200, phases=(Phase(8, 0.008, 4, pixel=1.0),))
+    run(recipe, tmp_path, source, accelerator="cpu", report=events.append)
+    (fit,) = [event for event in events if event["event"] == "taught"]
+    assert fit["features"] == 2
+    assert fit["r2_latents"] > 0.9
+    assert fit["r2_features"] > 0.1
+
+
+def test_a_source_without_numbers_cannot_teach(tmp_path: Path) -> None:
+    with pytest.raises(BadRequest, match="teach_steps needs a source that knows numbers"):
+        run(tiny_recipe(teach_steps=5), tmp_path / "out", wave_source(), accelerator="cpu")
+    assert not (tmp_path / "out").exists()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,6 +18,11 @@ def show(row: dict[str, Any]) -> None:
         text = f"pictures {row['done']}/{row['count']}"
     elif event == "mapping":
         text = f"mapping: w gives the latents back with R2 {row['r2_mean']:.4f} (worst {row['r2_min']:.4f})"
+    elif event == "taught":
+        text = (
+            f"mapping taught {row['features']:.0f} numbers of a picture: R2 {row['r2_features']:.3f} "
+            f"(latents {row['r2_latents']:.4f}) on pictures it was not fitted on"
+        )
     elif event == "phase":
         text = f"phase {row['phase']}/{row['of']} at {row['resolution']} px from step {row['step']}"
     else:
@@ -78,8 +82,6 @@ def gan(
     from ohlora.cli.train import require_training
 
     require_training()
-    # Threads that wait by spinning halve the speed as soon as anything else runs; read when PyTorch is loaded.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from ohlora.training.gan.config import at_resolution, parse_phases, preset, scaled
     from ohlora.training.gan.loop import Watch, make_source, run
 

@@ -196,11 +196,11 @@ class Run:
             return
         indices = np.arange(min(TAUGHT, self.source.count))
         features, z = self.source.features(indices), self.source.z(indices)
-        if features is None or z is None:
-            raise BadRequest("teach_steps needs a source that knows numbers about its pictures: set it to 0")
+        assert features is not None  # `run` saw to it
+        assert z is not None
         generator = self.steps.generator
         device = self.fabric.device
-        teach(
+        fit = teach(
             generator.mapping,
             readout,
             torch.from_numpy(z).to(device),
@@ -209,6 +209,7 @@ class Run:
             seed=config.seed,
         )
         self.steps.smooth.mapping.load_state_dict(generator.mapping.state_dict())
+        self.report({"event": "taught", **fit})
 
     def _prepared(self, done: int, count: int) -> None:
         self.report({"event": "pictures", "done": done, "count": count})
@@ -393,13 +394,15 @@ def run(
     them elsewhere, pictures/. SIGINT and SIGTERM end it after the step under way, saved ("stopped": True).
 
     time_limit: minutes for all phases together, shared out by `time_shares`; rendering and compiling come on top.
-    report: gets one dict per event ("pictures", "mapping", "phase", "row").
+    report: gets one dict per event ("pictures", "taught", "mapping", "phase", "row").
     Raises BadRequest for another run's folder, Stopped for a loss that is not finite, OutputError.
     """
     if time_limit is not None and time_limit <= 0:
         raise BadRequest(f"the time limit must be more than 0 minutes, got {time_limit:g}")
     if config.start_from and not Path(config.start_from).is_file():
         raise BadRequest(f"no generator {config.start_from} to start from")
+    if config.teach_steps and not config.start_from and source.features(np.arange(1)) is None:
+        raise BadRequest("teach_steps needs a source that knows numbers about its pictures: set it to 0")
     keep_freed_memory()
     result = Run(config, out, source, watch or Watch(), time_limit, accelerator, report).train(resume)
     write_bytes(out / "summary.json", (json.dumps(result, indent=1) + "\n").encode())
