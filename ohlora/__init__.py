@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["Bundle", "Expression", "Face", "OhloraError", "Ombre", "Renderer", "__version__"]
+__all__ = ["Bundle", "Expression", "Face", "OhloraError", "Ombre", "Renderer", "SeedRange", "__version__"]
 
 if TYPE_CHECKING:
     from ohlora.bundle import Bundle
     from ohlora.errors import OhloraError
+    from ohlora.faces import SeedRange
     from ohlora.params import Expression, Face, Ombre
     from ohlora.renderer import Renderer
 
@@ -20,6 +21,7 @@ _HOME = {
     "Face": "ohlora.params",
     "Ombre": "ohlora.params",
     "Renderer": "ohlora.renderer",
+    "SeedRange": "ohlora.faces",
 }
 
 
