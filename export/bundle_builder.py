@@ -20,6 +20,7 @@ from ohlora.engines.selftest import Probe, save_probe
 from ohlora.errors import BadRequest, BundleError
 from ohlora.export.generator_part import Report, add_generator, load_generator
 from ohlora.export.onnx import STORAGES, Storage
+from ohlora.export.parsing_part import add_parsing
 from ohlora.export.student_onnx import export_student, reference_hair
 from ohlora.faces import load_faces
 from ohlora.params import PROPERTIES
@@ -48,13 +49,15 @@ def build_bundle(
     overwrite: bool = False,
     metrics: dict[str, Any] | None = None,
     card: str | None = None,
+    parsing: str | None = None,
+    parsing_metrics: dict[str, Any] | None = None,
     report: Report = lambda line: None,
 ) -> Bundle:
     """Compile checkpoints into the bundle `out`. See `ohlora bundle build --help` for the sources.
 
     storage: of the generator's weights. gallery: faces with the columns name, group, v0 ...; None takes those beside
     published directions. metrics: figures of the student for the manifest. card: text of MODEL_CARD.md, written
-    from the parts if None.
+    from the parts if None. parsing: a face parser (a student of `train parsing`, or another bundle's), None for none.
     Raises BadRequest, CheckpointError, EngineError or BundleError; then nothing is left at `out`.
     """
     for option, given in (("directions", directions), ("gallery", gallery)):
@@ -80,9 +83,11 @@ def build_bundle(
                 write_gallery(staging / "gallery.csv", faces)
                 gallery_part = GalleryPart(file="gallery.csv", count=len(faces))
         hair_part = add_hair(staging, hair, metrics, report)
-        origin = provenance or describe_sources(generator, kind, hair, directions)
+        parsing_part = None if parsing is None else add_parsing(staging, parsing, parsing_metrics, report)
+        origin = provenance or describe_sources(generator, kind, hair, directions, parsing)
         parts = {
             "hair": hair_part,
+            "parsing": parsing_part,
             "generator": generator_part,
             "directions": directions_part,
             "gallery": gallery_part,
@@ -95,8 +100,9 @@ def build_bundle(
             name=name,
             license=license,
             provenance=origin,
-            description="generator and hair student" if generator_part else "hair student",
+            description=describe_parts(generator_part is not None, parsing_part is not None),
             hair=hair_part,
+            parsing=parsing_part,
             generator=generator_part,
             directions=directions_part,
             gallery=gallery_part,
@@ -104,9 +110,18 @@ def build_bundle(
         )
 
 
-def describe_sources(generator: Path | None, kind: str, hair: str, directions: Path | None) -> str:
+def describe_parts(generator: bool, parsing: bool) -> str:
+    """The networks of a bundle in words."""
+    students = "hair and parsing students" if parsing else "hair student"
+    return f"generator and {students}" if generator else students
+
+
+def describe_sources(
+    generator: Path | None, kind: str, hair: str, directions: Path | None, parsing: str | None = None
+) -> str:
     """File names, never folders: a bundle travels, its builder's directories do not."""
     lines = [f"hair: {Path(hair).name}"]
+    lines += [f"parsing: {Path(parsing).name}"] if parsing else []
     lines += [f"generator: {generator.name} ({kind})"] if generator else []
     lines += [f"directions: {directions.name}"] if directions else []
     return "; ".join(lines)

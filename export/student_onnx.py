@@ -1,4 +1,4 @@
-"""Hair student -> hair.onnx: picture bytes in, probability out, everything between inside the graph."""
+"""Students -> ONNX: picture bytes in, hair probability or class ids out, everything between inside the graph."""
 
 from __future__ import annotations
 
@@ -32,14 +32,30 @@ class ByteStudent(nn.Module):
         return self.student(x)[:, 0]
 
 
-def export_student(model: EffiSegNet, path: Path, *, half_weights: bool = True) -> None:
-    """Rewrite, export and check. half_weights: store large weights as float16 (half the file), compute in float32.
+class ByteParser(nn.Module):
+    """image uint8 [N,224,224,3] RGB -> class ids uint8 [N,224,224], the first of equal maxima. Needs no soft-max."""
 
-    Raises CheckpointError for encoders that cannot be rewritten.
+    def __init__(self, student: InferenceStudent) -> None:
+        super().__init__()
+        self.student = student
+
+    def forward(self, image: Tensor) -> Tensor:
+        x = image.permute(0, 3, 1, 2).float() * (1 / 127.5) - 1.0
+        return self.student.logits(x).argmax(1).to(torch.uint8)
+
+
+def export_student(model: EffiSegNet, path: Path, *, half_weights: bool = True) -> None:
+    """Rewrite, export and check: output `hair` of a student with one output, `parsing` of one with several.
+
+    half_weights: store large weights as float16 (half the file), compute in float32. Raises CheckpointError for
+    encoders that cannot be rewritten.
     """
-    module = ByteStudent(rewrite_student(model))
+    rewritten = rewrite_student(model)
     example = torch.zeros((2, SIZE, SIZE, 3), dtype=torch.uint8)
-    graph = to_onnx(module, {"image": example}, "hair")
+    if model.outputs == 1:
+        graph = to_onnx(ByteStudent(rewritten), {"image": example}, "hair")
+    else:
+        graph = to_onnx(ByteParser(rewritten), {"image": example}, "parsing")
     if half_weights:
         halve_weights(graph)
     onnx.checker.check_model(graph)
@@ -66,3 +82,10 @@ def reference_hair(model: EffiSegNet, images: NDArray[np.uint8]) -> NDArray[np.f
     """What the exported graph must give, from the unrewritten float32 module; images uint8 [N,224,224,3]."""
     x = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
     return model.eval()(x)[:, 0].numpy()
+
+
+@torch.no_grad()
+def reference_logits(model: EffiSegNet, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Class logits [N,C,224,224] of the unrewritten float32 module; images uint8 [N,224,224,3]."""
+    x = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return model.eval().logits(x).numpy()

@@ -1,4 +1,4 @@
-"""Exact inference rewrites of the hair student (spec: segmentation, section 5, rewrites a to e).
+"""Exact inference rewrites of the students (spec: segmentation, section 5, rewrites a to e).
 
 `rewrite_student(EffiSegNet) -> InferenceStudent`: the same function at 224x224, fewer operations. All folding is done
 in float64 and rounded once.
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ohlora.errors import CheckpointError
-from ohlora.training.nets.effisegnet import SIZE, ConvReluNorm, Decoder, EffiSegNet
+from ohlora.training.nets.effisegnet import SIZE, ConvReluNorm, Decoder, EffiSegNet, probabilities
 
 
 def affine_of(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
@@ -23,16 +23,20 @@ def affine_of(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
 
 
 class StaticConv(nn.Module):
-    """Convolution with the batch norm after it folded in and "same" padding made a constant."""
+    """Convolution with the batch norm after it folded in; where it has no padding of its own, "same" made constant."""
 
     def __init__(self, conv: nn.Conv2d, norm: nn.BatchNorm2d, size: int) -> None:
         super().__init__()
         scale, shift = affine_of(norm)
         kernel, stride = conv.kernel_size[0], conv.stride[0]
-        # TensorFlow "same": the odd pixel goes after. For stride 1 both sides are equal.
-        total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
-        before = total // 2
-        self.pads = (before, total - before)
+        own = conv.padding[0]
+        if isinstance(own, int) and own:
+            self.pads = (own, own)
+        else:
+            # TensorFlow "same": the odd pixel goes after. For stride 1 both sides are equal.
+            total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
+            self.pads = (total // 2, total - total // 2)
+        before = self.pads[0]
         even = self.pads[0] == self.pads[1]
         self.conv = nn.Conv2d(
             conv.in_channels,
@@ -64,12 +68,17 @@ FOLDS = {
 
 
 def fold_encoder(encoder: nn.Module, size: int) -> nn.Module:
-    """Fold every batch norm of a timm EfficientNet feature encoder, in place; `size` is the input's side."""
+    """Fold every batch norm of a timm EfficientNet feature encoder, in place; `size` is the input's side.
+
+    Encoders of other families (no stem and blocks of that kind) are left as they are: runtimes fold their plain norms.
+    """
+    if not (hasattr(encoder, "conv_stem") and hasattr(encoder, "blocks")):
+        return encoder
 
     def fold(owner: nn.Module, conv_name: str, norm_name: str, size: int) -> int:
         conv, norm = getattr(owner, conv_name), getattr(owner, norm_name)
         setattr(owner, conv_name, StaticConv(conv, norm, size))
-        setattr(owner, norm_name, norm.act)  # timm's norm layers carry the activation
+        setattr(owner, norm_name, getattr(norm, "act", nn.Identity()))  # most of timm's norms carry the activation
         return -(-size // conv.stride[0])
 
     size = fold(encoder, "conv_stem", "bn1", size)
@@ -172,20 +181,27 @@ class InferenceDecoder(nn.Module):
 
 
 class InferenceStudent(nn.Module):
-    """image float32 [N,3,224,224] in [-1,1] -> probability [N,outputs,224,224]; evaluation only, 224 only."""
+    """image float32 [N,3,224,224] in [-1,1] -> probability [N,outputs,224,224]; evaluation only, 224 only.
+
+    `.logits(image)` leaves sigmoid or soft-max out.
+    """
 
     def __init__(self, encoder: nn.Module, decoder: InferenceDecoder) -> None:
         super().__init__()
         self.encoder, self.decoder = encoder, decoder
 
+    def logits(self, image: Tensor) -> Tensor:
+        logits: Tensor = self.decoder(self.encoder(image))
+        return logits
+
     def forward(self, image: Tensor) -> Tensor:
-        return torch.sigmoid(self.decoder(self.encoder(image)))
+        return probabilities(self.logits(image))
 
 
 def rewrite_student(model: EffiSegNet) -> InferenceStudent:
     """An equal, smaller module for 224x224 pictures. `model` is left as it is.
 
-    Raises CheckpointError for encoders that are not EfficientNets.
+    Raises CheckpointError for EfficientNets with blocks of an unknown type.
     """
     import copy
 

@@ -27,17 +27,23 @@ from ohlora.bundle_manifest import (
     GalleryPart,
     GeneratorPart,
     HairPart,
+    ParsingPart,
     explain,
     parse_manifest,
 )
 from ohlora.engines import Engine, open_engine
 from ohlora.engines.selftest import load_probe
-from ohlora.errors import BundleError
+from ohlora.errors import BundleError, EngineError
 
 __all__ = [
     "Bundle", "BundleManifest", "DirectionsPart", "GalleryEntry", "GalleryPart", "GeneratorPart", "HairPart",
-    "describe", "file_sha256", "generator_identity_of", "write_bundle",
+    "ParsingPart", "describe", "file_sha256", "generator_identity_of", "write_bundle",
 ]  # fmt: skip
+
+
+# Of the probe's pixels, at reduced precision. The engines' own gate is made for grey levels, where an error of a few
+# units is small; class ids are right or wrong.
+CLASSES_DIFFERENT = 0.02
 
 
 class Bundle:
@@ -87,10 +93,12 @@ class Bundle:
 
     @property
     def engine_hashes(self) -> dict[str, str]:
-        """sha256 of each network's ONNX file: 'hair', 'mapping', 'synthesis', as far as present."""
+        """sha256 of each network's ONNX file: 'hair', 'parsing', 'mapping', 'synthesis', as far as present."""
         names = {}
         if self.manifest.hair:
             names["hair"] = self.manifest.hair.file
+        if self.manifest.parsing:
+            names["parsing"] = self.manifest.parsing.file
         if self.manifest.generator:
             names["mapping"] = self.manifest.generator.mapping
             names["synthesis"] = self.manifest.generator.synthesis
@@ -99,6 +107,10 @@ class Bundle:
     def hair_part(self) -> HairPart:
         """Raises BundleError when the bundle finds no hair."""
         return self.manifest.hair or self._lacks("hair finder", "--hair")
+
+    def parsing_part(self) -> ParsingPart:
+        """Raises BundleError when the bundle parses no faces."""
+        return self.manifest.parsing or self._lacks("face parser", "--parsing")
 
     def generator_part(self) -> GeneratorPart:
         """Raises BundleError when the bundle makes no faces."""
@@ -127,6 +139,24 @@ class Bundle:
         size = part.input_size
         shapes = {"image": ("uint8", (size, size, 3)), "hair": ("float32", (size, size))}
         return self._engine(part.file, part.probe, "hair", shapes, backend, precision, threads)
+
+    def parsing_engine(self, backend: str = "auto", precision: str = "f32", threads: int | None = None) -> Engine:
+        """image uint8 [N, s, s, 3] RGB -> parsing uint8 [N, s, s], indices into parsing_part().classes.
+
+        Raises BundleError without a face parser, EngineError when it cannot run here or fails its self-test.
+        """
+        part = self.parsing_part()
+        size = part.input_size
+        shapes = {"image": ("uint8", (size, size, 3)), "parsing": ("uint8", (size, size))}
+        engine = self._engine(part.file, part.probe, "parsing", shapes, backend, precision, threads)
+        different = engine.selftest["probe"]["parsing"]["share"]
+        if different > CLASSES_DIFFERENT:
+            engine.close()
+            raise EngineError(
+                f"{part.file} gives {different:.1%} of the probe's pixels another class ({engine.backend}, "
+                f"{engine.precision}): use precision f32"
+            )
+        return engine
 
     def generator_engines(
         self, backend: str = "auto", precision: str = "f32", threads: int | None = None
@@ -216,6 +246,7 @@ def write_bundle(
     provenance: str,
     description: str = "",
     hair: HairPart | None = None,
+    parsing: ParsingPart | None = None,
     generator: GeneratorPart | None = None,
     directions: DirectionsPart | None = None,
     gallery: GalleryPart | None = None,
@@ -240,6 +271,7 @@ def write_bundle(
             ohlora_version=__version__,
             files=files,
             hair=hair,
+            parsing=parsing,
             generator=generator,
             directions=directions,
             gallery=gallery,
@@ -331,6 +363,11 @@ def describe(bundle: Bundle) -> list[tuple[str, str]]:
     ]
     if hair := manifest.hair:
         rows.append(("hair", f"{hair.architecture}, {hair.input_size} px{_figures(hair.parity, hair.metrics)}"))
+    if parsing := manifest.parsing:
+        # Figures of every class would fill the screen; they stand in bundle.json.
+        mean = {key: value for key, value in parsing.metrics.items() if key in ("iou", "f1", "accuracy")}
+        text = f"{parsing.architecture}, {parsing.input_size} px{_figures(parsing.parity, mean)}"
+        rows.append(("parsing", text))
     if part := manifest.generator:
         label = f", label {part.label_size}" if part.label_size else ""
         rows += [

@@ -59,6 +59,18 @@ class HairPart(_Strict):
     metrics: dict[str, JsonValue] = {}
 
 
+class ParsingPart(_Strict):
+    """Face parser: image uint8 [N, s, s, 3] -> parsing uint8 [N, s, s], indices into `classes`, s = input_size."""
+
+    file: RelativeName
+    probe: RelativeName
+    input_size: Size = 224
+    classes: Annotated[list[str], Field(min_length=2, max_length=256)]
+    architecture: str
+    parity: dict[str, JsonValue] = {}
+    metrics: dict[str, JsonValue] = {}
+
+
 class GeneratorPart(_Strict):
     """Face generator in two networks; `probe` serves both, `constants` holds 'w_avg' float32 [w_size].
 
@@ -108,6 +120,7 @@ class BundleManifest(_Strict):
     ohlora_version: str
     files: dict[RelativeName, FileEntry]
     hair: HairPart | None = None
+    parsing: ParsingPart | None = None
     generator: GeneratorPart | None = None
     directions: DirectionsPart | None = None
     gallery: GalleryPart | None = None
@@ -150,6 +163,7 @@ class BundleManifest(_Strict):
 
 _FILE_FIELDS = {
     "hair": ("file", "probe"),
+    "parsing": ("file", "probe"),
     "generator": ("mapping", "synthesis", "probe", "constants"),
     "directions": ("file",),
     "gallery": ("file",),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -61,12 +62,17 @@ def mirrored(length: int, before: int) -> NDArray[np.int64]:
 
 def find_hair(engine: Engine, images: Sequence[Rgb]) -> list[NDArray[np.float32]]:
     """Hair probability of each picture, float32 [h,w] with max(h,w) = 224 and the picture's aspect."""
+    return student_maps(engine, images, "hair")
+
+
+def student_maps(engine: Engine, images: Sequence[Rgb], output: str) -> list[NDArray[Any]]:
+    """A student's output of each picture, [h,w] with max(h,w) = 224 and the picture's aspect."""
     if not images:
         return []
     batch = np.stack([student_input(image) for image in images])
-    hair = engine(image=batch)["hair"]
+    maps = engine(image=batch)[output]
     result = []
-    for image, full in zip(images, hair, strict=True):
+    for image, full in zip(images, maps, strict=True):
         height, width = fit(*image.shape[:2])
         top, left = (SIZE - height) // 2, (SIZE - width) // 2
         result.append(np.ascontiguousarray(full[top : top + height, left : left + width]))

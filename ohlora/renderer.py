@@ -20,10 +20,12 @@ from ohlora.errors import BadRequest, ImageError
 from ohlora.hair import find_hair
 from ohlora.images import MAX_PIXELS
 from ohlora.params import Expression, Face, Ombre
+from ohlora.parsing import parse_faces
+from ohlora.photographs import FaceRules, PhotoReader, dye_heads
 from ohlora.render.job import Look, RenderJob, make_looks
 from ohlora.render.pipeline import Picture
 from ohlora.render.plan import Output, PortraitPlan
-from ohlora.render.producers import PhotoProducer, PortraitProducer, pictures_with_hair
+from ohlora.render.producers import PhotoProducer, PortraitProducer
 from ohlora.render.sinks import dye
 
 STREAM_CHUNK = 4
@@ -74,6 +76,7 @@ class Renderer:
         """Release the engines. The renderer opens them again when it is used again."""
         for engine in (
             self.__dict__.pop("hair_engine", None),
+            self.__dict__.pop("parsing_engine", None),
             *(self.__dict__.pop("_generator", None) or ()),
         ):
             if engine is not None:
@@ -82,6 +85,10 @@ class Renderer:
     @cached_property
     def hair_engine(self) -> Engine:
         return self.bundle.hair_engine(self.backend, self.precision, self.threads)
+
+    @cached_property
+    def parsing_engine(self) -> Engine:
+        return self.bundle.parsing_engine(self.backend, self.precision, self.threads)
 
     @cached_property
     def _generator(self) -> tuple[Engine, Engine]:
@@ -175,18 +182,58 @@ class Renderer:
             raise BadRequest("hair() takes pictures of one aspect ratio: call it once per shape")
         return np.stack(maps) if maps else np.zeros((0, 224, 224), np.float32)
 
-    def recolor(self, photos: Rgb | Sequence[Rgb], ombre: Ombre, *, rounding: str = "truncate") -> list[Rgb]:
-        """Dye the hair of pictures that exist. Any size and shape each; uint8 RGB in and out, same size."""
+    def parse(self, images: Rgb | Sequence[Rgb]) -> NDArray[np.uint8]:
+        """Classes of a face, uint8 [N,h,w]: 224x224 for square pictures, the longer side 224 otherwise.
+
+        The ids are indices into `bundle.parsing_part().classes` (0 background ... 10 hair). images: as for `hair`.
+        Raises BundleError when the bundle has no face parser.
+        """
+        maps = parse_faces(self.parsing_engine, _pictures(images))
+        if len({one.shape for one in maps}) > 1:
+            raise BadRequest("parse() takes pictures of one aspect ratio: call it once per shape")
+        return np.stack(maps) if maps else np.zeros((0, 224, 224), np.uint8)
+
+    def recolor(
+        self,
+        photos: Rgb | Sequence[Rgb],
+        ombre: Ombre,
+        *,
+        faces: str = "whole",
+        no_face: str = "skip",
+        min_face: float | None = None,
+        rounding: str = "truncate",
+    ) -> list[Rgb]:
+        """Dye the hair of pictures that exist. Any size and shape each; uint8 RGB in and out, same size.
+
+        faces: "whole" takes each picture as one portrait, which is what generators and croppers give; "auto" finds
+        the people in it, as `ohlora recolor` does. no_face, min_face: as in `FaceRules`; with "skip", a picture
+        without a face raises ImageError.
+        """
         images = _pictures(photos)
-        pictures = pictures_with_hair(images, self.hair_engine, [{}] * len(images))
-        return [dye(picture, ombre, rounding) for picture in pictures]
+        reader = self.photo_reader(FaceRules(faces, no_face, min_face))
+        dyed = []
+        for number, image in enumerate(images):
+            try:
+                found = reader.find(image)
+            except ImageError as error:
+                raise ImageError(f"picture {number}: {error}") from error
+            dyed.append(dye_heads(image, found.heads, ombre, rounding))
+        return dyed
+
+    def photo_reader(self, rules: FaceRules | None = None) -> PhotoReader:
+        """Finds everybody's hair in photographs, with this bundle's student."""
+        return PhotoReader(self.hair_engine, rules)
 
     def photo_producer(
-        self, looks: Sequence[Look], pool: ThreadPoolExecutor, max_pixels: int = MAX_PIXELS
+        self,
+        looks: Sequence[Look],
+        pool: ThreadPoolExecutor,
+        max_pixels: int = MAX_PIXELS,
+        rules: FaceRules | None = None,
     ) -> PhotoProducer:
-        """For jobs over picture files."""
+        """For jobs over picture files. rules: default "auto", as `FaceRules` has it."""
         dyes = any(look.ombre is not None for look in looks)
-        return PhotoProducer(self.hair_engine if dyes else None, max_pixels, pool)
+        return PhotoProducer(self.photo_reader(rules) if dyes else None, max_pixels, pool)
 
     def provenance(self, generator: bool) -> dict[str, Any]:
         """What a metadata row needs to make its picture again."""

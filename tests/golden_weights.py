@@ -20,6 +20,8 @@ import torch
 from torch import Tensor
 
 from ohlora.training.checkpoints import KINDS
+from ohlora.training.nets.facexformer import position_index
+from ohlora.training.nets.facexformer_keys import published_shapes as facexformer_shapes
 from ohlora.training.nets.stylegan_keys import discriminator_shapes, generator_shapes
 from ohlora.training.nets.stylegan_layers import blur_kernel
 from ohlora.training.state_dicts import Shapes
@@ -73,8 +75,36 @@ def discriminator_state(version: str) -> dict[str, Tensor]:
     return state_from(discriminator_shapes(version), DISCRIMINATOR_SCALES)
 
 
+# The rule for FaceXFormer (golden data, section segmentation): what a tensor of n weights into one output is scaled by
+# when it is none of these.
+FACEXFORMER_SCALES: tuple[tuple[str, float], ...] = (
+    (r"_tokens?\.weight$|positional_encoding_gaussian_matrix$", 1.0),
+    (r"relative_position_bias_table$", 0.2),
+    (r"\.bias$", 0.1),
+)
+FACEXFORMER_GAIN = {"face_decoder.output_hypernetwork_mlps.layers.2.weight": 4.0}
+
+
+def facexformer_state() -> dict[str, Tensor]:
+    """Published-layout state dict of FaceXFormer."""
+    state = {}
+    for key, shape in facexformer_shapes().items():
+        fixed = next((scale for pattern, scale in FACEXFORMER_SCALES if re.search(pattern, key)), None)
+        if key.endswith("relative_position_index"):
+            state[key] = position_index()
+        elif fixed is not None:
+            state[key] = draw(key, shape, fixed)
+        elif len(shape) == 1:
+            state[key] = 1 + draw(key, shape, 0.1)
+        else:
+            state[key] = draw(key, shape, float(np.sqrt(1 / np.prod(shape[1:]))) * FACEXFORMER_GAIN.get(key, 1.0))
+    return state
+
+
 def published_file(kind: str) -> dict[str, Tensor] | dict[str, dict[str, Tensor]]:
     """What the published file of `kind` would hold, with seeded values."""
+    if kind == "facexformer":
+        return {"state_dict_backbone": facexformer_state()}
     version = KINDS[kind].version
     if version is None or KINDS[kind].part is None:
         raise SystemExit(f"no weight rule for '{kind}'")
@@ -85,6 +115,7 @@ def published_file(kind: str) -> dict[str, Tensor] | dict[str, dict[str, Tensor]
 
 def main() -> None:
     known = [name for name, kind in KINDS.items() if kind.part is not None and kind.version is not None]
+    known.append("facexformer")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kind", required=True, choices=known)
     parser.add_argument("--out", required=True, type=Path)

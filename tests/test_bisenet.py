@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from ohlora.bundle_files import file_sha256
 from ohlora.errors import CheckpointError
 from ohlora.training import checkpoints
 from ohlora.training.nets.bisenet import HAIR, BiSeNet
@@ -60,7 +61,7 @@ class Halves(BiSeNet):
     """Sees hair on the left with logit 1, background (0) on the right with logit 1."""
 
     def parse(self, image: Tensor) -> Tensor:
-        logits = torch.zeros(1, 19, *image.shape[-2:])
+        logits = torch.zeros(len(image), 19, *image.shape[-2:])
         logits[:, HAIR, :, : image.shape[-1] // 2] = 1
         logits[:, 0, :, image.shape[-1] // 2 :] = 1
         self.seen = image
@@ -81,6 +82,9 @@ def test_teacher_sharpens_and_halves() -> None:
 
 def test_teacher_from_a_file(tmp_path: Path, published: dict[str, Tensor]) -> None:
     torch.save(published, tmp_path / "parser.pth")
-    probabilities = load_teacher(tmp_path / "parser.pth").probabilities(np.zeros((40, 40, 3), np.uint8))
-    assert probabilities.shape == (19, 256, 256)
-    assert probabilities.sum(0) == pytest.approx(1, abs=1e-5)
+    teacher = load_teacher(tmp_path / "parser.pth")  # which kind it is stands in its keys
+    assert teacher.name == "bisenet-19"
+    assert teacher.weights == file_sha256(tmp_path / "parser.pth")
+    probabilities = teacher.probabilities([np.zeros((40, 40, 3), np.uint8)])
+    assert probabilities.shape == (1, 19, 256, 256)
+    assert probabilities.sum(1) == pytest.approx(1, abs=1e-5)

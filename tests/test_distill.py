@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 import torch
 
-from ohlora.errors import BadRequest
+from ohlora.errors import BadRequest, CheckpointError
 from ohlora.training.data.augment import Augmentation, augment, clutter, recolor_hair
 from ohlora.training.data.hair_faces import find_faces
 from ohlora.training.data.people import distances, group_people, split_people, thumbnails
-from ohlora.training.distill import PRESETS, DistillConfig, make_split, parse_phases, preset, run
+from ohlora.training.distill import PRESETS, DistillConfig, build_model, evaluate, make_split, parse_phases, preset, run
 from ohlora.training.losses import LOSSES
 from ohlora.training.metrics import HairMetrics
+from ohlora.training.nets.effisegnet_keys import IMAGENET_LAYOUT
 from ohlora.training.report import write_report
 from ohlora.training.student import load_student
 
@@ -40,6 +41,39 @@ def test_documented_losses(shared: Path) -> None:
         assert float(value) == pytest.approx(expected["loss_float64"][key], rel=1e-6)
 
 
+def test_soft_bce_clamps_its_logs_as_documented() -> None:
+    logits = torch.tensor([-500.0, 500.0, -99.0, 3.0], dtype=torch.float64)
+    label = torch.tensor([1.0, 0.25, 1.0, 0.5], dtype=torch.float64)
+    p = torch.sigmoid(logits)
+    log_p, log_not_p = p.log().clamp(min=-100), torch.sigmoid(-logits).log().clamp(min=-100)
+    documented = -(label * log_p + (1 - label) * log_not_p).sum()
+    assert float(LOSSES["soft_bce"](logits, label)) == pytest.approx(float(documented), rel=1e-12)
+
+
+def test_documented_validation_loss(shared: Path) -> None:
+    """Sum over pixels and pictures, over 224*224 and the number of pictures."""
+    expected, logits, label = kd_data(shared)
+    rest = iter(logits)
+
+    class Known:
+        def eval(self) -> None: ...
+
+        def logits(self, image: torch.Tensor) -> torch.Tensor:
+            return torch.from_numpy(np.stack([next(rest) for _ in image]))
+
+    class Picture:
+        def __init__(self, label: np.ndarray) -> None:
+            self.label = label
+
+        def read(self) -> tuple[np.ndarray, np.ndarray, None]:
+            return np.zeros((224, 224, 3), np.uint8), np.rint(self.label * 255).astype(np.uint8), None
+
+    faces = [Picture(one[0]) for one in label]
+    device = torch.device("cpu")
+    value, _ = evaluate(Known(), faces, np.arange(len(faces)), "soft_bce", device)  # type: ignore[arg-type]
+    assert value == pytest.approx(expected["validation_loss_per_image_pixel_bce"], rel=1e-5)
+
+
 def test_documented_metrics(shared: Path) -> None:
     expected, logits, label = kd_data(shared)
     metrics = HairMetrics()
@@ -50,7 +84,7 @@ def test_documented_metrics(shared: Path) -> None:
         assert made[name] == pytest.approx(expected["upstream_test_metrics"][name], abs=1e-9)
     assert made["mse"] == pytest.approx(expected["true_pixel_mse"], rel=1e-6)
     # The published column is a quarter of the true error.
-    assert made["mse"] / 4 == pytest.approx(expected["upstream_test_metrics"]["mse"], rel=1e-6)
+    assert made["mse_published"] == pytest.approx(expected["upstream_test_metrics"]["mse"], rel=1e-6)
 
 
 def test_faces_without_hair_count_as_found_where_nothing_is_marked() -> None:
@@ -157,8 +191,49 @@ def test_real_people_stay_on_one_side(shared: Path) -> None:
 
 
 def test_documented_split(faces_folder: Path) -> None:
-    split = make_split(find_faces([faces_folder]), PRESETS["documented"])
+    faces, config = find_faces([faces_folder]), PRESETS["documented"]
+    split = make_split(faces, config)
     assert (len(split.train), len(split.valid), len(split.test)) == (9, 1, 2)
+    assert sorted(np.concatenate([split.train, split.valid, split.test])) == list(range(12))
+    assert np.array_equal(split.train, make_split(faces, config).train)  # seeded, unlike upstream's
+    assert not np.array_equal(split.train, make_split(faces, replace(config, seed=8)).train)
+
+
+# --- recipes --------------------------------------------------------------------------------------------------------
+
+
+def test_documented_recipe_is_the_default_and_complete() -> None:
+    assert next(iter(PRESETS)) == "documented"
+    config = PRESETS["documented"]
+    wanted = {
+        "encoder": "tf_efficientnet_b0", "loss": "soft_bce", "batch_size": 16, "learning_rate": 1e-4, "epochs": 240,
+        "patience": 20, "weight_decay": 0.01, "schedule": "exponential", "augmentation": None, "split": "random",
+        "reduction": "sum", "ema": 0.0, "clip_norm": 0.0, "drop_path": 0.2,
+    }  # fmt: skip
+    assert {name: getattr(config, name) for name in wanted} == wanted
+
+
+def test_newer_fields_leave_older_runs_alone() -> None:
+    assert not {"mix", "reduction", "encoder_weights"} & set(PRESETS["few-faces"].as_dict())
+    assert PRESETS["documented"].as_dict()["reduction"] == "sum"
+
+
+def test_documented_encoder_weights(tmp_path: Path) -> None:
+    """The published ImageNet file: its own block names, a classifier that is left out, no batch counters."""
+    names = [key for key in IMAGENET_LAYOUT.names if not key.endswith("num_batches_tracked")]
+    assert {"_conv_stem.weight", "_blocks.15._project_conv.weight", "_blocks.0._se_reduce.bias"} <= set(names)
+    config = replace(PRESETS["documented"], encoder_weights=str(tmp_path / "b0.pth"))
+    shapes = IMAGENET_LAYOUT.shapes(build_model(PRESETS["documented"]).encoder)
+    file = {key: torch.rand(shapes[key]) + 0.5 for key in names} | {"_fc.weight": torch.zeros(1000, 1280)}
+    torch.save(file, tmp_path / "b0.pth")
+    encoder = build_model(config).encoder.state_dict()
+    assert torch.equal(encoder["blocks.6.0.conv_pwl.weight"], file["_blocks.15._project_conv.weight"])
+    del file["_blocks.3._bn1.weight"]
+    torch.save(file, tmp_path / "b0.pth")
+    with pytest.raises(CheckpointError, match=r"b0\.pth.*_blocks\.3\._bn1\.weight"):
+        build_model(config)
+    with pytest.raises(BadRequest, match="tf_efficientnet_b0"):
+        build_model(replace(config, encoder="resnet18"))
 
 
 # --- augmentation ---------------------------------------------------------------------------------------------------
@@ -210,7 +285,7 @@ def test_phases() -> None:
 
 
 def test_unknown_recipe() -> None:
-    with pytest.raises(BadRequest, match="few-faces or documented"):
+    with pytest.raises(BadRequest, match="documented or few-faces"):
         preset("nope")
 
 
@@ -262,12 +337,19 @@ def test_command(faces_folder: Path, tmp_path: Path) -> None:
     from ohlora.cli import app
 
     job = ["train", "distill", "--data", str(faces_folder), "--out", str(tmp_path), "--phases", "64:1", "--no-imagenet"]
-    done = CliRunner().invoke(app, [*job, "--batch-size", "6", "--json"])
+    done = CliRunner().invoke(app, [*job, "--recipe", "few-faces", "--batch-size", "6", "--json"])
     assert done.exit_code == 0, done.output
     report = json.loads(done.stdout)
     assert (report["config"]["phases"], report["config"]["imagenet"]) == ([[64, 1]], False)
     assert (tmp_path / "report.md").is_file()
     assert load_student(tmp_path / "student.safetensors").encoder_name == report["config"]["encoder"]
+
+
+def test_patience_is_kept_by_a_resumed_run(faces_folder: Path, tmp_path: Path) -> None:
+    config = replace(TINY, phases=((64, 9),), patience=1, learning_rate=0.0)  # nothing ever gets better
+    stopped = run([faces_folder], tmp_path, config, accelerator="cpu")
+    assert stopped["epochs"] < 9
+    assert run([faces_folder], tmp_path, config, accelerator="cpu")["epochs"] == stopped["epochs"]
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ohlora.engines import open_engine
-from ohlora.errors import CheckpointError
+from ohlora.errors import BadRequest, CheckpointError
 from ohlora.export.student_onnx import export_student, reference_hair
 from ohlora.export.student_rewrite import rewrite_student
 from ohlora.training import checkpoints
@@ -135,7 +135,25 @@ def test_halved_decoder_has_the_same_batch_statistics() -> None:
         assert (decoder(levels, (224, 224)) - documented).abs().max() < 1e-3
 
 
-def test_rewrite_refuses_other_encoders() -> None:
+@pytest.mark.parametrize("encoder", ["resnet18", "mobilenetv3_small_050", "vgg11"])
+@torch.no_grad()
+def test_any_encoder_with_five_levels(encoder: str) -> None:
+    """EfficientNet relatives are folded, others kept; levels of families that start at full size are found."""
+    model = random_student(encoder)
+    image = torch.rand(1, 3, 224, 224, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    assert (model(image) - rewrite_student(model)(image)).abs().max() < TOLERANCE
+
+
+@pytest.mark.parametrize(
+    ("encoder", "what"),
+    [("convnext_atto", "five feature levels.*fewer"), ("vit_tiny_patch16_224", "strides"), ("nope", "unknown encoder")],
+)
+def test_encoders_without_five_levels(encoder: str, what: str) -> None:
+    with pytest.raises(BadRequest, match=what):
+        EffiSegNet(encoder)
+
+
+def test_rewrite_refuses_unknown_blocks() -> None:
     model = random_student(SHIPPED_ENCODER)
     model.encoder.blocks[1][0] = torch.nn.Identity()
     with pytest.raises(CheckpointError, match="Identity"):

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Callable, Mapping
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,9 @@ KINDS: dict[str, Kind] = {
     "effisegnet-v4": Kind(
         "ohlora.training.nets.effisegnet_keys", "from_upstream", part="model", shapes="published_shapes"
     ),
+    "facexformer": Kind(
+        "ohlora.training.nets.facexformer_keys", "from_upstream", part="state_dict_backbone", shapes="published_shapes"
+    ),
     "bisenet-19": Kind("ohlora.training.nets.bisenet_keys", "from_upstream", shapes="published_shapes"),
     # Any size, our own files only.
     "stylegan": _generator(None),
@@ -137,6 +141,32 @@ def load(kind: str, path: Path | str, *, smooth: bool = False) -> nn.Module:
     return module.float().eval()
 
 
+def recognise(path: Path | str, among: Sequence[str]) -> str:
+    """Which of the published kinds `among` the weights file `path` is, by its keys and shapes.
+
+    Raises CheckpointError naming the file when it is none of them.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"no weights file {path}: check the path")
+    # Mapped, not read: only the keys count here. Files of PyTorch before 1.6 are no zip and cannot be mapped.
+    content = _read_pickle(path, mapped=zipfile.is_zipfile(path))
+    scores: dict[str, float] = {}
+    for kind in among:
+        entry = kind_named(kind)
+        try:
+            state = _unwrap(entry, content, path, smooth=False)
+        except CheckpointError:
+            continue
+        found: Shapes = {key: tuple(value.shape) for key, value in state.items()}
+        assert entry.shapes is not None, f"kind '{kind}' has no published keys"
+        scores[kind] = likeness(entry.call(entry.shapes, *entry.arguments), found)
+    best = max(scores, key=lambda kind: scores[kind], default=None)
+    if best is None or scores[best] < ALIKE:
+        raise CheckpointError(f"{path} is none of {', '.join(among)}: its keys are others; check which file it is")
+    return best
+
+
 def save(module: nn.Module, path: Path | str, kind: str) -> None:
     """Write a module as our own `.safetensors`; `load(kind, path)` reads it back. Atomic."""
     entry, path = kind_named(kind), Path(path)
@@ -168,9 +198,9 @@ def _load_own(kind: str, entry: Kind, path: Path) -> nn.Module:
     return module
 
 
-def _read_pickle(path: Path) -> Mapping[str, Any]:
+def _read_pickle(path: Path, mapped: bool = False) -> Mapping[str, Any]:
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except Exception as error:  # the unpickler raises whatever the bytes make it raise
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CheckpointError(

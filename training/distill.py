@@ -1,28 +1,26 @@
 """Stage `distill`: teach a light student the teacher's hair maps (spec: segmentation, section 6).
 
-Recipes are rows of `distill_recipes.PRESETS`; the loop is the same for all. Every random choice is keyed by (seed,
-epoch, item), so a killed run resumes to the weights an uninterrupted one gives.
+Recipes are rows of `distill_recipes.PRESETS`; the loop (`distill_loop`) is the same for all. Every random choice is
+keyed by (seed, epoch, item), so a killed run resumes to the weights an uninterrupted one gives.
 """
 
 from __future__ import annotations
 
 import json
-import math
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
-from lightning.fabric import Fabric
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor
 
-from ohlora.atomic import atomic_path, make_folder, write_bytes
-from ohlora.errors import BadRequest, OhloraError
+from ohlora.atomic import make_folder, write_bytes
+from ohlora.errors import BadRequest
 from ohlora.hair import resize_area
 from ohlora.training.data.hair_faces import LabelledPicture, to_tensor_layout
+from ohlora.training.distill_loop import STUDENT, Lesson, train
 from ohlora.training.distill_recipes import PRESETS, DistillConfig, PortraitMix, parse_phases, preset
 from ohlora.training.distill_sources import (
     REAL,
@@ -36,8 +34,20 @@ from ohlora.training.distill_sources import (
 )
 from ohlora.training.losses import LOSSES
 from ohlora.training.metrics import HairMetrics
-from ohlora.training.nets.effisegnet import SIZE, EffiSegNet
-from ohlora.training.student import imagenet_encoder_state, load_student, save_student
+from ohlora.training.nets.effisegnet import DOCUMENTED_ENCODER, SIZE, EffiSegNet
+from ohlora.training.student import documented_encoder_state, imagenet_encoder_state, load_student
+
+
+class Metrics(Protocol):
+    """Figures of some pictures, pooled and by face."""
+
+    def summary(self) -> dict[str, float]: ...
+
+    def per_face_iou(self) -> NDArray[np.float64]: ...
+
+
+# Indices of pictures -> (loss, figures).
+Measure = Callable[[NDArray[np.int64]], tuple[float, Metrics]]
 
 __all__ = [
     "PRESETS", "DistillConfig", "PortraitMix", "Sources", "Split", "evaluate", "find_sources", "make_split",
@@ -67,40 +77,21 @@ def evaluate(
     return total / (SIZE * SIZE) / max(len(indices), 1), metrics
 
 
-class Average:
-    """Exponential moving average of weights and buffers, with the usual warm start."""
-
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        self.decay, self.steps = decay, 0
-        self.state = {k: v.detach().clone() for k, v in model.state_dict().items()}
-
-    @torch.no_grad()
-    def update(self, model: nn.Module) -> None:
-        self.steps += 1
-        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
-        for key, value in model.state_dict().items():
-            if value.dtype.is_floating_point:
-                self.state[key].lerp_(value.detach(), 1 - decay)
-            else:
-                self.state[key].copy_(value)
-
-
-def learning_rate_factor(config: DistillConfig, step: int, steps_per_epoch: int) -> float:
-    """Warm-up, then cosine to 1 % of the base rate, or the documented 0.975 per epoch."""
-    if step < config.warmup_steps:
-        return (step + 1) / config.warmup_steps
-    if config.schedule == "exponential":
-        return 0.975 ** (step // steps_per_epoch)
-    done = (step - config.warmup_steps) / max(1, config.epochs * steps_per_epoch - config.warmup_steps)
-    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
-
-
 def build_model(config: DistillConfig) -> EffiSegNet:
     torch.manual_seed(config.seed)
     if config.start_from:
         return load_student(Path(config.start_from), drop_path=config.drop_path)
-    model = EffiSegNet(config.encoder, drop_path=config.drop_path)
-    if config.imagenet:
+    return new_student(config)
+
+
+def new_student(config: DistillConfig, outputs: int = 1) -> EffiSegNet:
+    """An untrained student with the encoder weights that the recipe starts from."""
+    model = EffiSegNet(config.encoder, outputs, drop_path=config.drop_path)
+    if config.encoder_weights:
+        if config.encoder != DOCUMENTED_ENCODER:
+            raise BadRequest(f"--encoder-weights are those of {DOCUMENTED_ENCODER}, not of '{config.encoder}'")
+        documented_encoder_state(Path(config.encoder_weights), model.encoder)
+    elif config.imagenet:
         model.encoder.load_state_dict(imagenet_encoder_state(config.encoder, model.encoder))
     return model
 
@@ -125,81 +116,20 @@ def run(
     """
     make_folder(out)
     sources = find_sources(data, out, config, note)
-    identity = run_identity(config, sources)
-    fabric = Fabric(accelerator=accelerator, devices=1)
-    raw = build_model(config).to(memory_format=torch.channels_last)
-    encoder = list(raw.encoder.parameters())
-    groups = [
-        {"params": encoder, "lr": config.learning_rate * config.encoder_rate},
-        {"params": raw.decoder.parameters(), "lr": config.learning_rate},
-    ]
-    model, optimizer = fabric.setup(raw, torch.optim.AdamW(groups, weight_decay=config.weight_decay))
-    model.mark_forward_method("logits")
-    base_rates = [group["lr"] for group in optimizer.param_groups]
-    average = Average(raw, config.ema)
-    shadow = EffiSegNet(raw.encoder_name, drop_path=0.0).to(memory_format=torch.channels_last).to(fabric.device)
-    state: dict[str, Any] = {"epoch": 0, "best": math.inf, "best_epoch": -1, "log": [], "seconds": 0.0}
-    last = out / "last.pt"
-    if resume and last.is_file():
-        saved = torch.load(last, weights_only=True, map_location=fabric.device)
-        if saved["identity"] != identity:
-            raise BadRequest(f"{out} holds a run with another recipe or other pictures: choose another --out")
-        raw.load_state_dict(saved["model"])
-        optimizer.load_state_dict(saved["optimizer"])
-        average.state, average.steps = saved["average"], saved["average_steps"]
-        state = saved["state"]
-    steps_per_epoch = math.ceil(len(epoch_order(sources, config, 0)) / config.batch_size)
-    best_file = out / "student.safetensors"
-    choosing = all(len(split.valid) for split in sources.splits.values())
 
-    while state["epoch"] < config.epochs:
-        epoch, started, losses = state["epoch"], time.monotonic(), []
-        torch.manual_seed(config.seed * 100003 + epoch)  # stochastic depth, the same after a resume
-        model.train()
-        for step, (image, label) in enumerate(training_batches(sources, config, epoch)):
-            factor = learning_rate_factor(config, epoch * steps_per_epoch + step, steps_per_epoch)
-            for group, rate in zip(optimizer.param_groups, base_rates, strict=True):
-                group["lr"] = rate * factor
-            image = image.to(fabric.device).contiguous(memory_format=torch.channels_last)
-            label = label.to(fabric.device)
-            logits = raw.decoder(raw.encoder(image), (image.shape[-2], image.shape[-1]))
-            loss = LOSSES[config.loss](logits, label) / label.numel()
-            losses.append(float(loss.detach()))
-            if not math.isfinite(losses[-1]):
-                raise OhloraError(
-                    f"the loss is no longer a number in epoch {epoch + 1}: training stopped, {out} keeps what was "
-                    "saved after the epoch before; start again with a lower --learning-rate in another --out"
-                )
-            optimizer.zero_grad()
-            fabric.backward(loss)
-            if config.clip_norm:
-                # A gradient that is no number shows in the next loss, before anything is saved.
-                fabric.clip_gradients(model, optimizer, max_norm=config.clip_norm, error_if_nonfinite=False)
-            optimizer.step()
-            if config.ema:
-                average.update(raw)
-        row: dict[str, Any] = {
-            "epoch": epoch,
-            "size": config.size_at(epoch),
-            "train_loss": float(np.mean(losses)),
-        }
-        state["epoch"] += 1
-        weights = average.state if config.ema else raw.state_dict()
-        if state["epoch"] % config.evaluate_every == 0 or state["epoch"] == config.epochs:
-            shadow.load_state_dict(weights)
-            row.update(validate(shadow, sources, config, fabric.device))
-        if not choosing or row.get("valid_loss", math.inf) < state["best"]:
-            state["best"], state["best_epoch"] = row.get("valid_loss", math.inf), epoch
-            save_student(best_file, weights, raw.encoder_name)
-        state["seconds"] += time.monotonic() - started
-        row["seconds"] = round(time.monotonic() - started, 2)
-        state["log"].append(row)
-        save_resume_state(last, identity, raw, optimizer, average, state)
-        report(row)
-        last_phase = epoch >= config.epochs - config.phases[-1][1]
-        if last_phase and choosing and epoch - state["best_epoch"] >= config.patience:
-            break
-    return finish(out, config, sources, state, fabric.device)
+    def loss(logits: Tensor, label: Tensor) -> Tensor:
+        return LOSSES[config.loss](logits, label) / label.numel()
+
+    lesson = Lesson(
+        pictures=len(epoch_order(sources, config, 0)),
+        batches=lambda epoch: training_batches(sources, config, epoch),
+        loss=loss,
+        validate=lambda model, device: validate(model, sources, config, device),
+        choosing=all(len(split.valid) for split in sources.splits.values()),
+    )
+    identity, model = run_identity(config, sources), build_model(config)
+    state, device = train(model, lesson, config, out, identity, resume=resume, accelerator=accelerator, report=report)
+    return finish(out, config, sources, state, device)
 
 
 def run_identity(config: DistillConfig, sources: Sources) -> str:
@@ -214,11 +144,16 @@ def validate(model: EffiSegNet, sources: Sources, config: DistillConfig, device:
     """The held-out part of an epoch's row: figures of the real pictures, `sources` with those of each kind when there
     are several, and `valid_loss`, which chooses the epoch; {} where nothing is held out.
     """
+    return held_out_row(sources, lambda indices: evaluate(model, sources.pictures, indices, config.loss, device))
+
+
+def held_out_row(sources: Sources, measure: Measure) -> dict[str, Any]:
+    """What `validate` returns, from any measure of some pictures."""
     losses: dict[str, float] = {}
     figures: dict[str, dict[str, float]] = {}
     for name, split in sources.splits.items():
         if len(split.valid):
-            losses[name], metrics = evaluate(model, sources.pictures, split.valid, config.loss, device)
+            losses[name], metrics = measure(split.valid)
             figures[name] = metrics.summary()
     row: dict[str, Any] = {}
     drawn = [loss for name, loss in losses.items() if name != REAL]
@@ -230,37 +165,29 @@ def validate(model: EffiSegNet, sources: Sources, config: DistillConfig, device:
     return row
 
 
-def save_resume_state(
-    path: Path, identity: str, model: nn.Module, optimizer: Any, average: Average, state: dict[str, Any]
-) -> None:
-    with atomic_path(path) as temporary:
-        torch.save(
-            {
-                "identity": identity,
-                "model": model.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "average": average.state,
-                "average_steps": average.steps,
-                "state": state,
-            },
-            temporary,
-        )
-
-
 def finish(
     out: Path, config: DistillConfig, sources: Sources, state: dict[str, Any], device: torch.device
 ) -> dict[str, Any]:
-    """Measure the kept weights on the test pictures; write report.json, log.jsonl and valid_loss.csv.
+    """Measure the kept weights on the test pictures; write report.json."""
+    student = load_student(out / STUDENT).to(device)
+    return write_result(
+        out, config, sources, state, lambda indices: evaluate(student, sources.pictures, indices, config.loss, device)
+    )
+
+
+def write_result(
+    out: Path, config: DistillConfig, sources: Sources, state: dict[str, Any], measure: Measure
+) -> dict[str, Any]:
+    """report.json of a finished run, and its content.
 
     `test` and `test_faces` are those of the real pictures; with drawn ones, `sources` has the same for every kind.
     """
-    student = load_student(out / "student.safetensors").to(device)
     parts: dict[str, dict[str, Any]] = {}
     for name, split in sources.splits.items():
         sizes = {"train": len(split.train), "valid": len(split.valid), "test": len(split.test)}
         parts[name] = {"pictures": sizes}
         if len(split.test):
-            _, metrics = evaluate(student, sources.pictures, split.test, config.loss, device)
+            _, metrics = measure(split.test)
             names = [sources.pictures[i].name for i in split.test]
             parts[name]["test"] = metrics.summary()
             parts[name]["test_faces"] = dict(zip(names, metrics.per_face_iou().round(4).tolist(), strict=True))
@@ -273,8 +200,5 @@ def finish(
     }
     if sources.drawn:
         result["sources"] = parts
-    write_bytes(out / "log.jsonl", "".join(json.dumps(row) + "\n" for row in state["log"]).encode())
-    rows = [f"{row['epoch']},{row['valid_loss']:.6f}\n" for row in state["log"] if "valid_loss" in row]
-    write_bytes(out / "valid_loss.csv", ("epoch,valid_loss\n" + "".join(rows)).encode())
     write_bytes(out / "report.json", (json.dumps(result, indent=1) + "\n").encode())
     return result

@@ -67,6 +67,8 @@ class DistillConfig:
     start_from: str | None = None  # a student's .safetensors to go on from
     seed: int = 7
     mix: PortraitMix | None = None  # portraits beside the real pictures
+    reduction: str = "mean"  # of the loss that is descended; "sum" as documented (it scales AdamW's epsilon)
+    encoder_weights: str | None = None  # the documented ImageNet file of EfficientNet-B0
 
     @property
     def epochs(self) -> int:
@@ -80,15 +82,15 @@ class DistillConfig:
         return self.phases[-1][0]
 
     def as_dict(self) -> dict[str, Any]:
-        """For reports and to recognise a run; without `mix` where there is none, as runs before it were written."""
+        """For reports and to recognise a run; without what newer fields say by default, as older runs were written."""
         content = asdict(self)
-        if self.mix is None:
-            del content["mix"]
-        return content
+        return {key: value for key, value in content.items() if not (key in NEWER and value == NEWER[key])}
 
 
+NEWER: dict[str, Any] = {"mix": None, "reduction": "mean", "encoder_weights": None}
+
+# The documented one first: it is the default of `ohlora train distill`.
 PRESETS: dict[str, DistillConfig] = {
-    "few-faces": DistillConfig(),
     "documented": DistillConfig(
         encoder=DOCUMENTED_ENCODER,
         imagenet=False,
@@ -105,7 +107,9 @@ PRESETS: dict[str, DistillConfig] = {
         split="random",
         patience=20,
         evaluate_every=1,
+        reduction="sum",
     ),
+    "few-faces": DistillConfig(),
     # Goes on from a student of real faces: a few epochs are enough to learn the drawn ones (--start-from).
     "portraits": DistillConfig(
         phases=((SIZE, 7),),

@@ -6,7 +6,7 @@ is keyed by (seed, epoch, item).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,9 @@ from torch import Tensor
 
 from ohlora.errors import BadRequest
 from ohlora.hair import resize_area
-from ohlora.training.data.augment import augment
+from ohlora.training.data.augment import Augmentation, augment
 from ohlora.training.data.generated_faces import pairs_of
-from ohlora.training.data.hair_faces import LabelledPicture, find_faces, to_tensor_layout
+from ohlora.training.data.hair_faces import LabelledPicture, Sample, find_faces, to_tensor_layout
 from ohlora.training.data.people import distances, split_people, thumbnails
 from ohlora.training.data.portrait_faces import (
     HELD_OUT_SEEDS,
@@ -66,6 +66,17 @@ class Sources:
         return {name: split for name, split in self.splits.items() if name != REAL}
 
 
+# A source: its name, training pictures, held-out pictures, what made them.
+Drawn = tuple[str, Sequence[LabelledPicture], Sequence[LabelledPicture], Any]
+View = Callable[[LabelledPicture], LabelledPicture]
+# How a sample becomes (image, label [C,S,S] in [0,1]) at a size, augmented where strengths are given; donor is
+# another sample, for what is pasted in.
+MakeExample = Callable[
+    [Sample, int, np.random.Generator, Augmentation | None, Sample | None],
+    tuple[NDArray[np.uint8], NDArray[np.float32]],
+]
+
+
 def make_split(faces: Sequence[LabelledPicture], config: DistillConfig) -> Split:
     """Divide real pictures as the recipe says. Raises BadRequest when one side would be empty."""
     everything = np.arange(len(faces))
@@ -92,35 +103,43 @@ def find_sources(data: list[Path], out: Path, config: DistillConfig, note: Note 
     unusable data.
     """
     real = find_faces(data)
+    drawn = drawn_pictures(config.mix, out, note) if config.mix else ()
+    return join_sources(real, [face.picture.name for face in real], make_split(real, config), drawn)
+
+
+def join_sources(real: Sequence[LabelledPicture], files: list[str], split: Split, drawn: Iterable[Drawn]) -> Sources:
+    """One list of all pictures, with every source's place in it."""
     pictures: list[LabelledPicture] = list(real)
-    splits = {REAL: make_split(real, config)}
+    splits = {REAL: split}
     origin: dict[str, Any] = {}
-    for name, train, held, made_by in drawn_pictures(config.mix, out, note) if config.mix else ():
+    for name, train, held, made_by in drawn:
         start = len(pictures)
         pictures += [*train, *held]
         own = np.arange(start + len(train), len(pictures))
         splits[name] = Split(np.arange(start, start + len(train)), own, own)
         origin[name] = made_by
-    return Sources(pictures, [face.picture.name for face in real], splits, origin)
+    return Sources(pictures, files, splits, origin)
 
 
-Drawn = tuple[str, Sequence[LabelledPicture], Sequence[LabelledPicture], Any]
+def with_hair(picture: LabelledPicture) -> LabelledPicture:
+    """Drawn pictures come with their hair maps."""
+    return picture
 
 
-def drawn_pictures(mix: PortraitMix, out: Path, note: Note) -> Iterator[Drawn]:
-    """(source, training pictures, held-out pictures, what made them) of every drawn source of the recipe."""
+def drawn_pictures(mix: PortraitMix, out: Path, note: Note, view: View = with_hair) -> Iterator[Drawn]:
+    """Every drawn source of the recipe. view: gives a picture the label that is to be learned."""
     if mix.folder is not None or mix.portraits:
         train, made_by = portrait_pictures(mix)
         note(f"painting {mix.held_out} held-out portraits")
         held = [PortraitFace(seed, mix.resolution) for seed in check_seeds(HELD_OUT_SEEDS.start, mix.held_out)]
-        yield PORTRAITS, train, [KeptFace(face.name, face.read()) for face in held], made_by
+        yield PORTRAITS, list(map(view, train)), [KeptFace(face.name, view(face).read()) for face in held], made_by
     if mix.generator is not None and mix.generated:
         folders, made_by = [], {}
         for part, seeds, count in (("train", TRAIN_SEEDS, mix.generated), ("held_out", HELD_OUT_SEEDS, mix.held_out)):
             note(f"pictures of {mix.generator} with the portraits' truth: {count} for {part.replace('_', ' ')}")
             folder = out / GENERATED / part
             made_by = pairs_of(mix.generator, folder, check_seeds(seeds.start, count), lambda count: None)
-            folders.append(dataset_faces(folder))
+            folders.append(list(map(view, dataset_faces(folder))))
         yield GENERATED, folders[0], folders[1], {"generator": made_by["source"], "renderer": made_by["renderer"]}
 
 
@@ -174,8 +193,22 @@ def next_in_turn(pool: NDArray[np.int64], count: int, epoch: int, key: tuple[int
     return np.array([orders[int(t)][p % len(pool)] for t, p in zip(turn, position, strict=True)])
 
 
-def training_batches(sources: Sources, config: DistillConfig, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Shuffled, augmented batches: images [B,3,S,S] in [-1,1], soft labels [B,1,S,S] in [0,1]."""
+def hair_example(
+    sample: Sample, size: int, rng: np.random.Generator, strength: Augmentation | None, donor: Sample | None
+) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """Picture and soft hair map [1,S,S]."""
+    image, label, parsing = sample
+    if strength is not None:
+        image, label = augment(image, label, parsing, size, rng, strength, None if donor is None else donor[:2])
+    else:
+        image, label = resize_area(image, (size, size)), resize_area(label, (size, size))
+    return image, np.divide(label[None], 255, dtype=np.float32)
+
+
+def training_batches(
+    sources: Sources, config: DistillConfig, epoch: int, make: MakeExample = hair_example
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Shuffled, augmented batches: images [B,3,S,S] in [-1,1], labels [B,C,S,S] in [0,1] (C = 1 for hair)."""
     size = config.size_at(epoch)
     order = epoch_order(sources, config, epoch)
     # What is pasted into a picture comes from real ones only: cheap to read, and real texture for the drawn ones.
@@ -187,12 +220,9 @@ def training_batches(sources: Sources, config: DistillConfig, epoch: int) -> Ite
         images, labels = [], []
         for index in chosen:
             rng = np.random.default_rng((config.seed, epoch, int(index)))
-            image, label, parsing = sources.pictures[index].read()
-            if config.augmentation is not None:
-                donor = sources.pictures[int(rng.choice(donors))].read()[:2]
-                image, label = augment(image, label, parsing, size, rng, config.augmentation, donor)
-            else:
-                image, label = resize_area(image, (size, size)), resize_area(label, (size, size))
+            sample = sources.pictures[index].read()
+            donor = None if config.augmentation is None else sources.pictures[int(rng.choice(donors))].read()
+            image, label = make(sample, size, rng, config.augmentation, donor)
             images.append(to_tensor_layout(image))
-            labels.append(label[None].astype(np.float32) / 255)
+            labels.append(label)
         yield torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(labels))

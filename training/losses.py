@@ -15,8 +15,8 @@ def mse(logits: Tensor, label: Tensor) -> Tensor:
 
 
 def soft_bce(logits: Tensor, label: Tensor) -> Tensor:
-    """Sum of -(q log p + (1-q) log(1-p)). The documented form clamps logs at -100; from logits none is needed."""
-    return F.binary_cross_entropy_with_logits(logits, label, reduction="sum")
+    """Sum of -(q log p + (1-q) log(1-p)), logs clamped at -100 as documented: log p is the logit itself down there."""
+    return F.binary_cross_entropy_with_logits(logits.clamp(-LOG_LIMIT, LOG_LIMIT), label, reduction="sum")
 
 
 def kl(logits: Tensor, label: Tensor) -> Tensor:
@@ -24,4 +24,5 @@ def kl(logits: Tensor, label: Tensor) -> Tensor:
     return F.kl_div(F.logsigmoid(logits), label, reduction="sum")
 
 
+LOG_LIMIT = 100.0
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"soft_bce": soft_bce, "mse": mse, "kl": kl}

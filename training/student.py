@@ -1,4 +1,4 @@
-"""Weights of a hair student: our own file, ImageNet initialisation, the published layout."""
+"""Weights of a student: our own file, ImageNet initialisation from a package or the documented file."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from ohlora.atomic import atomic_path
 from ohlora.errors import CheckpointError
 from ohlora.training.nets.effisegnet import SHIPPED_ENCODER, EffiSegNet
+from ohlora.training.nets.effisegnet_keys import CLASSIFIER, IMAGENET_LAYOUT
+from ohlora.training.state_dicts import load_layout
 
 FORMAT = "ohlora-effisegnet-1"
 
@@ -25,8 +27,12 @@ def save_student(path: Path, state: Mapping[str, Tensor], encoder: str) -> None:
         save_file(tensors, temporary, metadata={"format": FORMAT, "encoder": encoder})
 
 
-def load_student(path: Path, drop_path: float = 0.0) -> EffiSegNet:
-    """Read what `save_student` wrote; evaluation mode. Raises CheckpointError naming the file."""
+def load_student(path: Path, drop_path: float = 0.0, outputs: int | None = 1) -> EffiSegNet:
+    """Read what `save_student` wrote; evaluation mode.
+
+    outputs: 1 for a hair student, the number of classes for a parsing student, None for any. Raises CheckpointError
+    naming the file when it is damaged, foreign, or a student of another kind.
+    """
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -35,9 +41,13 @@ def load_student(path: Path, drop_path: float = 0.0) -> EffiSegNet:
         raise CheckpointError(f"cannot read the student {path}: {error}") from error
     if metadata.get("format") != FORMAT or "encoder" not in metadata:
         raise CheckpointError(
-            f"{path} is no hair student written by `ohlora train distill` (metadata {json.dumps(metadata)})"
+            f"{path} is no student written by `ohlora train distill` or `parsing` (metadata {json.dumps(metadata)})"
         )
-    model = EffiSegNet(metadata["encoder"], outputs=state["decoder.head.weight"].shape[0], drop_path=drop_path)
+    found = int(state["decoder.head.weight"].shape[0])
+    if outputs is not None and found != outputs:
+        kinds = [("a hair student" if n == 1 else f"a parsing student of {n} classes") for n in (found, outputs)]
+        raise CheckpointError(f"{path} is {kinds[0]}, needed is {kinds[1]}: give another file")
+    model = EffiSegNet(metadata["encoder"], outputs=found, drop_path=drop_path)
     model.load_state_dict(state)
     return model.eval()
 
@@ -64,3 +74,24 @@ def imagenet_encoder_state(name: str, encoder: nn.Module) -> dict[str, Tensor]:
             raise CheckpointError(f"ImageNet weights do not fit {name}: {source} {tuple(value.shape)} for {key}")
         result[key] = value
     return result
+
+
+def documented_encoder_state(path: Path, encoder: nn.Module) -> dict[str, Tensor]:
+    """The documented start: ImageNet EfficientNet-B0 as published (`efficientnet-b0-355c32eb.pth`) for our encoder.
+
+    The classifier in the file is left out. Raises CheckpointError naming the file and what is missing or foreign.
+    """
+    try:
+        published = torch.load(path, weights_only=True, map_location="cpu")
+    except Exception as error:  # the unpickler raises whatever the bytes make it raise
+        raise CheckpointError(f"cannot read the encoder weights {path}: {error}") from error
+    if not isinstance(published, Mapping):
+        raise CheckpointError(f"{path} holds no dictionary of tensors: give the published EfficientNet-B0")
+    state = {key: value for key, value in published.items() if key not in CLASSIFIER}
+    counters = {key for key in IMAGENET_LAYOUT.names if key.endswith("num_batches_tracked")}
+    state |= {key: torch.zeros((), dtype=torch.int64) for key in counters - set(state)}  # old files lack them
+    try:
+        load_layout(encoder, state, IMAGENET_LAYOUT)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path} is no published EfficientNet-B0: {error}") from error
+    return encoder.state_dict()

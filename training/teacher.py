@@ -1,50 +1,49 @@
-"""The 19-class parser as a teacher: pictures in, class probabilities and soft hair maps out.
+"""Face parsers as teachers: one interface (`Teacher`), opened from a published weights file.
 
-The reference hair maps were made this way: 512x512 pixels, logits times 4 before the soft-max (the published network
-leaves its own soft-max unsaturated), 2x2 mean.
+teacher = load_teacher("79999_iter.pth")          # or FaceXFormer's model.pt: the file's keys tell
+teacher.labels(images)                             # 11-class maps and soft hair maps, 224x224
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from PIL import Image
-from torch.nn import functional as F
 
+from ohlora.bundle_files import file_sha256
+from ohlora.errors import BadRequest
 from ohlora.training import checkpoints
-from ohlora.training.nets.bisenet import HAIR, BiSeNet
+from ohlora.training.nets.bisenet import BiSeNet
+from ohlora.training.nets.facexformer import FaceXFormer
+from ohlora.training.teacher_bisenet import BiSeNetTeacher
+from ohlora.training.teacher_facexformer import FaceXFormerTeacher
+from ohlora.training.teacher_protocol import Labels, Teacher
 
-SIZE = 512
-SHARPNESS = 4.0
-MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet
+__all__ = ["KINDS", "HairTeacher", "Labels", "Teacher", "load_teacher"]
 
-
-class HairTeacher:
-    """Soft hair maps of a face parser, on the CPU."""
-
-    def __init__(self, model: BiSeNet) -> None:
-        self.model = model.to(memory_format=torch.channels_last).eval()
-
-    @torch.no_grad()
-    def probabilities(self, image: NDArray[np.uint8], sharpness: float = SHARPNESS) -> NDArray[np.float32]:
-        """uint8 RGB [H,W,3] -> class probabilities float32 [19,256,256]; another aspect than 1 is stretched."""
-        large = Image.fromarray(image).resize((SIZE, SIZE), Image.Resampling.BILINEAR)
-        values = np.divide(np.asarray(large), 255, dtype=np.float32)
-        values = (values - np.array(MEAN, np.float32)) / np.array(DEVIATION, np.float32)
-        tensor = torch.from_numpy(values).permute(2, 0, 1)[None].contiguous(memory_format=torch.channels_last)
-        classes = torch.softmax(self.model.parse(tensor) * sharpness, 1)
-        return F.avg_pool2d(classes, 2)[0].numpy()
-
-    def hair(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """uint8 RGB [H,W,3] -> hair probability float32 [256,256]."""
-        return self.probabilities(image)[HAIR]
+KINDS = (FaceXFormerTeacher.name, BiSeNetTeacher.name)
+HairTeacher = BiSeNetTeacher  # the hair maps that students of this package learn from are its
 
 
-def load_teacher(path: Path) -> HairTeacher:
-    """The published parser's weights (kind "bisenet-19"). Raises CheckpointError naming the file."""
-    model = checkpoints.load("bisenet-19", path)
+def load_teacher(path: Path | str, kind: str | None = None, device: str = "cpu") -> Teacher:
+    """Open a published weights file. kind: one of KINDS; None: what the file's keys say. device: "cpu", "cuda", "auto".
+
+    Raises CheckpointError naming the file, BadRequest for an unknown kind or a device that is not there.
+    """
+    if kind is not None and kind not in KINDS:
+        raise BadRequest(f"unknown teacher '{kind}': choose one of {', '.join(KINDS)}")
+    path, where = Path(path), chosen_device(device)
+    model = checkpoints.load(kind or checkpoints.recognise(path, KINDS), path)
+    if isinstance(model, FaceXFormer):
+        return FaceXFormerTeacher(model, file_sha256(path), where)
     assert isinstance(model, BiSeNet)
-    return HairTeacher(model)
+    return BiSeNetTeacher(model, file_sha256(path), where)
+
+
+def chosen_device(name: str) -> torch.device:
+    """Raises BadRequest for another name than cpu, cuda and auto, and for cuda where there is none."""
+    if name not in ("cpu", "cuda", "auto"):
+        raise BadRequest(f"unknown device '{name}': choose cpu, cuda or auto")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise BadRequest("no CUDA device can be used here: choose cpu or auto")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")

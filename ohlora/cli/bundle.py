@@ -44,6 +44,8 @@ def verify(bundle: Where = "demo") -> None:
     opened = Bundle.open(bundle)
     if opened.manifest.hair:
         opened.hair_engine().close()
+    if opened.manifest.parsing:
+        opened.parsing_engine().close()
     if opened.manifest.generator:
         for engine in opened.generator_engines():
             engine.close()
@@ -67,6 +69,9 @@ def build(
         str,
         typer.Option("--hair", help="Student: .safetensors of `train distill`, published .pth, or a bundle's."),
     ] = "demo",
+    parsing: Annotated[
+        str | None, typer.Option("--parsing", help="Face parser: .safetensors of `train parsing`, or a bundle's.")
+    ] = None,
     directions: Annotated[
         Path | None,
         typer.Option("--directions", help="Of `train directions`, or a folder of published tables with its gallery."),
@@ -79,6 +84,9 @@ def build(
     provenance: Annotated[str | None, typer.Option("--provenance", help="Where the weights come from.")] = None,
     metrics: Annotated[
         Path | None, typer.Option("--metrics", help="report.json of `train distill`: its figures go into the bundle.")
+    ] = None,
+    parsing_metrics: Annotated[
+        Path | None, typer.Option("--parsing-metrics", help="report.json of `train parsing`, likewise.")
     ] = None,
     card: Annotated[
         Path | None, typer.Option("--card", help="Text for MODEL_CARD.md; default: made of the parts.")
@@ -97,9 +105,12 @@ def build(
     require_training()
     try:
         text = None if card is None else card.read_text(encoding="utf-8")
-        figures = None if metrics is None else json.loads(metrics.read_text(encoding="utf-8"))["test"]
+        figures, parsed = (
+            None if report is None else json.loads(report.read_text(encoding="utf-8"))["test"]
+            for report in (metrics, parsing_metrics)
+        )
     except (OSError, ValueError, KeyError) as error:
-        raise BadRequest(f"cannot read --card or --metrics: {error!r}") from error
+        raise BadRequest(f"cannot read --card, --metrics or --parsing-metrics: {error!r}") from error
     from ohlora.export.bundle_builder import build_bundle
 
     bundle = build_bundle(
@@ -115,6 +126,8 @@ def build(
         provenance=provenance,
         metrics=figures,
         card=text,
+        parsing=parsing,
+        parsing_metrics=parsed,
         overwrite=overwrite,
         report=typer.echo,
     )

@@ -1,4 +1,4 @@
-"""`ohlora recolor`: dye the hair of pictures that exist."""
+"""`ohlora recolor`: dye the hair of pictures and videos that exist."""
 
 from __future__ import annotations
 
@@ -13,12 +13,26 @@ from ohlora.cli import options
 def recolor(
     sources: Annotated[
         list[str] | None,
-        typer.Argument(help="Pictures or folders of pictures; 'example' is a portrait that ships."),
+        typer.Argument(help="Pictures, folders of pictures, or videos; 'example' is a portrait that ships."),
     ] = None,
     out: options.Out = Path("out"),
     color: options.Color = "0.5",
     ombre_height: options.Height = "0.7",
     grad_height: options.GradHeight = "0.5",
+    faces: Annotated[
+        str, typer.Option("--faces", help="auto (find every head) or whole (each picture is one portrait).")
+    ] = "auto",
+    no_face: Annotated[
+        str,
+        typer.Option("--no-face", help="Pictures without a face: skip (reported), keep (as they are) or whole."),
+    ] = "skip",
+    min_face: Annotated[
+        float | None,
+        typer.Option("--min-face", help="Smallest face in pixels, from 20. Default: 1/50 of the shorter side."),
+    ] = None,
+    smoothing: Annotated[
+        float, typer.Option("--smoothing", help="Of videos: share of the past in a frame's hair map, 0 to below 1.")
+    ] = 0.6,
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Also look into subfolders.")] = False,
     format: options.Format = "jpeg",
     quality: options.Quality = 95,
@@ -34,43 +48,65 @@ def recolor(
     contact_sheet: options.Sheet = False,
     json: options.Json = False,
 ) -> None:
-    """Dye the hair of existing portraits, from below.
+    """Dye the hair of everybody in existing pictures and videos, from below.
 
-    VALUES are a number, a list `0.1,0.5,0.9` or `FIRST:LAST:COUNT`; several give several pictures of each source.
+    VALUES are a number, a list `0.1,0.5,0.9` or `FIRST:LAST:COUNT`; several give several results of each source.
+    Videos (mp4, mov, mkv, webm, animated gif) keep their format, size, frame rate and sound.
 
     Example: `ohlora recolor photos --out dyed --color 0.5 --ombre-height 0.7 --grad-height 0.5`
+
+    Example: `ohlora recolor clip.mp4 --out dyed --color 0.9`
     """
     from concurrent.futures import ThreadPoolExecutor
 
     from ohlora.cli.execute import Setting, execute
+    from ohlora.cli.recolor_video import VideoSetting, recolor_videos
     from ohlora.engines import usable_cores
-    from ohlora.images import list_images
+    from ohlora.face_detector import FaceDetector
+    from ohlora.photographs import FaceRules
     from ohlora.render.job import OutputFormat, look_record, make_looks
     from ohlora.render.plan import PhotoPlan, output_names
     from ohlora.renderer import Renderer
+    from ohlora.video_recolor import Smoothing
 
     ombres = options.make_ombres(color, ombre_height, grad_height)
     looks = make_looks(None, ombres)
     output = OutputFormat(format, quality, rounding)
+    rules = FaceRules(faces, no_face, min_face)
+    detector = FaceDetector(min_face=min_face)  # refuses a minimum face out of range before anything is opened
+    steady = Smoothing(smoothing)
     roots = [example_path() if source == "example" else Path(source) for source in sources or ["example"]]
-    paths = without(list_images(roots, recursive), out)
-    plan = PhotoPlan(paths, output_names(paths, roots), looks, output)
-    with (
-        Renderer(bundle, backend, precision=precision, threads=threads) as renderer,
-        ThreadPoolExecutor(max_workers=workers or usable_cores(), thread_name_prefix="ohlora-read") as pool,
-    ):
-        producer = renderer.photo_producer(looks, pool, int(max_megapixels * 1e6))
+    pictures, videos = sort_sources(roots, recursive)
+    looking = [rules.faces, rules.no_face, rules.min_face, detector.identity if rules.faces == "auto" else None]
+    with Renderer(bundle, backend, precision=precision, threads=threads) as renderer:
         provenance = renderer.provenance(generator=False)
         request = {
             "command": "recolor",
-            "sources": [[str(path.absolute()), *fingerprint(path)] for path in paths],
             "ombres": [look_record(look)["ombre"] for look in looks],
             "output": [output.format, output.quality, output.rounding],
+            "faces": looking,
             "max_megapixels": max_megapixels,
             **provenance,
         }
-        setting = Setting(batch, workers, restart, contact_sheet, json)
-        execute(plan, producer, out, output, provenance, request, setting)
+        if videos:
+            paths = without(videos, out)
+            setting = VideoSetting(steady, rules, quality, rounding, int(max_megapixels * 1e6), restart, json)
+            names = output_names(paths, roots)
+            recolor_videos(renderer, paths, names, [look.ombre for look in looks], out, request, provenance, setting)
+        paths = without(pictures, out)
+        plan = PhotoPlan(paths, output_names(paths, roots), looks, output)
+        with ThreadPoolExecutor(max_workers=workers or usable_cores(), thread_name_prefix="ohlora-read") as pool:
+            producer = renderer.photo_producer(looks, pool, int(max_megapixels * 1e6), rules)
+            request["sources"] = [[str(path.absolute()), *fingerprint(path)] for path in paths]
+            execute(
+                plan,
+                producer,
+                out,
+                output,
+                provenance,
+                request,
+                Setting(batch, workers, restart, contact_sheet, json),
+            )
 
 
 def example_path() -> Path:
@@ -78,6 +114,38 @@ def example_path() -> Path:
     from importlib.resources import files
 
     return Path(str(files("ohlora"))) / "examples" / "astronaut.jpg"
+
+
+def sort_sources(roots: list[Path], recursive: bool) -> tuple[list[Path], list[Path]]:
+    """What `roots` name -> pictures, videos; one of the two is empty.
+
+    In a folder, animated GIFs count as pictures (their first frame), and videos beside pictures are left out, which is
+    said. Raises BadRequest when both pictures and videos are named, and as `list_images` does.
+    """
+    from ohlora.errors import BadRequest
+    from ohlora.images import list_images
+    from ohlora.video_files import is_video, list_videos
+
+    videos = [root for root in roots if not root.is_dir() and is_video(root)]
+    others = [root for root in roots if root not in videos]
+    if not others:
+        return [], sorted(set(videos))
+    inside = list_videos(others, recursive)
+    try:
+        pictures = list_images(others, recursive)
+    except BadRequest:
+        if not inside or any(not root.is_dir() for root in others):
+            raise
+        return [], sorted({*videos, *inside})
+    if videos:
+        raise BadRequest(f"{videos[0]} is a video among pictures: give videos a command and an --out of their own")
+    if inside:
+        typer.echo(
+            f"{len(inside)} videos among the pictures are left out, the first is {inside[0]}: name them in a command "
+            "of their own",
+            err=True,
+        )
+    return pictures, []
 
 
 def fingerprint(path: Path) -> tuple[int, int]:

@@ -37,11 +37,14 @@ def distill(
     out: options.Out = Path("runs/distill"),
     recipe: Annotated[
         str,
-        typer.Option("--recipe", help="few-faces, documented (B0, thousands of faces), or portraits (fine-tunes)."),
-    ] = "few-faces",
+        typer.Option("--recipe", help="documented (B0, thousands of faces), few-faces, or portraits (fine-tunes)."),
+    ] = "documented",
     encoder: Annotated[str | None, typer.Option("--encoder", help="Any timm model with five feature levels.")] = None,
     imagenet: Annotated[
         bool | None, typer.Option("--imagenet/--no-imagenet", help="Start from ImageNet weights.")
+    ] = None,
+    encoder_weights: Annotated[
+        Path | None, typer.Option("--encoder-weights", help="The documented start: efficientnet-b0-355c32eb.pth.")
     ] = None,
     loss: Annotated[str | None, typer.Option("--loss", help="soft_bce, mse or kl.")] = None,
     phases: Annotated[
@@ -77,7 +80,7 @@ def distill(
 ) -> None:
     """Distil a light hair student from a teacher's soft maps. Stopped runs resume from the same --out.
 
-    Example: `ohlora train distill --data faces --out runs/student`
+    Example: `ohlora train distill --data faces --recipe few-faces --out runs/student`
     """
     import json as json_module
 
@@ -90,6 +93,7 @@ def distill(
     changes: dict[str, Any] = {
         "encoder": encoder,
         "imagenet": imagenet,
+        "encoder_weights": None if encoder_weights is None else str(encoder_weights),
         "loss": loss,
         "phases": None if phases is None else parse_phases(phases),
         "holdout": holdout,
@@ -131,3 +135,19 @@ from ohlora.cli import train_portraits  # noqa: E402 - as above
 
 app.command("portraits")(train_portraits.portraits)
 app.command("evaluate-hair")(train_portraits.evaluate_hair)
+
+from ohlora.cli.train_parse import parse  # noqa: E402 - as above
+
+app.command("parse")(parse)
+
+from ohlora.cli.train_compare_losses import compare_losses  # noqa: E402 - as above
+from ohlora.cli.train_parsing import parsing  # noqa: E402 - as above
+
+app.command("compare-losses")(compare_losses)
+app.command("parsing")(parsing)
+
+from ohlora.cli import train_hairzoo  # noqa: E402 - as above
+
+app.command("hairzoo")(train_hairzoo.hairzoo)
+app.command("hairzoo-data")(train_hairzoo.hairzoo_data)
+app.command("hairzoo-inference")(train_hairzoo.hairzoo_inference)

@@ -70,7 +70,9 @@ def evaluate_hair(
     count: Annotated[int, typer.Option("--count", "-n", min=1, help="Number of generated pictures.")] = 500,
     teacher: Annotated[
         Path | None,
-        typer.Option("--teacher", help="Published 19-class BiSeNet (.pth): its maps of drawn pictures join the truth."),
+        typer.Option(
+            "--teacher", help="Published BiSeNet-19 or FaceXFormer: its maps of drawn pictures join the truth."
+        ),
     ] = None,
     first_seed: Annotated[
         int, typer.Option("--first-seed", min=0, help="Of portraits and generated pictures.")

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from ohlora.errors import ImageError, OhloraError, OutputError
 from ohlora.kernels.ombre import HairMask
+from ohlora.photographs import HeadMask
 from ohlora.render.plan import Output, PhotoUnit, PortraitUnit
 
 # Outputs of one unit are written in tasks of this many: enough to keep all workers busy on one face's sweep,
@@ -29,11 +30,15 @@ UnitT = TypeVar("UnitT", PortraitUnit, PhotoUnit, contravariant=True)
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """What a unit's outputs are dyed from. image uint8 RGB [H,W,3]; mask of one picture, None when no dye is asked."""
+    """What a unit's outputs are dyed from. image uint8 RGB [H,W,3]; mask of one picture, None when no dye is asked.
+
+    heads: the hair of several people, each dyed by itself; then there is no mask.
+    """
 
     image: NDArray[np.uint8]
     mask: HairMask | None
     facts: dict[str, Any]
+    heads: tuple[HeadMask, ...] = ()
 
 
 class Producer(Protocol[UnitT]):

@@ -19,6 +19,7 @@ from ohlora.hair import find_hair
 from ohlora.images import read_image
 from ohlora.kernels.ombre import prepare_hair
 from ohlora.params import Face
+from ohlora.photographs import PhotoReader
 from ohlora.render.job import RenderJob
 from ohlora.render.pipeline import Picture
 from ohlora.render.plan import PhotoUnit, PortraitUnit
@@ -96,32 +97,27 @@ class PortraitProducer:
 
 @dataclass
 class PhotoProducer:
-    """Picture file -> image, hair. A file that cannot be read fails alone."""
+    """Picture file -> image, everybody's hair. A file that cannot be read or has no face fails alone.
 
-    hair_engine: Engine | None
+    reader None: no dye is asked for, and no hair is looked for.
+    """
+
+    reader: PhotoReader | None
     max_pixels: int
     pool: ThreadPoolExecutor
 
     def produce(self, units: Sequence[PhotoUnit]) -> list[Picture | ImageError]:
-        images = list(self.pool.map(self._read, [unit.path for unit in units]))
-        good = [image for image in images if not isinstance(image, ImageError)]
-        try:
-            pictures = iter(pictures_with_hair(good, self.hair_engine, [{}] * len(good)))
-        except ImageError:
-            return [self._alone(image, unit.path) for image, unit in zip(images, units, strict=True)]
-        return [image if isinstance(image, ImageError) else next(pictures) for image in images]
+        return list(self.pool.map(self._one, [unit.path for unit in units]))
 
-    def _alone(self, image: NDArray[np.uint8] | ImageError, path: Path) -> Picture | ImageError:
-        """One picture of the group has no portrait's shape: find out which, keep the others."""
-        if isinstance(image, ImageError):
-            return image
+    def _one(self, path: Path) -> Picture | ImageError:
         try:
-            return pictures_with_hair([image], self.hair_engine, [{}])[0]
+            image = read_image(path, max_pixels=self.max_pixels)
+        except ImageError as error:  # names the file itself
+            return error
+        if self.reader is None:
+            return Picture(image, None, {})
+        try:
+            found = self.reader.find(image)
         except ImageError as error:
             return ImageError(f"{path}: {error}")
-
-    def _read(self, path: Path) -> NDArray[np.uint8] | ImageError:
-        try:
-            return read_image(path, max_pixels=self.max_pixels)
-        except ImageError as error:
-            return error
+        return Picture(image, None, found.facts, found.heads)

@@ -15,6 +15,7 @@ from ohlora.atomic import make_folder, remove_leftovers, write_bytes
 from ohlora.images import encode_image
 from ohlora.kernels.ombre import blend_ombre
 from ohlora.params import Ombre
+from ohlora.photographs import dye_heads
 from ohlora.render.job import OutputFormat
 from ohlora.render.pipeline import Picture
 from ohlora.render.plan import Output
@@ -22,6 +23,8 @@ from ohlora.render.plan import Output
 
 def dye(picture: Picture, ombre: Ombre | None, rounding: str = "truncate") -> NDArray[np.uint8]:
     """The picture with its hair dyed; uint8 RGB [H,W,3]. Unchanged when no hair was found or no dye is asked."""
+    if ombre is not None and picture.heads:
+        return dye_heads(picture.image, picture.heads, ombre, rounding)
     if ombre is None or picture.mask is None:
         return picture.image
     return blend_ombre(
@@ -37,6 +40,8 @@ def dye(picture: Picture, ombre: Ombre | None, rounding: str = "truncate") -> ND
 
 def has_hair(picture: Picture) -> bool:
     """Whether there is a row of hair strong enough to be dyed (spec: ombre, section 4)."""
+    if picture.heads:
+        return any(head.has_hair for head in picture.heads)
     return picture.mask is not None and int(picture.mask.bottom[0]) >= 0
 
 

@@ -55,6 +55,16 @@ def augment(
     if rng.random() < strength.new_hair_color:
         image = recolor_hair(image, label, rng)
     image, label = warp(image, label, size, rng, strength)
+    return spoil(image, label, rng, strength, donor)
+
+
+def spoil(
+    image: Image, label: Image, rng: np.random.Generator, strength: Augmentation, donor: tuple[Image, Image] | None
+) -> tuple[Image, Image]:
+    """What happens to a picture in its final framing: things in front of it, other colours, a worse camera.
+
+    label [S,S] times 255 loses what gets hidden.
+    """
     for _ in range(3):
         if rng.random() < strength.clutter:
             image, label = clutter(image, label, rng, donor)
@@ -69,11 +79,42 @@ def augment(
     return image, label
 
 
+@dataclass(frozen=True)
+class Framing:
+    """Where each pixel of a warped picture comes from: map_x, map_y float32 [S,S] in the source's pixels.
+
+    mirrored: left and right have changed places. blur: for the picture before it is sampled, 0 = none.
+    """
+
+    map_x: NDArray[np.float32]
+    map_y: NDArray[np.float32]
+    mirrored: bool
+    blur: float
+
+    def picture(self, image: Image) -> Image:
+        if self.blur:
+            image = cv2.GaussianBlur(image, (0, 0), self.blur)
+        return self.label(image)
+
+    def label(self, label: Image) -> Image:
+        """Any number of channels. Reflection repeats face, hair and label alike, so what is shown outside the
+        picture is still labelled right.
+        """
+        sampled = cv2.remap(label, self.map_x, self.map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+        return sampled.astype(np.uint8, copy=False)
+
+
 def warp(
     image: Image, label: Image, size: int, rng: np.random.Generator, strength: Augmentation
 ) -> tuple[Image, Image]:
     """Rotation, zoom, aspect, shift, perspective, flip and a smooth elastic field, sampled in a single remap."""
-    height, width = image.shape[:2]
+    framing = new_framing((image.shape[0], image.shape[1]), size, rng, strength)
+    return framing.picture(image), framing.label(label)
+
+
+def new_framing(shape: tuple[int, int], size: int, rng: np.random.Generator, strength: Augmentation) -> Framing:
+    """Draw the warp of a picture of (height, width) to size x size."""
+    height, width = shape
     angle = np.deg2rad(rng.uniform(-strength.rotation, strength.rotation))
     zoom = np.exp(rng.uniform(*np.log(strength.zoom)))
     aspect = np.exp(rng.uniform(-0.12, 0.12))
@@ -91,14 +132,8 @@ def warp(
     dx, dy = rng.uniform(-2 * strength.shift, 2 * strength.shift, 2)
     map_x = ((cos * x - sin * y + dx + 1) * width / 2 - 0.5).astype(np.float32)
     map_y = ((sin * x + cos * y + dy + 1) * height / 2 - 0.5).astype(np.float32)
-    # Reflection repeats face, hair and label alike, so what is shown outside the picture is still labelled right.
-    border = cv2.BORDER_REFLECT_101
-    if size * zoom < 0.75 * height:  # shrinking: blur first, a plain remap would alias
-        image = cv2.GaussianBlur(image, (0, 0), 0.4 * height / (size * zoom))
-    return (
-        cv2.remap(image, map_x, map_y, cv2.INTER_LINEAR, borderMode=border),
-        cv2.remap(label, map_x, map_y, cv2.INTER_LINEAR, borderMode=border),
-    )
+    shrinks = size * zoom < 0.75 * height  # then blur first, a plain remap would alias
+    return Framing(map_x, map_y, mirror < 0, 0.4 * height / (size * zoom) if shrinks else 0.0)
 
 
 def replace_background(image: Image, parsing: Image, rng: np.random.Generator, donor: Image | None) -> Image:

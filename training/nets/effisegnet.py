@@ -2,9 +2,10 @@
 
 Spec: segmentation, section 5.
 
-`EffiSegNet(image [N,3,224,224] in [-1,1]) -> hair probability [N,1,224,224]`; `.logits(image)` leaves the sigmoid out.
-The encoder is any timm model with five feature levels: `tf_efficientnet_b0` is the documented one,
-`tf_efficientnet_lite0` (no squeeze-excite, ReLU6) the one we ship.
+`EffiSegNet(image [N,3,224,224] in [-1,1]) -> hair probability [N,1,224,224]`; with several outputs, probabilities of
+classes that exclude each other (soft-max). `.logits(image)` leaves sigmoid or soft-max out. The encoder is any timm
+model with five feature levels: `tf_efficientnet_b0` is the documented one, `tf_efficientnet_lite0` (no squeeze-excite,
+ReLU6) the one we ship.
 """
 
 from __future__ import annotations
@@ -17,10 +18,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ohlora.errors import BadRequest
+
 SIZE = 224
 CHANNELS = 64
 DOCUMENTED_ENCODER = "tf_efficientnet_b0"
 SHIPPED_ENCODER = "tf_efficientnet_lite0"
+STRIDES = [2, 4, 8, 16, 32]  # of the five levels; the decoder's whole-factor upsampling needs them
 
 
 class ConvReluNorm(nn.Module):
@@ -101,29 +105,64 @@ class Decoder(nn.Module):
         return F.conv2d(first, head[:, :split]) + F.conv2d(second, head[:, split:])
 
 
+def make_encoder(name: str, drop_path: float) -> nn.Module:
+    """A timm model that gives five feature levels at strides 2, 4, 8, 16, 32, with random weights.
+
+    drop_path: stochastic depth; encoders that know none are made without it. Raises BadRequest for an unknown name or
+    a model with other levels.
+    """
+    if not timm.is_model(name):
+        near = ", ".join(timm.list_models(f"*{name[:8]}*")[:5])
+        raise BadRequest(f"unknown encoder '{name}': timm has no such model{f' (it has {near} ...)' if near else ''}")
+    found: list[int] = []
+    for first in (0, 1):  # some families also give a level at full size
+        levels = tuple(range(first, first + len(STRIDES)))
+        try:
+            encoder = feature_encoder(name, drop_path, levels)
+        except (IndexError, AttributeError, RuntimeError):  # what timm raises for models without that many levels
+            break
+        found = list(encoder.feature_info.reduction())  # type: ignore[operator, union-attr]
+        if found == STRIDES:
+            return encoder
+    strides = f"has strides {found}" if found else "has fewer levels"
+    raise BadRequest(
+        f"encoder '{name}' does not fit: five feature levels at strides {STRIDES} are needed, it {strides}. Take an "
+        "EfficientNet, MobileNet, ResNet or RegNet, for example"
+    )
+
+
+def feature_encoder(name: str, drop_path: float, levels: tuple[int, ...]) -> nn.Module:
+    options = {"features_only": True, "pretrained": False, "out_indices": levels}
+    try:
+        encoder: nn.Module = timm.create_model(name, drop_path_rate=drop_path, **options)
+    except TypeError:
+        encoder = timm.create_model(name, **options)
+    return encoder
+
+
 class EffiSegNet(nn.Module):
     """Hair (or, with `outputs` > 1, class) segmentation student.
 
     encoder: name of a timm model with five feature levels at strides 2, 4, 8, 16, 32.
     drop_path: stochastic depth of the encoder while training (documented 0.2).
+    Raises BadRequest for an encoder that does not fit.
     """
 
     def __init__(self, encoder: str = DOCUMENTED_ENCODER, outputs: int = 1, drop_path: float = 0.2) -> None:
         super().__init__()
-        self.encoder_name = encoder
-        self.encoder = timm.create_model(
-            encoder,
-            features_only=True,
-            pretrained=False,
-            drop_path_rate=drop_path,
-            out_indices=(0, 1, 2, 3, 4),
-        )
-        self.decoder = Decoder(self.encoder.feature_info.channels(), outputs)
+        self.encoder_name, self.outputs = encoder, outputs
+        self.encoder = make_encoder(encoder, drop_path)
+        self.decoder = Decoder(self.encoder.feature_info.channels(), outputs)  # type: ignore[operator, union-attr]
 
     def logits(self, image: Tensor) -> Tensor:
         """image [N,3,H,W] in [-1,1] -> logits [N,outputs,224,224]. Other sizes than 224 only for compatibility."""
         return self.decoder(self.encoder(image), (SIZE, SIZE))
 
     def forward(self, image: Tensor) -> Tensor:
-        """image [N,3,H,W] in [-1,1] -> probability [N,outputs,224,224]."""
-        return torch.sigmoid(self.logits(image))
+        """image [N,3,H,W] in [-1,1] -> probability [N,outputs,224,224]: sigmoid of one output, soft-max of several."""
+        return probabilities(self.logits(image))
+
+
+def probabilities(logits: Tensor) -> Tensor:
+    """[N,1,H,W] -> sigmoid; [N,C,H,W] -> soft-max over the classes."""
+    return torch.sigmoid(logits) if logits.shape[1] == 1 else torch.softmax(logits, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from torch import Tensor
@@ -58,6 +59,18 @@ def _decoder() -> dict[str, str]:
 
 
 LAYOUT = Layout({**_encoder(), **_decoder()})
+
+# The ImageNet file that the documented encoder started from counts its blocks without naming the stack.
+_IMAGENET_BLOCK = re.compile(r"^_blocks\.\d+\.(\d+)\.")
+IMAGENET_LAYOUT = Layout(
+    {
+        _IMAGENET_BLOCK.sub(r"_blocks.\1.", theirs.removeprefix("encoder.")): ours.removeprefix("encoder.")
+        for theirs, ours in _encoder().items()
+    }
+)
+CLASSIFIER = frozenset(
+    ("_conv_head.weight", *(f"_bn1.{name}" for name in NORM), "_fc.weight", "_fc.bias"),
+)
 
 
 def published_shapes() -> Shapes:

@@ -1,0 +1,115 @@
+"""CelebAMask-HQ: its published annotation folders, and the zoo's layout made from them.
+
+Published:      SOURCE/CelebA-HQ-img/{id}.jpg      SOURCE/CelebAMask-HQ-mask-anno/{0..14}/{id:05d}_hair.png
+For the zoo:    FOLDER/images/{id:05d}.jpg         FOLDER/masks/{id:05d}.png
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from ohlora.atomic import atomic_path, make_folder, remove_leftovers
+from ohlora.errors import BadRequest
+from ohlora.images import list_images
+from ohlora.training.hairzoo.folds import consecutive
+from ohlora.training.hairzoo.pictures import MaskedPicture, ZooData
+
+PICTURES, ANNOTATIONS = "CelebA-HQ-img", "CelebAMask-HQ-mask-anno"
+NO_MASK, NO_PICTURE = "no hair mask", "a mask without a picture"
+
+
+def prepare(
+    source: Path,
+    out: Path,
+    started: Callable[[int], None] = lambda count: None,
+    advance: Callable[[int], None] = lambda count: None,
+) -> tuple[int, int, dict[str, str]]:
+    """Copy pictures that have a hair mask, and the masks, into the zoo's layout.
+
+    Returns (pictures in `out`, of these copied now, {name left out: why}). A stopped copy goes on; what lies complete
+    is not copied again. started: is told how many there are to do; advance: each that is done. Raises BadRequest for a
+    folder of another layout or two masks for one picture, OutputError.
+    """
+    pictures, masks = find_pictures(source), find_masks(source)
+    left_out = {f"{number:05d}": NO_MASK for number in sorted(pictures.keys() - masks.keys())}
+    left_out |= {f"{number:05d}": NO_PICTURE for number in sorted(masks.keys() - pictures.keys())}
+    both = sorted(pictures.keys() & masks.keys())
+    if not both:
+        raise BadRequest(f"{source}: none of {len(pictures)} pictures has a hair mask in {ANNOTATIONS}; check the path")
+    started(len(both))
+    folders = make_folder(out / "images"), make_folder(out / "masks")
+    for folder in folders:
+        remove_leftovers(folder)
+    copied = 0
+    for number in both:
+        # The mask first: a picture in `images` always has one, even after a kill between the two.
+        done = [
+            copy(masks[number], folders[1] / f"{number:05d}.png"),
+            copy(pictures[number], folders[0] / f"{number:05d}.jpg"),
+        ]
+        copied += any(done)
+        advance(1)
+    return len(both), copied, left_out
+
+
+def copy(source: Path, target: Path) -> bool:
+    """Atomically; False when a file of the same size is already there. Raises BadRequest, OutputError."""
+    if target.is_file() and target.stat().st_size == source.stat().st_size:
+        return False
+    with atomic_path(target) as temporary:
+        shutil.copyfile(source, temporary)
+    return True
+
+
+def find_pictures(source: Path) -> dict[int, Path]:
+    """id -> picture of the published folder. Raises BadRequest when it is missing or empty."""
+    folder = source / PICTURES
+    if not folder.is_dir():
+        raise BadRequest(f"{source} holds no {PICTURES}: name the folder that CelebAMask-HQ.zip unpacks to")
+    found = {int(path.stem): path for path in folder.glob("*.jpg") if path.stem.isdecimal()}
+    if not found:
+        raise BadRequest(f"{folder} holds no NUMBER.jpg: name the folder that CelebAMask-HQ.zip unpacks to")
+    return found
+
+
+def find_masks(source: Path) -> dict[int, Path]:
+    """id -> hair mask of the published annotation folders. Raises BadRequest when missing or ambiguous."""
+    folder = source / ANNOTATIONS
+    if not folder.is_dir():
+        raise BadRequest(f"{source} holds no {ANNOTATIONS}: name the folder that CelebAMask-HQ.zip unpacks to")
+    found: dict[int, Path] = {}
+    for path in sorted(folder.glob("*/*_hair.png")):
+        match = re.fullmatch(r"(\d+)_hair", path.stem)
+        if match is None or not path.parent.name.isdecimal():
+            continue
+        number = int(match[1])
+        if number in found:
+            raise BadRequest(f"two hair masks of picture {number}: {found[number]} and {path}; delete one")
+        found[number] = path
+    return found
+
+
+def celeb_data(folder: Path) -> ZooData:
+    """Pictures of the zoo's layout, sorted by name, in consecutive folds. Raises BadRequest naming what is missing."""
+    images, masks = folder / "images", folder / "masks"
+    if not images.is_dir() or not masks.is_dir():
+        made = (
+            f"; it is the published one: make the zoo's with `ohlora train hairzoo-data {folder} --out FOLDER`"
+            if (folder / ANNOTATIONS).is_dir()
+            else ""
+        )
+        raise BadRequest(f"{folder} needs images/ and masks/{made}")
+    pictures, left_out = [], {}
+    # By name, as documented: with five digits that is also by number.
+    for picture in sorted(list_images([images]), key=lambda path: path.name):
+        mask = masks / f"{picture.stem}.png"
+        if mask.is_file():
+            pictures.append(MaskedPicture(picture, mask))
+        else:
+            left_out[picture.name] = NO_MASK
+    if not pictures:
+        raise BadRequest(f"none of the {len(left_out)} pictures of {images} has a mask NAME.png in {masks}")
+    return ZooData(pictures, consecutive(len(pictures)), left_out)

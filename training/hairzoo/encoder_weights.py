@@ -1,0 +1,144 @@
+"""Initial weights of an encoder. Nothing is downloaded unless a name of published weights was asked for."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from segmentation_models_pytorch.encoders import encoders
+from torch import Tensor, nn
+
+from ohlora.errors import BadRequest, CheckpointError
+from ohlora.training.hairzoo.checkpoint import read_pickle
+from ohlora.training.hairzoo.config import ZooConfig
+from ohlora.training.hairzoo.models import TAKEN_FROM_TIMM, TIMM, build_model, encoder_named
+from ohlora.training.state_dicts import Layout, load_layout
+from ohlora.training.student import imagenet_encoder_state
+
+NONE, DOCUMENTED, INSTALLED = "none", "documented", "installed"
+IMAGENET, NOISY_STUDENT = "imagenet", "noisy-student"
+# The document's rule: these have ImageNet weights, all others are to start from Noisy Student's.
+IMAGENET_ENCODERS = ("se_resnext50_32x4d", "se_resnext101_32x4d")
+# Encoder -> timm's name of the network whose weights are a package of the train extra.
+PACKAGED = {"timm-tf_efficientnet_lite0": "tf_efficientnet_lite0"}
+# Classifiers of published files, which an encoder does not have.
+HEADS = ("classifier.", "fc.", "_fc.", "last_linear.", "head.")
+REMEDY = "give a file you have (--encoder-weights PATH), or --encoder-weights none"
+
+Note = Callable[[str], None]
+
+
+def documented_weights(encoder: str) -> str:
+    """What the document starts this encoder from."""
+    return IMAGENET if encoder in IMAGENET_ENCODERS else NOISY_STUDENT
+
+
+def start_model(config: ZooConfig, note: Note = lambda text: None) -> nn.Module:
+    """The recipe's network with its initial weights; the random ones by the recipe's seed.
+
+    note: gets a line before anything is downloaded. Raises BadRequest when weights cannot be had, CheckpointError when
+    a file does not fit.
+    """
+    wanted = config.encoder_weights
+    if wanted == DOCUMENTED:
+        wanted = documented_weights(config.encoder_type)
+    torch.manual_seed(config.seed)
+    name = encoder_named(config.encoder_type)
+    if wanted not in (NONE, INSTALLED) and (name.startswith((TIMM, *TAKEN_FROM_TIMM))) and not Path(wanted).is_file():
+        return _from_timm(config, wanted, note)
+    model = build_model(config.encoder_type, config.decoder_type, image_size=config.image_size)
+    encoder = model.encoder
+    assert isinstance(encoder, nn.Module)
+    if wanted == INSTALLED:
+        if config.encoder_type not in PACKAGED:
+            raise BadRequest(
+                f"no installed weights for '{config.encoder_type}': a package has those of {', '.join(PACKAGED)}; "
+                f"{REMEDY}"
+            )
+        load_encoder(encoder, imagenet_encoder_state(PACKAGED[config.encoder_type], encoder), "the installed package")
+    elif Path(wanted).is_file():
+        load_encoder(encoder, read_encoder_file(Path(wanted)), wanted)
+    elif wanted != NONE:
+        load_encoder(encoder, download(name, wanted, note), f"the published '{wanted}' weights")
+    return model
+
+
+def _from_timm(config: ZooConfig, wanted: str, note: Note) -> nn.Module:
+    """A network whose encoder is timm's, with the weights timm names for it."""
+    if wanted != IMAGENET:
+        raise BadRequest(
+            f"the encoder {config.encoder_type} is timm's and starts from the weights its name says (tu-MODEL.TAG): "
+            f"use --encoder-weights {IMAGENET}, got '{wanted}'; or {REMEDY}"
+        )
+    note(f"downloading the weights of {config.encoder_type} from the Hugging Face hub")
+    try:
+        return build_model(config.encoder_type, config.decoder_type, image_size=config.image_size, pretrained=True)
+    except Exception as error:  # the hub's client raises a family of its own, and the system's errors
+        raise _not_had(config.encoder_type, wanted, "the Hugging Face hub", error) from error
+
+
+def download(encoder: str, wanted: str, note: Note) -> dict[str, Tensor]:
+    """Published weights from the library's place on the Hugging Face hub; kept in its cache.
+
+    Raises BadRequest for a name the encoder has no weights of, and when they cannot be had.
+    """
+    published = encoders[encoder]["pretrained_settings"]
+    if wanted not in published:
+        raise BadRequest(
+            f"no '{wanted}' weights for the encoder '{encoder}', and no file of that name: it has "
+            f"{', '.join(published)}; {REMEDY}"
+        )
+    repository, revision = published[wanted]["repo_id"], published[wanted]["revision"]
+    note(f"weights '{wanted}' of {encoder}: https://huggingface.co/{repository} (downloaded once)")
+    try:
+        from huggingface_hub import hf_hub_download
+
+        return load_file(hf_hub_download(repository, filename="model.safetensors", revision=revision))
+    except Exception as error:  # as above
+        raise _not_had(encoder, wanted, f"https://huggingface.co/{repository}", error) from error
+
+
+def _not_had(encoder: str, wanted: str, place: str, error: Exception) -> BadRequest:
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160].rstrip(".")
+    return BadRequest(
+        f"the '{wanted}' weights of {encoder} cannot be had from {place}: {reason}. Connect to the network, copy "
+        f"model.safetensors from there by hand and {REMEDY}"
+    )
+
+
+def read_encoder_file(path: Path) -> dict[str, Tensor]:
+    """A state dict of an encoder, .safetensors or a pickle of tensors. Raises CheckpointError naming the file."""
+    if path.suffix == ".safetensors":
+        try:
+            return load_file(path)
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(f"cannot read {path}: {error}; it is damaged or no safetensors file") from error
+    content = read_pickle(path)
+    foreign = [key for key, value in content.items() if not isinstance(value, Tensor)]
+    if foreign:
+        raise CheckpointError(
+            f"{path} is no encoder's state dict: '{foreign[0]}' is no tensor; give a whole model as --start-from"
+        )
+    return dict(content)
+
+
+def load_encoder(encoder: nn.Module, state: dict[str, Tensor], what: str) -> None:
+    """Strictly, but for a classifier that the encoder does not have, and step counters that old files lack.
+
+    Raises CheckpointError naming the keys.
+    """
+    ours = encoder.state_dict()
+    state = {key: value for key, value in state.items() if key in ours or not key.startswith(HEADS)}
+    state |= {
+        key: torch.zeros_like(value)
+        for key, value in ours.items()
+        if key.endswith("num_batches_tracked") and key not in state
+    }
+    try:
+        load_layout(encoder, copy.copy(state), Layout({key: key for key in ours}))
+    except CheckpointError as error:
+        raise CheckpointError(f"{what} does not fit the encoder: {error}") from error

@@ -1,0 +1,129 @@
+"""Masks of any pictures with a network of the zoo, and the side-by-side picture (spec: segmentation, section 8)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from ohlora.atomic import make_folder, write_bytes
+from ohlora.errors import BadRequest, ImageError
+from ohlora.images import Rgb, encode_image, read_image
+from ohlora.training.data.portrait_faces import png
+from ohlora.training.hairzoo.checkpoint import load_checkpoint, parse_name
+from ohlora.training.hairzoo.config import DIVISOR, DOCUMENTED_SIZE
+from ohlora.training.hairzoo.models import check_size
+from ohlora.training.hairzoo.zoo_report import hair_maps
+
+GAP = 8  # white pixels between picture and mask
+
+
+@dataclass
+class Segmenter:
+    """A network of the zoo with the picture size it works at."""
+
+    model: nn.Module
+    size: int
+    device: torch.device
+
+    def probability(self, image: Rgb) -> NDArray[np.float32]:
+        """uint8 RGB [H,W,3] -> hair probability float32 [size,size]; the aspect is not kept, as documented."""
+        small = cv2.resize(image, (self.size, self.size), interpolation=cv2.INTER_LINEAR).astype(np.uint8, copy=False)
+        return hair_maps(self.model, [small], self.device)[0]
+
+    def mask(self, image: Rgb) -> NDArray[np.uint8]:
+        """uint8 RGB [H,W,3] -> uint8 [H,W], 255 where the logit, brought to the picture's size, is above 0."""
+        # Probability .5 is logit 0. The smooth map is enlarged, not the mask: its edge would be stairs.
+        large = cv2.resize(self.probability(image), image.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+        return np.where(large > 0.5, 255, 0).astype(np.uint8)
+
+
+def open_segmenter(
+    checkpoint: Path,
+    encoder: str | None = None,
+    decoder: str | None = None,
+    size: int | None = None,
+    accelerator: str = "auto",
+) -> Segmenter:
+    """A checkpoint, ready for pictures.
+
+    encoder, decoder: by the file's name where not given. size: what report.json beside the checkpoint says it was
+    trained at, else the documented 512. Raises CheckpointError, BadRequest.
+    """
+    if accelerator not in ("auto", "cpu", "cuda"):
+        raise BadRequest(f"unknown accelerator '{accelerator}': choose auto, cpu or cuda")
+    if accelerator == "cuda" and not torch.cuda.is_available():
+        raise BadRequest("--accelerator cuda: no CUDA device here; use cpu")
+    device = torch.device("cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu")
+    size = size or trained_size(checkpoint) or DOCUMENTED_SIZE
+    if size < DIVISOR or size % DIVISOR:
+        raise BadRequest(f"--img-size must be a multiple of {DIVISOR} pixels, got {size}")
+    model = load_checkpoint(checkpoint, encoder, decoder, image_size=size)
+    named = parse_name(checkpoint)
+    check_size(model, encoder or (named.encoder if named else ""), decoder or (named.decoder if named else ""), size)
+    return Segmenter(model.to(device), size, device)
+
+
+def trained_size(checkpoint: Path) -> int | None:
+    """The picture size in the report of the run that wrote the checkpoint; None when there is no such report."""
+    report = checkpoint.parent / "report.json"
+    if not report.is_file():
+        return None
+    try:
+        content = json.loads(report.read_text())
+        if content["checkpoint"] != checkpoint.name:
+            return None
+        return int(content["config"]["image_size"])
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def side_by_side(image: Rgb, mask: NDArray[np.uint8]) -> Rgb:
+    """Picture [H,W,3] and mask [H,W] on one picture [H, 2 W + GAP, 3]."""
+    between = np.full((image.shape[0], GAP, 3), 255, np.uint8)
+    return np.concatenate([image, between, np.repeat(mask[..., None], 3, axis=2)], axis=1)
+
+
+def segment(
+    segmenter: Segmenter,
+    pictures: Sequence[Path],
+    out: Path,
+    advance: Callable[[int], None] = lambda count: None,
+) -> tuple[dict[str, float], dict[str, str]]:
+    """Write NAME_mask.png (0 or 255, the picture's size) and NAME_output.jpg (side by side) for every picture.
+
+    Returns ({picture: share of hair}, {picture: why it failed}); a bad picture does not stop the others. Raises
+    BadRequest for two pictures of one name, OutputError.
+    """
+    seen: dict[str, Path] = {}
+    for picture in pictures:
+        if picture.stem in seen:
+            raise BadRequest(
+                f"{seen[picture.stem]} and {picture} would both be written as {picture.stem}_mask.png: give them one "
+                "after the other, with another --out"
+            )
+        seen[picture.stem] = picture
+    make_folder(out)
+    hair: dict[str, float] = {}
+    failed: dict[str, str] = {}
+    for picture in pictures:
+        try:
+            image = read_image(picture)
+            mask = segmenter.mask(image)
+            mask_file = png(mask)
+            shown = encode_image(side_by_side(image, mask), "jpeg", 95)
+        except ImageError as error:
+            failed[str(picture)] = str(error)
+        else:
+            write_bytes(out / f"{picture.stem}_mask.png", mask_file)
+            write_bytes(out / f"{picture.stem}_output.jpg", shown)
+            hair[str(picture)] = round(float((mask > 0).mean()), 4)
+        advance(1)
+    return hair, failed

@@ -1,0 +1,125 @@
+"""Networks of the zoo: segmentation_models_pytorch, one class, logits. Encoders and decoders by name."""
+
+from __future__ import annotations
+
+import difflib
+import warnings
+from collections.abc import Sequence
+
+import segmentation_models_pytorch as smp
+import timm
+import torch
+from segmentation_models_pytorch.encoders import get_encoder_names
+from torch import nn
+
+from ohlora.errors import BadRequest
+from ohlora.training.hairzoo.config import DIVISOR
+
+DECODERS: dict[str, type[nn.Module]] = {kind.__name__: kind for kind in smp.MODEL_ARCHITECTURES_MAPPING.values()}
+# Of the document; the library may have more.
+DOCUMENTED_DECODERS = (
+    "Unet", "UnetPlusPlus", "MAnet", "Linknet", "FPN", "PSPNet", "PAN", "DeepLabV3", "DeepLabV3Plus",
+)  # fmt: skip
+TIMM = "tu-"  # prefix with which the library takes any feature extractor of timm
+# Families that the library had as its own encoders and now takes from timm, published under these names.
+TAKEN_FROM_TIMM = ("timm-regnet", "timm-res2", "timm-resnest", "timm-mobilenetv3", "timm-gernet")
+PUBLISHED_EFFICIENTNET = "timm-efficientnet-"
+TOP_K = 5
+
+
+def near(name: str, known: Sequence[str]) -> str:
+    """ ", near: a, b" for a message, or nothing."""
+    lower = {entry.lower(): entry for entry in known}
+    matches = difflib.get_close_matches(name.lower(), lower, n=TOP_K, cutoff=0.6)
+    return f"; near: {', '.join(lower[match] for match in matches)}" if matches else ""
+
+
+def decoder_named(name: str) -> type[nn.Module]:
+    """The decoder family `name`. Raises BadRequest naming the known ones."""
+    if name not in DECODERS:
+        raise BadRequest(f"unknown decoder '{name}'; known: {', '.join(DECODERS)}{near(name, list(DECODERS))}")
+    return DECODERS[name]
+
+
+def encoder_named(name: str) -> str:
+    """The installed library's name of the encoder published as `name`.
+
+    Raises BadRequest naming near matches and where to see all.
+    """
+    known = get_encoder_names()
+    if name in known or name.startswith(TAKEN_FROM_TIMM):
+        return name
+    if name.startswith(PUBLISHED_EFFICIENTNET):
+        # Deprecated names: a library that has dropped them still has the networks, by timm's name.
+        moved = f"{TIMM}tf_efficientnet_{name.removeprefix(PUBLISHED_EFFICIENTNET)}"
+        if timm.is_model(moved.removeprefix(TIMM)):
+            return moved
+    if name.startswith(TIMM):
+        if timm.is_model(name.removeprefix(TIMM).split(".")[0]):
+            return name
+        models = [TIMM + model for model in timm.list_models()]
+        raise BadRequest(f"unknown encoder '{name}': timm has no such model{near(name, models)}")
+    raise BadRequest(
+        f"unknown encoder '{name}'{near(name, known)}. There are {len(known)} of the library (`ohlora train hairzoo "
+        f"--list`), and {TIMM}NAME for any feature extractor of timm"
+    )
+
+
+def build_model(encoder: str, decoder: str, *, image_size: int | None = None, pretrained: bool = False) -> nn.Module:
+    """A fresh network: picture [B,3,H,W], ImageNet-normalised -> logits [B,1,H,W]; H and W multiples of 32.
+
+    image_size: for transformers of timm, which are built for one size. pretrained: with timm's own weights; of `tu-`
+    encoders only. Raises BadRequest naming the encoder, the decoder and why they do not go together.
+    """
+    kind, name = decoder_named(decoder), encoder_named(encoder)
+    extra = {"img_size": image_size} if image_size is not None and takes_size(name) else {}
+    weights = True if pretrained else None
+    try:
+        with warnings.catch_warnings():
+            # The published names are deprecated in the library; here they are the documented ones.
+            warnings.simplefilter("ignore")
+            model: nn.Module = kind(encoder_name=name, encoder_weights=weights, in_channels=3, classes=1, **extra)
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        NotImplementedError,
+        RuntimeError,
+        AssertionError,
+    ) as error:
+        raise BadRequest(
+            f"{decoder} cannot be built on the encoder {encoder}: {_first_line(error)}. Choose another --decoder-type "
+            "(Unet and FPN take nearly every encoder) or another --encoder-type"
+        ) from error
+    return model
+
+
+def takes_size(name: str) -> bool:
+    """Whether an encoder of timm is built for one picture size (a transformer with position embeddings)."""
+    if not name.startswith(TIMM):
+        return False
+    config = timm.get_pretrained_cfg(name.removeprefix(TIMM))
+    return bool(config is not None and config.fixed_input_size)
+
+
+@torch.no_grad()
+def check_size(model: nn.Module, encoder: str, decoder: str, image_size: int) -> None:
+    """One picture through the network in evaluation mode, as some combinations fail only then. Raises BadRequest."""
+    was_training = model.training
+    model.eval()
+    try:
+        shape = tuple(model(torch.zeros(1, 3, image_size, image_size)).shape)
+        if shape != (1, 1, image_size, image_size):
+            raise RuntimeError(f"the map comes out as {shape}")
+    except (RuntimeError, ValueError, TypeError, AssertionError, IndexError, ZeroDivisionError) as error:
+        raise BadRequest(
+            f"{decoder} on {encoder} does not work at {image_size} pixels: {_first_line(error)}. Choose another "
+            f"--img-size (a larger multiple of {DIVISOR}), --decoder-type or --encoder-type"
+        ) from error
+    finally:
+        model.train(was_training)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200].rstrip(".")
