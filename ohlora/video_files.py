@@ -18,7 +18,7 @@ from PIL import Image
 from ohlora.atomic import atomic_path
 from ohlora.errors import BadRequest, ImageError, OutputError
 from ohlora.images import MAX_PIXELS, Rgb
-from ohlora.render.animation import _with_palette
+from ohlora.render.animation import with_palette
 
 GIF_PIXELS = 2e8  # of all frames of an animation together; they are held until the file is complete
 # Frames a header may promise beyond those there are: edit lists and broken last packets cost a few.
@@ -372,7 +372,7 @@ def _change_gif(
                 shape = rgb.shape
                 delays.append(int(image.info.get("duration", 100)))
                 for frames, result in zip(results, change(rgb), strict=True):
-                    frames.append(_with_palette(result))
+                    frames.append(with_palette(result))
                 advance(1)
     except (ImageError, BadRequest):
         raise

@@ -101,13 +101,13 @@ def _write_gif(path: Path, frames: Iterator[Rgb], fps: float, loop: bool, qualit
     # A palette per frame, undithered. One palette for all frames was tried: a sweep through all hues leaves
     # so few colours for each that dyed hair turns into blocks (29 dB there against 35 to 37). Dithering
     # crawls.
-    pictures = (_with_palette(frame) for frame in frames)
+    pictures = (with_palette(frame) for frame in frames)
     endless = {"loop": 0} if loop else {}  # without a loop count a GIF plays once
     delay = round(100 / fps) * 10  # ms
     next(pictures).save(path, "GIF", save_all=True, append_images=pictures, duration=delay, **endless)
 
 
-def _with_palette(frame: Rgb) -> Image.Image:
+def with_palette(frame: Rgb) -> Image.Image:
     """Reduce to 256 colours: octree, then one step of k-means (1 to 3 dB better; more steps add 0.1)."""
     image = Image.fromarray(frame)
     octree = image.quantize(256, method=Image.Quantize.FASTOCTREE)
