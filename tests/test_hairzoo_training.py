@@ -76,7 +76,7 @@ def test_accumulated_batches_are_one_large_one(celeb: Path, tmp_path: Path, monk
     weights = []
     for batch, parts in ((4, 1), (2, 2)):
         config = replace(CONFIG, batch_size=batch, accumulation=parts)
-        training = loop.Run(config, loop.open_data(config, [celeb]), tmp_path, "cpu", 0, print)
+        training = loop.Run(config, loop.open_data(config, [celeb]), tmp_path, accelerator="cpu")
         for module in training.raw.modules():
             if isinstance(module, torch.nn.BatchNorm2d):
                 monkeypatch.setattr(module, "forward", lambda x: x)
@@ -109,6 +109,9 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_epoch_before(
 
 
 def test_data_and_options_that_cannot_work(celeb: Path, tmp_path: Path) -> None:
+    with pytest.raises(BadRequest, match="unknown decoder"):
+        run(replace(CONFIG, decoder_type="Unett"), [celeb], tmp_path / "nothing", accelerator="cpu")
+    assert not (tmp_path / "nothing").exists()
     with pytest.raises(BadRequest, match="--batch-size"):
         run(replace(CONFIG, batch_size=50), [celeb], tmp_path, accelerator="cpu")
     with pytest.raises(BadRequest, match="--data"):

@@ -96,7 +96,17 @@ def groups(loader: DataLoader[list[Tensor]], length: int) -> Iterator[list[list[
 class Run:
     """One training run in folder `out`. See `run`."""
 
-    def __init__(self, config: ZooConfig, data: ZooData, out: Path, accelerator: str, workers: int, note: Note) -> None:
+    def __init__(
+        self,
+        config: ZooConfig,
+        data: ZooData,
+        out: Path,
+        *,
+        accelerator: str = "auto",
+        workers: int = 0,
+        resume: bool = False,
+        note: Note = lambda text: None,
+    ) -> None:
         self.config, self.data, self.out, self.workers = config, data, out, workers
         self.train_indices, self.held = data.split(config.fold)
         if len(self.train_indices) < config.batch_size:
@@ -107,7 +117,7 @@ class Run:
         self.identity = json.dumps({"config": config.identity(), "data": fingerprint(data)}, sort_keys=True)
         self.last, self.best_file = out / RESUME, out / config.file_name
         self.fabric, self.scaler = make_fabric(config.precision, accelerator)
-        self.raw = self._network(note)
+        self.raw = self._network(resume, note)
         parameters = [p for p in self.raw.parameters() if p.requires_grad]
         adam = torch.optim.Adam(parameters, lr=config.encoder_lr, weight_decay=config.weight_decay)
         self.model, self.optimizer = self.fabric.setup(self.raw, adam)
@@ -116,14 +126,13 @@ class Run:
         # nothing.
         self.state: dict[str, Any] = {"epoch": 0, "best": -1.0, "best_epoch": -1, "log": [], "seconds": 0.0}
 
-    def _network(self, note: Note) -> nn.Module:
+    def _network(self, resume: bool, note: Note) -> nn.Module:
         config = self.config
-        resumed = self.last.is_file()
-        if resumed or config.start_from is not None:
+        if resume or config.start_from is not None:
             # Its weights are replaced: do not read, or download, what the encoder would start from.
             config = replace(config, encoder_weights=NONE)
         raw = start_model(config, note)
-        if config.start_from is not None and not resumed:
+        if config.start_from is not None and not resume:
             load_weights(raw, Path(config.start_from), config.decoder_type)
         check_size(raw, config.encoder_type, config.decoder_type, config.image_size)
         return raw.to(memory_format=torch.channels_last)
@@ -249,19 +258,21 @@ def run(
     if workers < 0:
         raise BadRequest(f"--num-workers must not be negative, got {workers}")
     data = open_data(config, folders)
+    resume = resume and (out / RESUME).is_file()
+    if resume:
+        _require_same_run(out / RESUME, config, data)
+    # Nothing is written before everything that can be wrong with the request has been looked at.
+    training = Run(config, data, out, accelerator=accelerator, workers=workers, resume=resume, note=note)
     make_folder(out)
     remove_leftovers(out)
-    last = out / RESUME
-    if not resume:
-        last.unlink(missing_ok=True)
+    if resume:
+        training.load()
+    else:
+        (out / RESUME).unlink(missing_ok=True)
     write_bytes(out / "left_out.json", (json.dumps(data.left_out, indent=1, ensure_ascii=False) + "\n").encode())
     if data.left_out:
         name, why = next(iter(data.left_out.items()))
         note(f"{len(data.left_out)} left out, listed in {out / 'left_out.json'}; the first: {name} ({why})")
-    _require_same_run(last, config, data)
-    training = Run(config, data, out, accelerator, workers, note)
-    if last.is_file():
-        training.load()
     while training.state["epoch"] < config.epochs:
         report(training.epoch())
     return finish(training)
@@ -269,8 +280,6 @@ def run(
 
 def _require_same_run(last: Path, config: ZooConfig, data: ZooData) -> None:
     """Raises BadRequest when a folder holds another run, naming what differs."""
-    if not last.is_file():
-        return
     try:
         saved = json.loads(torch.load(last, weights_only=True, map_location="cpu", mmap=True)["identity"])
     except Exception as error:  # the unpickler raises whatever the bytes make it raise
