@@ -92,6 +92,7 @@ def test_korean_tables(tmp_path: Path) -> None:
     light, heavy = korean_data(folder, light=True), korean_data(folder, light=False)
     assert [p.name for p in light.pictures] == [f"CP{n:03d}-0" for n in range(6)]
     assert len(heavy.pictures) == 18
+    assert (light.count_people(np.arange(6)), heavy.count_people(np.arange(6))) == (6, 2)
     # All views of a person in one fold, every fold filled.
     people: dict[str, set[int]] = {}
     for picture, fold in zip(heavy.pictures, heavy.fold, strict=True):
@@ -212,6 +213,10 @@ def test_reference_faces_never_show_one_person_on_both_sides(shared: Path) -> No
     assert len(data.pictures) == 60
     train, held = data.split(0)
     assert len(train) + len(held) + len(data.left_out) == 60
-    assert len(held) >= 6
+    assert data.count_people(held) == 1  # the largest group comes first: these 12 pictures are of one person
+    other = faces_data([shared / "data/faces"], held=1)
+    people = other.count_people(other.split(1)[1])
+    assert people is not None
+    assert people > 5
     same = [i for i, picture in enumerate(data.pictures) if picture.name.startswith("finalv3_")]
     assert not (set(same) & set(train.tolist()) and set(same) & set(held.tolist()))

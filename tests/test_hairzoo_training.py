@@ -192,3 +192,13 @@ def test_names_are_listed() -> None:
     names = json.loads(CliRunner().invoke(app, ["train", "hairzoo", "--list", "--json"]).stdout)
     assert {"timm-efficientnet-b0", "se_resnext50_32x4d"} <= set(names["encoders"])
     assert {"Unet", "DeepLabV3Plus"} <= set(names["decoders"])
+
+
+def test_mixed_precision_trains_and_resumes_with_another(celeb: Path, tmp_path: Path) -> None:
+    config = replace(CONFIG, epochs=1, precision="bf16-mixed")
+    result = run(config, [celeb], tmp_path, accelerator="cpu")
+    assert np.isfinite(result["log"][0]["valid_loss"])
+    assert result["config"]["precision"] == "bf16-mixed"
+    state = torch.load(tmp_path / "last.pt", weights_only=True)["model"]
+    assert all(value.dtype != torch.bfloat16 for value in state.values())
+    run(replace(config, precision="32-true"), [celeb], tmp_path, accelerator="cpu")

@@ -32,13 +32,14 @@ def grouped(groups: Sequence[str]) -> NDArray[np.int64]:
     return fold
 
 
-def by_people(images: Sequence[NDArray[np.uint8]], held: int) -> NDArray[np.int64]:
-    """Pictures of nameless virtual people: who looks alike is in one fold (`data/people.py`) -> fold [N].
+def by_people(images: Sequence[NDArray[np.uint8]], held: int) -> tuple[NDArray[np.int64], list[str]]:
+    """Pictures of nameless virtual people: who looks alike is in one fold (`data/people.py`) -> fold, person [N].
 
     Pictures of other folds that still look too much like one of fold `held` are OUT.
     """
     distance = distances(thumbnails(images))
-    fold = grouped([str(person) for person in group_people(distance)])
+    people = [str(person) for person in group_people(distance)]
+    fold = grouped(people)
     inside = fold == held
     fold[~inside & (distance[:, inside].min(1) < TOO_CLOSE)] = OUT
-    return fold
+    return fold, people

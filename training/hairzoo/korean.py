@@ -132,4 +132,4 @@ def korean_data(folder: Path, light: bool) -> ZooData:
     if not pictures:
         first = next(iter(left_out.items()), ("no rows", "the tables are empty"))
         raise BadRequest(f"no usable picture in the tables of {folder} ({first[0]}: {first[1]})")
-    return ZooData(pictures, grouped(groups), left_out)
+    return ZooData(pictures, grouped(groups), left_out, groups)

@@ -265,6 +265,8 @@ def run(
     training = Run(config, data, out, accelerator=accelerator, workers=workers, resume=resume, note=note)
     make_folder(out)
     remove_leftovers(out)
+    if (people := data.count_people(training.held)) is not None:
+        note(f"held out: {len(training.held)} pictures of {people} people")
     if resume:
         training.load()
     else:
@@ -308,6 +310,7 @@ def finish(training: Run) -> dict[str, Any]:
             "held_out": len(training.held),
             "left_out": len(data.left_out),
         },
+        "held_out_people": data.count_people(training.held),
         "epochs": state["epoch"],
         "best_epoch": state["best_epoch"],
         "best_dice": state["best"],

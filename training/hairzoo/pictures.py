@@ -73,11 +73,15 @@ def read_mask(path: Path) -> Mask:
 
 @dataclass(frozen=True)
 class ZooData:
-    """pictures, `fold` of each [N] (0 .. FOLDS - 1), names of what was left out and why."""
+    """pictures, `fold` of each [N] (0 .. FOLDS - 1), names of what was left out and why.
+
+    people: whom each picture shows [N], where that is known.
+    """
 
     pictures: Sequence[ZooPicture]
     fold: NDArray[np.int64]
     left_out: dict[str, str] = field(default_factory=dict)
+    people: Sequence[str] | None = None
 
     def split(self, fold: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Indices (train, held out). Raises BadRequest when a side is empty."""
@@ -88,3 +92,7 @@ class ZooData:
                 f"{fold}: use more pictures or people"
             )
         return train, held
+
+    def count_people(self, indices: NDArray[np.int64]) -> int | None:
+        """How many people these pictures show; None where that is not known."""
+        return None if self.people is None else len({self.people[i] for i in indices})

@@ -31,13 +31,13 @@ def open_data(config: ZooConfig, folders: Sequence[Path]) -> ZooData:
 def faces_data(folders: Sequence[Path], held: int) -> ZooData:
     """Our own folders: pictures with soft hair maps; people who look alike are in one fold."""
     pictures = [SoftPicture(face) for face in find_faces(folders)]
-    fold = by_people([picture.read()[0] for picture in pictures], held)
+    fold, people = by_people([picture.read()[0] for picture in pictures], held)
     left_out = {
         picture.name: "looks like a held-out person"
         for picture, number in zip(pictures, fold, strict=True)
         if number == OUT
     }
-    return ZooData(pictures, fold, left_out)
+    return ZooData(pictures, fold, left_out, people)
 
 
 def fingerprint(data: ZooData) -> str:
