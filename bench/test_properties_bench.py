@@ -1,0 +1,25 @@
+"""Property scores: the documents' loops, reference and compiled form, in one run."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from ohlora.bench.properties import batch, documented, scenes
+from ohlora.kernels.properties import ALGORITHMS, score
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_documented(benchmark: BenchmarkFixture, algorithm: str) -> None:
+    parsing, images = batch(*scenes([]), 0, 4)
+    made = benchmark.pedantic(lambda: documented(algorithm, parsing, images), rounds=5)
+    assert np.allclose(made, score(parsing, images, algorithm=algorithm), rtol=1e-11, equal_nan=True)
+
+
+@pytest.mark.parametrize("count", [1, 256])
+@pytest.mark.parametrize("backend", ["reference", "cpu"])
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_score(benchmark: BenchmarkFixture, algorithm: str, backend: str, count: int) -> None:
+    parsing, images = batch(*scenes([]), 0, count)
+    benchmark.pedantic(lambda: score(parsing, images, algorithm=algorithm, backend=backend), rounds=5, warmup_rounds=1)

@@ -1,0 +1,159 @@
+"""`ohlora score`: property scores of pictures, as tables in the published layout and a summary page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ohlora.cli import options
+
+if TYPE_CHECKING:
+    from ohlora.scores import ScoreResult
+
+SHOWN_FAILURES = 20
+SHOWN_NUMBERS = 8
+
+
+def score(
+    sources: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Pictures or folders of them. With --parsing they may be left out."),
+    ] = None,
+    parsing: Annotated[
+        Path | None, typer.Option("--parsing", help="Folder of `ohlora train parse`: parsing_*.png and face_*.png.")
+    ] = None,
+    bundle: Annotated[
+        str | None, typer.Option("--bundle", "-b", help="Bundle with a face parser, which makes the class maps.")
+    ] = None,
+    out: options.Out = Path("scores"),
+    algorithm: Annotated[
+        list[str] | None,
+        typer.Option("--algorithm", "-a", help="v1, v2 (default), hairstyle or all. Repeatable."),
+    ] = None,
+    apply: Annotated[
+        list[Path] | None,
+        typer.Option("--apply", help="NAME_stats.csv of another run: normalise with its figures. Repeatable."),
+    ] = None,
+    ddof: Annotated[
+        int, typer.Option("--ddof", min=0, max=1, help="1 as in published tables, 0 as in the documents' example.")
+    ] = 1,
+    strict_hairstyle: Annotated[
+        bool, typer.Option("--strict-hairstyle", help="Whole blocks must be hair, as documented, not eight pixels.")
+    ] = False,
+    variant: Annotated[
+        str, typer.Option("--variant", help="With --bundle: crop (the largest face with its margin) or full-frame.")
+    ] = "crop",
+    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Also look into subfolders.")] = False,
+    backend: options.Backend = "auto",
+    threads: Annotated[
+        int | None, typer.Option("--threads", min=1, help="Pictures at once; default: usable cores.")
+    ] = None,
+    json: options.Json = False,
+) -> None:
+    """Score eyes, hair, mouth, pose and background of portraits from their class maps.
+
+    Writes normalised scores (all_scores_v2.csv ...), raw ones (*_raw.csv), the figures between the two (*_stats.csv),
+    and a summary (scores.html, scores.png).
+
+    Example: `ohlora score --parsing data/parsed --algorithm all --out scores`
+
+    Example: `ohlora score photos --bundle my-bundle --apply scores/all_scores_v2_stats.csv`
+    """
+    from concurrent.futures import ThreadPoolExecutor
+    from contextlib import ExitStack
+
+    from ohlora.cli.progress import Progress
+    from ohlora.engines import usable_cores
+    from ohlora.errors import BadRequest
+    from ohlora.kernels.properties import ALGORITHMS
+    from ohlora.scores import score_folder, score_pictures
+    from ohlora.scores_sources import BundlePictures, number_pictures, read_index
+
+    chosen = list(ALGORITHMS) if "all" in (algorithm or []) else algorithm or ["v2"]
+    if (parsing is None) == (bundle is None):
+        raise BadRequest(
+            "say where class maps come from, once: --parsing FOLDER (made by `ohlora train parse`) or --bundle BUNDLE "
+            "(one with a face parser, made by `ohlora bundle build --parsing ...`)"
+        )
+    with Progress(0, "pictures", quiet=json) as progress, ExitStack() as stack:
+
+        def started(count: int) -> None:
+            progress.total = count
+
+        settings: dict[str, Any] = {
+            "apply": apply or [],
+            "ddof": ddof,
+            "strict_hairstyle": strict_hairstyle,
+            "threads": threads,
+            "started": started,
+            "advance": progress.advance,
+        }
+        if parsing is not None:
+            pictures = number_pictures(_pictures(sources, recursive, out), read_index(parsing)) if sources else None
+            result = score_folder(parsing, out, chosen, pictures=pictures, **settings)
+        else:
+            from ohlora.renderer import Renderer
+
+            paths = number_pictures(_pictures(sources, recursive, out))
+            renderer = stack.enter_context(Renderer(bundle or "", backend, threads=threads))
+            pool = stack.enter_context(ThreadPoolExecutor(threads or usable_cores()))
+            result = score_pictures(BundlePictures(renderer, paths, pool, variant), out, chosen, **settings)
+    summarise(out, result, progress.seconds, json)
+
+
+def _pictures(sources: Sequence[Path] | None, recursive: bool, out: Path) -> list[Path]:
+    from ohlora.cli.recolor import without
+    from ohlora.images import list_images
+
+    return without(list_images(sources or [], recursive), out)
+
+
+def summarise(out: Path, result: ScoreResult, seconds: float, as_json: bool) -> None:
+    """Print what happened; raises typer.Exit with 1 when pictures were left out."""
+    import json
+    import math
+
+    missing = result.missing()
+    if as_json:
+        figures = {
+            algorithm: {
+                column: {
+                    "mean": None if math.isnan(used.mean[i]) else float(used.mean[i]),
+                    "std": None if math.isnan(used.std[i]) else float(used.std[i]),
+                    "count": int(used.counts[i]),
+                }
+                for i, column in enumerate(used.columns)
+            }
+            for algorithm, used in result.statistics.items()
+        }
+        summary = {
+            "out": str(out),
+            "pictures": result.pictures,
+            "scored": result.scored,
+            "failed": len(result.failures),
+            "seconds": round(seconds, 3),
+            "statistics": figures,
+            "missing": missing,
+            "without_spread": result.without_spread(),
+            "files": {name: str(path) for name, path in result.files.items()},
+            "failures": result.failures,
+        }
+        typer.echo(json.dumps(summary))
+    else:
+        for row in result.failures[:SHOWN_FAILURES]:
+            typer.echo(f"failed: {row['error']}", err=True)
+        if len(result.failures) > SHOWN_FAILURES:
+            typer.echo(f"... and {len(result.failures) - SHOWN_FAILURES} more; --json lists them all", err=True)
+        for algorithm, columns in missing.items():
+            for column, numbers in columns.items():
+                named = ", ".join(map(str, numbers[:SHOWN_NUMBERS])) + (" ..." if len(numbers) > SHOWN_NUMBERS else "")
+                typer.echo(f"{algorithm} {column}: no score for {len(numbers)} pictures ({named})", err=True)
+        for algorithm, names in result.without_spread().items():
+            typer.echo(f"{algorithm} {', '.join(names)}: no deviation, so normalised scores are left empty", err=True)
+        parts = [f"{result.scored} pictures scored in {seconds:.1f} s -> {out / 'scores.html'}"]
+        parts += [f"{len(result.failures)} left out"] if result.failures else []
+        typer.echo("; ".join(parts))
+    raise typer.Exit(1 if result.failures else 0)
