@@ -19,9 +19,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ohlora.training.checkpoints import KINDS
+from ohlora.training.checkpoints import KINDS, SCORE_CNNS
+from ohlora.training.nets.cvae_encoder_keys import published_shapes as encoder_shapes
 from ohlora.training.nets.facexformer import position_index
 from ohlora.training.nets.facexformer_keys import published_shapes as facexformer_shapes
+from ohlora.training.nets.score_cnns_keys import published_shapes as score_cnn_shapes
 from ohlora.training.nets.stylegan_keys import discriminator_shapes, generator_shapes
 from ohlora.training.nets.stylegan_layers import blur_kernel
 from ohlora.training.state_dicts import Shapes
@@ -101,11 +103,36 @@ def facexformer_state() -> dict[str, Tensor]:
     return state
 
 
+SCORE_CNN_KINDS = tuple(f"cnn-{name}" for name in SCORE_CNNS)
+
+
+def score_cnn_state(name: str) -> dict[str, Tensor]:
+    """Published-layout state dict of a score CNN: an attribute, "property", "hairstyle" or "merged"."""
+    return plain_state(score_cnn_shapes(name))
+
+
+def encoder_state() -> dict[str, Tensor]:
+    """Published-layout state dict of the v3 encoder."""
+    return plain_state(encoder_shapes())
+
+
+def plain_state(shapes: Shapes) -> dict[str, Tensor]:
+    """The rule of the networks that are no StyleGAN: score CNNs, encoder, gradient networks."""
+    return {
+        key: draw(key, shape, float(np.sqrt(2 / np.prod(shape[1:]))) if len(shape) > 1 else 0.05)
+        for key, shape in shapes.items()
+    }
+
+
 def published_file(kind: str) -> dict[str, Tensor] | dict[str, dict[str, Tensor]]:
     """What the published file of `kind` would hold, with seeded values."""
     if kind == "facexformer":
         return {"state_dict_backbone": facexformer_state()}
     version = KINDS[kind].version
+    if kind == "cvae-encoder-v3":
+        return encoder_state()
+    if kind in SCORE_CNN_KINDS:
+        return score_cnn_state(str(version))
     if version is None or KINDS[kind].part is None:
         raise SystemExit(f"no weight rule for '{kind}'")
     if version == "original":
@@ -115,7 +142,7 @@ def published_file(kind: str) -> dict[str, Tensor] | dict[str, dict[str, Tensor]
 
 def main() -> None:
     known = [name for name, kind in KINDS.items() if kind.part is not None and kind.version is not None]
-    known.append("facexformer")
+    known += ["facexformer", "cvae-encoder-v3", *SCORE_CNN_KINDS]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kind", required=True, choices=known)
     parser.add_argument("--out", required=True, type=Path)

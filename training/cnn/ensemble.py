@@ -1,0 +1,90 @@
+"""Five models of one attribute, one per fold, as one scorer (spec: cnn, sections 5 and 6)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from lightning.fabric import Fabric
+from numpy.typing import NDArray
+
+from ohlora.bundle_files import file_sha256
+from ohlora.errors import BadRequest
+from ohlora.training import checkpoints
+from ohlora.training.cnn.loop import EVALUATION_BATCH
+from ohlora.training.cnn.pictures import Images, network_input
+from ohlora.training.distributed import make_fabric
+from ohlora.training.nets.score_cnns import ATTRIBUTES, ClassifierCnn, at_cnn_size
+
+NAME = r"(?:cnn_ohlora_v3_)?{}_model_([0-9]+)\.(pt|safetensors)"  # both documented names
+
+
+def find_models(folder: Path, attribute: str) -> tuple[Path, ...]:
+    """Files of the models 0, 1, ... of `attribute`; of a .pt and a .safetensors file of one model the latter.
+
+    Raises BadRequest when there is none, when one is missing in between, and when two sets are mixed.
+    """
+    if attribute not in ATTRIBUTES:
+        raise BadRequest(f"unknown attribute '{attribute}': choose one of {', '.join(ATTRIBUTES)}")
+    found: dict[int, Path] = {}
+    for path in sorted(Path(folder).glob("*")) if Path(folder).is_dir() else ():
+        match = re.fullmatch(NAME.format(attribute), path.name)
+        if match is None:
+            continue
+        other = found.get(int(match[1]))
+        if other is not None and other.stem != path.stem:
+            raise BadRequest(f"{other} and {path.name} are both model {match[1]}: keep one set of models in a folder")
+        found[int(match[1])] = path  # sorted: .safetensors comes after .pt
+    if not found:
+        raise BadRequest(
+            f"no {attribute}_model_N.pt in {folder}: train them with `ohlora train classifier {attribute}`"
+        )
+    missing = sorted(set(range(max(found) + 1)) - found.keys())
+    if missing:
+        raise BadRequest(f"{folder} has {attribute} models up to {max(found)}, but none with number {missing[0]}")
+    return tuple(found[number] for number in sorted(found))
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """Classifiers of one attribute. identity: what tells them from any other set."""
+
+    attribute: str
+    networks: tuple[ClassifierCnn, ...]
+    identity: str
+    fabric: Fabric
+
+    @classmethod
+    def load(cls, folder: Path, attribute: str, *, accelerator: str = "auto", precision: str = "32-true") -> Ensemble:
+        """All models of `attribute` in `folder`, in evaluation mode. Raises BadRequest, CheckpointError."""
+        files = find_models(folder, attribute)
+        fabric = make_fabric(accelerator, precision=precision)
+        networks = []
+        for path in files:
+            network = checkpoints.load(f"cnn-{attribute}", path)
+            assert isinstance(network, ClassifierCnn)
+            networks.append(network.to(fabric.device, memory_format=torch.channels_last))  # type: ignore[call-overload]
+        identity = " ".join([attribute, precision, *(file_sha256(path)[:16] for path in files)])
+        return cls(attribute, tuple(networks), identity, fabric)
+
+    @torch.inference_mode()
+    def score(self, images: Images) -> NDArray[np.float64]:
+        """uint8 [N,H,W,3] RGB, any size -> probabilities [N, models] of every model, not rounded."""
+        parts = []
+        for start in range(0, len(images), EVALUATION_BATCH):
+            part = np.ascontiguousarray(images[start : start + EVALUATION_BATCH])
+            pixels = at_cnn_size(network_input(part, self.fabric.device, signed=False))
+            with self.fabric.autocast():
+                logits = torch.cat([network.logits(pixels).float() for network in self.networks], 1)
+            parts.append(torch.sigmoid(logits).double().cpu().numpy())
+        return np.concatenate(parts) if parts else np.empty((0, len(self.networks)))
+
+
+def present(folder: Path, attributes: Sequence[str] = ATTRIBUTES) -> tuple[str, ...]:
+    """Which of `attributes` have at least one model file in `folder`."""
+    names = [path.name for path in Path(folder).glob("*")] if Path(folder).is_dir() else []
+    return tuple(a for a in attributes if any(re.fullmatch(NAME.format(a), name) for name in names))

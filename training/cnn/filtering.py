@@ -1,0 +1,152 @@
+"""Keep the pictures whose scores pass, and say which rule sends how many away (spec: cnn, sections 5 and 6)."""
+
+from __future__ import annotations
+
+import filecmp
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ohlora.atomic import atomic_path, make_folder, remove_leftovers, write_bytes
+from ohlora.errors import BadRequest, ImageError
+from ohlora.images import SUFFIXES
+from ohlora.numbered import numbered_images
+from ohlora.score_table import ScoreTable, read_score_table, write_score_table
+from ohlora.training.cnn.pictures import of_numbers
+from ohlora.training.cnn.recipes import FilterRecipe
+from ohlora.training.labels import read_labels
+
+LIST = "filtered.csv"
+BELOW, LABELLED, NO_SCORE = "number below {}", "labelled by hand", "no score"
+
+
+@dataclass(frozen=True)
+class Selection:
+    """kept: bool [N], a row each. rejects: rule -> how many fail it. only: how many fail it and nothing else."""
+
+    kept: NDArray[np.bool_]
+    rejects: dict[str, int]
+    only: dict[str, int]
+
+
+@dataclass(frozen=True)
+class FilterResult:
+    """table: the list of kept pictures (OUT/filtered.csv). copied: now; there: from an earlier call."""
+
+    folder: Path
+    table: Path
+    pictures: int
+    kept: int
+    copied: int
+    there: int
+    rejects: dict[str, int]
+    only: dict[str, int]
+
+    def summary(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {**vars(self), "folder": str(self.folder), "table": str(self.table)}
+
+
+def select(table: ScoreTable, recipe: FilterRecipe, labelled: NDArray[np.int64] | None = None) -> Selection:
+    """Which rows of a merged score table pass. labelled: numbers that never do. Raises BadRequest: no such column."""
+    passes: dict[str, NDArray[np.bool_]] = {}
+    if recipe.first_number:
+        passes[BELOW.format(recipe.first_number)] = table.numbers >= recipe.first_number
+    if labelled is not None:
+        passes[LABELLED] = ~np.isin(table.numbers, labelled)
+    for rule in recipe.rules:
+        passes[str(rule)] = rule.passes(table.column(rule.column))
+    all_pass = np.array(list(passes.values()))  # [rules, N]
+    failures = (~all_pass).sum(0)
+    rejects = {name: int((~row).sum()) for name, row in passes.items()}
+    only = {name: int((~row & (failures == 1)).sum()) for name, row in passes.items()}
+    missing = int(np.isnan(np.stack([table.column(rule.column) for rule in recipe.rules])).any(0).sum())
+    if missing:
+        rejects[NO_SCORE] = missing
+    return Selection(np.all(all_pass, axis=0), rejects, only)
+
+
+def filter_pictures(
+    scores: Path,
+    images: Path,
+    out: Path,
+    recipe: FilterRecipe,
+    *,
+    labels: Path | None = None,
+    link: bool = False,
+    advance: Callable[[int], None] = lambda count: None,
+    started: Callable[[int], None] = lambda count: None,
+) -> FilterResult:
+    """Copy the pictures of folder `images` that pass `recipe` by the table `scores` to folder `out`, names unchanged.
+
+    labels: a label table whose pictures are not kept. link: hard links instead of copies. The same call goes on after
+    a stop; pictures that an earlier call kept and this one does not are removed. Writes OUT/filtered.csv, the rows of
+    what is kept. Raises BadRequest when scores are of other pictures, when nothing passes, and when `out` holds
+    pictures of something else; ImageError for a picture that cannot be read; OutputError.
+    """
+    table = read_score_table(scores)
+    paths = numbered_images(Path(images))
+    of_numbers(paths, table.numbers, f"rows of {scores}", Path(images))
+    selection = select(table, recipe, None if labels is None else read_labels(labels).numbers)
+    kept = {int(number): paths[int(number)] for number in table.numbers[selection.kept]}
+    if not kept:
+        counts = ", ".join(f"{name} {count}" for name, count in selection.rejects.items())
+        raise BadRequest(f"none of {len(table)} pictures passes the filter; rejected: {counts}. Loosen a rule")
+    out = make_folder(out)
+    if out.resolve() == Path(images).resolve():
+        raise BadRequest(f"the kept pictures cannot go to {out}, where all of them are: choose another --out")
+    remove_leftovers(out)
+    _clear(out, {path.name for path in kept.values()})
+    rows = table.rows(list(kept))
+    listed = ScoreTable(rows.numbers, rows.columns, rows.values, tuple(str(out / p.name) for p in kept.values()))
+    write_score_table(out / LIST, listed)  # first: it tells the next call which pictures are ours
+    started(len(kept))
+    copied = 0
+    for path in kept.values():
+        copied += _put(path, out / path.name, link)
+        advance(1)
+    return FilterResult(
+        folder=out,
+        table=out / LIST,
+        pictures=len(table),
+        kept=len(kept),
+        copied=copied,
+        there=len(kept) - copied,
+        rejects=selection.rejects,
+        only=selection.only,
+    )
+
+
+def _clear(out: Path, wanted: set[str]) -> None:
+    """Remove what an earlier call kept and this one does not. Raises BadRequest for pictures that are not ours."""
+    there = {path.name for path in out.iterdir() if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")}
+    surplus = there - wanted
+    if not surplus:
+        return
+    earlier = {Path(name).name for name in read_score_table(out / LIST).paths} if (out / LIST).is_file() else set()
+    foreign = sorted(surplus - earlier)
+    if foreign:
+        raise BadRequest(f"{out} holds other pictures, {foreign[0]} for one: choose another --out")
+    for name in surplus:
+        (out / name).unlink()
+
+
+def _put(source: Path, target: Path, link: bool) -> bool:
+    """Have `source` at `target`; False when it was there. Raises ImageError, OutputError."""
+    try:
+        if target.is_file() and (target.samefile(source) or filecmp.cmp(source, target, shallow=False)):
+            return False
+        data = b"" if link else source.read_bytes()
+    except OSError as error:
+        raise ImageError(f"cannot read {source}: {error.strerror or error}") from error
+    if link:
+        with atomic_path(target) as temporary:
+            os.link(source, temporary)
+    else:
+        write_bytes(target, data)
+    return True

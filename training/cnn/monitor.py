@@ -1,0 +1,80 @@
+"""Watch a generator with the classifiers while it trains (spec: cnn, section 6: FineTune-v8 and v9).
+
+monitor = Monitor.load(folder_of_models)
+scores = monitor.score(images)                    # {"gender": [N,5], "quality": [N,5], ...}
+monitor.write(out / "inference_test_result.csv", scores)
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ohlora.atomic import write_bytes
+from ohlora.errors import BadRequest
+from ohlora.training.cnn.ensemble import Ensemble, present
+from ohlora.training.cnn.pictures import Images
+from ohlora.training.nets.score_cnns import ATTRIBUTES
+
+Scores = Mapping[str, NDArray[np.float64]]  # attribute -> [N, models]
+RESULT_FILE = "inference_test_result.csv"
+
+
+@dataclass(frozen=True)
+class Monitor:
+    """The classifiers of a folder, documented 4 x 5."""
+
+    ensembles: tuple[Ensemble, ...]
+
+    @classmethod
+    def load(
+        cls,
+        folder: Path,
+        attributes: Sequence[str] | None = None,
+        *,
+        accelerator: str = "auto",
+        precision: str = "32-true",
+    ) -> Monitor:
+        """All attributes that have models in `folder`, or those named. Raises BadRequest when there is none."""
+        names = present(folder) if attributes is None else tuple(attributes)
+        if not names:
+            raise BadRequest(
+                f"no models of {', '.join(ATTRIBUTES)} in {folder}: train them with `ohlora train classifier`"
+            )
+        return cls(tuple(Ensemble.load(folder, a, accelerator=accelerator, precision=precision) for a in names))
+
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        return tuple(ensemble.attribute for ensemble in self.ensembles)
+
+    def score(self, images: Images) -> dict[str, NDArray[np.float64]]:
+        """uint8 [N,H,W,3] RGB, any square size -> attribute -> [N, models], rounded to 4 decimals as documented."""
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
+            raise BadRequest(f"the monitor takes uint8 pictures [N,H,W,3], got {images.dtype} {list(images.shape)}")
+        return {ensemble.attribute: np.round(ensemble.score(images), 4) for ensemble in self.ensembles}
+
+    @staticmethod
+    def means(scores: Scores) -> dict[str, float]:
+        """Attribute -> mean over pictures and models: one number each for a curve."""
+        return {attribute: float(values.mean()) for attribute, values in scores.items()}
+
+    @staticmethod
+    def write(path: Path, scores: Scores) -> None:
+        """The documented table: img_no, {attribute}_score (mean of the rounded scores), {attribute}_score_cnn_{k}."""
+        header = ["img_no", *(f"{attribute}_score" for attribute in scores)]
+        for attribute, values in scores.items():
+            header += [f"{attribute}_score_cnn_{k}" for k in range(values.shape[1])]
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(header)
+        for i in range(len(next(iter(scores.values()), ()))):
+            means = [round(float(values[i].mean()), 4) for values in scores.values()]
+            single = [round(float(score), 4) for values in scores.values() for score in values[i]]
+            writer.writerow([i, *means, *single])
+        write_bytes(path, text.getvalue().encode())

@@ -1,0 +1,117 @@
+"""Scores of pictures by a trained score CNN, and how far they are from the scores it learned (spec: cnn, section 7)."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ohlora.atomic import make_folder, remove_leftovers, write_bytes
+from ohlora.bundle_files import file_sha256
+from ohlora.errors import BadRequest
+from ohlora.numbered import numbered_images
+from ohlora.score_table import PROPERTY_COLUMNS, ScoreTable, format_score, read_score_table, write_score_table
+from ohlora.training import checkpoints
+from ohlora.training.cnn.inference import infer
+from ohlora.training.cnn.objectives import correlation
+from ohlora.training.cnn.pictures import Images, network_input
+from ohlora.training.cnn.recipes import HAIRSTYLE_COLUMNS
+from ohlora.training.distributed import make_fabric
+
+COLUMNS = {
+    "property": PROPERTY_COLUMNS,
+    "hairstyle": HAIRSTYLE_COLUMNS,
+    "merged": (*PROPERTY_COLUMNS, *HAIRSTYLE_COLUMNS),
+}
+FILES = {
+    "property": "all_scores_v2_cnn.csv",
+    "hairstyle": "all_scores_ohlora_v3_cnn.csv",
+    "merged": "all_scores_merged_cnn.csv",
+}
+COMPARISON = "compare/all_scores_v2_vs_cnn.csv"
+
+
+@dataclass(frozen=True)
+class RescoreResult:
+    """table: the scores. comparison, correlations: against the scores given, by column; None and empty without any.
+
+    failed: number of a picture -> why it could not be scored.
+    """
+
+    table: Path
+    pictures: int
+    comparison: Path | None
+    correlations: dict[str, float | None]
+    failed: dict[int, str]
+
+
+def rescore(
+    images: Path,
+    model: Path,
+    out: Path,
+    *,
+    kind: str = "property",
+    scores: Path | None = None,
+    accelerator: str = "auto",
+    precision: str = "32-true",
+    advance: Callable[[int], None] = lambda count: None,
+) -> RescoreResult:
+    """Score all pictures of folder `images` with the CNN `model` of `kind`: property (7 scores), hairstyle or merged.
+
+    Writes OUT/all_scores_v2_cnn.csv (img_no, img_path, scores; no index, 4 decimals, by number) and with `scores`,
+    the table it was trained on, OUT/compare/all_scores_v2_vs_cnn.csv of the pictures that are in both. Other kinds
+    have a name of their own. Evaluation mode, so without the dropout noise of the published file. The same call goes
+    on after a stop. Raises BadRequest, CheckpointError, OutputError.
+    """
+    if kind not in COLUMNS:
+        raise BadRequest(f"unknown kind of score CNN '{kind}': choose one of {', '.join(COLUMNS)}")
+    columns = COLUMNS[kind]
+    paths = numbered_images(Path(images))
+    known = None if scores is None else read_score_table(scores, columns)
+    fabric = make_fabric(accelerator, precision=precision)
+    network = checkpoints.load(f"cnn-{kind}", model).to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @torch.inference_mode()
+    def score(pictures: Images) -> NDArray[np.float64]:
+        with fabric.autocast():
+            output: torch.Tensor = network(network_input(pictures, fabric.device, signed=True))
+        return output.double().cpu().numpy()
+
+    remove_leftovers(make_folder(out))
+    state = Path(out) / f"{FILES[kind].removesuffix('.csv')}.state.npz"
+    done = infer(paths, score, len(columns), state, f"{precision} {file_sha256(model)}", advance=advance)
+    table = ScoreTable(done.numbers, columns, done.values, tuple(str(paths[int(n)]) for n in done.numbers))
+    path = Path(out) / FILES[kind]
+    write_score_table(path, table, index=False)
+    if known is None:
+        return RescoreResult(path, len(table), None, {}, done.failed)
+    both = np.intersect1d(known.numbers, table.numbers)
+    comparison = Path(out) / COMPARISON
+    make_folder(comparison.parent)
+    before, after = known.rows(both), table.rows(both)
+    write_comparison(comparison, before, after)
+    correlations = {}
+    for c, column in enumerate(columns):
+        whole = ~np.isnan(before.values[:, c])
+        correlations[column] = correlation(before.values[whole, c], after.values[whole, c])
+    return RescoreResult(path, len(table), comparison, correlations, done.failed)
+
+
+def write_comparison(path: Path, before: ScoreTable, after: ScoreTable) -> None:
+    """img_no, img_path, then {p}_v2, {p}_v2_cnn, {p}_diff (absolute) of each score; the same pictures in both."""
+    names = [column.removesuffix("_score") for column in after.columns]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["img_no", "img_path", *(f"{n}_{part}" for n in names for part in ("v2", "v2_cnn", "diff"))])
+    # As documented the difference is that of the rounded scores.
+    first, second = np.round(before.values, 4), np.round(after.values, 4)
+    for number, source, a, b in zip(after.numbers.tolist(), after.paths, first, second, strict=True):
+        cells = [format_score(v, 4) for pair in zip(a, b, np.abs(a - b), strict=True) for v in pair]
+        writer.writerow([number, source, *cells])
+    write_bytes(path, text.getvalue().encode())
