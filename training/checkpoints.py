@@ -61,6 +61,7 @@ class Kind:
 
 
 STYLEGAN = "ohlora.training.nets.stylegan_keys"
+SCORE_CNNS = ("gender", "quality", "age", "glass", "property", "hairstyle", "merged")
 
 
 def _generator(version: str | None) -> Kind:
@@ -71,6 +72,11 @@ def _generator(version: str | None) -> Kind:
 def _discriminator(version: str | None) -> Kind:
     build, shapes = ("import_discriminator", "discriminator_shapes") if version else (None, None)
     return Kind(STYLEGAN, build, version, "discriminator", shapes, "discriminator_from_config", "config_of")
+
+
+def _score_cnn(name: str) -> Kind:
+    module = "ohlora.training.nets.score_cnns_keys"
+    return Kind(module, "from_upstream", name, None, "published_shapes", "from_config", "config_of")
 
 
 # The version is that of the network's shape: v2 has v1's, VectorFind v6 and v7 have v4's (spec: stylegan,
@@ -100,6 +106,23 @@ KINDS: dict[str, Kind] = {
         "ohlora.training.nets.facexformer_keys", "from_upstream", part="state_dict_backbone", shapes="published_shapes"
     ),
     "bisenet-19": Kind("ohlora.training.nets.bisenet_keys", "from_upstream", shapes="published_shapes"),
+    # Documented width or any other.
+    **{f"cnn-{name}": _score_cnn(name) for name in SCORE_CNNS},
+    "cvae-encoder-v3": Kind(
+        "ohlora.training.nets.cvae_encoder_keys",
+        "from_upstream",
+        shapes="published_shapes",
+        own="from_config",
+        config="config_of",
+    ),
+    "discriminator-finetune-v5": Kind(
+        "ohlora.training.nets.stylegan_v5_discriminator_keys",
+        "from_upstream",
+        part="discriminator",
+        shapes="published_shapes",
+        own="from_config",
+        config="config_of",
+    ),
     # Any size, our own files only.
     "stylegan": _generator(None),
     "discriminator": _discriminator(None),

@@ -151,3 +151,35 @@ from ohlora.cli import train_hairzoo  # noqa: E402 - as above
 app.command("hairzoo")(train_hairzoo.hairzoo)
 app.command("hairzoo-data")(train_hairzoo.hairzoo_data)
 app.command("hairzoo-inference")(train_hairzoo.hairzoo_inference)
+
+from ohlora.cli import train_sample  # noqa: E402 - as above
+
+app.command("sample")(train_sample.sample)
+app.command("unbundle")(train_sample.unbundle)
+
+from ohlora.cli import train_finetune  # noqa: E402 - as above
+
+app.command("finetune")(train_finetune.finetune)
+app.command("finetune-discriminator")(train_finetune.finetune_discriminator)
+
+from ohlora.cli.train_label import label  # noqa: E402 - as above
+
+app.command("label")(label)
+
+from ohlora.cli.train_pipeline import pipeline  # noqa: E402 - as above
+
+app.command("pipeline")(pipeline)
+
+from ohlora.cli import train_cnn, train_cnn_scores  # noqa: E402 - as above
+
+app.command("classifier")(train_cnn.classifier)
+app.command("classify")(train_cnn.classify)
+app.command("filter")(train_cnn.filter)
+app.command("property-cnn")(train_cnn_scores.property_cnn)
+app.command("hairstyle-cnn")(train_cnn_scores.hairstyle_cnn)
+app.command("merge-cnn")(train_cnn_scores.merge_cnn)
+app.command("rescore")(train_cnn_scores.rescore)
+
+from ohlora.cli.train_finetune_test import finetune_test  # noqa: E402 - as above
+
+app.command("finetune-test")(finetune_test)

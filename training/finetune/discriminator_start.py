@@ -1,0 +1,175 @@
+"""A start discriminator for generators that come without one, such as the demo generator.
+
+The generator stays as it is; a fresh discriminator learns to tell its pictures from real ones, by the same update as
+in the recipes. Fine-tuning can then begin as if the two had been trained together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.fabric import Fabric
+
+from ohlora.errors import BadRequest
+from ohlora.numbered import numbered_images
+from ohlora.training import checkpoints
+from ohlora.training.distributed import make_fabric, my_share
+from ohlora.training.finetune.draws import DISCRIMINATOR, Draws
+from ohlora.training.finetune.gan_steps import Batch, GanSteps
+from ohlora.training.finetune.inputs import MADE_BY, fingerprint, load_generator
+from ohlora.training.finetune.pictures import Batches, Pictures
+from ohlora.training.finetune.recipes import Recipe
+from ohlora.training.finetune.run_folder import RunFolder
+from ohlora.training.gan.data import to_tensor
+from ohlora.training.gan.fast import keep_freed_memory
+from ohlora.training.nets.stylegan import GeneratorConfig
+from ohlora.training.nets.stylegan_discriminator import Discriminator, DiscriminatorConfig
+
+LOG = "train_log.csv"
+COLUMNS = ("step", "d_loss", "real_scores_mean", "fake_scores_mean")
+INITIAL = 13  # stream of the fresh weights
+
+
+@dataclass(frozen=True)
+class DiscriminatorStart:
+    """How the start discriminator is trained.
+
+    channel_base, channel_max: its widths, 0 = those of the generator. group: of the minibatch standard deviation, as in
+    the original network; the recipes set their own. A generator with a label gets zeros.
+    """
+
+    steps: int = 1000
+    batch_size: int = 8
+    learning_rate: float = 1e-3
+    betas: tuple[float, float] = (0.0, 0.99)
+    r1_gamma: float = 10.0
+    random_noise: bool = True
+    channel_base: int = 0
+    channel_max: int = 0
+    group: int = 4
+    log_every: int = 25
+    seed: int = 7
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "group", "log_every"):
+            if getattr(self, name) < 1:
+                raise BadRequest(f"start discriminator: {name} must be 1 or more, got {getattr(self, name)}")
+        if not self.r1_gamma >= 0:
+            raise BadRequest(f"start discriminator: r1_gamma must be 0 or more, got {self.r1_gamma}")
+        if not 0 < self.learning_rate < 1:
+            raise BadRequest(f"start discriminator: learning_rate must be in (0, 1), got {self.learning_rate}")
+
+    def network(self, generator: GeneratorConfig) -> DiscriminatorConfig:
+        return DiscriminatorConfig(
+            resolution=generator.resolution,
+            group=self.group,
+            channel_base=self.channel_base or generator.channel_base,
+            channel_max=self.channel_max or generator.channel_max,
+        )
+
+    def recipe(self) -> Recipe:
+        """The same as a recipe, for what is shared with them."""
+        return Recipe(
+            "discriminator-start",
+            discriminator_trained=("*",),
+            discriminator_rate=self.learning_rate,
+            betas=self.betas,
+            weight_decay=0.0,
+            batch_size=self.batch_size,
+            r1_gamma=self.r1_gamma,
+            random_noise=self.random_noise,
+            w_avg_decay=1.0,
+            last_batch="drop",
+            seed=self.seed,
+        )
+
+
+def train_discriminator(
+    generator_file: Path | str,
+    images: Path,
+    out: Path,
+    settings: DiscriminatorStart | None = None,
+    *,
+    resume: bool = True,
+    fabric: Fabric | None = None,
+    report: Callable[[dict[str, Any]], None] = lambda event: None,
+    stop_after: int = 0,
+) -> dict[str, Any]:
+    """Train a discriminator against the frozen generator -> summary; OUT/discriminator.safetensors is the result.
+
+    generator_file, images: as in `FineTuneInputs`. The same call goes on where a stopped one ended. Raises BadRequest
+    for pictures that make no batch, a batch that cannot be grouped and another run's folder, Stopped, OutputError.
+    """
+    settings, fabric = settings or DiscriminatorStart(), fabric or make_fabric()
+    recipe = settings.recipe()
+    if not Path(images).is_dir():
+        raise BadRequest(f"no {MADE_BY['images'][0]} {images}: they are made by {MADE_BY['images'][1]}")
+    generator = load_generator(generator_file)
+    config = settings.network(generator.config)
+    files = numbered_images(images)
+    pictures = Pictures(files, np.zeros((len(files), generator.config.label_size), np.float32))
+    batches = Batches(len(files), settings.batch_size, fabric.world_size, recipe.last_batch)
+    batches.require_groups(settings.group)
+    keep_freed_memory()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed * 1009 + INITIAL)
+        discriminator = Discriminator(config)
+    plain = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(settings).items()}
+    del plain["steps"], plain["log_every"]  # a run can be made longer
+    identity: dict[str, dict[str, Any]] = {
+        "settings": plain,
+        "inputs": {"generator": fingerprint(Path(generator_file)), "images": fingerprint(Path(images))},
+        "processes": {"number": fabric.world_size},
+    }
+    with RunFolder(Path(out), identity, fabric, resume=resume, stop_after=stop_after) as folder:
+        pictures.prepare(
+            generator.config.resolution,
+            folder.out / "pictures",
+            fabric,
+            lambda done, count: report({"event": "pictures", "done": done, "count": count}),
+        )
+        steps = GanSteps(recipe, fabric, generator, discriminator)
+        log = folder.log(LOG, COLUMNS)
+        step, row = 0, dict[str, Any]()
+        if folder.state is not None:
+            steps.restore(folder.state["networks"])
+            step, row = folder.state["step"], folder.state["row"]
+        stopped = False
+        while step < settings.steps and not (stopped := folder.should_stop()):
+            epoch, number = divmod(step, len(batches))
+            indices = batches.indices(settings.seed, epoch, number)
+            share = my_share(fabric, len(indices))
+            batch = Batch(
+                to_tensor(pictures.images(indices[share]), fabric.device),
+                torch.from_numpy(pictures.labels[indices[share]]).to(fabric.device),
+            )
+            draws = Draws(settings.seed, epoch, number, len(indices), share, fabric.device, fabric.global_rank)
+            loss, real, fake = steps.update_discriminator(batch, draws, DISCRIMINATOR, f"step {step}")
+            step += 1
+            if step % settings.log_every == 0 or step == settings.steps:
+                row = {
+                    "step": step, "d_loss": loss, "real_scores_mean": float(real.mean()),
+                    "fake_scores_mean": float(fake.mean()),
+                }  # fmt: skip
+                log.append(row)
+                report({"event": "row", **row})
+            if folder.due():
+                folder.save(step, {"step": step, "row": row, "networks": steps.state()})
+        if folder.writes:
+            checkpoints.save(discriminator, folder.out / "discriminator.safetensors", "discriminator")
+        folder.save(step, {"step": step, "row": row, "networks": steps.state()})
+    return {
+        "discriminator": str(Path(out) / "discriminator.safetensors"),
+        "resolution": config.resolution,
+        "channel_base": config.channel_base,
+        "channel_max": config.channel_max,
+        "pictures": len(files),
+        "steps": step,
+        "last_row": row,
+        "stopped": stopped,
+    }

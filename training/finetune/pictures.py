@@ -1,0 +1,217 @@
+"""Training pictures of a fine-tuning run with their labels: joined by number, read once, handed out by batches."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from lightning.fabric import Fabric
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ohlora.errors import BadRequest
+from ohlora.numbered import numbered_images
+from ohlora.score_table import ScoreTable, read_score_table
+from ohlora.training.finetune.inputs import MADE_BY, FineTuneInputs, fingerprint
+from ohlora.training.finetune.recipes import Recipe
+from ohlora.training.gan.data import read_square
+from ohlora.training.gan.store import Images, ImageStore
+
+IN_MEMORY = 512 * 2**20  # bytes of pictures kept in every process; more lie on disk, mapped
+SHOWN = 5
+Report = Callable[[int, int], None]
+
+
+@dataclass
+class Pictures:
+    """Numbered pictures and their labels float32 [N, L]; `prepare` reads them at a resolution.
+
+    Picture i has number numbers[i], rising.
+    """
+
+    files: dict[int, Path]
+    labels: NDArray[np.float32]
+    _memory: Images | None = field(default=None, repr=False)
+    _store: ImageStore | None = field(default=None, repr=False)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    @property
+    def numbers(self) -> NDArray[np.int64]:
+        return np.fromiter(self.files, np.int64)
+
+    def prepare(self, resolution: int, folder: Path, fabric: Fabric, report: Report = lambda done, count: None) -> None:
+        """Read all pictures at resolution x resolution (centre square). Many are kept in `folder`, mapped.
+
+        Raises ImageError naming a picture that cannot be read, OutputError.
+        """
+        paths = list(self.files.values())
+        if len(paths) * resolution**2 * 3 <= IN_MEMORY:
+            self._memory = np.empty((len(paths), resolution, resolution, 3), np.uint8)
+            for i, path in enumerate(paths):
+                self._memory[i] = read_square(path, resolution)
+                if (i + 1) % 256 == 0 or i + 1 == len(paths):
+                    report(i + 1, len(paths))
+            return
+        identity = {"files": fingerprint(paths[0].parent), "pictures": len(paths), "first": int(self.numbers[0])}
+        # The first process of a machine fills it; a folder that is full is only looked at.
+        if fabric.local_rank == 0:
+            self._fill(ImageStore(folder, identity, len(paths), resolution), paths, report)
+        fabric.barrier()
+        self._store = ImageStore(folder, identity, len(paths), resolution)
+        self._fill(self._store, paths, lambda done, count: None)
+
+    def _fill(self, store: ImageStore, paths: list[Path], report: Report) -> None:
+        store.fill(lambda a, b: np.stack([read_square(path, store.resolution) for path in paths[a:b]]), report)
+
+    def images(self, indices: NDArray[np.int64]) -> Images:
+        """uint8 [len(indices), R, R, 3]."""
+        if self._memory is not None:
+            return self._memory[indices]
+        if self._store is None:
+            raise BadRequest("the training pictures have not been read: call prepare first")
+        return self._store.gather(indices)
+
+
+def open_pictures(recipe: Recipe, inputs: FineTuneInputs) -> Pictures:
+    """The pictures of `inputs` with the labels `recipe` asks for; nothing is decoded yet.
+
+    Labels "scores": every picture needs a row, and every cell of the label's columns a number. Labels "zeros": with a
+    table, only its pictures are trained on; without, all. Raises BadRequest naming the first numbers that are missing
+    on either side and the stage that makes them.
+    """
+    assert inputs.images is not None  # FineTuneInputs.require saw to it
+    files = numbered_images(inputs.images)
+    if recipe.labels == "scores":
+        assert inputs.scores is not None
+        labels = _scored(recipe, files, inputs.images, inputs.scores)
+    else:
+        if inputs.scores is not None:
+            files = _listed(files, inputs.images, inputs.scores)
+        labels = np.zeros((len(files), recipe.label_size), np.float32)
+    return Pictures(files, labels)
+
+
+def _scored(recipe: Recipe, files: dict[int, Path], folder: Path, path: Path) -> NDArray[np.float32]:
+    table = read_score_table(path, recipe.score_columns)
+    missing = sorted(files.keys() - set(table.numbers.tolist()))
+    if missing:
+        raise BadRequest(
+            f"{path} has no scores for {len(missing)} of {len(files)} pictures of {folder}: {_some(missing)}; score "
+            f"them ({MADE_BY['scores'][1]}) or move them away"
+        )
+    rows = table.rows(list(files))
+    _refuse_gaps(rows, path)
+    return rows.values.astype(np.float32)
+
+
+def _refuse_gaps(rows: ScoreTable, path: Path) -> None:
+    gaps = np.isnan(rows.values)
+    if gaps.any():
+        numbers = rows.numbers[gaps.any(1)].tolist()
+        columns = [name for i, name in enumerate(rows.columns) if gaps[:, i].any()]
+        raise BadRequest(
+            f"{path} has empty cells for {len(numbers)} pictures ({_some(numbers)}) in {', '.join(columns)}: move "
+            f"these pictures away, or score them with a CNN ({MADE_BY['property_cnn'][1]})"
+        )
+
+
+def _listed(files: dict[int, Path], folder: Path, path: Path) -> dict[int, Path]:
+    numbers = sorted(read_score_table(path, ()).numbers.tolist())
+    missing = [number for number in numbers if number not in files]
+    if missing:
+        raise BadRequest(
+            f"{folder} lacks {len(missing)} of the {len(numbers)} pictures of {path}: {_some(missing)}; make them "
+            f"({MADE_BY['images'][1]})"
+        )
+    return {number: files[number] for number in numbers}
+
+
+def _some(numbers: list[int]) -> str:
+    return f"number {', '.join(map(str, numbers[:SHOWN]))}{' ...' if len(numbers) > SHOWN else ''}"
+
+
+@dataclass(frozen=True)
+class Batches:
+    """How the pictures of an epoch are cut into batches, all processes together.
+
+    count: pictures. limit: batches of an epoch, None = all. A last batch that is shorter is kept, cut to a multiple of
+    `processes` (so with one process nothing is lost), or dropped.
+    """
+
+    count: int
+    batch_size: int
+    processes: int = 1
+    last_batch: str = "keep"
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.batch_size % self.processes:
+            raise BadRequest(
+                f"batch_size {self.batch_size} cannot be divided among {self.processes} processes: use a multiple"
+            )
+        if not len(self):
+            raise BadRequest(f"{self.count} pictures make no batch of {self.batch_size}: use a smaller batch_size")
+
+    @property
+    def rest(self) -> int:
+        """Size of the last, shorter batch; 0 when there is none."""
+        rest = self.count % self.batch_size
+        return rest - rest % self.processes if self.last_batch == "keep" else 0
+
+    def __len__(self) -> int:
+        whole = self.count // self.batch_size + (self.rest > 0)
+        return whole if self.limit is None else min(whole, self.limit)
+
+    def size(self, batch: int) -> int:
+        return min(self.batch_size, self.count - batch * self.batch_size) // self.processes * self.processes
+
+    def indices(self, seed: int, epoch: int, batch: int) -> NDArray[np.int64]:
+        """Which pictures batch `batch` of an epoch holds: every epoch has its own order."""
+        order = np.random.default_rng((seed, 1, epoch)).permutation(self.count)
+        first = batch * self.batch_size
+        return order[first : first + self.size(batch)]
+
+    def require_groups(self, group: int) -> None:
+        """Raises BadRequest when a batch cannot be cut into groups for the minibatch standard deviation (P17)."""
+        for size in {self.size(0), self.size(len(self) - 1)}:
+            share = size // self.processes
+            if share % min(group, share):
+                whose = " of each process" if self.processes > 1 else ""
+                raise BadRequest(
+                    f"a batch of {share}{whose} cannot be cut into groups of {group} for the minibatch standard "
+                    f"deviation ({self.count} pictures, batch_size {self.batch_size}): use a batch_size up to "
+                    f"{group * self.processes}, or another one with last_batch=drop"
+                )
+
+
+def jittered(images: Tensor, amount: float, key: tuple[int, ...]) -> Tensor:
+    """[N,3,R,R] in [-1,1] with brightness and contrast changed by up to `amount`, each picture its own (v5).
+
+    Factors are uniform in [1 - amount, 1 + amount]; which of the two comes first is drawn too, and values stay in
+    range, as in torchvision's ColorJitter, which is documented.
+    """
+    rng = np.random.default_rng(key)
+    factors = rng.uniform(max(0.0, 1 - amount), 1 + amount, (2, len(images))).astype(np.float32)
+    first = torch.from_numpy(rng.random(len(images)) < 0.5).view(-1, 1, 1, 1).to(images.device)
+    bright, contrast = torch.from_numpy(factors).view(2, -1, 1, 1, 1).to(images.device)
+    luma = images.new_tensor((0.2989, 0.587, 0.114)).view(1, 3, 1, 1)
+
+    def with_contrast(x: Tensor) -> Tensor:
+        grey = (x * luma).sum(1, keepdim=True).mean((2, 3), keepdim=True)
+        return torch.lerp(grey.expand_as(x), x, contrast.expand_as(x)).clamp(0, 1)
+
+    unit = (images + 1) / 2
+    one = with_contrast((unit * bright).clamp(0, 1))
+    other = (with_contrast(unit) * bright).clamp(0, 1)
+    return torch.where(first, one, other) * 2 - 1
+
+
+def epochs_of(steps: int, batches: Batches) -> float:
+    """How many epochs so many steps are."""
+    return math.floor(100 * steps / len(batches)) / 100

@@ -1,0 +1,211 @@
+"""The files of the documented image generation tests: tables, and pictures as sheets or one by one (spec: stylegan,
+section 9.3).
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ohlora.atomic import make_folder, write_bytes
+from ohlora.errors import BadRequest
+from ohlora.faces import face_from_seed
+from ohlora.images import encode_image
+from ohlora.params import Z_SIZE
+from ohlora.render.contact_sheet import contact_sheet
+from ohlora.training.finetune.cvae_losses import gender_picture
+from ohlora.training.finetune.property_test import (
+    EPOCH_GRID,
+    TESTED,
+    Conditioning,
+    Float32s,
+    PassRule,
+    conditioning,
+    draw,
+    evaluating,
+    label_grid,
+)
+from ohlora.training.finetune.recipes import PROPERTIES, Recipe
+from ohlora.training.gan.loop import normal
+from ohlora.training.gan.store import Images
+from ohlora.training.nets.cvae_encoder import draw_latent
+from ohlora.training.nets.score_cnns import ClassifierCnn, PropertyCnn, at_cnn_size
+from ohlora.training.nets.stylegan import Generator
+
+FOLDER = "inference_test_during_finetuning_v3"
+COLUMNS = len(EPOCH_GRID["eyes"]) * len(EPOCH_GRID["pose"])  # of a sheet: one row for each value of the mouth
+TEST_DRAW, RANDOM_DRAW = 31, 32
+
+
+@dataclass(frozen=True)
+class EpochTest:
+    """z [Z, z_size] and what was measured of each; passed [Z]."""
+
+    z: Float32s
+    measured: Conditioning
+    passed: tuple[int, ...]
+
+
+def epoch_test(
+    out: Path,
+    recipe: Recipe,
+    epoch: int,
+    generator: Generator,
+    property_cnn: PropertyCnn,
+    gender_cnn: ClassifierCnn | None,
+    means: Tensor,
+    log_variances: Tensor,
+) -> EpochTest:
+    """The test after an epoch, with its files below `out`.
+
+    means, log_variances [K, z_size]: of the first picture of each of the last batches, oldest first; the last
+    recipe.test_latents of them give a latent each. Random numbers are keyed by (recipe.seed, epoch).
+    """
+    folder = make_folder(out / FOLDER / f"epoch_{epoch:04d}")
+    mean, log_variance = means[-recipe.test_latents :].cpu(), log_variances[-recipe.test_latents :].cpu()
+    noise = torch.from_numpy(normal((recipe.seed, TEST_DRAW, epoch), len(mean), mean.shape[1]))
+    z = draw_latent(mean.float(), log_variance.float(), noise).numpy()
+    labels = label_grid(EPOCH_GRID, generator.config.label_size)
+    pictures = [PictureFiles(folder / str(i), recipe.dump, "test_img", COLUMNS) for i in range(len(z))]
+    measured = conditioning(
+        generator, property_cnn, z, labels, watch=lambda latent, images: pictures[latent].add(images)
+    )
+    passed = PassRule(recipe.test_correlation, recipe.test_error).passes(measured.correlation, measured.mae)
+    for values, name in ((mean, "mus"), (log_variance, "log_vars"), (torch.from_numpy(z), "zs")):
+        write_vectors(folder / f"test_{name}.csv", values.numpy())
+    for i, files in enumerate(pictures):
+        files.close()
+        write_scores(folder / str(i) / "test_result.csv", measured, i)
+    header = ("z_idx", *(f"{name}_corr" for name in TESTED), *(f"{name}_mae" for name in TESTED), "passed")
+    rows = [(i, *measured.correlation[i], *measured.mae[i], int(good)) for i, good in enumerate(passed)]
+    write_table(folder / "result_each_z.csv", header, rows)
+    _random_pictures(folder, recipe, epoch, generator, property_cnn, gender_cnn)
+    return EpochTest(z, measured, tuple(int(i) for i in np.flatnonzero(passed)))
+
+
+def _random_pictures(
+    folder: Path,
+    recipe: Recipe,
+    epoch: int,
+    generator: Generator,
+    property_cnn: PropertyCnn,
+    gender_cnn: ClassifierCnn | None,
+) -> None:
+    """As many pictures of random latents and labels, with all their scores."""
+    config, count = generator.config, recipe.test_latents
+    drawn = normal((recipe.seed, RANDOM_DRAW, epoch), count, config.z_size + config.label_size)
+    pictures = PictureFiles(folder, recipe.dump, "test_random_gen_img")
+    rows: list[tuple[Any, ...]] = []
+    for first in range(0, count, 16):
+        part = drawn[first : first + 16]
+        images = draw(generator, part[:, : config.z_size], part[:, config.z_size :])
+        pictures.add(images)
+        scores = all_scores(property_cnn, gender_cnn, images, recipe.gender_input)
+        rows += [(first + i, *row) for i, row in enumerate(scores)]
+    pictures.close()
+    header = ("img_no", *(f"{name}_score" for name in PROPERTIES), "gender_score")
+    write_table(folder / "test_random_gen_result.csv", header, rows)
+
+
+@torch.no_grad()
+def all_scores(
+    property_cnn: PropertyCnn, gender_cnn: ClassifierCnn | None, images: Tensor, gender_input: str
+) -> list[list[float | None]]:
+    """Seven scores and the probability of a woman (None without that CNN) of every picture [N,3,R,R] in [-1,1]."""
+    with evaluating(property_cnn):
+        rows: list[list[float | None]] = property_cnn(at_cnn_size(images.float())).cpu().tolist()
+    genders: list[float | None] = [None] * len(rows)
+    if gender_cnn is not None:
+        with evaluating(gender_cnn):
+            genders = gender_cnn(gender_picture(images.float(), gender_input))[:, 0].cpu().tolist()
+    return [[*row, gender] for row, gender in zip(rows, genders, strict=True)]
+
+
+class PictureFiles:
+    """Pictures that arrive in parts, as one sheet FOLDER/NAME.jpg ("grid") or as FOLDER/NAME_NNN.png ("files")."""
+
+    def __init__(self, folder: Path, dump: str, name: str, columns: int | None = None, digits: int = 3) -> None:
+        self.folder, self.dump, self.name, self.columns, self.digits = make_folder(folder), dump, name, columns, digits
+        self.count = 0
+        self._kept: list[Images] = []
+
+    def add(self, images: Tensor) -> None:
+        for image in png_levels(images):
+            if self.dump == "files":
+                data = encode_image(image, "png", png_level=0)
+                write_bytes(self.folder / f"{self.name}_{self.count:0{self.digits}d}.png", data)
+            else:
+                self._kept.append(image)
+            self.count += 1
+
+    def close(self) -> None:
+        if self._kept:
+            cell = min(128, self._kept[0].shape[0])
+            sheet = contact_sheet(self._kept, columns=self.columns, cell=cell, gap=0)
+            write_bytes(self.folder / f"{self.name}.jpg", encode_image(sheet, "jpeg", 90))
+
+
+def png_levels(images: Tensor) -> Images:
+    """[N,3,R,R] in [-1,1] -> uint8 [N,R,R,3], rounded half to even as the documented PNG files are (section 6)."""
+    levels = ((images.detach().float() + 1) * 127.5).round().clamp(0, 255)
+    return levels.to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
+
+
+def write_vectors(path: Path, vectors: Float32s) -> None:
+    """A z-vector table in the published layout: a header of column numbers, every digit."""
+    write_table(path, [str(i) for i in range(vectors.shape[1])], [[repr(float(v)) for v in row] for row in vectors])
+
+
+def write_scores(path: Path, measured: Conditioning, latent: int) -> None:
+    """What was asked for and what was measured, one row a picture."""
+    header = ("img_no", *(f"{name}_label" for name in TESTED), *(f"{name}_score" for name in TESTED))
+    rows = zip(measured.labels[latent].tolist(), measured.scores[latent].tolist(), strict=True)
+    write_table(path, header, [(i, *label, *scores) for i, (label, scores) in enumerate(rows)])
+
+
+def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """A CSV file, atomically; floats with 4 decimals, NaN and None as empty cells."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows([_cell(value) for value in row] for row in rows)
+    write_bytes(path, text.getvalue().encode())
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float | np.floating):
+        return "" if math.isnan(value) else repr(round(float(value), 4))
+    return str(value)
+
+
+def read_latent(text: str, z_size: int) -> Float32s:
+    """One latent float32 [z_size]: "FILE.csv:ROW" of a z-vector table, or a seed as the runtime means it.
+
+    Raises BadRequest naming what is wrong.
+    """
+    path, colon, row = text.rpartition(":")
+    if not colon:
+        if not text.isdigit() or z_size > Z_SIZE:
+            raise BadRequest(f"'{text}' is no latent: write FILE.csv:ROW or a seed")
+        return face_from_seed(int(text)).z[:z_size]
+    try:
+        table = np.loadtxt(path, delimiter=",", skiprows=1, dtype=np.float32, ndmin=2)
+    except (OSError, ValueError) as error:
+        raise BadRequest(f"cannot read the z-vector table {path}: {error}") from error
+    if not row.isdigit() or int(row) >= len(table):
+        raise BadRequest(f"{path} has rows 0 to {len(table) - 1}, not '{row}'")
+    chosen: Float32s = table[int(row), -z_size:]
+    if chosen.size != z_size:
+        raise BadRequest(f"{path} holds latents of {table.shape[1]} values, this generator takes {z_size}")
+    return chosen

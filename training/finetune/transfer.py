@@ -1,0 +1,177 @@
+"""From the start weights to the networks of a version: what is kept, what is redrawn, what is trained.
+
+(Spec: stylegan, section 7.3.) Works for networks of any size: only what the label adds is taken from the recipe.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from ohlora.errors import BadRequest
+from ohlora.training.finetune.recipes import Recipe
+from ohlora.training.nets import stylegan_v5_discriminator_keys as v5_keys
+from ohlora.training.nets.score_cnns import PropertyCnn
+from ohlora.training.nets.stylegan import Generator
+from ohlora.training.nets.stylegan_discriminator import Discriminator
+from ohlora.training.nets.stylegan_keys import discriminator_layout, generator_layout
+from ohlora.training.nets.stylegan_v5_discriminator import V5Discriminator, from_property_cnn
+
+AnyDiscriminator = Discriminator | V5Discriminator
+Network = Generator | Discriminator | V5Discriminator
+N = TypeVar("N", Generator, Discriminator)
+
+GENERATOR_DRAW, DISCRIMINATOR_DRAW = 11, 12  # two streams of one seed
+SHOWN = 4
+
+
+def published_names(module: Network) -> dict[str, str]:
+    """Published name -> name in `module.state_dict()`, of parameters and buffers."""
+    if isinstance(module, Generator):
+        return dict(generator_layout(module.config).names)
+    if isinstance(module, Discriminator):
+        return dict(discriminator_layout(module.config).names)
+    return dict(v5_keys.layout_of(module).names)
+
+
+def select(patterns: Iterable[str], names: Sequence[str]) -> list[str]:
+    """Those of `names` that a pattern of `recipes` means, in their order. A pattern may mean none of them."""
+    chosen: set[str] = set()
+    for pattern in patterns:
+        cut = re.fullmatch(r"(.+)\[(-?\d*):(-?\d*)\](\..+)?", pattern)
+        if cut is None:
+            prefixes = [pattern]
+        else:
+            found = {m[1] for name in names if (m := re.match(rf"{re.escape(cut[1])}(\d+)(?:\.|$)", name))}
+            numbers = sorted(map(int, found))[slice(*(int(part) if part else None for part in (cut[2], cut[3])))]
+            prefixes = [f"{cut[1]}{number}{cut[4] or ''}" for number in numbers]
+        for prefix in prefixes:
+            chosen.update(name for name in names if prefix in ("*", name) or name.startswith(f"{prefix}."))
+    return [name for name in names if name in chosen]
+
+
+def trained_names(module: Network, patterns: Sequence[str]) -> list[str]:
+    """Published names of the parameters that `patterns` mean. Raises BadRequest for a pattern that means none."""
+    parameters = {name for name, _ in module.named_parameters()}
+    names = [theirs for theirs, ours in published_names(module).items() if ours in parameters]
+    for pattern in patterns:
+        if not select([pattern], names):
+            raise BadRequest(
+                f"pattern '{pattern}' of what is trained means no tensor of the {kind_of(module)}: they are named like "
+                + ", ".join(names[:: max(1, len(names) // SHOWN)][:SHOWN])
+            )
+    return select(patterns, names)
+
+
+def trained_parameters(module: Network, patterns: Sequence[str]) -> list[nn.Parameter]:
+    """The parameters that `patterns` mean (`trained_names`)."""
+    names, parameters = published_names(module), dict(module.named_parameters())
+    return [parameters[names[name]] for name in trained_names(module, patterns)]
+
+
+def kind_of(module: Network) -> str:
+    return "generator" if isinstance(module, Generator) else "discriminator"
+
+
+def start_generator(recipe: Recipe, start: Generator) -> Generator:
+    """The recipe's generator with the weights of `start`, fresh ones where the recipe says so.
+
+    The fresh weights depend on recipe.seed and the shapes only. Raises BadRequest where `start` lacks something that
+    the recipe does not redraw, naming the version it must be of.
+    """
+    config = replace(
+        start.config,
+        label_size=recipe.label_size,
+        embedding_size=recipe.embedding_size,
+        split_size=recipe.split_size,
+        conditional_truncation=recipe.conditional_truncation,
+        mixing=recipe.mixing,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed * 1009 + GENERATOR_DRAW)
+        target = Generator(config)
+    return _carry_over(recipe, start, target, recipe.generator_redrawn, "generator_redrawn")
+
+
+def start_discriminator(recipe: Recipe, start: Discriminator) -> Discriminator:
+    """The recipe's discriminator with the weights of `start`, as in `start_generator`."""
+    config = replace(start.config, label_size=recipe.label_size, group=recipe.group)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed * 1009 + DISCRIMINATOR_DRAW)
+        target = Discriminator(config)
+    return _carry_over(recipe, start, target, recipe.discriminator_redrawn, "discriminator_redrawn")
+
+
+def property_discriminator(recipe: Recipe, cnn: PropertyCnn) -> V5Discriminator:
+    """v5: the discriminator made of the property CNN's branches; the layers above them are drawn by recipe.seed.
+
+    Raises BadRequest when the recipe's label is not eyes, mouth, pose, or it keeps layers that the CNN has not.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed * 1009 + DISCRIMINATOR_DRAW)
+        module = from_property_cnn(cnn)
+    if recipe.properties != tuple(module.parts):
+        raise BadRequest(f"a property-cnn discriminator has the label {', '.join(module.parts)}: set properties so")
+    fresh = select(("fc1", "fc_final"), list(published_names(module)))
+    if set(select(recipe.discriminator_redrawn, list(published_names(module)))) != set(fresh):
+        raise BadRequest(
+            "of a property-cnn discriminator exactly fc1 and fc_final are redrawn, discriminator_redrawn is "
+            + ", ".join(recipe.discriminator_redrawn)
+        )
+    return module
+
+
+@torch.no_grad()
+def _carry_over(recipe: Recipe, start: N, target: N, redrawn: Sequence[str], field: str) -> N:
+    """Copy what both have into `target`. Raises BadRequest for a difference that `redrawn` does not cover."""
+    old_names, new_names = published_names(start), published_names(target)
+    fresh = set(select(redrawn, sorted(old_names.keys() | new_names.keys(), key=_natural)))
+    old, new = start.state_dict(), target.state_dict()
+    wrong = []
+    for name in sorted(old_names.keys() | new_names.keys(), key=_natural):
+        if name in fresh:
+            continue
+        if name not in new_names:
+            wrong.append(f"{name} is one tensor too many")
+        elif name not in old_names:
+            wrong.append(f"{name} is missing")
+        elif old[old_names[name]].shape != new[new_names[name]].shape:
+            before, after = old[old_names[name]].shape, new[new_names[name]].shape
+            wrong.append(f"{name} is {list(before)}, not {list(after)}")
+        else:
+            new[new_names[name]].copy_(old[old_names[name]])
+    if wrong:
+        names: list[str] = [entry.split()[0] for entry in wrong]
+        raise BadRequest(
+            f"recipe {recipe.version} starts from the {kind_of(start)} of '{recipe.starts_from}', this one is another: "
+            f"{'; '.join(wrong[:SHOWN])}. Take the right start weights, or have these redrawn: "
+            f"--set {field}={','.join([*redrawn, *names])}"
+        )
+    return target
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    return [(int(part) if part.isdigit() else -1, part) for part in re.split(r"(\d+)", name)]
+
+
+def train_only(module: nn.Module, parameters: Iterable[nn.Parameter]) -> None:
+    """Let gradients reach `parameters` and nothing else of `module`; frozen ones keep no gradient."""
+    module.requires_grad_(False)
+    for parameter in parameters:
+        parameter.requires_grad_(True)
+
+
+def trained_report(networks: Mapping[str, tuple[Network, Sequence[str]]]) -> dict[str, dict[str, int]]:
+    """Numbers of trained and of all parameters, by network, for the summary."""
+    return {
+        name: {
+            "trained": sum(p.numel() for p in trained_parameters(module, patterns)),
+            "parameters": sum(p.numel() for p in module.parameters()),
+        }
+        for name, (module, patterns) in networks.items()
+    }

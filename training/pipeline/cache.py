@@ -1,0 +1,174 @@
+"""Whether a stage has to run: its key, and what stands in its folder.
+
+    RUN/STAGE/...                  what the stage makes
+    RUN/STAGE/.stage/started.json  the key it is being made for, and the seconds so far
+    RUN/STAGE/.stage/done.json     the key it was made for, outputs with their hashes, figures; there only when finished
+
+The key covers the stage's settings, its version and the content of everything it reads. Machine settings and the paths
+of external files are no part of it.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from ohlora.atomic import explain_os_error, make_folder, write_bytes
+from ohlora.bundle_files import file_sha256
+from ohlora.errors import BadRequest
+from ohlora.training.pipeline.graph import External, Stage
+from ohlora.training.pipeline.manifest import Manifest, changed_file, key_of
+
+FORMAT = 1
+RECORD = ".stage"
+KEYLESS = "keyless"  # json_schema_extra of a setting that does not decide what is made
+
+
+@dataclass(frozen=True)
+class Done:
+    """The record of a finished stage."""
+
+    key: str
+    outputs: Mapping[str, Manifest]
+    figures: Mapping[str, Any]
+    timings: Mapping[str, Any]
+    exhibits: Mapping[str, Any]
+    seconds: float
+
+    def as_bytes(self) -> bytes:
+        content = {
+            "format": FORMAT,
+            "key": self.key,
+            "outputs": {name: manifest.as_dict() for name, manifest in self.outputs.items()},
+            "figures": self.figures,
+            "timings": self.timings,
+            "exhibits": self.exhibits,
+            "seconds": round(self.seconds, 3),
+        }
+        return (json.dumps(content, indent=1, allow_nan=False) + "\n").encode()
+
+
+def deciding(settings: BaseModel, name: str) -> Any:
+    """The values of section `name` that decide results: all but the fields marked KEYLESS.
+
+    Settings with a method `effective(name)` are asked first; it returns None for a section it has no opinion about.
+    """
+    effective = getattr(settings, "effective", None)
+    found = None if effective is None else effective(name)
+    section = getattr(settings, name)
+    if found is not None or not isinstance(section, BaseModel):
+        return section if found is None else found
+    free = {name for name, field in type(section).model_fields.items() if is_keyless(field.json_schema_extra)}
+    return section.model_dump(mode="json", exclude=free)
+
+
+def is_keyless(extra: Any) -> bool:
+    return isinstance(extra, Mapping) and bool(extra.get(KEYLESS))
+
+
+def stage_key(stage: Stage, settings: BaseModel, inputs: Mapping[str, str], externals: Mapping[str, str]) -> str:
+    """inputs: content hash by the stage's own name for it. externals: content hash by setting."""
+    return key_of(
+        {
+            "stage": stage.name,
+            "version": stage.version,
+            "settings": {name: deciding(settings, name) for name in stage.settings},
+            "inputs": dict(inputs),
+            "external": dict(externals),
+        }
+    )
+
+
+def external_hash(external: External) -> str:
+    """Content hash of a user's file, or of a folder's files; bundle.json stands for those of a bundle."""
+    path = external.path
+    assert path is not None  # missing ones were refused before
+    if not path.is_dir():
+        return file_sha256(path)
+    if (path / "bundle.json").is_file():
+        return file_sha256(path / "bundle.json")
+    return key_of({file.name: file_sha256(file) for file in sorted(path.iterdir()) if file.is_file()})
+
+
+class StageFolder:
+    """RUN/STAGE and its record."""
+
+    def __init__(self, run: Path, name: str) -> None:
+        self.name, self.path = name, run / name
+        self.done_file, self.started_file = (self.path / RECORD / f"{what}.json" for what in ("done", "started"))
+
+    def done(self) -> Done | None:
+        """The record of a finished stage; None when there is none that can be read."""
+        content = _read(self.done_file)
+        if content is None or content.get("format") != FORMAT:
+            return None
+        try:
+            outputs = {name: Manifest.from_dict(value) for name, value in content["outputs"].items()}
+            return Done(
+                str(content["key"]),
+                outputs,
+                dict(content["figures"]),
+                dict(content["timings"]),
+                dict(content["exhibits"]),
+                float(content["seconds"]),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError):
+            return None
+
+    def changed(self, done: Done) -> str | None:
+        """A file that is no longer what the stage made; None when all are."""
+        found = (changed_file(self.path, manifest) for manifest in done.outputs.values())
+        return next((name for name in found if name is not None), None)
+
+    def started(self, key: str) -> float | None:
+        """Seconds that went into an unfinished stage of this key; None when there is nothing to go on with."""
+        content = _read(self.started_file)
+        if content is None or content.get("key") != key:
+            return None
+        seconds = content.get("seconds")
+        return float(seconds) if isinstance(seconds, int | float) else 0.0
+
+    def start(self, key: str, *, afresh: bool = False) -> float:
+        """Prepare the folder for making `key`; returns the seconds spent before. What is of another key is deleted.
+
+        Raises BadRequest for a folder that no stage made.
+        """
+        spent = None if afresh else self.started(key)
+        ours = (self.path / RECORD).is_dir()
+        try:
+            if self.path.exists() and not ours and any(self.path.iterdir()):
+                raise BadRequest(f"{self.path} is not empty and was not made by this pipeline: choose another --out")
+            self.done_file.unlink(missing_ok=True)
+            if spent is None and ours:
+                # The record goes last: killed in between, the folder is still known to be ours.
+                self.started_file.unlink(missing_ok=True)
+                for entry in self.path.iterdir():
+                    if entry.name != RECORD:
+                        shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+        except OSError as error:
+            raise explain_os_error(self.path, error) from error
+        make_folder(self.path / RECORD)
+        self.spend(key, spent or 0.0)
+        return spent or 0.0
+
+    def spend(self, key: str, seconds: float) -> None:
+        """Record how long the unfinished stage has taken so far."""
+        write_bytes(self.started_file, (json.dumps({"key": key, "seconds": round(seconds, 3)}) + "\n").encode())
+
+    def finish(self, done: Done) -> None:
+        write_bytes(self.done_file, done.as_bytes())
+        self.started_file.unlink(missing_ok=True)
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None

@@ -1,0 +1,238 @@
+"""Runs stages in order, skips those whose inputs did not change, goes on with those that were interrupted."""
+
+from __future__ import annotations
+
+import errno
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from ohlora.atomic import explain_os_error
+from ohlora.errors import BadRequest, OhloraError
+from ohlora.render.journal import Journal
+from ohlora.training.pipeline.cache import Done, StageFolder, external_hash, stage_key
+from ohlora.training.pipeline.graph import Graph, Note, Stage, Work
+from ohlora.training.pipeline.manifest import describe
+
+COMMAND = "ohlora train pipeline"
+CACHED, RAN, RESUMED, WOULD_RUN, WOULD_RESUME = "cached", "run", "resumed", "would run", "would go on"
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+@dataclass
+class StageState:
+    """How a stage stands in this call. done is None while its outputs are not those of its settings; why says why."""
+
+    stage: Stage
+    state: str = ""
+    why: str = ""
+    done: Done | None = None
+    seconds: float = 0.0  # of this call
+
+
+@dataclass
+class Run:
+    """A call of the pipeline in folder `out`. See `run_stages`."""
+
+    graph: Graph
+    settings: BaseModel
+    out: Path
+    note: Note = lambda text: None
+    states: dict[str, StageState] = field(default_factory=dict)
+
+    def walk(self, selected: Sequence[Stage], force: Sequence[str], *, dry: bool = False) -> list[StageState]:
+        """Every stage in order: selected ones run unless they are cached, the others are only looked at."""
+        chosen = {stage.name for stage in selected}
+        for stage in self.graph:
+            state = self.states[stage.name] = StageState(stage)
+            number = list(self.graph.stages).index(stage.name) + 1
+            label = f"[{number}/{len(self.graph)}] {stage.name}"
+            if stage.name in chosen:
+                self._one(state, label, stage.name in force, dry)
+            else:
+                self._look(state)
+        return [self.states[stage.name] for stage in selected]
+
+    def _inputs(self, stage: Stage) -> tuple[dict[str, Path], dict[str, str]] | StageState:
+        """Paths and content hashes of what the stage reads, or the state of the stage that has not made it."""
+        paths, hashes = {}, {}
+        for name, source in stage.inputs.items():
+            producer, _, output = source.partition(".")
+            done = self.states[producer].done
+            if done is None:
+                return self.states[producer]
+            if output not in done.outputs:
+                raise BadRequest(f"stage {producer} made no '{output}', which {stage.name} needs: --force {producer}")
+            manifest = done.outputs[output]
+            paths[name], hashes[name] = self.out / producer / manifest.output.path, manifest.sha256
+        return paths, hashes
+
+    def _key(self, stage: Stage, hashes: Mapping[str, str]) -> str:
+        externals = {e.setting: external_hash(e) for e in stage.external(stage.sections(self.settings))}
+        return stage_key(stage, self.settings, hashes, externals)
+
+    def _cached(self, state: StageState, key: str) -> bool:
+        """Whether the folder holds what this key makes; sets `done` or `why`."""
+        folder = StageFolder(self.out, state.stage.name)
+        done = folder.done()
+        if done is None:
+            state.why = "not made yet"
+        elif done.key != key:
+            state.why = "its settings or inputs have changed"
+        elif changed := folder.changed(done):
+            state.why = f"{folder.path / changed} is no longer what the stage made"
+        else:
+            state.done, state.state = done, CACHED
+        return state.done is not None
+
+    def _look(self, state: StageState) -> None:
+        """A stage that is not asked for: its outputs serve when they are those of the present settings."""
+        found = self._inputs(state.stage)
+        if isinstance(found, StageState):
+            state.why = f"{found.stage.name} comes first ({found.why})"
+        elif missing := missing_external(state.stage, self.settings):
+            state.why = missing
+        else:
+            self._cached(state, self._key(state.stage, found[1]))
+
+    def _one(self, state: StageState, label: str, forced: bool, dry: bool) -> None:
+        stage, folder = state.stage, StageFolder(self.out, state.stage.name)
+        found = self._inputs(stage)
+        if isinstance(found, StageState):
+            if not dry or not found.state:
+                raise BadRequest(
+                    f"stage {stage.name} needs what {found.stage.name} makes ({found.why}): run "
+                    f"`{COMMAND} ... --until {stage.name}`, which makes it first"
+                )
+            state.state, state.why = WOULD_RUN, f"after {found.stage.name}"
+            return
+        paths, hashes = found
+        key = self._key(stage, hashes)
+        if self._cached(state, key) and not forced:
+            self.note(f"{label}: cached")
+            return
+        spent = None if forced else folder.started(key)
+        if dry:
+            state.done, state.state = None, WOULD_RUN if spent is None else WOULD_RESUME
+            state.why = "forced" if forced else state.why
+            return
+        self.note(f"{label}: {stage.about}" + ("" if spent is None else " (goes on)"))
+        self._make(state, key, paths, forced)
+        state.state = RAN if spent is None else RESUMED
+        self.note(f"{label}: done, {state.seconds:.1f} s")
+
+    def _make(self, state: StageState, key: str, paths: Mapping[str, Path], forced: bool) -> None:
+        stage, folder = state.stage, StageFolder(self.out, state.stage.name)
+        before, began = folder.start(key, afresh=forced), time.monotonic()
+        cpu = time.process_time()
+        work = Work(
+            stage.name,
+            folder.path,
+            paths,
+            stage.sections(self.settings),
+            getattr(self.settings, "machine", None),
+            lambda text: self.note(f"  {text}"),
+        )
+        try:
+            outcome = stage.run(work)
+            state.seconds = time.monotonic() - began
+            manifests = {name: describe(folder.path, name, output) for name, output in outcome.outputs.items()}
+            timings = {"cpu_seconds": round(time.process_time() - cpu, 1), **outcome.timings}
+            state.done = Done(
+                key, manifests, plain(outcome.figures), plain(timings), plain(outcome.exhibits), before + state.seconds
+            )
+            folder.finish(state.done)
+        except OSError as error:
+            if error.errno in DISK_FULL:
+                raise explain_os_error(folder.path, error) from error
+            raise
+        except OhloraError as error:
+            raise type(error)(f"stage {stage.name}: {error}") from error
+        except KeyboardInterrupt:
+            spent = before + time.monotonic() - began
+            folder.spend(key, spent)
+            self.note(f"stopped in {stage.name} after {spent:.1f} s: the same command goes on there")
+            raise
+
+
+def plain(value: Any) -> Any:
+    """JSON values; a number that is none (NaN, infinite) is None."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(entry) for entry in value]
+    if hasattr(value, "item"):  # NumPy's numbers
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def missing_external(stage: Stage, settings: BaseModel) -> str:
+    """What is wrong with the first file of the user's that the stage reads; empty when all is well."""
+    for external in stage.external(stage.sections(settings)):
+        if external.path is None:
+            return f"the setting {external.setting} names no file; {external.made_by}"
+        if not external.path.exists():
+            return f"{external.path} (setting {external.setting}) is not there; {external.made_by}"
+        try:
+            external.check(external.path)
+        except OhloraError as error:
+            return f"{external.path} (setting {external.setting}) cannot be used: {error}; {external.made_by}"
+    return ""
+
+
+def require_externals(stages: Sequence[Stage], settings: BaseModel) -> None:
+    """Raises BadRequest naming every file that is missing, before any hour is spent."""
+    found = [(stage.name, missing_external(stage, settings)) for stage in stages]
+    if lines := [f"stage {name}: {text}" for name, text in found if text]:
+        raise BadRequest("\n  ".join(["the run would stop for want of what you have to give:", *lines]))
+
+
+def run_stages(
+    graph: Graph,
+    settings: BaseModel,
+    out: Path,
+    *,
+    selected: Sequence[Stage] | None = None,
+    force: Sequence[str] = (),
+    dry: bool = False,
+    note: Note = lambda text: None,
+    opened: Callable[[], object] = lambda: None,
+    finished: Callable[[dict[str, StageState]], object] = lambda states: None,
+) -> dict[str, StageState]:
+    """Bring the selected stages (default: all) up to date in folder `out`; returns how every stage stands.
+
+    force: make these again though nothing changed. dry: make nothing, only say what would be done. opened, finished:
+    called while the folder is held, before the first stage and after the last.
+    Raises BadRequest before anything runs when a user's file is missing or unusable, or when another process works in
+    the folder; and when a stage that is not selected has not made what a selected one needs.
+    """
+    selected = list(graph) if selected is None else selected
+    unselected = [name for name in force if name not in {stage.name for stage in selected}]
+    if unselected:
+        graph.named(unselected[0], "--force")
+        raise BadRequest(f"--force {unselected[0]}: this stage is not among those asked for")
+    require_externals(selected, settings)
+    run = Run(graph, settings, out, note)
+    if dry:
+        run.walk(selected, force, dry=True)
+        return run.states
+    with Journal.open(out, {"command": COMMAND}) as journal:
+        opened()
+        try:
+            run.walk(selected, force)
+        finally:
+            record_call(journal, run.states)
+        finished(run.states)
+    return run.states
+
+
+def record_call(journal: Journal, states: Mapping[str, StageState]) -> None:
+    """One row of the run's history: what this call did."""
+    rows = {name: {"state": state.state, "seconds": round(state.seconds, 1)} for name, state in states.items()}
+    made = {name: row for name, row in rows.items() if row["state"] and row["state"] != CACHED}
+    journal.record(len(journal.finished), {"stages": made})

@@ -1,0 +1,240 @@
+"""Every setting of the pipeline, by section. Most stages have their own; presets fill them in (`presets.PRESETS`)."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Any, Literal
+
+from pydantic import ConfigDict, Field, model_validator
+
+from ohlora.errors import BadRequest
+from ohlora.training.cnn.recipes import (
+    ClassifierRecipe,
+    ScoreCnnRecipe,
+    classifier_recipe,
+    parse_rule,
+    score_cnn_recipe,
+)
+from ohlora.training.finetune.discriminator_start import DiscriminatorStart
+from ohlora.training.finetune.recipes import RECIPES, Recipe, recipe
+from ohlora.training.pipeline.settings import Section, near
+
+KEYLESS = {"keyless": True}  # does not decide what is made (`cache.deciding`)
+FIXED = {"version", "family", "attribute", "name", "columns", "file_name", "weights_file", "log_file", "precision"}
+IDLE = ("checkpoint_minutes", "precision")  # the same of recipes
+
+
+def external(about: str) -> Any:
+    """A file of the user's: what it holds decides, not where it lies."""
+    return Field(None, description=about, json_schema_extra=KEYLESS)
+
+
+class Machine(Section):
+    """What it runs on; changes no result beyond rounding."""
+
+    accelerator: str = Field("auto", description="auto, cpu or cuda", json_schema_extra=KEYLESS)
+    precision: Literal["auto", "32-true", "bf16-mixed"] = Field(
+        "32-true",
+        description="of all networks in training; auto: bf16-mixed where there are instructions for it",
+        json_schema_extra=KEYLESS,
+    )
+
+
+class Original(Section):
+    """The generator everything starts from."""
+
+    source: Literal["checkpoint", "bundle"] = Field("checkpoint", description="checkpoint (a weights file) or bundle")
+    checkpoint: str | None = external("published stylegan_model.pth, or our .safetensors")
+    discriminator: str | None = external("its discriminator, when it is in a file of its own")
+    bundle: str = Field("demo", description="bundle folder, or demo", json_schema_extra=KEYLESS)
+    smooth: bool = Field(False, description="the weight-averaged copy of a published file; documented: no")
+
+
+class Sample(Section):
+    """Pictures of a generator."""
+
+    count: int = Field(10_000, ge=2, description="pictures")
+    first_seed: int = Field(0, ge=0, description="picture i has seed first_seed + i")
+    psi: float = Field(1.0, ge=0, le=1, description="truncation, 1 = none")
+    layers: int = Field(0, ge=0, description="layers that are truncated, 0 = none")
+    train_mode: bool = Field(False, description="as published: styles mixed while sampling (spec: stylegan, P1)")
+    batch: int = Field(4, ge=1, description="pictures at once")
+
+
+class LabelsV1(Section):
+    """Who says which of the first pictures are of good quality, and of women."""
+
+    source: Literal["file", "portraits"] = Field("file", description="file (a person's), or portraits (demo)")
+    file: str | None = external("CSV of `ohlora train label` with quality and gender")
+    count: int = Field(2000, ge=4, description="portraits: labelled pictures, the first ones")
+    unchecked: bool = Field(False, description="portraits: do not check that the generator draws them")
+
+
+class LabelsV3(Section):
+    """Who labels the first pictures of the fine-tuned generator: gender, quality, age, glass."""
+
+    source: Literal["file", "reader"] = Field("file", description="file (a person's), or reader (demo: a network)")
+    file: str | None = external("CSV of `ohlora train label` with gender, quality, age and glass")
+    count: int = Field(2000, ge=4, description="reader: labelled pictures, the first ones")
+    reader_size: int = Field(64, ge=32, multiple_of=32, description="reader: pixels it looks at")
+    reader_width: int = Field(16, ge=1, description="reader: channels")
+    reader_pictures: int = Field(4000, ge=2, description="reader: portraits it learns from")
+    reader_epochs: int = Field(8, ge=1, description="reader: epochs")
+    seed: int = Field(0, ge=0, description="reader: seed")
+
+
+class Open(Section):
+    """A section that takes any field of a documented recipe beside its own."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, validate_default=True, protected_namespaces=())
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """The recipe's fields that are set here. Lists become tuples, as recipes have them."""
+        given = dict(self.model_extra or {})
+        return {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+
+
+class Discriminator(Open):
+    """For an original that has no discriminator: one learns to tell its pictures from real ones. Further fields: those
+    of DiscriminatorStart (training/finetune/discriminator_start.py).
+    """
+
+    source: Literal["folder", "portraits"] = Field("folder", description="folder (real pictures), or portraits (demo)")
+    images: str | None = external("folder: the pictures the original was trained on, NNNNNN.jpg")
+    portraits: int = Field(1000, ge=2, description="portraits: how many are painted")
+
+
+class Classifier(Open):
+    """A classifier CNN: fields of its documented recipe (training/cnn/recipes.py)."""
+
+
+class ScoreCnn(Open):
+    """A score CNN: fields of its documented recipe (training/cnn/recipes.py)."""
+
+
+class FineTune(Open):
+    """A fine-tuning: fields of its documented recipe (`ohlora train finetune VERSION --show`)."""
+
+    compat: bool = Field(False, description="as the published program ran it")
+
+
+class Filter(Section):
+    """Which pictures are kept."""
+
+    rules: list[str] = Field(description="all of them must hold")
+    keep_labelled: bool = Field(True, description="whether the hand-labelled pictures may stay")
+
+
+class Parse(Section):
+    """Who finds the parts of the face."""
+
+    source: Literal["teacher", "bundle", "portraits", "hair"] = Field(
+        "teacher",
+        description="teacher (FaceXFormer or BiSeNet weights), bundle (its parser), portraits (demo: the exact map "
+        "of the portrait of the same seed), hair (a bundle's hair student: hair alone)",
+    )
+    teacher: str | None = external("teacher: weights file, model.pt of FaceXFormer or 79999_iter.pth of BiSeNet")
+    bundle: str = Field("demo", description="bundle, hair: folder, or demo", json_schema_extra=KEYLESS)
+    variant: Literal["crop", "full-frame"] = Field("crop", description="crop (the face with its margin) or full-frame")
+    batch: int = Field(8, ge=1, description="pictures at once", json_schema_extra=KEYLESS)
+
+
+class Measure(Section):
+    """How a fine-tuned generator is measured against the one it came from."""
+
+    latents: int = Field(30, ge=1, description="latents, each with every label of the documented grid")
+    pictures: int = Field(300, ge=2, description="pictures for the classifiers, with random labels")
+    first_seed: int = Field(9_000_000, ge=0, description="seeds that nothing is trained on")
+
+
+DOCUMENTED_V1 = ["gender_score>=0.7", "quality_score>=0.9"]
+DOCUMENTED_V3 = ["gender_score>=0.92", "quality_score>=0.9", "age_score<=0.008", "glass_score<=0.01"]
+
+
+class PipelineSettings(Section):
+    """Settings of `ohlora train pipeline`."""
+
+    preset: str = Field("documented", description="whose values count where a line is left out")
+    skip: list[str] = Field([], description="stages that are left out", json_schema_extra=KEYLESS)
+    machine: Machine = Machine()
+    original: Original = Original()
+    discriminator: Discriminator = Discriminator()
+    sample_10k: Sample = Sample()
+    labels_v1: LabelsV1 = LabelsV1()
+    classifier_quality_v1: Classifier = Classifier()
+    classifier_gender_v1: Classifier = Classifier()
+    filter_v1: Filter = Filter(rules=DOCUMENTED_V1)
+    parse_v1: Parse = Parse()
+    property_cnn: ScoreCnn = ScoreCnn()
+    finetune_v1: FineTune = FineTune()
+    finetune_v2: FineTune = FineTune()
+    finetune_v3: FineTune = FineTune()
+    finetune_v4: FineTune = FineTune()
+    finetune_v5: FineTune = FineTune()
+    sample_15k: Sample = Sample(count=15_000)
+    labels_v3: LabelsV3 = LabelsV3()
+    classifier_gender_v3: Classifier = Classifier()
+    classifier_quality_v3: Classifier = Classifier()
+    classifier_age_v3: Classifier = Classifier()
+    classifier_glass_v3: Classifier = Classifier()
+    filter_v3: Filter = Filter(rules=DOCUMENTED_V3, keep_labelled=False)
+    parse_v3: Parse = Parse()
+    hairstyle_cnn: ScoreCnn = ScoreCnn()
+    finetune_v8: FineTune = FineTune()
+    finetune_v9: FineTune = FineTune()
+    measure: Measure = Measure()
+
+    @model_validator(mode="after")
+    def _recipes_exist(self) -> PipelineSettings:
+        for name in type(self).model_fields:
+            try:
+                recipe_of(name, getattr(self, name))
+            except (BadRequest, TypeError) as error:
+                raise ValueError(f"{name}: {error}") from error
+        return self
+
+    def effective(self, name: str) -> Any:
+        """All fields of the recipe that a section stands for (`cache.deciding`); None for other sections."""
+        recipe = recipe_of(name, getattr(self, name))
+        if recipe is None:
+            return None
+        values = json.loads(json.dumps(asdict(recipe)))
+        return {key: value for key, value in values.items() if key not in IDLE}
+
+
+AnyRecipe = Recipe | ClassifierRecipe | ScoreCnnRecipe
+
+
+def start_of(section: Discriminator) -> DiscriminatorStart:
+    """Raises BadRequest for a field that the training of a start discriminator does not have."""
+    known = DiscriminatorStart.__dataclass_fields__
+    for name in section.changes:
+        if name not in known:
+            raise BadRequest(f"unknown setting '{name}'{near(name, list(known))} (known: {', '.join(known)})")
+    return DiscriminatorStart(**section.changes)
+
+
+def recipe_of(name: str, section: Any) -> AnyRecipe | None:
+    """The recipe that a section stands for, by the section's name; None for sections of another kind.
+
+    Raises BadRequest for a field the recipe does not have, or a value it refuses.
+    """
+    kind, _, rest = name.partition("_")
+    if isinstance(section, Open) and (fixed := sorted(FIXED & section.changes.keys())):
+        raise BadRequest(f"{fixed[0]} cannot be set: it is what the section stands for")
+    if isinstance(section, Discriminator):
+        start_of(section)
+    if isinstance(section, FineTune):
+        assert rest in RECIPES
+        return recipe(rest, compat=section.compat, **section.changes)
+    if isinstance(section, Classifier):
+        attribute, _, version = rest.partition("_")
+        return classifier_recipe(version, attribute, **section.changes)
+    if isinstance(section, ScoreCnn):
+        return score_cnn_recipe(kind, **section.changes)
+    if isinstance(section, Filter):
+        for rule in section.rules:
+            parse_rule(rule)
+    return None

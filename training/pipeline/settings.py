@@ -1,0 +1,201 @@
+"""One YAML file of settings: read over a preset, checked, explained, and written back as it took effect."""
+
+from __future__ import annotations
+
+import difflib
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ohlora.atomic import write_bytes
+from ohlora.errors import BadRequest
+
+SETTINGS_FILE = "settings.yaml"
+MAX_BYTES = 1 << 20  # settings are a page; anything this large is another file
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class Section(BaseModel):
+    """Base of every part of the settings: nothing unknown, nothing changed later."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, protected_namespaces=())
+
+
+def load_settings(
+    kind: type[Model],
+    presets: Mapping[str, Mapping[str, Any]],
+    *,
+    preset: str | None = None,
+    file: Path | None = None,
+    changes: Sequence[str] = (),
+    default: str | None = None,
+) -> Model:
+    """A preset, over it the file, over that the changes ("section.field=value") -> checked settings.
+
+    The file may name its preset; another one asked for beside it is refused, as the file's values were written over
+    its own. Raises BadRequest naming file, setting, value and the nearest known name.
+    """
+    content = {} if file is None else read_yaml(file)
+    origin = "the settings" if file is None else str(file)
+    named = content.pop("preset", None)
+    if named is not None and preset is not None and named != preset:
+        raise BadRequest(f"{origin} is written for preset '{named}', asked for is '{preset}': leave one out")
+    chosen = preset or named or default
+    if not isinstance(chosen, str) or chosen not in presets:
+        raise BadRequest(f"unknown preset '{chosen}'{near(str(chosen), presets)}: choose {' or '.join(presets)}")
+    # A section of a preset or a file leaves what it does not name as the settings have it.
+    merged = merge(merge(kind().model_dump(), presets[chosen], chosen), content, origin)
+    for change in changes:
+        merged = merge(merged, parse_change(change), f"--set {change}")
+    return validated(kind, {**merged, "preset": chosen}, origin)
+
+
+def read_yaml(file: Path) -> dict[str, Any]:
+    """A YAML mapping. Raises BadRequest naming the file and the line."""
+    try:
+        if file.stat().st_size > MAX_BYTES:
+            raise BadRequest(f"{file} is larger than a file of settings can be: give the right one")
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BadRequest(f"there is no settings file {file}; --write-settings writes one to begin with") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadRequest(f"cannot read {file}: {error}") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = "" if mark is None else f", line {mark.line + 1}"
+        raise BadRequest(f"{file}{where} is no YAML: {getattr(error, 'problem', None) or error}") from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise BadRequest(f"{file} must hold settings by name (section: field: value), not a {type(content).__name__}")
+    return content
+
+
+def parse_change(text: str) -> dict[str, Any]:
+    """ "section.field=value" -> {"section": {"field": value}}, the value read as YAML."""
+    name, equals, value = text.partition("=")
+    parts = name.strip().split(".")
+    if not equals or not all(parts) or len(parts) > 3:
+        raise BadRequest(f"--set '{text}' is not understood: write SECTION.FIELD=VALUE, e.g. finetune_v1.epochs=3")
+    try:
+        result: Any = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise BadRequest(f"--set '{text}': the value is no YAML") from error
+    for part in reversed(parts):
+        result = {part: result}
+    assert isinstance(result, dict)
+    return result
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any], origin: str) -> dict[str, Any]:
+    """`over` on top of `base`, sections field by field. Raises BadRequest for a section given as something else."""
+    result = dict(base)
+    for key, value in over.items():
+        if isinstance(value, Mapping) and isinstance(base.get(key, {}), Mapping):
+            result[key] = merge(base.get(key, {}), value, origin)
+        elif isinstance(base.get(key), Mapping):
+            if value is not None:
+                raise BadRequest(f"{origin}: '{key}' is a section and needs fields, got {_shown(value)}")
+        else:
+            result[key] = value
+    return result
+
+
+def validated(kind: type[Model], content: Mapping[str, Any], origin: str) -> Model:
+    try:
+        return kind.model_validate(content)
+    except ValidationError as error:
+        lines = [explain(kind, entry) for entry in error.errors(include_url=False)]
+        raise BadRequest(f"{origin}: " + "; ".join(dict.fromkeys(lines))) from error
+
+
+def explain(kind: type[BaseModel], entry: Any) -> str:
+    """One error of pydantic's, by setting and with the nearest known name."""
+    place = [part for part in entry["loc"] if isinstance(part, str | int)]
+    name = ".".join(map(str, place))
+    if entry["type"] == "extra_forbidden":
+        owner = model_at(kind, place[:-1])
+        known = list(owner.model_fields) if owner is not None else []
+        what = "section or setting" if len(place) == 1 else "setting"
+        return f"unknown {what} '{name}'{near(str(place[-1]), known)} (known: {', '.join(known)})"
+    message = entry["msg"].removeprefix("Value error, ").removeprefix("Input ").rstrip(".")
+    return f"{name or 'settings'} {message}, got {_shown(entry['input'])}"
+
+
+def model_at(kind: type[BaseModel], place: Sequence[str | int]) -> type[BaseModel] | None:
+    """The model class at a path of field names."""
+    for part in place:
+        field = kind.model_fields.get(str(part))
+        annotation = None if field is None else field.annotation
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return None
+        kind = annotation
+    return kind
+
+
+def near(name: str, known: Mapping[str, Any] | Sequence[str]) -> str:
+    found = difflib.get_close_matches(name, list(known), 1, 0.5)
+    return f", did you mean '{found[0]}'?" if found else ""
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def as_yaml(settings: BaseModel) -> str:
+    """The settings alone, as they take effect; `load_settings` reads them back to equal ones."""
+    return yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
+
+
+def template(settings: BaseModel) -> str:
+    """The settings with what each means beside it; below a section that stands for a recipe, what else it could say."""
+    lines = [*_comment(_about(settings)), "# A line that is left out keeps the preset's value.", ""]
+    effective = getattr(settings, "effective", lambda name: None)
+    for name, field in type(settings).model_fields.items():
+        value = getattr(settings, name)
+        if not isinstance(value, BaseModel):
+            lines += _lines(name, value, field.description or "", "")
+            continue
+        lines += ["", *_comment(_about(value)), f"{name}:"]
+        for key, entry in value.model_dump(mode="json").items():
+            known = type(value).model_fields.get(key)
+            lines += _lines(key, entry, (known.description if known else "") or "", "  ")
+        rest = {key: entry for key, entry in (effective(name) or {}).items() if key not in value.model_dump()}
+        if rest:
+            text = yaml.safe_dump(rest, default_flow_style=True, width=10_000, sort_keys=False).strip()[1:-1]
+            lines += _comment(f"further: {text}", "  ")
+    return "\n".join(lines) + "\n"
+
+
+def _about(model: BaseModel) -> str:
+    """The first paragraph of a docstring."""
+    return " ".join((type(model).__doc__ or "").split("\n\n")[0].split())
+
+
+def _comment(text: str, indent: str = "") -> list[str]:
+    head = f"{indent}# "
+    return textwrap.wrap(text, 118, initial_indent=head, subsequent_indent=head, break_long_words=False)
+
+
+def _lines(name: str, value: Any, about: str, indent: str) -> list[str]:
+    text = yaml.safe_dump(value, default_flow_style=True, width=10_000, allow_unicode=True)
+    text = text.removesuffix("...\n").strip()  # YAML ends a lone value with a document mark
+    return [f"{indent}{name}: {text}" + (f"  # {about}" if about else "")]
+
+
+def write_settings(path: Path, text: str) -> None:
+    """Raises BadRequest when the file is there: somebody's values may be in it."""
+    if path.exists():
+        raise BadRequest(f"{path} is there already: choose another name for the template")
+    write_bytes(path, text.encode())
+
+
+def save_settings(out: Path, settings: BaseModel) -> None:
+    """OUT/settings.yaml: what took effect; `--settings OUT/settings.yaml` asks for the same again."""
+    write_bytes(out / SETTINGS_FILE, as_yaml(settings).encode())
