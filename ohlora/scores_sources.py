@@ -56,7 +56,8 @@ class ScoreInputs:
 class ScoreSource(Protocol):
     """Pictures with their class maps, read in the order asked for."""
 
-    items: Sequence[ScoreItem]
+    @property
+    def items(self) -> Sequence[ScoreItem]: ...
 
     def read(self, items: Sequence[ScoreItem], *, face: bool, original: bool) -> list[ScoreInputs | ImageError]:
         """What each item needs; the error of one that cannot be had."""

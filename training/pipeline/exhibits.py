@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +21,7 @@ class Exhibits:
     tables: list[dict[str, Any]] = field(default_factory=list)
     pictures: list[dict[str, str]] = field(default_factory=list)
 
-    def curve(self, title: str, x: Sequence[float], series: dict[str, Sequence[float | None]], x_label: str) -> None:
+    def curve(self, title: str, x: Sequence[float], series: Mapping[str, Sequence[float | None]], x_label: str) -> None:
         """Lines over x; None where a line has no value."""
         values = {name: [_number(value) for value in row] for name, row in series.items()}
         self.curves.append({"title": title, "x": [float(v) for v in x], "series": values, "x_label": x_label})

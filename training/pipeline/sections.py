@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
+from pydantic.config import JsonDict
 
 from ohlora.errors import BadRequest
 from ohlora.training.cnn.recipes import (
@@ -20,22 +21,22 @@ from ohlora.training.finetune.discriminator_start import DiscriminatorStart
 from ohlora.training.finetune.recipes import RECIPES, Recipe, recipe
 from ohlora.training.pipeline.settings import Section, near
 
-KEYLESS = {"keyless": True}  # does not decide what is made (`cache.deciding`)
+KEYLESS: JsonDict = {"keyless": True}  # does not decide what is made (`cache.deciding`)
 FIXED = {"version", "family", "attribute", "name", "columns", "file_name", "weights_file", "log_file", "precision"}
 IDLE = ("checkpoint_minutes", "precision")  # the same of recipes
 
 
 def external(about: str) -> Any:
     """A file of the user's: what it holds decides, not where it lies."""
-    return Field(None, description=about, json_schema_extra=KEYLESS)
+    return Field(default=None, description=about, json_schema_extra=KEYLESS)
 
 
 class Machine(Section):
     """What it runs on; changes no result beyond rounding."""
 
-    accelerator: str = Field("auto", description="auto, cpu or cuda", json_schema_extra=KEYLESS)
+    accelerator: str = Field(default="auto", description="auto, cpu or cuda", json_schema_extra=KEYLESS)
     precision: Literal["auto", "32-true", "bf16-mixed"] = Field(
-        "32-true",
+        default="32-true",
         description="of all networks in training; auto: bf16-mixed where there are instructions for it",
         json_schema_extra=KEYLESS,
     )
@@ -44,44 +45,50 @@ class Machine(Section):
 class Original(Section):
     """The generator everything starts from."""
 
-    source: Literal["checkpoint", "bundle"] = Field("checkpoint", description="checkpoint (a weights file) or bundle")
+    source: Literal["checkpoint", "bundle"] = Field(
+        default="checkpoint", description="checkpoint (a weights file) or bundle"
+    )
     checkpoint: str | None = external("published stylegan_model.pth, or our .safetensors")
     discriminator: str | None = external("its discriminator, when it is in a file of its own")
-    bundle: str = Field("demo", description="bundle folder, or demo", json_schema_extra=KEYLESS)
-    smooth: bool = Field(False, description="the weight-averaged copy of a published file; documented: no")
+    bundle: str = Field(default="demo", description="bundle folder, or demo", json_schema_extra=KEYLESS)
+    smooth: bool = Field(default=False, description="the weight-averaged copy of a published file; documented: no")
 
 
 class Sample(Section):
     """Pictures of a generator."""
 
-    count: int = Field(10_000, ge=2, description="pictures")
-    first_seed: int = Field(0, ge=0, description="picture i has seed first_seed + i")
-    psi: float = Field(1.0, ge=0, le=1, description="truncation, 1 = none")
-    layers: int = Field(0, ge=0, description="layers that are truncated, 0 = none")
-    train_mode: bool = Field(False, description="as published: styles mixed while sampling (spec: stylegan, P1)")
-    batch: int = Field(4, ge=1, description="pictures at once")
+    count: int = Field(default=10_000, ge=2, description="pictures")
+    first_seed: int = Field(default=0, ge=0, description="picture i has seed first_seed + i")
+    psi: float = Field(default=1.0, ge=0, le=1, description="truncation, 1 = none")
+    layers: int = Field(default=0, ge=0, description="layers that are truncated, 0 = none")
+    train_mode: bool = Field(
+        default=False, description="as published: styles mixed while sampling (spec: stylegan, P1)"
+    )
+    batch: int = Field(default=4, ge=1, description="pictures at once")
 
 
 class LabelsV1(Section):
     """Who says which of the first pictures are of good quality, and of women."""
 
-    source: Literal["file", "portraits"] = Field("file", description="file (a person's), or portraits (demo)")
+    source: Literal["file", "portraits"] = Field(default="file", description="file (a person's), or portraits (demo)")
     file: str | None = external("CSV of `ohlora train label` with quality and gender")
-    count: int = Field(2000, ge=4, description="portraits: labelled pictures, the first ones")
-    unchecked: bool = Field(False, description="portraits: do not check that the generator draws them")
+    count: int = Field(default=2000, ge=4, description="portraits: labelled pictures, the first ones")
+    unchecked: bool = Field(default=False, description="portraits: do not check that the generator draws them")
 
 
 class LabelsV3(Section):
     """Who labels the first pictures of the fine-tuned generator: gender, quality, age, glass."""
 
-    source: Literal["file", "reader"] = Field("file", description="file (a person's), or reader (demo: a network)")
+    source: Literal["file", "reader"] = Field(
+        default="file", description="file (a person's), or reader (demo: a network)"
+    )
     file: str | None = external("CSV of `ohlora train label` with gender, quality, age and glass")
-    count: int = Field(2000, ge=4, description="reader: labelled pictures, the first ones")
-    reader_size: int = Field(64, ge=32, multiple_of=32, description="reader: pixels it looks at")
-    reader_width: int = Field(16, ge=1, description="reader: channels")
-    reader_pictures: int = Field(4000, ge=2, description="reader: portraits it learns from")
-    reader_epochs: int = Field(8, ge=1, description="reader: epochs")
-    seed: int = Field(0, ge=0, description="reader: seed")
+    count: int = Field(default=2000, ge=4, description="reader: labelled pictures, the first ones")
+    reader_size: int = Field(default=64, ge=32, multiple_of=32, description="reader: pixels it looks at")
+    reader_width: int = Field(default=16, ge=1, description="reader: channels")
+    reader_pictures: int = Field(default=4000, ge=2, description="reader: portraits it learns from")
+    reader_epochs: int = Field(default=8, ge=1, description="reader: epochs")
+    seed: int = Field(default=0, ge=0, description="reader: seed")
 
 
 class Open(Section):
@@ -101,9 +108,11 @@ class Discriminator(Open):
     of DiscriminatorStart (training/finetune/discriminator_start.py).
     """
 
-    source: Literal["folder", "portraits"] = Field("folder", description="folder (real pictures), or portraits (demo)")
+    source: Literal["folder", "portraits"] = Field(
+        default="folder", description="folder (real pictures), or portraits (demo)"
+    )
     images: str | None = external("folder: the pictures the original was trained on, NNNNNN.jpg")
-    portraits: int = Field(1000, ge=2, description="portraits: how many are painted")
+    portraits: int = Field(default=1000, ge=2, description="portraits: how many are painted")
 
 
 class Classifier(Open):
@@ -117,36 +126,38 @@ class ScoreCnn(Open):
 class FineTune(Open):
     """A fine-tuning: fields of its documented recipe (`ohlora train finetune VERSION --show`)."""
 
-    compat: bool = Field(False, description="as the published program ran it")
+    compat: bool = Field(default=False, description="as the published program ran it")
 
 
 class Filter(Section):
     """Which pictures are kept."""
 
     rules: list[str] = Field(description="all of them must hold")
-    keep_labelled: bool = Field(True, description="whether the hand-labelled pictures may stay")
+    keep_labelled: bool = Field(default=True, description="whether the hand-labelled pictures may stay")
 
 
 class Parse(Section):
     """Who finds the parts of the face."""
 
     source: Literal["teacher", "bundle", "portraits", "hair"] = Field(
-        "teacher",
+        default="teacher",
         description="teacher (FaceXFormer or BiSeNet weights), bundle (its parser), portraits (demo: the exact map "
         "of the portrait of the same seed), hair (a bundle's hair student: hair alone)",
     )
     teacher: str | None = external("teacher: weights file, model.pt of FaceXFormer or 79999_iter.pth of BiSeNet")
-    bundle: str = Field("demo", description="bundle, hair: folder, or demo", json_schema_extra=KEYLESS)
-    variant: Literal["crop", "full-frame"] = Field("crop", description="crop (the face with its margin) or full-frame")
-    batch: int = Field(8, ge=1, description="pictures at once", json_schema_extra=KEYLESS)
+    bundle: str = Field(default="demo", description="bundle, hair: folder, or demo", json_schema_extra=KEYLESS)
+    variant: Literal["crop", "full-frame"] = Field(
+        default="crop", description="crop (the face with its margin) or full-frame"
+    )
+    batch: int = Field(default=8, ge=1, description="pictures at once", json_schema_extra=KEYLESS)
 
 
 class Measure(Section):
     """How a fine-tuned generator is measured against the one it came from."""
 
-    latents: int = Field(30, ge=1, description="latents, each with every label of the documented grid")
-    pictures: int = Field(300, ge=2, description="pictures for the classifiers, with random labels")
-    first_seed: int = Field(9_000_000, ge=0, description="seeds that nothing is trained on")
+    latents: int = Field(default=30, ge=1, description="latents, each with every label of the documented grid")
+    pictures: int = Field(default=300, ge=2, description="pictures for the classifiers, with random labels")
+    first_seed: int = Field(default=9_000_000, ge=0, description="seeds that nothing is trained on")
 
 
 DOCUMENTED_V1 = ["gender_score>=0.7", "quality_score>=0.9"]
@@ -156,8 +167,8 @@ DOCUMENTED_V3 = ["gender_score>=0.92", "quality_score>=0.9", "age_score<=0.008",
 class PipelineSettings(Section):
     """Settings of `ohlora train pipeline`."""
 
-    preset: str = Field("documented", description="whose values count where a line is left out")
-    skip: list[str] = Field([], description="stages that are left out", json_schema_extra=KEYLESS)
+    preset: str = Field(default="documented", description="whose values count where a line is left out")
+    skip: list[str] = Field(default=[], description="stages that are left out", json_schema_extra=KEYLESS)
     machine: Machine = Machine()
     original: Original = Original()
     discriminator: Discriminator = Discriminator()

@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ohlora.atomic import atomic_path, make_folder
+from ohlora.atomic import atomic_path, make_folder, write_bytes
 from ohlora.errors import BadRequest
 from ohlora.faces import face_from_seed
+from ohlora.images import encode_image
 from ohlora.training import checkpoints
 from ohlora.training.cnn.ensemble import Ensemble
 from ohlora.training.data.portrait_faces import TRAIN_SEEDS, write_portraits
@@ -35,7 +36,7 @@ from ohlora.training.pipeline.manifest import Output
 from ohlora.training.pipeline.portrait_truth import NAMES
 from ohlora.training.pipeline.sections import recipe_of, start_of
 from ohlora.training.pipeline.stage_progress import rows
-from ohlora.training.pipeline.stages_pictures import has_discriminator, open_generator, picture_grid
+from ohlora.training.pipeline.stages_pictures import has_discriminator, open_generator
 
 DRAWN_AT_ONCE = 16
 SHOWN = 16
@@ -215,7 +216,9 @@ def gathered(work: Work, folder: Path) -> Path | None:
 def measure(work: Work) -> Outcome:
     """The generator before and after a fine-tuning: does it obey its label, and what do the classifiers say."""
     section = work.section("measure")
-    shown, effect, figures = Exhibits(), [], {}
+    shown = Exhibits()
+    effect: list[list[Any]] = []
+    figures: dict[str, Any] = {}
     models = {when: open_generator(work.inputs[when]).to(device_of(work)) for when in ("before", "after")}
     if "property_cnn" in work.inputs:
         cnn = checkpoints.load("cnn-property", work.inputs["property_cnn"])
@@ -251,7 +254,8 @@ def measure(work: Work) -> Outcome:
     columns = ("figure", "before", "after")
     shown.table("Measured", columns, effect)
     sheet = sample_grid(drawn["after"][:SHOWN], drawn["before"][:SHOWN])
-    picture_grid(work, shown, "the same latents before (above) and after (below)", [sheet], "grid.jpg", cell=1024)
+    write_bytes(work.folder / "grid.jpg", encode_image(sheet, "jpeg", 90))
+    shown.picture("the same latents before (above) and after (below)", "grid.jpg")
     figures["effect"] = effect
     figures["counts"] = {"latents": section.latents} if "property_cnn" in work.inputs else {}
     if folders:

@@ -207,7 +207,9 @@ def labelled(
     write_labels(work.folder / "labels.csv", chosen, layout)
     meaning = {a.name: a.shows for a in ATTRIBUTES} if source != "file" else {}
     columns = ["attribute", "1 stands for", "pictures", "share"]
-    rows = [[n, meaning.get(n, ""), int(chosen.of(n).sum()), float(chosen.of(n).mean())] for n in names]
+    rows: list[list[Any]] = [
+        [n, meaning.get(n, ""), int(chosen.of(n).sum()), float(chosen.of(n).mean())] for n in names
+    ]
     if right is not None:
         columns += ["reader: accuracy on portraits", "AUROC"]
         rows = [[*row, right[row[0]]["accuracy"], right[row[0]]["auroc"]] for row in rows]
@@ -230,7 +232,9 @@ def classify(work: Work) -> Outcome:
     """Predictions of the classifiers for what has no label, joined with the labels."""
     images, labels = work.inputs["images"], work.inputs["labels"]
     attributes = tuple(name for name in NAMES if name in work.inputs)
-    tables, failed, shown = {}, {}, Exhibits()
+    shown = Exhibits()
+    tables: dict[str, Any] = {}
+    failed: dict[int, str] = {}
     for name in attributes:
         work.note(f"classifier {name}")
         done = predict(
@@ -280,14 +284,9 @@ def filtered(work: Work) -> Outcome:
 
 def grid(work: Work, shown: Exhibits, title: str, paths: Sequence[Path], name: str = "grid.jpg") -> None:
     """A sheet of pictures beside the stage's results."""
-    picture_grid(work, shown, title, [read_image(path) for path in paths], name)
-
-
-def picture_grid(
-    work: Work, shown: Exhibits, title: str, images: Sequence[Any], name: str = "grid.jpg", cell: int = CELL
-) -> None:
-    if len(images):
-        sheet = contact_sheet(images, columns=COLUMNS, cell=min(cell, max(*images[0].shape[:2], 32)))
+    images = [read_image(path) for path in paths]
+    if images:
+        sheet = contact_sheet(images, columns=COLUMNS, cell=min(CELL, max(*images[0].shape[:2], 32)))
         write_bytes(work.folder / name, encode_image(sheet, "jpeg", 90))
         shown.picture(title, name)
 
