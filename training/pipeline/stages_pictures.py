@@ -275,7 +275,7 @@ def filtered(work: Work) -> Outcome:
     )
     kept = numbered_images(work.folder / "images")
     grid(work, shown, "kept", list(kept.values())[:GRID])
-    figures = {"counts": {"of": done.pictures, "kept": done.kept}, "rejects": dict(done.rejects)}
+    figures = {"counts": {"pictures": done.pictures, "kept": done.kept}, "rejects": dict(done.rejects)}
     return Outcome({"images": Output("images", "*.jpg")}, figures, exhibits=shown.as_dict())
 
 
