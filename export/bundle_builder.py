@@ -9,21 +9,20 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import save
 
-from ohlora.bundle import Bundle, generator_identity_of, write_bundle
+from ohlora.bundle import Bundle, write_bundle
 from ohlora.bundle_gallery import GalleryEntry, read_gallery, write_gallery
-from ohlora.bundle_manifest import DirectionsPart, GalleryPart, GeneratorPart, HairPart
-from ohlora.directions import Directions, read_directions
+from ohlora.bundle_manifest import GalleryPart, HairPart
+from ohlora.directions import Directions
 from ohlora.engines import open_engine
 from ohlora.engines.selftest import Probe, save_probe
 from ohlora.errors import BadRequest, BundleError
+from ohlora.export.directions_part import add_directions, load_directions
 from ohlora.export.generator_part import Report, add_generator, load_generator
 from ohlora.export.onnx import STORAGES, Storage
 from ohlora.export.parsing_part import add_parsing
 from ohlora.export.student_onnx import export_student, reference_hair
 from ohlora.faces import load_faces
-from ohlora.params import PROPERTIES
 from ohlora.training import checkpoints
 from ohlora.training.directions import state_sha256
 from ohlora.training.nets.effisegnet import SIZE, EffiSegNet
@@ -44,6 +43,7 @@ def build_bundle(
     name: str,
     license: str,
     provenance: str | None,
+    space: str | None = None,
     storage: Storage = "float32",
     gallery: Path | None = None,
     overwrite: bool = False,
@@ -55,17 +55,20 @@ def build_bundle(
 ) -> Bundle:
     """Compile checkpoints into the bundle `out`. See `ohlora bundle build --help` for the sources.
 
-    storage: of the generator's weights. gallery: faces with the columns name, group, v0 ...; None takes those beside
-    published directions. metrics: figures of the student for the manifest. card: text of MODEL_CARD.md, written
-    from the parts if None. parsing: a face parser (a student of `train parsing`, or another bundle's), None for none.
+    space: of the directions, where their folder holds several. storage: of the generator's weights. gallery: faces with
+    the columns name, group, v0 ...; None takes those beside published directions. metrics: figures of the student for
+    the manifest. card: text of MODEL_CARD.md, written from the parts if None. parsing: a face parser (a student of
+    `train parsing`, or another bundle's), None for none.
     Raises BadRequest, CheckpointError, EngineError or BundleError; then nothing is left at `out`.
     """
+    if directions is None and space is not None:
+        raise BadRequest(f"--space {space} chooses among the tables of a folder: give --directions FOLDER too")
     for option, given in (("directions", directions), ("gallery", gallery)):
         if given is not None and generator is None:
             raise BadRequest(f"--{option} belong to a generator: give --generator too")
     if storage not in STORAGES:
         raise BadRequest(f"--storage must be one of {', '.join(STORAGES)}, got '{storage}'")
-    found = None if directions is None else read_directions(directions)
+    found = None if directions is None else load_directions(directions, space)
     if overwrite is False and out.exists() and any(out.iterdir()):
         raise BundleError(f"{out} exists: choose another --out or --overwrite")
     with tempfile.TemporaryDirectory(prefix="ohlora-bundle-") as temporary:
@@ -75,7 +78,7 @@ def build_bundle(
             # What people get wrong is found before the export, which takes a while.
             module = load_generator(kind, generator)
             if found is not None:
-                found.require_generator(module.config.w_size, state_sha256(module), generator.name)
+                found.require_generator(module.config, state_sha256(module), generator.name)
             faces = named_faces(gallery, directions, module.config, found)
             generator_part = add_generator(staging, module, kind, storage, report)
             directions_part = None if found is None else add_directions(staging, found, generator_part)
@@ -175,19 +178,6 @@ def probe_pictures() -> NDArray[np.uint8]:
     return np.repeat(np.repeat(coarse, 16, axis=1), 16, axis=2)
 
 
-def add_directions(staging: Path, directions: Directions, part: GeneratorPart) -> DirectionsPart:
-    """Store directions bound to this generator as it stands in the bundle."""
-    (staging / "directions.safetensors").write_bytes(save(directions.arrays()))
-    identity = generator_identity_of(*(staging / name for name in (part.mapping, part.synthesis, part.constants)))
-    return DirectionsPart(
-        file="directions.safetensors",
-        generator_sha256=identity,
-        groups=directions.groups,
-        properties=list(PROPERTIES),
-        source=directions.source,
-    )
-
-
 def named_faces(
     table: Path | None, folder: Path | None, config: GeneratorConfig, directions: Directions | None
 ) -> list[GalleryEntry]:
@@ -198,10 +188,22 @@ def named_faces(
         if not entries:
             raise BadRequest(f"the gallery {table} has no faces: give one with faces or leave --gallery out")
         return entries
-    if folder is None or not (folder / PUBLISHED_GALLERY).is_file():
+    published = None if folder is None or directions is None else published_faces(folder, directions.space)
+    if published is None or directions is None:
         return []
-    faces = load_faces([str(folder / PUBLISHED_GALLERY)], config.label_size)
-    return [GalleryEntry(face.name, face.group, face.z, face.label) for face in faces]
+    # A set without groups is for every face, whatever group other sets put it into.
+    grouped = len(directions.groups) > 1
+    faces = load_faces([str(published)], config.label_size)
+    return [GalleryEntry(face.name, face.group if grouped else None, face.z, face.label) for face in faces]
+
+
+def published_faces(folder: Path, space: str) -> Path | None:
+    """The z-vector table that belongs to the directions of `space`, by its table of group names; None without."""
+    for names in sorted(folder.glob(f"ohlora_{space}_group_names*.csv")):
+        table = folder / names.name.replace(f"ohlora_{space}_group_names", "ohlora_z_vectors")
+        if table.is_file():
+            return table
+    return folder / PUBLISHED_GALLERY if (folder / PUBLISHED_GALLERY).is_file() else None
 
 
 def model_card(name: str, license: str, provenance: str, parts: dict[str, Any]) -> str:

@@ -3,6 +3,8 @@
     mapping.onnx    z float32 [N,Z], label float32 [N,L] (left out when L = 0) -> w float32 [N,W]
     synthesis.onnx  wp float32 [N,layers,W] -> image uint8 [N,R,R,3] RGB
 
+A mapping that ends in two branches has one more output, and mapping_end.onnx beside it (`mapping_onnx`).
+
 Standard operations, any batch size, weights inside the file. Truncation is not in the graphs: the caller
 makes wp from w and the generator's `w_avg` (spec: stylegan, section 2.4). Weights are stored as float32, or as float16
 and computed in float32 (`half_storage`).
@@ -11,28 +13,32 @@ and computed in float32 (`half_storage`).
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, cast
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ohlora.atomic import write_bytes
 from ohlora.errors import BadRequest, EngineError
-from ohlora.export.graph import to_onnx
+from ohlora.export.graph import CHECKED_BATCH, TRACED_BATCH, compare, run_graph, to_onnx
 from ohlora.export.half_storage import NoiseOffset, Source, WidenedKernel, store_half
+from ohlora.export.mapping_onnx import (
+    check_mapping,
+    check_mapping_end,
+    check_same_end,
+    generator_properties,
+    mapping_end_graph,
+    mapping_graph,
+)
 from ohlora.export.rewrites import COLLAPSES, Collapse, rewrite_generator, synthesis_layers
-from ohlora.training.nets.stylegan import Generator, GeneratorConfig
+from ohlora.training.nets.stylegan import Generator
 from ohlora.training.nets.stylegan_layers import EPSILON, AdaIN, UpConv
 
-TRACED_BATCH, CHECKED_BATCH = 2, 3  # different, so that a frozen batch size cannot pass
-TOLERANCE = 1e-4  # of the largest value, at least of 1
 LEVEL_SHARE = 1e-3  # of the uint8 values may differ by one level
 
 Storage = Literal["float32", "float16"]
@@ -60,7 +66,8 @@ class GeneratorExport:
     mapping_error, image_error: largest absolute differences of w and of the float image (nominally in [-1,
     1]).
     off_by_one: share of the uint8 values that differ by one level; None with float output.
-    All three are those of float32 weights; half: what storing them as float16 adds, None where they are not.
+    mapping_end, mapping_end_error: of a split mapping; the largest difference of its outputs, else None.
+    All of them are those of float32 weights; half: what storing them as float16 adds, None where they are not.
     """
 
     mapping: Path
@@ -69,6 +76,8 @@ class GeneratorExport:
     image_error: float
     off_by_one: float | None
     half: HalfFigures | None = None
+    mapping_end: Path | None = None
+    mapping_end_error: float | None = None
 
     def parity(self) -> dict[str, float | int]:
         """The float16 figures for a manifest; empty for float32 weights."""
@@ -106,8 +115,7 @@ def export_generator(
     float_output: bool = False,
     storage: Storage = "float32",
 ) -> GeneratorExport:
-    """Rewrite, export, check with ONNX Runtime, then write both files into the existing `folder` (atomic
-    each).
+    """Rewrite, export, check with ONNX Runtime, then write the files into the existing `folder` (atomic each).
 
     collapse: form of the upsampling convolutions; "transposed" is the faster in OpenVINO, "subpixel" in ONNX
         Runtime's CPU provider. float_output: image float32 [N,3,R,R], not clipped, in place of bytes; for
@@ -126,19 +134,34 @@ def export_generator(
         rewritten = rewrite_generator(reference, collapse).float()
         mapping = mapping_graph(rewritten)
         synthesis = synthesis_graph(rewritten, collapse, float_output)
+        graphs = {"mapping.onnx": mapping, "synthesis.onnx": synthesis}
         mapping_error = check_mapping(reference, mapping)
+        end_error = None
+        if module.config.split_size:
+            graphs["mapping_end.onnx"] = mapping_end_graph(rewritten)
+            end_error = check_mapping_end(reference, graphs["mapping_end.onnx"])
         image_error, off_by_one = check_synthesis(reference, synthesis, float_output)
         half = None
         if storage == "float16":
-            store_half(mapping)
-            store_half(synthesis, synthesis_sources(reference, collapse))
-            for graph in (mapping, synthesis):
+            for graph in graphs.values():
+                store_half(graph, synthesis_sources(reference, collapse) if graph is synthesis else None)
                 onnx.checker.check_model(graph, full_check=True)
             half = check_half(reference, mapping, synthesis)
-    paths = folder / "mapping.onnx", folder / "synthesis.onnx"
-    for path, graph in zip(paths, (mapping, synthesis), strict=True):
-        write_bytes(path, graph.SerializeToString(deterministic=True))
-    return GeneratorExport(*paths, mapping_error, image_error, off_by_one, half)
+            if "mapping_end.onnx" in graphs:
+                check_same_end(reference, mapping, graphs["mapping_end.onnx"])
+    paths = {name: folder / name for name in graphs}
+    for name, path in paths.items():
+        write_bytes(path, graphs[name].SerializeToString(deterministic=True))
+    return GeneratorExport(
+        paths["mapping.onnx"],
+        paths["synthesis.onnx"],
+        mapping_error,
+        image_error,
+        off_by_one,
+        half,
+        paths.get("mapping_end.onnx"),
+        end_error,
+    )
 
 
 class ExactAdaIN(AdaIN):
@@ -162,21 +185,12 @@ def exact_reference(module: Generator) -> Generator:
     return reference
 
 
-def mapping_graph(rewritten: Generator) -> onnx.ModelProto:
-    """The mapping network of a rewritten generator as a checked ONNX model."""
-    config = rewritten.config
-    inputs = {"z": torch.zeros(TRACED_BATCH, config.z_size)}
-    if config.label_size:
-        inputs["label"] = torch.zeros(TRACED_BATCH, config.label_size)
-    return to_onnx(rewritten.mapping, inputs, "w", _properties("mapping", config))
-
-
 def synthesis_graph(rewritten: Generator, collapse: Collapse, float_output: bool = False) -> onnx.ModelProto:
     """The synthesis network of a rewritten generator as a checked ONNX model."""
     config = rewritten.config
     graph = SynthesisGraph(rewritten) if float_output else ByteSynthesis(rewritten)
     example = {"wp": torch.zeros(TRACED_BATCH, config.layers, config.w_size)}
-    properties = _properties("synthesis", config) | {"ohlora.collapse": collapse}
+    properties = generator_properties("synthesis", config) | {"ohlora.collapse": collapse}
     return to_onnx(graph, example, "image", properties)
 
 
@@ -198,34 +212,6 @@ def synthesis_sources(generator: Generator, collapse: Collapse) -> dict[str, Sou
     return sources
 
 
-def _properties(role: str, config: GeneratorConfig) -> dict[str, str]:
-    numbers = {
-        "resolution": config.resolution,
-        "layers": config.layers,
-        "z_size": config.z_size,
-        "w_size": config.w_size,
-        "label_size": config.label_size,
-    }
-    return {"ohlora.role": role} | {f"ohlora.{name}": str(value) for name, value in numbers.items()}
-
-
-def run_graph(model: onnx.ModelProto, inputs: Mapping[str, NDArray[np.float32]]) -> list[NDArray[np.generic]]:
-    """All outputs of `model` on the CPU by ONNX Runtime."""
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    outputs: list[NDArray[np.generic]] = session.run(None, dict(inputs))
-    return outputs
-
-
-def check_mapping(reference: Generator, model: onnx.ModelProto) -> float:
-    """Largest difference of w on random latents. Raises EngineError when it is too large."""
-    config = reference.config
-    stream = torch.Generator().manual_seed(0)
-    z = torch.randn(CHECKED_BATCH, config.z_size, generator=stream)
-    label = torch.randn(CHECKED_BATCH, config.label_size, generator=stream) if config.label_size else None
-    inputs = {"z": z.numpy()} | ({} if label is None else {"label": label.numpy()})
-    return _compare("mapping.onnx", run_graph(model, inputs)[0], reference.mapping(*_exact(z, label)))
-
-
 def check_synthesis(reference: Generator, model: onnx.ModelProto, float_output: bool) -> tuple[float, float | None]:
     """(largest difference of the float image, share of bytes off by one). Raises EngineError when too large.
 
@@ -244,7 +230,7 @@ def check_synthesis(reference: Generator, model: onnx.ModelProto, float_output: 
         last = [node.output[0] for node in probed.graph.node if node.op_type == "Conv"][-1]
         probed.graph.output.append(onnx.helper.make_tensor_value_info(last, onnx.TensorProto.FLOAT, None))
     made = run_graph(probed, {"wp": wp.numpy()})
-    error = _compare("synthesis.onnx", made[-1], wanted)
+    error = compare("synthesis.onnx", made[-1], wanted)
     if float_output:
         return error, None
     difference = np.abs(made[0].astype(np.int16) - as_levels(wanted))
@@ -295,15 +281,3 @@ def as_levels(image: Tensor) -> NDArray[np.uint8]:
 
 def _exact(z: Tensor, label: Tensor | None) -> tuple[Tensor, Tensor | None]:
     return z.double(), None if label is None else label.double()
-
-
-def _compare(name: str, made: NDArray[np.generic], wanted: Tensor) -> float:
-    reference = wanted.numpy()
-    error = float(np.max(np.abs(made - reference)))
-    limit = TOLERANCE * max(1.0, float(np.max(np.abs(reference))))
-    if not error <= limit:  # NaN fails too
-        raise EngineError(
-            f"{name} differs from PyTorch by {error:.3g}, more than {limit:.3g}; nothing was written. The "
-            "weights may hold extreme or non-finite values: check the checkpoint"
-        )
-    return error

@@ -5,13 +5,29 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["Bundle", "Expression", "Face", "OhloraError", "Ombre", "Renderer", "SeedRange", "__version__"]
+__all__ = [
+    "Bundle",
+    "Expression",
+    "Face",
+    "LiveExpression",
+    "MovingPortrait",
+    "OhloraError",
+    "Ombre",
+    "Renderer",
+    "SeedRange",
+    "__version__",
+    "expression_from_words",
+    "parse_expression_text",
+]
 
 if TYPE_CHECKING:
     from ohlora.bundle import Bundle
     from ohlora.errors import OhloraError
+    from ohlora.expression_words import expression_from_words, parse_expression_text
     from ohlora.faces import SeedRange
     from ohlora.params import Expression, Face, Ombre
+    from ohlora.render.live import LiveExpression
+    from ohlora.render.moving_portrait import MovingPortrait
     from ohlora.renderer import Renderer
 
 _HOME = {
@@ -20,8 +36,12 @@ _HOME = {
     "Expression": "ohlora.params",
     "Face": "ohlora.params",
     "Ombre": "ohlora.params",
+    "LiveExpression": "ohlora.render.live",
+    "MovingPortrait": "ohlora.render.moving_portrait",
     "Renderer": "ohlora.renderer",
     "SeedRange": "ohlora.faces",
+    "expression_from_words": "ohlora.expression_words",
+    "parse_expression_text": "ohlora.expression_words",
 }
 
 

@@ -31,13 +31,16 @@ from ohlora.bundle_manifest import (
     explain,
     parse_manifest,
 )
+from ohlora.directions import network_from_arrays
 from ohlora.engines import Engine, open_engine
 from ohlora.engines.selftest import load_probe
-from ohlora.errors import BundleError, EngineError
+from ohlora.errors import BadRequest, BundleError, EngineError
+from ohlora.gradient_network import KEYS
+from ohlora.latent_spaces import space_size
 
 __all__ = [
     "Bundle", "BundleManifest", "DirectionsPart", "GalleryEntry", "GalleryPart", "GeneratorPart", "HairPart",
-    "ParsingPart", "describe", "file_sha256", "generator_identity_of", "write_bundle",
+    "ParsingPart", "file_sha256", "generator_identity_of", "write_bundle",
 ]  # fmt: skip
 
 
@@ -87,13 +90,13 @@ class Bundle:
 
     @property
     def generator_identity(self) -> str:
-        """sha256 that names the generator: over the hashes of its mapping, synthesis and constants."""
+        """sha256 that names the generator: over the hashes of its networks and constants."""
         self.generator_part()
         return str(self.manifest.generator_identity)
 
     @property
     def engine_hashes(self) -> dict[str, str]:
-        """sha256 of each network's ONNX file: 'hair', 'parsing', 'mapping', 'synthesis', as far as present."""
+        """sha256 of each network's ONNX file: hair, parsing, mapping, synthesis, mapping_end, as far as present."""
         names = {}
         if self.manifest.hair:
             names["hair"] = self.manifest.hair.file
@@ -102,6 +105,8 @@ class Bundle:
         if self.manifest.generator:
             names["mapping"] = self.manifest.generator.mapping
             names["synthesis"] = self.manifest.generator.synthesis
+            if self.manifest.generator.mapping_end:
+                names["mapping_end"] = self.manifest.generator.mapping_end
         return {role: self.manifest.files[name].sha256 for role, name in names.items()}
 
     def hair_part(self) -> HairPart:
@@ -161,8 +166,8 @@ class Bundle:
     def generator_engines(
         self, backend: str = "auto", precision: str = "f32", threads: int | None = None
     ) -> tuple[Engine, Engine]:
-        """(mapping, synthesis): z [N, z] and label [N, L] (absent when L = 0) -> w [N, w] float32;
-        wp float32 [N, layers, w] -> image uint8 [N, R, R, 3] RGB.
+        """(mapping, synthesis): z [N, z] and label [N, L] (absent when L = 0) -> w [N, w] float32, for split mappings
+        mapping_split1 [N, w + split_size] too; wp float32 [N, layers, w] -> image uint8 [N, R, R, 3] RGB.
 
         `precision` is the synthesis network's; the mapping, a hundredth of the work, stays f32.
         Raises BundleError without a generator, EngineError when it cannot run here or fails its self-test.
@@ -172,6 +177,8 @@ class Bundle:
         if part.label_size:
             mapping_shapes["label"] = ("float32", (part.label_size,))
         mapping_shapes["w"] = ("float32", (part.w_size,))
+        if part.split_size:
+            mapping_shapes["mapping_split1"] = ("float32", (part.w_size + part.split_size,))
         synthesis_shapes = {
             "wp": ("float32", (part.num_layers, part.w_size)),
             "image": ("uint8", (part.resolution, part.resolution, 3)),
@@ -184,6 +191,25 @@ class Bundle:
         except Exception:
             mapping.close()
             raise
+
+    def mapping_end_engine(self, backend: str = "auto", threads: int | None = None) -> Engine:
+        """mapping_split1 float32 [N, w + split_size] -> w [N, w], mapping_split2 [N, 2 w]: the last layers of a split
+        mapping. Only directions need it (`Directions.needs_mapping_end`), so it is opened by itself.
+
+        Raises BundleError without one, EngineError when it cannot run here or fails its self-test.
+        """
+        part = self.generator_part()
+        if part.mapping_end is None:
+            raise BundleError(
+                f"bundle '{self.name}' has no mapping_end network: its mapping has one branch, or it was built by an "
+                "earlier version; build it again with `ohlora bundle build --generator ...`"
+            )
+        shapes = {
+            "mapping_split1": ("float32", (part.w_size + part.split_size,)),
+            "w": ("float32", (part.w_size,)),
+            "mapping_split2": ("float32", (2 * part.w_size,)),
+        }
+        return self._engine(part.mapping_end, part.probe, "mapping_end", shapes, backend, "f32", threads)
 
     def _engine(
         self,
@@ -217,10 +243,26 @@ class Bundle:
         return read_arrays(self.file(part.constants), {"w_avg": (part.w_size,)})["w_avg"].astype(np.float32)
 
     def directions(self) -> dict[str, Any]:
-        """{'groups': list of G names, 'eyes': float [G, w_size], ...}: one array per property, as stored."""
-        part, w_size = self.directions_part(), self.generator_part().w_size
-        shapes = dict.fromkeys(part.properties, (len(part.groups), w_size))
-        return {"groups": list(part.groups), **read_arrays(self.file(part.file), shapes)}
+        """{'groups': list of G names, 'eyes': float [G, D], ...}: one array per property, as stored.
+
+        D: numbers of the part's space. A property with a network has its six arrays, 'eyes.fc1.0.weight' ...
+        Raises BundleError for arrays that do not fit.
+        """
+        part = self.directions_part()
+        size = space_size(part.space, self.generator_part(), f"bundle '{self.name}'")
+        shapes: dict[str, tuple[int | None, ...]] = {
+            name: (len(part.groups), size) for name in part.properties if name not in part.networks
+        }
+        for name in part.networks:
+            shapes |= {f"{name}.{key}": (None, None) if key.endswith("weight") else (None,) for key in KEYS}
+            shapes[f"{name}.fc1.0.weight"] = (None, size)
+        arrays = read_arrays(self.file(part.file), shapes)
+        for name, scale in part.networks.items():
+            try:
+                network_from_arrays(arrays, name, scale)
+            except BadRequest as error:
+                raise BundleError(f"{self.path / part.file}: {name}: {error}; build the bundle again") from error
+        return {"groups": list(part.groups), **arrays}
 
     def gallery(self) -> list[GalleryEntry]:
         """The chosen faces as (name, group or None, z float32 [z_size], label float32 [label_size]).
@@ -346,44 +388,3 @@ def _install(building: Path, folder: Path) -> None:
         aside.rename(folder)
         raise
     shutil.rmtree(aside, ignore_errors=True)
-
-
-def describe(bundle: Bundle) -> list[tuple[str, str]]:
-    """What `ohlora bundle info` shows: (label, value) rows."""
-    manifest = bundle.manifest
-    rows = [
-        ("name", bundle.name),
-        ("description", manifest.description),
-        ("license", manifest.license),
-        ("provenance", manifest.provenance),
-        ("made by", f"ohlora {manifest.ohlora_version}, format {manifest.format}"),
-        ("folder", str(bundle.path)),
-        ("identity", bundle.identity),
-        ("files", f"{len(manifest.files)}, {sum(f.size for f in manifest.files.values()) / 1e6:.1f} MB"),
-    ]
-    if hair := manifest.hair:
-        rows.append(("hair", f"{hair.architecture}, {hair.input_size} px{_figures(hair.parity, hair.metrics)}"))
-    if parsing := manifest.parsing:
-        # Figures of every class would fill the screen; they stand in bundle.json.
-        mean = {key: value for key, value in parsing.metrics.items() if key in ("iou", "f1", "accuracy")}
-        text = f"{parsing.architecture}, {parsing.input_size} px{_figures(parsing.parity, mean)}"
-        rows.append(("parsing", text))
-    if part := manifest.generator:
-        label = f", label {part.label_size}" if part.label_size else ""
-        rows += [
-            (
-                "generator",
-                f"{part.kind}, {part.resolution} px, z {part.z_size}{label}{_figures(part.parity)}",
-            ),
-            ("generator identity", bundle.generator_identity),
-        ]
-    if directions := manifest.directions:
-        source = f" ({directions.source})" if directions.source else ""
-        rows.append(("directions", f"{', '.join(directions.properties)} in {len(directions.groups)} groups{source}"))
-    if gallery := manifest.gallery:
-        rows.append(("gallery", f"{gallery.count} faces"))
-    return rows
-
-
-def _figures(*tables: Mapping[str, Any]) -> str:
-    return "".join(f", {key} {value}" for table in tables for key, value in sorted(table.items()))

@@ -54,9 +54,12 @@ def file_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def generator_identity_of(mapping: Path, synthesis: Path, constants: Path) -> str:
-    """Identity of a generator not in a bundle yet: the value of `DirectionsPart.generator_sha256`."""
-    return generator_identity(*(file_sha256(path) for path in (mapping, synthesis, constants)))
+def generator_identity_of(*files: Path) -> str:
+    """Identity of a generator not in a bundle yet: the value of `DirectionsPart.generator_sha256`.
+
+    files: those of `GeneratorPart.files`, in that order: mapping, synthesis, constants, mapping_end if there is one.
+    """
+    return generator_identity(*(file_sha256(path) for path in files))
 
 
 def verified_file(folder: Path, name: str, entry: FileEntry, remedy: str) -> Path:
@@ -85,8 +88,8 @@ def verified_file(folder: Path, name: str, entry: FileEntry, remedy: str) -> Pat
     return path
 
 
-def read_arrays(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, NDArray[Any]]:
-    """The named arrays of a safetensors file, float32 or float64 as stored.
+def read_arrays(path: Path, shapes: Mapping[str, tuple[int | None, ...]]) -> dict[str, NDArray[Any]]:
+    """The named arrays of a safetensors file, float32 or float64 as stored. None in a shape: any size.
 
     Raises BundleError when one is absent, of another shape or type, or not finite.
     """
@@ -100,10 +103,15 @@ def read_arrays(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, 
     chosen = {}
     for name, shape in shapes.items():
         array = arrays.get(name)
-        if array is None or array.shape != shape or array.dtype not in (np.float32, np.float64):
+        if array is None or not _fits(array.shape, shape) or array.dtype not in (np.float32, np.float64):
             got = "nothing" if array is None else f"{array.dtype} {list(array.shape)}"
-            raise BundleError(f"{path}: '{name}' must be float {list(shape)}, got {got}")
+            wanted = ", ".join("any" if size is None else str(size) for size in shape)
+            raise BundleError(f"{path}: '{name}' must be float [{wanted}], got {got}")
         if not np.isfinite(array).all():
             raise BundleError(f"{path}: '{name}' holds NaN or infinity")
         chosen[name] = array
     return chosen
+
+
+def _fits(found: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:
+    return len(found) == len(wanted) and all(w in (None, f) for f, w in zip(found, wanted, strict=True))

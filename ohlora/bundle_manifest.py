@@ -6,11 +6,22 @@ import hashlib
 import json
 import re
 from pathlib import PurePosixPath
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from ohlora.errors import BundleError
+from ohlora.latent_spaces import SPLIT_SPACES, Space
 
 FORMAT = 1
 MANIFEST_NAME = "bundle.json"
@@ -38,7 +49,16 @@ Size = Annotated[int, Field(ge=1)]
 
 
 class _Strict(BaseModel):
+    """LATER: fields that came after the first bundles; earlier versions refuse them, so they are written when used."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    LATER: ClassVar[tuple[str, ...]] = ()
+
+    @model_serializer(mode="wrap")
+    def _without_unused(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields: dict[str, Any] = serialize(self)
+        unused = [name for name in self.LATER if getattr(self, name) == type(self).model_fields[name].default]
+        return {name: value for name, value in fields.items() if name not in unused}
 
 
 class FileEntry(_Strict):
@@ -75,7 +95,11 @@ class GeneratorPart(_Strict):
     """Face generator in two networks; `probe` serves both, `constants` holds 'w_avg' float32 [w_size].
 
     state_sha256: hash of the trained weights the networks were made of; directions found in training name it.
+    mapping_end, split_size: of a mapping network that ends in two branches, its last layers once more as a network of
+    their own, for directions that edit what they read, and the width of the second branch.
     """
+
+    LATER = ("mapping_end", "split_size")
 
     kind: str
     mapping: RelativeName
@@ -88,18 +112,46 @@ class GeneratorPart(_Strict):
     num_layers: Size = 14
     resolution: Size = 256
     state_sha256: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
+    mapping_end: RelativeName | None = None
+    split_size: Annotated[int, Field(ge=0)] = 0
     parity: dict[str, JsonValue] = {}
+
+    @model_validator(mode="after")
+    def _whole_split(self) -> GeneratorPart:
+        if (self.mapping_end is None) != (self.split_size == 0):
+            raise ValueError(
+                f"mapping_end {self.mapping_end!r} and split_size {self.split_size} go together: give both or neither"
+            )
+        return self
+
+    def files(self) -> tuple[str, ...]:
+        """Names of the files that decide what the generator does; the identity is that of their hashes."""
+        return (self.mapping, self.synthesis, self.constants, *([self.mapping_end] if self.mapping_end else []))
 
 
 class DirectionsPart(_Strict):
-    """Latent directions: safetensors with one [len(groups), w_size] array per property, for one generator."""
+    """Latent directions for one generator: safetensors with one [len(groups), D] array per property, D numbers of
+    `space`; or in its place the six arrays of a network, whose gradient is the face's direction.
+
+    networks: properties that have a network -> its scale.
+    """
+
+    LATER = ("networks",)
 
     file: RelativeName
     generator_sha256: Sha256
     groups: Annotated[list[str], Field(min_length=1)]
     properties: Annotated[list[str], Field(min_length=1)]
-    space: Annotated[str, Field(pattern="^w$")] = "w"
+    space: Space = "w"
+    networks: dict[str, Annotated[float, Field(allow_inf_nan=False)]] = {}
     source: str = ""
+
+    @model_validator(mode="after")
+    def _known_networks(self) -> DirectionsPart:
+        unknown = sorted(self.networks.keys() - set(self.properties))
+        if unknown:
+            raise ValueError(f"networks name {unknown[0]!r}, which 'properties' does not list")
+        return self
 
 
 class GalleryPart(_Strict):
@@ -131,10 +183,16 @@ class BundleManifest(_Strict):
             raise ValueError(f"the bundle holds nothing: it needs one of {', '.join(_FILE_FIELDS)}")
         for role, part in self.parts().items():
             for key in _FILE_FIELDS[role]:
-                if getattr(part, key) not in self.files:
+                if getattr(part, key) not in (None, *self.files):
                     raise ValueError(f"{role}.{key} uses {getattr(part, key)!r}, which 'files' does not list")
         if self.directions and self.generator is None:
             raise ValueError("directions are given without the generator they belong to")
+        if (
+            self.directions
+            and self.directions.space in SPLIT_SPACES
+            and not (self.generator and self.generator.split_size)
+        ):
+            raise ValueError(f"directions in {self.directions.space} belong to a generator with mapping_end")
         if self.directions and self.directions.generator_sha256 != self.generator_identity:
             raise ValueError(
                 "foreign directions: they were found for generator "
@@ -153,7 +211,7 @@ class BundleManifest(_Strict):
         part = self.generator
         if part is None:
             return None
-        return generator_identity(*(self.files[f].sha256 for f in (part.mapping, part.synthesis, part.constants)))
+        return generator_identity(*(self.files[name].sha256 for name in part.files()))
 
     def to_json(self) -> bytes:
         """Deterministic bytes of `bundle.json`."""
@@ -164,15 +222,15 @@ class BundleManifest(_Strict):
 _FILE_FIELDS = {
     "hair": ("file", "probe"),
     "parsing": ("file", "probe"),
-    "generator": ("mapping", "synthesis", "probe", "constants"),
+    "generator": ("mapping", "synthesis", "probe", "constants", "mapping_end"),
     "directions": ("file",),
     "gallery": ("file",),
 }
 
 
-def generator_identity(mapping_sha256: str, synthesis_sha256: str, constants_sha256: str) -> str:
-    """sha256 over the three files' hex digests: what a direction is valid for."""
-    return hashlib.sha256("".join((mapping_sha256, synthesis_sha256, constants_sha256)).encode()).hexdigest()
+def generator_identity(*sha256s: str) -> str:
+    """sha256 over the hex digests of `GeneratorPart.files`, in their order: what a direction is valid for."""
+    return hashlib.sha256("".join(sha256s).encode()).hexdigest()
 
 
 def parse_manifest(text: bytes, where: str) -> tuple[BundleManifest, dict[str, Any]]:

@@ -77,6 +77,7 @@ class Renderer:
         for engine in (
             self.__dict__.pop("hair_engine", None),
             self.__dict__.pop("parsing_engine", None),
+            self.__dict__.pop("_mapping_end", None),
             *(self.__dict__.pop("_generator", None) or ()),
         ):
             if engine is not None:
@@ -94,6 +95,10 @@ class Renderer:
     def _generator(self) -> tuple[Engine, Engine]:
         return self.bundle.generator_engines(self.backend, self.precision, self.threads)
 
+    @cached_property
+    def _mapping_end(self) -> Engine:
+        return self.bundle.mapping_end_engine(self.backend, self.threads)
+
     @property
     def label_size(self) -> int:
         """Label values the generator takes: 0, 3 or 7."""
@@ -103,19 +108,26 @@ class Renderer:
     def directions(self) -> Directions | None:
         if self._directions is not None:
             part = self.bundle.generator_part()
-            self._directions.require_generator(part.w_size, part.state_sha256, f"bundle '{self.bundle.name}'")
+            self._directions.require_generator(part, part.state_sha256, f"bundle '{self.bundle.name}'")
             return self._directions
         found = self.bundle.manifest.directions
         if found is None:
             return None
-        return directions_from_bundle(self.bundle.directions(), found.groups, f"bundle '{self.bundle.name}'")
+        return directions_from_bundle(
+            self.bundle.directions(),
+            found.groups,
+            f"bundle '{self.bundle.name}'",
+            space=found.space,
+            networks=found.networks,
+        )
 
     def producer(self, job: RenderJob) -> PortraitProducer:
         """Checks that every look of the job can be made, then opens the engines it needs."""
         part = self.bundle.generator_part()
         if job.truncation_layers > part.num_layers:
             raise BadRequest(f"truncation layers must be in [0, {part.num_layers}], got {job.truncation_layers}")
-        if any(not look.expression.neutral for look in job.looks):
+        moves = any(not look.expression.neutral for look in job.looks)
+        if moves:
             if self.directions is None:
                 raise BadRequest(
                     f"eyes, mouth and pose need directions, and bundle '{self.bundle.name}' has none: "
@@ -132,6 +144,7 @@ class Renderer:
             w_mean=self.bundle.w_avg(),
             num_layers=part.num_layers,
             directions=self.directions,
+            mapping_end=self._mapping_end if moves and self.directions and self.directions.needs_mapping_end else None,
         )
 
     def stream(self, job: RenderJob) -> Iterator[Rendered]:

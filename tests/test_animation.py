@@ -14,10 +14,26 @@ import pytest
 from PIL import Image
 
 from ohlora.errors import BadRequest, OutputError
+from ohlora.params import Expression, Ombre
 from ohlora.render import animation
 from ohlora.render.animation import write_animation
+from ohlora.render.curves import CURVES, curve_looks
+from ohlora.render.look_sets import LOOK_SETS, named_looks
 
 FORMATS = ("gif", "webp", "mp4")
+# The documented curves, frame by frame, as printed in the document: color, height, gradient; eyes, mouth, pose.
+DOCUMENTED = {
+    "gif40": [
+        (0.025 * x, 0.1 + 0.01 * x, 0.05 + 0.015 * x, eyes, 1.2 - 0.06 * x, pose)
+        for x in range(40)
+        for eyes, pose in [(-1.2 + 0.12 * x, 0.6 - 0.09 * x) if x < 20 else (1.2 - 0.12 * (x - 20), -1.2)]
+    ],
+    "window80": [
+        (0.0125 * x, 0.1 + 0.005 * x, 0.05 + 0.0075 * x, eyes, 1.2 - 0.03 * x, pose)
+        for x in range(80)
+        for eyes, pose in [(-1.2 + 0.06 * x, 0.6 - 0.045 * x) if x < 40 else (1.2 - 0.06 * (x - 40), -1.2)]
+    ],
+}
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -285,3 +301,80 @@ def test_a_disk_that_fills_up_is_one_output_error(tmp_path: Path, format: str) -
     assert done.stderr == ""
     assert done.stdout.strip() == f"cannot write {path}: File too large"
     assert list(tmp_path.iterdir()) == []
+
+
+# --- curves -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", sorted(DOCUMENTED))
+def test_documented_curves_frame_by_frame(name: str) -> None:
+    looks = curve_looks(name, expressions=True)
+    assert len(looks) == len(DOCUMENTED[name])
+    for look, (color, height, grad_height, *strengths) in zip(looks, DOCUMENTED[name], strict=True):
+        assert look.ombre == Ombre(color, height, grad_height)
+        assert look.expression == Expression(*strengths)
+    assert [look.ombre for look in curve_looks(name, expressions=False)] == [look.ombre for look in looks]
+    assert {look.expression for look in curve_looks(name, expressions=False)} == {Expression()}
+    assert {look.ombre for look in curve_looks(name, expressions=True, dyed=False)} == {None}
+
+
+def test_documented_values_worked_out_by_hand() -> None:
+    gif, window = (curve_looks(name, expressions=True) for name in ("gif40", "window80"))
+    hand = {0: (-1.2, 1.2, 0.6), 10: (0.0, 0.6, -0.3), 19: (1.08, 0.06, -1.11), 20: (1.2, 0.0, -1.2)}
+    hand |= {30: (0.0, -0.6, -1.2), 39: (-1.08, -1.14, -1.2)}
+    for x, strengths in hand.items():
+        assert dataclasses.astuple(gif[x].expression) == pytest.approx(strengths, abs=1e-12)
+        assert dataclasses.astuple(window[2 * x].expression) == pytest.approx(strengths, abs=1e-12)
+    assert dataclasses.astuple(gif[39].ombre) == pytest.approx((0.975, 0.49, 0.635))
+    assert dataclasses.astuple(window[79].ombre) == pytest.approx((0.9875, 0.495, 0.6425))
+
+
+def test_the_sweep_moves_one_property_after_the_other() -> None:
+    looks = curve_looks("sweep60", expressions=True)
+    assert {look.ombre for look in looks} == {None}
+    eyes, mouth, pose = np.array([dataclasses.astuple(look.expression) for look in looks]).T
+    for values, part, first, last in ((eyes, 0, -1.2, 1.2), (mouth, 1, -1.8, 1.8), (pose, 2, -1.8, 0.6)):
+        assert values[20 * part : 20 * part + 20] == pytest.approx(np.linspace(first, last, 20), abs=1e-12)
+        assert not np.delete(values, slice(20 * part, 20 * part + 20)).any()
+
+
+def test_live_curves_take_frames_seed_and_target() -> None:
+    target = Expression(-1.15, -1.5, -1.65)
+    looks = curve_looks("live", expressions=True, frames=400, seed=3, target=target)
+    assert looks == curve_looks("live", expressions=True, frames=400, seed=3, target=target)
+    assert looks != curve_looks("live", expressions=True, frames=400, seed=4, target=target)
+    assert sum(look.expression == target for look in looks) == 11
+    # The dye goes round in 360 frames and again.
+    assert [look.ombre for look in looks[360:]] == [look.ombre for look in looks[:40]]
+    assert [look.ombre for look in looks[:360]] == [x.ombre for x in curve_looks("product360", expressions=True)]
+    assert {look.ombre for look in curve_looks("live-v3", expressions=True)} == {None}
+    for options in ({"frames": 300}, {"target": target}):
+        with pytest.raises(BadRequest, match=r"'gif40' has 40 frames that are fixed: .* to live or live-v3"):
+            curve_looks("gif40", expressions=True, **options)
+    for frames in (0, 1_000_001):
+        with pytest.raises(BadRequest, match=r"must be in \[1, 1,000,000\]"):
+            curve_looks("live", expressions=False, frames=frames)
+    with pytest.raises(BadRequest, match=r"gif40 \(40 frames, 20 fps\); .*live \(360 frames, 30 fps\)"):
+        curve_looks("nope", expressions=True)
+
+
+@pytest.mark.parametrize("name", sorted(CURVES))
+def test_every_curve_fits_a_gif_at_its_own_rate(tmp_path: Path, name: str) -> None:
+    write_animation(tmp_path / "a.gif", moving(3), fps=CURVES[name].fps, format="gif")
+    with Image.open(tmp_path / "a.gif") as image:
+        # 50 ms is documented; 30 fps is 33 ms, stored in hundredths of a second.
+        assert image.info["duration"] == {20.0: 50, 30.0: 30}[CURVES[name].fps]
+
+
+def test_still_pictures_come_in_the_documented_order() -> None:
+    looks = named_looks("still50")
+    assert len(looks) == 50
+    for m, mouth in enumerate((-1.8, -0.9, 0.0, 0.9, 1.8)):
+        for e, eyes in enumerate((-1.2, 1.2)):
+            for p, pose in enumerate((-1.8, -1.2, -0.6, 0.0, 0.6)):
+                index = 10 * m + 5 * e + p
+                assert looks[index].expression == Expression(eyes, mouth, pose)
+                assert looks[index].ombre == Ombre(index / 50, 0.4, 0.6)
+    with pytest.raises(BadRequest, match=r"unknown set of looks 'x': choose still50 \(50 looks\)"):
+        named_looks("x")
+    assert list(LOOK_SETS) == ["still50"]

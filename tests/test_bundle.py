@@ -13,10 +13,8 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from ohlora import bundle_files
-from ohlora.bundle import (
-    Bundle,
-    describe,
-)
+from ohlora.bundle import Bundle
+from ohlora.bundle_description import describe
 from ohlora.engines.cache import CACHE_VARIABLE
 from ohlora.errors import BundleError, EngineError
 from tests.small_bundle import GROUPS, ROW, edit, relist, stage, write, write_gallery
@@ -249,7 +247,10 @@ MANIFEST_DAMAGE = {
         "foreign directions: .*000000000000",
     ),
     "homeless": (lambda m: m.pop("generator"), "directions are given without the generator"),
-    "space": (lambda m: m["directions"].update(space="z"), "directions.space"),
+    "space": (lambda m: m["directions"].update(space="y"), "directions.space"),
+    "split space": (lambda m: m["directions"].update(space="mapping_split1"), "belong to a generator with mapping_end"),
+    "network": (lambda m: m["directions"].update(networks={"ears": 1.0}), "networks name 'ears'"),
+    "split size": (lambda m: m["generator"].update(split_size=4), "split_size 4 go together"),
     "nothing": (
         lambda m: [m.pop(k) for k in ("hair", "generator", "directions", "gallery")],
         "holds nothing",

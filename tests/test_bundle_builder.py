@@ -55,6 +55,8 @@ def test_generator_directions_and_gallery(tiny_bundle: Path) -> None:
     bundle = Bundle.open(tiny_bundle)
     published = read_published_directions(tiny_bundle.parent / "directions")
     stored = bundle.directions()
+    assert not list(tiny_bundle.glob("mapping_end*"))
+    assert "split_size" not in (tiny_bundle / "bundle.json").read_text()
     for i, group in enumerate(stored["groups"]):
         assert np.array_equal(stored["mouth"][i], published.vectors["mouth"][group])
     assert [(name, group) for name, group, *_ in bundle.gallery()] == [("case0007", "hh"), ("case0031", "ll")]

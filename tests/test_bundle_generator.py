@@ -18,7 +18,8 @@ import ohlora
 from ohlora.bundle import Bundle
 from ohlora.cli import app
 from ohlora.errors import BundleError
-from ohlora.export.onnx import Storage, export_generator, mapping_graph
+from ohlora.export.mapping_onnx import mapping_graph
+from ohlora.export.onnx import Storage, export_generator
 from ohlora.export.rewrites import Collapse, fold_gains
 from ohlora.training import bundle_generator, checkpoints
 from ohlora.training.bundle_generator import generator_from_bundle, generator_from_graphs, narrow, start_constant

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,16 @@ def test_published_tables(shared: Path, version: str, groups: int) -> None:
         assert np.linalg.norm(directions.vectors["eyes"][group]) == pytest.approx(1, abs=1e-6)
 
 
+@dataclass(frozen=True)
+class Sizes:
+    """Lengths of a generator's latents."""
+
+    z_size: int = 512
+    label_size: int = 0
+    w_size: int = 512
+    split_size: int = 0
+
+
 def one_group(size: int = 16, generator: str | None = None) -> Directions:
     rng = np.random.default_rng(1)
     vectors = {name: {"all": rng.standard_normal(size)} for name in ("eyes", "mouth", "pose")}
@@ -79,7 +90,7 @@ def test_own_file_comes_back(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "directions.safetensors"):
         back = read_directions(path)
         assert back.sha256 == directions.sha256
-        assert (back.groups, back.w_size, back.source) == (["all"], 16, "test")
+        assert (back.groups, back.size, back.source) == (["all"], 16, "test")
         assert back.generator_sha256 == directions.generator_sha256
     write_directions(tmp_path / "published")
     assert read_directions(tmp_path / "published").groups == ["hh", "ll"]
@@ -108,10 +119,10 @@ def test_damaged_own_files(tmp_path: Path) -> None:
 
 def test_foreign_directions() -> None:
     directions = one_group(generator="ab" * 32)
-    directions.require_generator(16, "ab" * 32, "bundle 'b'")
-    one_group().require_generator(16, "", "bundle 'b'")
+    directions.require_generator(Sizes(w_size=16), "ab" * 32, "bundle 'b'")
+    one_group().require_generator(Sizes(w_size=16), "", "bundle 'b'")
     with pytest.raises(BadRequest, match=r"16 numbers, w of bundle 'b' has 512"):
-        directions.require_generator(512, "ab" * 32, "bundle 'b'")
+        directions.require_generator(Sizes(w_size=512), "ab" * 32, "bundle 'b'")
     for state in ("cd" * 32, ""):
         with pytest.raises(BadRequest, match="foreign directions"):
-            directions.require_generator(16, state, "bundle 'b'")
+            directions.require_generator(Sizes(w_size=16), state, "bundle 'b'")

@@ -21,7 +21,8 @@ def info(bundle: Where = "demo", json: options.Json = False) -> None:
     """Show what a bundle holds, after verifying every file's hash. Example: `ohlora bundle info demo`"""
     import json as json_module
 
-    from ohlora.bundle import Bundle, describe
+    from ohlora.bundle import Bundle
+    from ohlora.bundle_description import describe
 
     opened = Bundle.open(bundle)
     if json:
@@ -49,6 +50,8 @@ def verify(bundle: Where = "demo") -> None:
     if opened.manifest.generator:
         for engine in opened.generator_engines():
             engine.close()
+        if opened.manifest.generator.mapping_end:
+            opened.mapping_end_engine().close()
     typer.echo(f"bundle '{opened.name}': {len(opened.manifest.files)} files and all engines are good")
 
 
@@ -76,6 +79,7 @@ def build(
         Path | None,
         typer.Option("--directions", help="Of `train directions`, or a folder of published tables with its gallery."),
     ] = None,
+    space: options.Space = None,
     gallery: Annotated[
         Path | None, typer.Option("--gallery", help="Named faces: a gallery.csv, as `train gallery` writes it.")
     ] = None,
@@ -120,6 +124,7 @@ def build(
         storage=cast("Storage", storage),
         hair=hair,
         directions=directions,
+        space=space,
         gallery=gallery,
         name=name or out.resolve().name,
         license=license,
@@ -132,3 +137,47 @@ def build(
         report=typer.echo,
     )
     typer.echo(f"bundle '{bundle.name}' -> {out}")
+
+
+@app.command()
+def update(
+    bundle: Where,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the new bundle.")],
+    directions: Annotated[
+        Path | None, typer.Option("--directions", help="A run of `train vectorfind` or `train directions`, or tables.")
+    ] = None,
+    space: options.Space = None,
+    gallery: Annotated[
+        Path | None, typer.Option("--gallery", help="Named faces: gallery.csv of `train select` or `train gallery`.")
+    ] = None,
+    card: Annotated[Path | None, typer.Option("--card", help="Text for MODEL_CARD.md.")] = None,
+    name: Annotated[str | None, typer.Option("--name", help="Default: as before.")] = None,
+    provenance: Annotated[str | None, typer.Option("--provenance", help="Default: as before.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing bundle.")] = False,
+) -> None:
+    """Give a bundle other directions, faces or card; its networks stay byte for byte. Needs the train extra.
+
+    Example: `ohlora bundle update demo --directions runs/vectorfind --out my-demo`
+    """
+    from ohlora.cli.train import require_training
+    from ohlora.errors import BadRequest
+
+    require_training()
+    try:
+        text = None if card is None else card.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadRequest(f"cannot read --card {card}: {error}") from error
+    from ohlora.export.bundle_update import update_bundle
+
+    made = update_bundle(
+        bundle,
+        out,
+        directions=directions,
+        space=space,
+        gallery=gallery,
+        card=text,
+        name=name,
+        provenance=provenance,
+        overwrite=overwrite,
+    )
+    typer.echo(f"bundle '{made.name}' -> {out}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from ohlora.directions import Directions as DirectionSet
     from ohlora.params import Expression, Ombre
 
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the results; the same folder resumes.")]
@@ -32,6 +33,26 @@ Directions = Annotated[
     Path | None,
     typer.Option("--directions", help="Folder of published direction tables, instead of the bundle's."),
 ]
+Space = Annotated[
+    str | None,
+    typer.Option(
+        "--space", help="Of --directions, where a folder holds several: z, w, mapping_split1 or mapping_split2."
+    ),
+]
+ExpressionSeed = Annotated[
+    int | None,
+    typer.Option("--expression-seed", help="Draw the strengths of --expression from their ranges, not the middles."),
+]
+
+
+def own_directions(directions: Path | None, space: str | None) -> DirectionSet | None:
+    """The set of --directions and --space; None for the bundle's own. Raises BadRequest."""
+    from ohlora.directions import read_directions
+    from ohlora.errors import BadRequest
+
+    if directions is None and space is not None:
+        raise BadRequest(f"--space {space} chooses among the tables of a folder: give --directions FOLDER too")
+    return None if directions is None else read_directions(directions, space)
 
 
 def make_ombres(color: str | None, height: str, grad_height: str) -> list[Ombre] | None:
@@ -47,6 +68,18 @@ def make_ombres(color: str | None, height: str, grad_height: str) -> list[Ombre]
         "grad_height": spread("--grad-height", grad_height),
     }
     return [Ombre(**row) for row in zip_values("ombre", values)]
+
+
+def make_presets(texts: list[str], seed: int | None) -> list[Expression]:
+    """--expression, repeated -> expressions. Preset i is drawn by (seed, i) alone; the middles without a seed."""
+    from ohlora.errors import BadRequest
+    from ohlora.expression_words import preset_expression
+
+    if seed is not None and not texts:
+        raise BadRequest(
+            f"--expression-seed {seed} draws words: give --expression 'eyes wide, mouth normal, pose none' too"
+        )
+    return [preset_expression(text, seed, number) for number, text in enumerate(texts)]
 
 
 def make_expressions(eyes: str, mouth: str, pose: str) -> list[Expression]:

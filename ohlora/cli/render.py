@@ -13,8 +13,9 @@ from ohlora.cli import options
 if TYPE_CHECKING:
     from ohlora.bundle import Bundle
     from ohlora.params import Face
+    from ohlora.render.job import Look
 
-HEIGHT, GRAD_HEIGHT = "0.7", "0.5"
+HEIGHT, GRAD_HEIGHT, STRENGTH = "0.7", "0.5", "0"
 SEEDS_SHOWN = 16  # faces made when none are asked for and the bundle has no gallery
 
 
@@ -34,10 +35,21 @@ def render(
     color: options.Color = None,
     ombre_height: options.Height = HEIGHT,
     grad_height: options.GradHeight = GRAD_HEIGHT,
-    eyes: Annotated[str, typer.Option("--eyes", help="-1.2 wide open .. 1.2 closed. VALUES.")] = "0",
-    mouth: Annotated[str, typer.Option("--mouth", help="-1.8 wide open .. 1.8 closed. VALUES.")] = "0",
-    pose: Annotated[str, typer.Option("--pose", help="-1.8 .. 1.8, the head turns. VALUES.")] = "0",
+    eyes: Annotated[str, typer.Option("--eyes", help="-1.2 wide open .. 1.2 closed. VALUES.")] = STRENGTH,
+    mouth: Annotated[str, typer.Option("--mouth", help="-1.8 wide open .. 1.8 closed. VALUES.")] = STRENGTH,
+    pose: Annotated[str, typer.Option("--pose", help="-1.8 .. 1.8, the head turns. VALUES.")] = STRENGTH,
+    expression: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--expression", help="In words: 'eyes wide, mouth normal, pose none', or in Korean. Repeatable: more looks."
+        ),
+    ] = None,
+    expression_seed: options.ExpressionSeed = None,
+    looks: Annotated[
+        str | None, typer.Option("--looks", help="A named set: still50, the documented stills (expressions and dyes).")
+    ] = None,
     directions: options.Directions = None,
+    space: options.Space = None,
     psi: Annotated[float, typer.Option("--psi", help="Truncation, 1 = none.")] = 1.0,
     truncation_layers: Annotated[int, typer.Option("--truncation-layers", help="Layers that are truncated.")] = 0,
     job: Annotated[Path | None, typer.Option("--job", help="JSON job file in place of the options above.")] = None,
@@ -63,9 +75,8 @@ def render(
     from dataclasses import asdict
 
     from ohlora.cli.execute import Setting, execute
-    from ohlora.directions import read_directions
     from ohlora.errors import BadRequest
-    from ohlora.render.job import OutputFormat, RenderJob, look_record, make_looks
+    from ohlora.render.job import Look, OutputFormat, RenderJob, look_record
     from ohlora.render.job_file import faces_record, read_job_file
     from ohlora.render.plan import PortraitPlan
     from ohlora.renderer import Renderer
@@ -73,19 +84,18 @@ def render(
     if faces and count is not None:
         raise BadRequest("give either --count or --faces: --count N is short for --faces 0-(N-1)")
     refuse_idle_dye(color, ombre_height, grad_height)
-    own = None if directions is None else read_directions(directions)
+    strengths = {"eyes": eyes, "mouth": mouth, "pose": pose}
+    chosen = asked_looks(strengths, expression, expression_seed, looks, color, ombre_height, grad_height)
+    own = options.own_directions(directions, space)
     with Renderer(bundle, backend, precision=precision, threads=threads, directions=own) as renderer:
         if job is not None:
-            if faces or count is not None or color is not None:
-                raise BadRequest("give either --job or --faces/--count/--color and the like, not both")
+            if faces or count is not None or chosen != (Look(),):
+                raise BadRequest("give either --job or --faces/--count/--color/--expression and the like, not both")
             planned = read_job_file(job, renderer.label_size, renderer.bundle)
         else:
             planned = RenderJob(
                 asked_faces(faces, count, renderer.label_size, renderer.bundle),
-                make_looks(
-                    options.make_expressions(eyes, mouth, pose),
-                    options.make_ombres(color, ombre_height, grad_height),
-                ),
+                chosen,
                 OutputFormat(format, quality, rounding),
                 psi,
                 truncation_layers,
@@ -112,6 +122,35 @@ def render(
             setting,
             lambda: {"generator_runs": producer.runs},
         )
+
+
+def asked_looks(
+    strengths: dict[str, str],
+    expression: list[str] | None,
+    expression_seed: int | None,
+    looks: str | None,
+    color: str | None,
+    ombre_height: str,
+    grad_height: str,
+) -> tuple[Look, ...]:
+    """Strengths, words or a named set, and the dye. Raises BadRequest when there is more than one of them."""
+    from ohlora.errors import BadRequest
+    from ohlora.render.job import make_looks
+    from ohlora.render.look_sets import named_looks
+
+    moved = [f"--{name} {value}" for name, value in strengths.items() if value != STRENGTH]
+    presets = options.make_presets(expression or [], expression_seed)
+    if presets and moved:
+        raise BadRequest(f"give either --expression or strengths, not both: leave out {' '.join(moved)}")
+    if looks is not None:
+        if presets or moved or color is not None:
+            raise BadRequest(
+                f"--looks {looks} says expressions and dyes itself: leave out --expression, --color and the like"
+            )
+        return named_looks(looks)
+    return make_looks(
+        presets or options.make_expressions(**strengths), options.make_ombres(color, ombre_height, grad_height)
+    )
 
 
 def refuse_idle_dye(color: str | None, ombre_height: str, grad_height: str) -> None:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from ohlora.bundle import Bundle
 from ohlora.errors import BadRequest
+from ohlora.expression_words import MAX_SEED, preset_expression
 from ohlora.faces import JoinedFaces, SeedRange, load_faces
 from ohlora.params import Expression, Face, Ombre
-from ohlora.render.job import Look, OutputFormat, RenderJob
+from ohlora.render.job import Look, OutputFormat, RenderJob, look_record
+from ohlora.render.look_sets import named_looks
 
 
 class _Strict(BaseModel):
@@ -26,26 +29,51 @@ class OmbreEntry(_Strict):
 
 
 class ExpressionEntry(_Strict):
+    """Strengths, or words in place of them."""
+
     eyes: float = 0.0
     mouth: float = 0.0
     pose: float = 0.0
+    words: str | None = None
 
 
 class LookEntry(_Strict):
+    """expression: strengths, or a text such as "eyes wide, mouth normal, pose none"."""
+
     expression: ExpressionEntry = ExpressionEntry()
     ombre: OmbreEntry | None = None
 
+    @field_validator("expression", mode="before")
+    @classmethod
+    def _text_is_words(cls, value: Any) -> Any:
+        # Not a union of text and strengths: messages would name a branch of it in place of the field.
+        return ExpressionEntry(words=value) if isinstance(value, str) else value
+
 
 class JobFile(_Strict):
-    """faces as on the command line; looks: an explicit list, one picture per face and look."""
+    """faces as on the command line; looks: a list, one picture per face and look, or the name of a set.
+
+    expression_seed: draws expressions in words from their ranges, by (seed, position of the look); without, middles.
+    """
 
     faces: list[str] = Field(min_length=1)
     looks: list[LookEntry] = Field(default=[LookEntry()], min_length=1)
+    expression_seed: int | None = Field(default=None, ge=0, le=MAX_SEED)
     psi: float = 1.0
     truncation_layers: int = 0
     format: str = "jpeg"
     quality: int = 95
     rounding: str = "truncate"
+
+    @field_validator("looks", mode="before")
+    @classmethod
+    def _name_is_a_set(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        try:
+            return [LookEntry.model_validate(look_record(look)) for look in named_looks(value)]
+        except BadRequest as error:
+            raise ValueError(error) from error
 
 
 def read_job_file(path: Path, label_size: int, bundle: Bundle) -> RenderJob:
@@ -61,13 +89,25 @@ def read_job_file(path: Path, label_size: int, bundle: Bundle) -> RenderJob:
     beside = [str(path.parent / spec) if ".csv" in spec or ".np" in spec else spec for spec in entry.faces]
     looks = tuple(
         Look(
-            Expression(**look.expression.model_dump()),
+            _expression(look.expression, entry.expression_seed, number, path),
             None if look.ombre is None else Ombre(**look.ombre.model_dump()),
         )
-        for look in entry.looks
+        for number, look in enumerate(entry.looks)
     )
     output = OutputFormat(entry.format, entry.quality, entry.rounding)
     return RenderJob(load_faces(beside, label_size, bundle), looks, output, entry.psi, entry.truncation_layers)
+
+
+def _expression(entry: ExpressionEntry, seed: int | None, number: int, path: Path) -> Expression:
+    numbers = entry.model_dump(exclude={"words"})
+    if entry.words is None:
+        return Expression(**numbers)
+    if entry.model_fields_set != {"words"}:
+        raise BadRequest(f"{path}: looks.{number}.expression: give words or eyes, mouth and pose, not both")
+    try:
+        return preset_expression(entry.words, seed, number)
+    except BadRequest as error:
+        raise BadRequest(f"{path}: looks.{number}.expression: {error}") from error
 
 
 def faces_record(faces: Sequence[Face]) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -14,18 +13,15 @@ from numpy.typing import NDArray
 
 from ohlora.directions import Directions
 from ohlora.engines import Engine
-from ohlora.errors import BadRequest, ImageError
+from ohlora.errors import ImageError
 from ohlora.hair import find_hair
 from ohlora.images import read_image
 from ohlora.kernels.ombre import prepare_hair
-from ohlora.params import Face
 from ohlora.photographs import PhotoReader
 from ohlora.render.job import RenderJob
+from ohlora.render.latents import LatentSource
 from ohlora.render.pipeline import Picture
 from ohlora.render.plan import PhotoUnit, PortraitUnit
-
-# w vectors kept between chunks: a face whose looks span several chunks is mapped once.
-CACHED_FACES = 64
 
 
 def truncate(
@@ -54,7 +50,10 @@ def pictures_with_hair(
 
 @dataclass
 class PortraitProducer:
-    """z -> w (once per face) -> expression -> image, hair. hair_engine None when the job dyes nothing."""
+    """z -> w (once per face) -> expression -> image, hair. hair_engine None when the job dyes nothing.
+
+    mapping_end: for directions that need it (`Directions.needs_mapping_end`).
+    """
 
     job: RenderJob
     mapping: Engine
@@ -63,36 +62,20 @@ class PortraitProducer:
     w_mean: NDArray[np.float32]
     num_layers: int
     directions: Directions | None = None
+    mapping_end: Engine | None = None
     runs: int = 0  # generator runs so far
-    _w: OrderedDict[int, NDArray[np.float32]] = field(default_factory=OrderedDict)
+    _latents: LatentSource = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._latents = LatentSource(self.mapping, self.mapping_end, self.directions)
 
     def produce(self, units: Sequence[PortraitUnit]) -> list[Picture | ImageError]:
         faces = {unit.face: self.job.faces[unit.face] for unit in units}
-        self._map({index: face for index, face in faces.items() if index not in self._w})
-        rows = np.stack([self._expressed(unit, faces[unit.face]) for unit in units])
+        rows = self._latents.rows([(unit.face, faces[unit.face], unit.expression) for unit in units])
         wp = truncate(rows, self.w_mean, self.num_layers, self.job.psi, self.job.truncation_layers)
         images = self.synthesis(wp=wp)["image"]
         self.runs += len(units)
-        while len(self._w) > CACHED_FACES:
-            self._w.popitem(last=False)
         return list(pictures_with_hair(list(images), self.hair_engine, [{}] * len(units)))
-
-    def _map(self, faces: dict[int, Face]) -> None:
-        if not faces:
-            return
-        inputs = {"z": np.stack([face.z for face in faces.values()])}
-        if any(tensor.name == "label" for tensor in self.mapping.spec.inputs):
-            inputs["label"] = np.stack([face.label for face in faces.values()])
-        for index, w in zip(faces, self.mapping(**inputs)["w"], strict=True):
-            self._w[index] = w
-
-    def _expressed(self, unit: PortraitUnit, face: Face) -> NDArray[np.float32]:
-        w = self._w[unit.face]
-        if unit.expression.neutral:
-            return w
-        if self.directions is None:
-            raise BadRequest("eyes, mouth and pose need directions: give --directions or a bundle that has them")
-        return self.directions.apply(w, face, unit.expression)
 
 
 @dataclass

@@ -1,0 +1,119 @@
+"""A small network that reads a property's score off a latent; its gradient is the direction of each face.
+
+Documented shape (spec: vectorfind, 6.3): two tanh layers and a linear one. Dropout belongs to its training only:
+with it the direction would be another one at every call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ohlora.errors import BadRequest
+
+Float32 = NDArray[np.float32]
+Float64 = NDArray[np.float64]
+
+# Name in published files -> field. The order is that of the layers.
+KEYS = {
+    "fc1.0.weight": "fc1_weight",
+    "fc1.0.bias": "fc1_bias",
+    "fc2.0.weight": "fc2_weight",
+    "fc2.0.bias": "fc2_bias",
+    "fc_final.weight": "fc_final_weight",
+    "fc_final.bias": "fc_final_bias",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class GradientNetwork:
+    """score = fc_final(tanh(fc2(tanh(fc1(x))))), arrays float32; D numbers in, one out.
+
+    fc1_weight [H1,D], fc1_bias [H1], fc2_weight [H2,H1], fc2_bias [H2], fc_final_weight [1,H2], fc_final_bias [1].
+    scale: length of a direction, and with -1 its sign: published networks raise the score, directions lower it.
+    Raises BadRequest for shapes that do not fit each other, values that are not finite, or a scale of 0.
+    """
+
+    fc1_weight: Float32
+    fc1_bias: Float32
+    fc2_weight: Float32
+    fc2_bias: Float32
+    fc_final_weight: Float32
+    fc_final_bias: Float32
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        for key, field in KEYS.items():
+            value = np.ascontiguousarray(getattr(self, field))
+            if value.dtype.kind != "f" or not np.isfinite(value).all():
+                raise BadRequest(f"gradient network: {key} must hold finite numbers, got {value.dtype}: it is damaged")
+            value = value.astype(np.float32)
+            value.flags.writeable = False
+            object.__setattr__(self, field, value)
+        # A missing axis becomes 0, which no layer has: the comparison below names the tensor.
+        (first, size), (second, _) = ((*self.fc1_weight.shape, 0, 0)[:2], (*self.fc2_weight.shape, 0, 0)[:2])
+        wanted = ((first, size), (first,), (second, first), (second,), (1, second), (1,))
+        for (key, field), shape in zip(KEYS.items(), wanted, strict=True):
+            found = getattr(self, field).shape
+            if found != shape or 0 in shape:
+                raise BadRequest(
+                    f"gradient network: {key} has shape {list(found)}, its layers need {list(shape)}: "
+                    "these weights do not belong together"
+                )
+        if not np.isfinite(self.scale) or self.scale == 0.0:
+            raise BadRequest(f"gradient network: scale must be a finite number other than 0, got {self.scale}")
+        object.__setattr__(self, "scale", float(self.scale))
+
+    @property
+    def size(self) -> int:
+        """D: numbers of the latents that it reads."""
+        return int(self.fc1_weight.shape[1])
+
+    def scores(self, x: Float32) -> Float64:
+        """Scores, float64 [N], of x [N,D]. Raises BadRequest for another shape and for values that are not finite."""
+        _, second = self._hidden(x)
+        return np.asarray((second @ self._exact[2].T + self.fc_final_bias)[:, 0])
+
+    def directions(self, x: Float32) -> Float64:
+        """Gradient of the score at each latent of x [N,D], to unit length, times `scale`: float64 [N,D].
+
+        Zeros where the network is flat: no direction is better than another there. Raises BadRequest like `scores`.
+        """
+        first, second = self._hidden(x)
+        w1, w2, w3 = self._exact
+        back = (1.0 - np.square(second)) * w3  # [N,H2]
+        gradient = ((1.0 - np.square(first)) * (back @ w2)) @ w1
+        length = np.linalg.norm(gradient, axis=1, keepdims=True)
+        return np.asarray(self.scale * np.divide(gradient, length, out=np.zeros_like(gradient), where=length > 0))
+
+    def arrays(self) -> dict[str, Float32]:
+        """The six arrays under their published names."""
+        return {key: getattr(self, field) for key, field in KEYS.items()}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[np.floating]], scale: float = 1.0) -> GradientNetwork:
+        """The network of six arrays under their published names. Raises BadRequest naming missing or unknown ones."""
+        for problem, keys in (("misses", KEYS.keys() - arrays.keys()), ("does not know", arrays.keys() - KEYS.keys())):
+            if keys:
+                raise BadRequest(f"a gradient network {problem} {', '.join(sorted(keys))}; it has {', '.join(KEYS)}")
+        return cls(**{field: arrays[key].astype(np.float32) for key, field in KEYS.items()}, scale=scale)
+
+    @cached_property
+    def _exact(self) -> tuple[Float64, Float64, Float64]:
+        """The three weights in float64: with them the rounding of a sum stays far below a float32 latent's."""
+        w1, w2, w3 = (w.astype(np.float64) for w in (self.fc1_weight, self.fc2_weight, self.fc_final_weight))
+        return w1, w2, w3
+
+    def _hidden(self, x: Float32) -> tuple[Float64, Float64]:
+        """Both hidden layers, float64 [N,H1] and [N,H2]."""
+        if x.ndim != 2 or x.shape[1] != self.size:
+            raise BadRequest(f"this gradient network reads latents [N, {self.size}], got shape {list(x.shape)}")
+        if not np.isfinite(x).all():
+            raise BadRequest("a gradient network was given NaN or infinity: the latents are damaged")
+        w1, w2, _ = self._exact
+        first = np.tanh(x.astype(np.float64) @ w1.T + self.fc1_bias)
+        return first, np.tanh(first @ w2.T + self.fc2_bias)

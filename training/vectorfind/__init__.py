@@ -1,0 +1,1 @@
+"""VectorFind: latent directions for eyes, mouth and pose, found from scored samples (spec: vectorfind)."""
