@@ -69,6 +69,11 @@ def write_gallery(path: Path, entries: Sequence[GalleryEntry]) -> None:
     write_bytes(path, text.getvalue().encode())
 
 
+def is_face_name(name: str) -> bool:
+    """Whether a gallery may call a face so: letters, digits and spaces, _ . ( ) and - inside; at most 100."""
+    return _NAME.fullmatch(name) is not None
+
+
 def _rows(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
@@ -83,7 +88,7 @@ def _entry(where: str, cells: list[str], z_size: int, width: int, groups: Collec
     if len(cells) != width + 2:
         raise BundleError(f"{where}: {len(cells)} columns instead of {width + 2}")
     name, group = cells[:2]
-    if not _NAME.fullmatch(name):
+    if not is_face_name(name):
         raise BundleError(f"{where}: name {name!r} cannot be used in a file name")
     if group and groups is not None and group not in groups:
         raise BundleError(f"{where}: group {group!r} is not one of {', '.join(groups)}")

@@ -234,8 +234,9 @@ def _read_group_names(path: Path, count: int) -> tuple[list[str] | None, list[st
         if len(rows) != count:
             raise BadRequest(f"{candidate} has {len(rows)} rows, {path} has {count}: they belong together row by row")
         column = next((c for c in ("group_name", "svm_group_name") if rows and c in rows[0]), None)
-        if column and "case" in rows[0]:
-            return [f"case{int(row['case']):04d}" for row in rows], [row[column] or None for row in rows]
+        if rows and "case" in rows[0]:  # directions by gradient know no groups: such a table has names alone
+            groups: list[str | None] | None = [row[column] or None for row in rows] if column else None
+            return [f"case{int(row['case']):04d}" for row in rows], groups
     return None, None
 
 

@@ -1,15 +1,18 @@
-"""A headless Chromium for tests, driven over the W3C WebDriver protocol with the standard library alone."""
+"""Pages for tests: their commands, plain requests, and a headless Chromium over the W3C WebDriver protocol."""
 
 from __future__ import annotations
 
 import base64
 import contextlib
+import http.client
 import json
 import os
+import re
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -18,6 +21,10 @@ from types import TracebackType
 from typing import Any
 
 import pytest
+
+from ohlora.training.local_page.server import PageServer
+
+ROOT = Path(__file__).resolve().parents[1]
 
 FLAGS = [
     "--headless=new",
@@ -37,6 +44,7 @@ KEYS = {
     "down": "\ue015",
     "backspace": "\ue003",
     "escape": "\ue00c",
+    "enter": "\ue007",
 }
 ELEMENT = "element-6066-11e4-a52e-4f735466cecf"  # the protocol's name of an element's identifier
 # Long, for machines that do much else; nothing waits longer than it has to.
@@ -47,6 +55,48 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def ask(server: PageServer, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, bytes, Any]:
+    """(status, body, headers); `path` from the root, headers by name with _ for -."""
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+    data = json.dumps(body).encode() if body is not None else None
+    sent = {"Content-Type": "application/json"} | {name.replace("_", "-"): value for name, value in headers.items()}
+    connection.request(method, path, data, sent)
+    response = connection.getresponse()
+    content = response.read()
+    connection.close()
+    return response.status, content, response.headers
+
+
+class PageCommand:
+    """`ohlora train STAGE` that serves a page, as a process of its own; `url` is the page's address."""
+
+    def __init__(self, *arguments: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "ohlora", "train", *arguments, "--no-open", "--json"],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
+        )  # fmt: skip
+        assert self.process.stderr is not None
+        self.url = ""
+        for line in self.process.stderr:
+            if found := re.search(r"http://127\.0\.0\.1:\d+/\S+", line):
+                self.url = found[0]
+                break
+        assert self.url, "the command printed no address"
+
+    def end(self) -> dict[str, Any]:
+        """Ctrl-C; what it printed."""
+        self.process.send_signal(signal.SIGINT)
+        out, _ = self.process.communicate(timeout=120)
+        assert self.process.returncode == 0
+        result: dict[str, Any] = json.loads(out)
+        return result
+
+    def kill(self) -> None:
+        """As a crash would; nothing when it has ended."""
+        self.process.kill()
+        self.process.wait(30)
 
 
 class Browser:

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import re
-import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,9 +20,8 @@ from ohlora.training.label_page.attributes import ATTRIBUTES, asked
 from ohlora.training.label_page.server import LabelServer
 from ohlora.training.label_page.store import LabelStore
 from ohlora.training.labels import LAYOUTS, Labels, read_labels, write_labels
-from tests.browser import Browser, free_port
+from tests.browser import Browser, PageCommand, ask, free_port
 
-ROOT = Path(__file__).resolve().parents[1]
 V1 = ("quality", "gender")
 V3 = ("gender", "quality", "age", "glass")
 
@@ -235,18 +230,6 @@ def server(pictures: Path) -> Iterator[LabelServer]:
         thread.join()
 
 
-def ask(server: LabelServer, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, bytes, Any]:
-    """(status, body, headers); `path` from the root, headers by name with _ for -."""
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
-    data = json.dumps(body).encode() if body is not None else None
-    sent = {"Content-Type": "application/json"} | {name.replace("_", "-"): value for name, value in headers.items()}
-    connection.request(method, path, data, sent)
-    response = connection.getresponse()
-    content = response.read()
-    connection.close()
-    return response.status, content, response.headers
-
-
 def test_it_listens_to_this_machine_only(server: LabelServer) -> None:
     assert server.server_address[0] == "127.0.0.1"
     assert len(server.token) >= 24
@@ -356,50 +339,19 @@ def test_a_port_that_is_taken_is_a_bad_request(server: LabelServer) -> None:
 # --- the command and a real browser ----------------------------------------------------------------------------------
 
 
-class Command:
-    """`ohlora train label` as a process of its own."""
-
-    def __init__(self, pictures: Path, out: Path, attributes: str = "quality,gender", port: int = 0) -> None:
-        self.process = subprocess.Popen(
-            [
-                sys.executable, "-m", "ohlora", "train", "label", str(pictures), "--attributes", attributes,
-                "--out", str(out), "--port", str(port), "--no-open", "--json",
-            ],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
-        )  # fmt: skip
-        assert self.process.stderr is not None
-        self.url = ""
-        for line in self.process.stderr:
-            if found := re.search(r"http://127\.0\.0\.1:\d+/\S+", line):
-                self.url = found[0]
-                break
-        assert self.url, "the command printed no address"
-
-    def end(self) -> dict[str, Any]:
-        self.process.send_signal(signal.SIGINT)
-        out, _ = self.process.communicate(timeout=120)
-        assert self.process.returncode == 0
-        result: dict[str, Any] = json.loads(out)
-        return result
-
-    def kill(self) -> None:
-        """As a crash would; nothing when it has ended."""
-        self.process.kill()
-        self.process.wait(30)
-
-
 SAVED = "document.querySelector('#saved').textContent === 'Saved'"
 READY = f"document.querySelectorAll('#answers button').length > 0 && {SAVED}"
 SHOWN = "document.querySelector('#picture').getAttribute('src')"
 
 
 @pytest.fixture
-def start() -> Iterator[Callable[..., Command]]:
-    """Makes `Command`s; ends those that a failed test left."""
-    started: list[Command] = []
+def start() -> Iterator[Callable[..., PageCommand]]:
+    """Makes commands; ends those that a failed test left."""
+    started: list[PageCommand] = []
 
-    def make(*arguments: Any) -> Command:
-        started.append(Command(*arguments))
+    def make(pictures: Path, out: Path, attributes: str = "quality,gender", port: int = 0) -> PageCommand:
+        options = ["--attributes", attributes, "--out", str(out), "--port", str(port)]
+        started.append(PageCommand("label", str(pictures), *options))
         return started[-1]
 
     yield make
@@ -414,7 +366,7 @@ def browser(tmp_path: Path) -> Iterator[Browser]:
 
 
 def test_twenty_pictures_by_keys(
-    browser: Browser, start: Callable[..., Command], pictures: Path, tmp_path: Path
+    browser: Browser, start: Callable[..., PageCommand], pictures: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "labels.csv"
     wanted = {number: (int(number % 7 != 3), number % 2) for number in range(20)}  # quality, gender
@@ -477,7 +429,7 @@ def test_twenty_pictures_by_keys(
 
 @pytest.mark.slow
 def test_buttons_modes_skips_and_two_tabs(
-    browser: Browser, start: Callable[..., Command], pictures: Path, tmp_path: Path
+    browser: Browser, start: Callable[..., PageCommand], pictures: Path, tmp_path: Path
 ) -> None:
     for number in range(4, 20):
         (pictures / f"{number:06d}.jpg").unlink()

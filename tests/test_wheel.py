@@ -58,8 +58,9 @@ def test_every_module_of_the_checkout_is_in_it(wheel: zipfile.ZipFile) -> None:
             assert f"ohlora/{path.relative_to(ROOT).as_posix()}" in names
     for path in (ROOT / "ohlora").rglob("*.py"):
         assert path.relative_to(ROOT).as_posix() in names
-    for path in (ROOT / "training" / "label_page").iterdir():  # the page's own files
-        assert path.is_dir() or f"ohlora/{path.relative_to(ROOT).as_posix()}" in names
+    for page in ("local_page", "label_page", "select_page"):  # what the browser loads
+        for path in (ROOT / "training" / page).iterdir():
+            assert path.is_dir() or f"ohlora/{path.relative_to(ROOT).as_posix()}" in names
 
 
 def test_data_files(wheel: zipfile.ZipFile) -> None:

@@ -183,3 +183,11 @@ app.command("rescore")(train_cnn_scores.rescore)
 from ohlora.cli.train_finetune_test import finetune_test  # noqa: E402 - as above
 
 app.command("finetune-test")(finetune_test)
+
+from ohlora.cli.train_select import select  # noqa: E402 - as above
+
+app.command("select")(select)
+
+from ohlora.cli.train_vectorfind import vectorfind  # noqa: E402 - as above
+
+app.command("vectorfind")(vectorfind)

@@ -1,22 +1,20 @@
 // The labelling page: one picture, its answers, and what was answered last. The server has the truth; this shows it.
 
+import { $, count, fillKeys, make, onKeys, Pace, say, showSaving, start } from "./frame.js";
 import { actionOf } from "./keys.js";
 import { Saver } from "./saving.js";
+import { Zoom } from "./zoom.js";
 
-const POLL_MS = 3000, AHEAD = 8, RECENT = 7, PAUSE_MS = 30000, RATED = 30;
-const $ = (id) => document.getElementById(id);
-const count = (n, noun) => `${n.toLocaleString("en")} ${noun}${n === 1 ? "" : "s"}`;
+const AHEAD = 8, RECENT = 7;
 
 let attributes = [], numbers = [], rows = new Map(), skipped = new Set(), revision = 0, table = "";
 let at = 0;               // index of the picture shown
 let single = sessionStorage.getItem("mode") === "attribute";
 let asked = "";           // attribute of the one-by-one mode
 let recent = [];          // numbers answered last, newest first
-let completed = [];       // times of the last answers that finished a picture
-let shortcuts = sessionStorage.getItem("shortcuts") !== "off";
-let zoomed = false, origin = [50, 42];
 const ahead = new Map();  // number -> Image, loaded before it is shown
-const saver = new Saver(showSaving);
+const saver = new Saver(showSaving), pace = new Pace(); // answers that finished a picture set the pace
+const zoom = new Zoom($("frame"), $("picture"), $("zoom"), [50, 42]);
 
 // What is open --------------------------------------------------------------------------------------------------------
 
@@ -58,7 +56,7 @@ function answer(name, value) {
   if (whole(number)) skipped.delete(number);
   const told = `Picture ${number}: ${name} ${word(name, value)}.`;
   if (open && !needs(number)) {
-    completed = [...completed, Date.now()].slice(-RATED);
+    pace.add();
     forward(told);
   } else {
     show();
@@ -83,7 +81,7 @@ async function undo() {
   put(change.number, change.attribute, change.value);
   at = numbers.indexOf(change.number);
   if (single) asked = change.attribute;
-  completed.pop();
+  pace.takeBack();
   show();
   say(`Undone: ${change.attribute} of picture ${change.number} is ${change.value === null ? "open" : word(change.attribute, change.value)}.`);
 }
@@ -119,7 +117,7 @@ const tools = {
   open: () => forward(),
   undo: () => undo().catch((error) => say(error.message)),
   skip,
-  zoom: () => zoom(!zoomed),
+  zoom: () => zoom.set(!zoom.on),
   mode: changeMode,
   help: () => $("keys").showModal(),
 };
@@ -127,12 +125,11 @@ const tools = {
 // View ----------------------------------------------------------------------------------------------------------------
 
 const word = (name, value) => { const one = attributes.find((a) => a.name === name); return value ? one.one : one.zero; };
-const say = (text) => { $("live").textContent = text; };
 
 // looking: the person turned to this picture, so it is shown even when everything is labelled.
 function show(looking = false) {
   const number = numbers[at], image = $("picture");
-  zoom(false);
+  zoom.set(false);
   const source = `image/${number}`;
   if (image.getAttribute("src") !== source) { $("broken").hidden = true; image.src = source; }
   image.alt = `Picture ${number}`;
@@ -163,34 +160,21 @@ function showProgress(labelled) {
   $("bar").value = done;
   const put = [...skipped].filter((number) => !whole(number)).length;
   $("count").textContent = `${done.toLocaleString("en")} of ${numbers.length.toLocaleString("en")}${single ? ` · ${asked}` : ""}${put ? ` · ${put} skipped` : ""}`;
-  const steps = completed.slice(1).map((time, i) => time - completed[i]).filter((gap) => gap < PAUSE_MS);
-  if (steps.length < 3) { $("rate").textContent = ""; return; }
-  const mean = steps.reduce((a, b) => a + b) / steps.length;
-  const minutes = Math.ceil(((numbers.length - done) * mean) / 60000);
-  $("rate").textContent = `${Math.round(60000 / mean)} a minute · ${minutes < 1 ? "done soon" : minutes < 90 ? `${minutes} min left` : `${(minutes / 60).toFixed(1)} h left`}`;
+  $("rate").textContent = pace.text(numbers.length - done);
 }
 
 function showRecent() {
   const made = recent.map((number) => {
-    const item = document.createElement("li"), button = document.createElement("button"), image = document.createElement("img");
-    const text = document.createElement("div"), name = document.createElement("small"), list = document.createElement("ul");
-    image.src = `image/${number}`;
-    image.alt = "";
-    name.textContent = number;
-    for (const { name: attribute } of attributes) {
-      if (!(attribute in row(number))) continue;
-      const entry = document.createElement("li");
-      entry.className = row(number)[attribute] ? "one" : "zero";
-      entry.textContent = word(attribute, row(number)[attribute]);
-      list.append(entry);
-    }
-    text.append(name, list);
-    button.append(image, text);
-    button.type = "button";
-    button.setAttribute("aria-label", `Back to picture ${number}: ${[...list.children].map((one) => one.textContent).join(", ")}`);
+    const labelled = attributes.filter(({ name }) => name in row(number));
+    const list = make("ul", {}, ...labelled.map(({ name }) => {
+      const value = row(number)[name];
+      return make("li", { className: value ? "one" : "zero", textContent: word(name, value) });
+    }));
+    const text = make("div", {}, make("small", { textContent: number }), list);
+    const told = `Back to picture ${number}: ${labelled.map(({ name }) => word(name, row(number)[name])).join(", ")}`;
+    const button = make("button", { type: "button", "aria-label": told }, make("img", { src: `image/${number}`, alt: "" }), text);
     button.addEventListener("click", () => { at = numbers.indexOf(number); turn(0); });
-    item.append(button);
-    return item;
+    return make("li", {}, button);
   });
   $("recent").querySelector("ol").replaceChildren(...made);
   $("recent").querySelector("h2").hidden = !made.length;
@@ -206,20 +190,6 @@ function preload() {
     image.src = `image/${number}`;
     ahead.set(number, image);
   }
-}
-
-function zoom(on, [x, y] = origin) {
-  zoomed = on;
-  $("frame").classList.toggle("zoomed", on);
-  $("picture").style.transformOrigin = `${x}% ${y}%`;
-  $("zoom").setAttribute("aria-pressed", String(on));
-}
-
-function showSaving({ waiting, problem }) {
-  $("saved").textContent = problem ? "Not saved" : waiting ? "Saving …" : "Saved";
-  $("saved").className = problem ? "failed" : waiting ? "waiting" : "";
-  $("problem").hidden = !problem;
-  $("problem").textContent = problem;
 }
 
 // Start and other tabs ------------------------------------------------------------------------------------------------
@@ -240,100 +210,53 @@ async function load() {
   const rest = [[["U", "Backspace"], "undo your last answer"], [["←", "→"], "look back and forward"], [["N"], "next open picture"],
     [["X"], "skip; skipped pictures come at the end"], [["Z"], "zoom (or click; Shift and arrows move it)"],
     [["M"], "all attributes of a picture, or one attribute for all pictures"], [["↑", "↓"], "upper and lower answer, one attribute at a time"]];
-  $("keys").querySelector("tbody").replaceChildren(...[...words, ...rest].map(makeKeyRow));
+  fillKeys([...words, ...rest], jump);
   at = 0;
   chooseAsked();
   const first = open(numbers.length - 1).next();
   if (!first.done) at = first.value;
   show();
-  saver.tell();
+}
+
+function jump(number) {
+  const index = numbers.indexOf(number);
+  if (index < 0) return false;
+  at = index;
+  turn(0);
+  return true;
 }
 
 function makeQuestion({ name, one, zero, keys }) {
-  const set = document.createElement("fieldset"), legend = document.createElement("legend");
-  legend.textContent = name;
-  set.dataset.name = name;
-  set.append(legend, ...[[one, 1, keys[0]], [zero, 0, keys[1]]].map(([text, value, key]) => {
-    const button = document.createElement("button"), cap = document.createElement("kbd");
-    button.type = "button";
-    button.className = value ? "one" : "zero";
-    button.dataset.name = name;
-    button.dataset.value = value;
-    button.setAttribute("aria-keyshortcuts", key);
-    button.setAttribute("aria-label", `${name}: ${text}`);
-    cap.textContent = key.toUpperCase();
-    button.append(cap, text);
+  const set = make("fieldset", {}, make("legend", { textContent: name }), ...[[one, 1, keys[0]], [zero, 0, keys[1]]].map(([text, value, key]) => {
+    const words = { type: "button", className: value ? "one" : "zero", "aria-keyshortcuts": key, "aria-label": `${name}: ${text}` };
+    const button = make("button", words, make("kbd", { textContent: key.toUpperCase() }), text);
+    Object.assign(button.dataset, { name, value });
     button.addEventListener("click", () => answer(name, value));
     return button;
   }));
+  set.dataset.name = name;
   return set;
 }
 
-function makeKeyRow([keys, text]) {
-  const line = document.createElement("tr"), caps = document.createElement("td"), what = document.createElement("td");
-  caps.append(...keys.flatMap((key) => { const cap = document.createElement("kbd"); cap.textContent = key.length === 1 ? key.toUpperCase() : key; return [cap, " "]; }));
-  what.textContent = text;
-  line.append(caps, what);
-  return line;
+function take(changes) {
+  const moved = changes.cells.filter(({ number, attribute, value }) => (row(number)[attribute] ?? null) !== value);
+  for (const { number, attribute, value } of changes.cells) put(number, attribute, value);
+  for (const { number, skipped: put } of changes.skips) put ? skipped.add(number) : skipped.delete(number);
+  revision = changes.revision;
+  if (moved.length) { show(whole(numbers[at]) && $("done").hidden); say(`Another tab labelled ${count(moved.length, "answer")}.`); }
 }
 
-async function poll() {
-  try {
-    const response = await fetch(`api/changes?since=${revision}`);
-    const changes = await response.json();
-    if (!response.ok) throw new Error(changes.error);
-    if (saver.waiting.size) return; // what is under way would be seen as it was before
-    saver.problem = "";
-    const moved = changes.cells.filter(({ number, attribute, value }) => (row(number)[attribute] ?? null) !== value);
-    for (const { number, attribute, value } of changes.cells) put(number, attribute, value);
-    for (const { number, skipped: put } of changes.skips) put ? skipped.add(number) : skipped.delete(number);
-    revision = changes.revision;
-    if (moved.length) { show(whole(numbers[at]) && $("done").hidden); say(`Another tab labelled ${count(moved.length, "answer")}.`); }
-  } catch {
-    saver.problem = "The server does not answer. What you see is saved; start the same command again and open the address it prints.";
-  }
-  saver.tell();
-}
-
-document.addEventListener("keydown", (event) => {
-  if ($("keys").open || event.target.matches("input")) return;
-  if (zoomed && event.shiftKey && event.key.startsWith("Arrow")) {
-    const step = { ArrowLeft: [-10, 0], ArrowRight: [10, 0], ArrowUp: [0, -10], ArrowDown: [0, 10] }[event.key];
-    origin = origin.map((value, i) => Math.min(100, Math.max(0, value + step[i])));
-    zoom(true);
-    event.preventDefault();
-    return;
-  }
-  const action = actionOf(event, attributes, { single: shortcuts, asked });
+onKeys((event) => {
+  const action = zoom.move(event) ? {} : actionOf(event, attributes, asked);
   if (!action) return;
   event.preventDefault();
   if (event.repeat && action.tool !== "previous" && action.tool !== "next") return; // a held key is one answer
   if (action.tool) tools[action.tool]();
-  else answer(action.answer, action.value);
+  else if (action.answer) answer(action.answer, action.value);
 });
 for (const [name, act] of Object.entries(tools)) $(name).addEventListener("click", act);
-$("picture").addEventListener("click", (event) => {
-  const box = event.target.getBoundingClientRect();
-  if (!zoomed) origin = [(100 * (event.clientX - box.left)) / box.width, (100 * (event.clientY - box.top)) / box.height];
-  zoom(!zoomed);
-});
 $("picture").addEventListener("error", () => {
   $("broken").textContent = `Picture ${numbers[at]} cannot be shown: the file is damaged or gone. Skip it with X.`;
   $("broken").hidden = false;
 });
-$("close").addEventListener("click", () => $("keys").close());
-$("single").checked = shortcuts;
-$("single").addEventListener("change", (event) => {
-  shortcuts = event.target.checked;
-  sessionStorage.setItem("shortcuts", shortcuts ? "on" : "off");
-});
-$("jump").addEventListener("submit", (event) => {
-  event.preventDefault();
-  const index = numbers.indexOf(Number($("jump-number").value));
-  if (index < 0) { say(`There is no picture ${$("jump-number").value}.`); return; }
-  at = index;
-  $("keys").close();
-  turn(0);
-});
-addEventListener("beforeunload", (event) => { if (saver.waiting.size) event.preventDefault(); });
-load().then(() => setInterval(poll, POLL_MS), (error) => { saver.problem = `The page cannot be loaded: ${error.message}`; saver.tell(); });
+start(saver, load, () => revision, take);

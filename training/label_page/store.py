@@ -9,13 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
-import os
-import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -23,41 +18,15 @@ import numpy as np
 from ohlora.atomic import explain_os_error, make_folder, write_bytes
 from ohlora.errors import BadRequest, OutputError
 from ohlora.training.labels import Labels, layout_of, read_labels, write_labels
-
-try:
-    import fcntl
-except ImportError:  # Windows: there, two servers on one table are not noticed
-    fcntl = None  # type: ignore[assignment]
+from ohlora.training.local_page.cells import CellStore, Change
 
 FORMAT = 1
-REMEMBERED = 10_000  # changes that can be undone
 _SHOWN = 5
-_log = logging.getLogger(__name__)
 
 Row = dict[str, int]  # attribute -> 0 or 1
 
 
-@dataclass(frozen=True)
-class Cell:
-    """A label and the revision that made it; value None: not labelled (any more)."""
-
-    value: int | None
-    revision: int
-
-
-@dataclass(frozen=True)
-class Change:
-    """What a request did. before: the value until then; foreign: that was written by another tab since `seen`."""
-
-    number: int
-    attribute: str
-    value: int | None
-    before: int | None
-    revision: int
-    foreign: bool = False
-
-
-class LabelStore:
+class LabelStore(CellStore[int]):
     """The labels of one table. Use as a context manager; may be used from any thread.
 
     pictures: number -> file, those that are to be labelled. known: numbers that have a picture at all; rows of the
@@ -65,6 +34,8 @@ class LabelStore:
     Raises BadRequest for attributes without a documented table, a table of other attributes, labels of pictures that do
     not exist, a damaged progress file, and a table that another server is writing.
     """
+
+    activity = "labelling"
 
     def __init__(
         self, pictures: Mapping[int, Path], attributes: Sequence[str], out: Path, known: Sequence[int] | None = None
@@ -75,36 +46,19 @@ class LabelStore:
             raise BadRequest(f"labels are written as .csv or .csv.gz, not {self.out.name}")
         make_folder(self.out.parent)
         self._progress = self.out.with_name(self.out.name + ".progress.json")
-        self._mutex = threading.RLock()
         self.skipped: set[int] = set()
-        self._lock = self._take_lock()
+        super().__init__(
+            self.out,
+            f"{self.out} is being labelled by another `ohlora train label`: use its page, or end it first",
+        )
         try:
             self._rows: dict[int, Row] = self._read_table(set(self.pictures if known is None else known))
             self._read_progress()
         except BaseException:
             self.close()
             raise
-        self.revision = 0
-        self._cells: dict[tuple[int, str], Cell] = {}  # those changed since the start
-        self._orders: dict[tuple[int, str], tuple[str, int]] = {}  # cell -> (client, order) of its last write
-        self._history: list[tuple[str, Change]] = []
         self._signature = self._sign()
         self._skip_revision: dict[int, int] = {}
-
-    def __enter__(self) -> LabelStore:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Let other servers write the table. May be called again."""
-        with self._mutex:
-            if self._lock is not None:
-                os.close(self._lock)
-                self._lock = None
 
     # Reading
 
@@ -121,17 +75,12 @@ class LabelStore:
     def changes(self, since: int) -> dict[str, Any]:
         """What changed after revision `since`, by any tab."""
         with self._mutex:
-            cells = [
-                {"number": number, "attribute": attribute, "value": cell.value, "revision": cell.revision}
-                for (number, attribute), cell in self._cells.items()
-                if cell.revision > since
-            ]
             skips = [
                 {"number": number, "skipped": number in self.skipped}
                 for number, revision in self._skip_revision.items()
                 if revision > since
             ]
-            return {"revision": self.revision, "cells": cells, "skips": skips}
+            return {**super().changes(since), "skips": skips}
 
     def summary(self) -> dict[str, Any]:
         """Counts for people: pictures, labelled, partly, skipped, and how many are 1 of each attribute."""
@@ -151,12 +100,9 @@ class LabelStore:
 
     def label(
         self, client: str, order: int, number: int, attribute: str, value: int | None, seen: int | None = None
-    ) -> Change:
-        """Set one cell; value None clears it. On disk when this returns. The last write of a cell wins.
+    ) -> Change[int]:
+        """Set one cell; value None clears it. On disk when this returns. For client, order and seen see `CellStore`.
 
-        client, order: a tab and its running number of requests; of two writes of a cell by one tab the one of the
-        higher order wins, in whatever order they arrive. seen: the revision up to which the tab knows changes; a value
-        that another tab wrote after it is reported as `foreign`.
         Raises BadRequest for an unknown picture, attribute or value, OutputError when it cannot be written (then
         nothing has changed).
         """
@@ -166,44 +112,7 @@ class LabelStore:
                 raise BadRequest(f"{attribute!r} is not asked here: {', '.join(self.attributes)}")
             if isinstance(value, bool) or value not in (None, 0, 1):
                 raise BadRequest(f"a label is 0, 1 or null, got {value!r}")
-            key = (number, attribute)
-            before = self._rows.get(number, {}).get(attribute)
-            last = self._orders.get(key)
-            if last is not None and last[0] == client and last[1] > order:
-                return Change(number, attribute, before, before, self.revision)
-            other = last is not None and last[0] != client
-            foreign = other and seen is not None and self._cells[key].revision > seen and before not in (None, value)
-            change = self._apply(number, attribute, value)
-            self._orders[key] = (client, order)
-            if change.value != change.before:
-                self._history.append((client, change))
-                del self._history[:-REMEMBERED]
-            return Change(number, attribute, value, before, self.revision, bool(foreign))
-
-    def undo(self, client: str) -> Change | None:
-        """Take back the last change of this tab that nobody has changed since; None when there is none."""
-        with self._mutex:
-            for at in range(len(self._history) - 1, -1, -1):
-                owner, change = self._history[at]
-                if owner != client:
-                    continue
-                cell = self._cells[change.number, change.attribute]
-                if cell.revision == change.revision:
-                    undone = self._apply(change.number, change.attribute, change.before)
-                    del self._history[at]
-                    self._reclaim(client, change, undone.revision)
-                    return undone
-                del self._history[at]
-            return None
-
-    def _reclaim(self, client: str, undone: Change, revision: int) -> None:
-        """The change before the undone one made the value that stands again: it can be undone next."""
-        for at in range(len(self._history) - 1, -1, -1):
-            owner, change = self._history[at]
-            if (change.number, change.attribute) == (undone.number, undone.attribute):
-                if owner == client and change.value == undone.before:
-                    self._history[at] = (owner, replace(change, revision=revision))
-                return
+            return self._set(client, order, number, attribute, value, seen)
 
     def skip(self, number: int, skipped: bool) -> None:
         """Put a picture off, or take it up again. Raises BadRequest, OutputError."""
@@ -221,12 +130,14 @@ class LabelStore:
         return len(row) == len(self.attributes)
 
     def _require(self, number: Any) -> None:
-        if self._lock is None:
-            raise OutputError("the labelling has ended: start the same command again")
+        self._require_open()
         if isinstance(number, bool) or not isinstance(number, int) or number not in self.pictures:
             raise BadRequest(f"no picture {number!r} is labelled here")
 
-    def _apply(self, number: int, attribute: str, value: int | None) -> Change:
+    def _value(self, number: int, attribute: str) -> int | None:
+        return self._rows.get(number, {}).get(attribute)
+
+    def _write(self, number: int, attribute: str, value: int | None) -> None:
         old = self._rows.get(number, {})
         row = {name: old[name] for name in self.attributes if name in old and name != attribute}
         if value is not None:
@@ -246,9 +157,6 @@ class LabelStore:
             self._restore(old, row)
             raise
         self._rows, self.skipped = rows, skipped
-        self.revision += 1
-        self._cells[number, attribute] = Cell(value, self.revision)
-        return Change(number, attribute, value, old.get(attribute), self.revision)
 
     def _restore(self, old: Row, row: Row) -> None:
         """After a failed write both files shall say what memory does, as far as that can be written."""
@@ -331,21 +239,3 @@ class LabelStore:
             if not self._complete(self._rows.get(number, {})):
                 self._rows[number] = row
         self.skipped = {number for number in skipped if not self._complete(self._rows.get(number, {}))}
-
-    def _take_lock(self) -> int | None:
-        path = self.out.with_name(f".{self.out.name}.lock")
-        try:
-            lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        except OSError as error:
-            raise explain_os_error(path, error) from error
-        if fcntl is not None:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                os.close(lock)
-                raise BadRequest(
-                    f"{self.out} is being labelled by another `ohlora train label`: use its page, or end it first"
-                ) from error
-            except OSError as error:  # some network file systems have no locks
-                _log.warning("%s cannot be locked (%s): start no second server on it", path, error.strerror)
-        return lock

@@ -1,0 +1,1 @@
+"""What the pages in the browser share: `cells` for what people decide, `server` for one person, the frame of a page."""
