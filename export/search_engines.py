@@ -1,0 +1,98 @@
+"""Engines for a search of directions: the scoring CNN and a checkpoint's synthesis, compiled for this machine.
+
+Scoring is most of the work of a search that runs in PyTorch on a CPU: the full set of scores took 77 ms of processor
+time for a picture there, and takes 11 in OpenVINO.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ohlora.engines import Engine, open_engine
+from ohlora.errors import EngineError
+from ohlora.export.graph import to_onnx
+from ohlora.export.onnx import export_generator
+from ohlora.training.nets.score_cnns import SIZE, MergedCnn, PropertyCnn
+from ohlora.training.nets.stylegan import Generator
+from ohlora.training.vectorfind.portrayer import Portrayer, engine_portrayer
+from ohlora.training.vectorfind.scorers import CnnScorer, cnn_columns
+
+TOLERANCE = 1e-4  # largest difference of a score between engine and PyTorch
+CHECKED = 3
+
+
+class ScoringGraph(nn.Module):
+    """image uint8 [N,R,R,3] RGB -> scores float32 [N, columns]; only the parts that the columns need."""
+
+    def __init__(self, network: PropertyCnn | MergedCnn, columns: Sequence[str]) -> None:
+        super().__init__()
+        self.network, self.columns = network, tuple(columns)
+
+    def forward(self, image: Tensor) -> Tensor:
+        x = (image.permute(0, 3, 1, 2).float() / 255.0 - 0.5) / 0.5
+        if x.shape[-1] != SIZE:
+            x = F.interpolate(x, (SIZE, SIZE), mode="bilinear", align_corners=False)
+        return cnn_columns(self.network, x, self.columns)
+
+
+@dataclass
+class EngineScorer:
+    """A `CnnScorer` whose networks run compiled, for pictures of one size. Other columns than compiled go to
+    PyTorch."""
+
+    scorer: CnnScorer
+    engine: Engine
+    compiled: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        self.columns: tuple[str, ...] = self.scorer.columns
+        self.identity, self.kind = self.scorer.identity, self.scorer.kind
+
+    def score(self, images: NDArray[np.uint8], columns: Sequence[str]) -> NDArray[np.float64]:
+        if not set(columns) <= set(self.compiled):
+            return self.scorer.score(images, columns)
+        index = [self.compiled.index(name) for name in columns]
+        return np.ascontiguousarray(self.engine(image=images)["scores"].astype(np.float64)[:, index])
+
+
+def compiled_scorer(scorer: CnnScorer, resolution: int, columns: Sequence[str], backend: str = "auto") -> EngineScorer:
+    """Compile `columns` of a score CNN for pictures of `resolution`.
+
+    Raises EngineError when no engine works here, or when its scores differ from PyTorch's.
+    """
+    if resolution > SIZE:
+        raise EngineError(
+            f"pictures of {resolution} pixels are scored in PyTorch: the shrinking resize has no ONNX form"
+        )
+    example = torch.zeros(2, resolution, resolution, 3, dtype=torch.uint8)
+    network = scorer.network.to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    model = to_onnx(ScoringGraph(network, columns).eval(), {"image": example}, "scores")
+    with tempfile.TemporaryDirectory(prefix="ohlora-search-") as folder:
+        path = Path(folder) / "scorer.onnx"
+        path.write_bytes(model.SerializeToString())
+        engine = open_engine(path, backend=backend)
+    made = EngineScorer(scorer, engine, tuple(columns))
+    noise = np.random.Generator(np.random.Philox(key=3)).integers(0, 256, (CHECKED, resolution, resolution, 3))
+    images = noise.astype(np.uint8)
+    error = float(np.abs(made.score(images, columns) - scorer.score(images, columns)).max())
+    if not error <= TOLERANCE:
+        engine.close()
+        raise EngineError(f"the compiled scorer differs from PyTorch by {error:.2g}: use --engine torch")
+    return made
+
+
+def compiled_portrayer(generator: Generator, backend: str = "auto", precision: str = "f32") -> Portrayer:
+    """A checkpoint's generator, its synthesis exported (parity-checked) and compiled. Raises EngineError."""
+    with tempfile.TemporaryDirectory(prefix="ohlora-search-") as folder:
+        made = export_generator(generator, folder)
+        engine = open_engine(made.synthesis, backend=backend, precision=precision)
+    return engine_portrayer(generator, engine)

@@ -1,0 +1,104 @@
+"""The documented test of directions: 50 pictures of a face, strengths against scores (spec: vectorfind, 3.8).
+
+The strengths are a full grid, so that besides the correlations every property's effect on every score can be read off
+the same 50 pictures by least squares: what the direction is for, and what leaks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ohlora.directions import Directions
+from ohlora.params import PROPERTIES, Face
+from ohlora.training.vectorfind.portrayer import Floats, Images, Portrayer
+from ohlora.training.vectorfind.scorers import Scorer
+from ohlora.training.vectorfind.settings import SearchSettings
+
+Values = NDArray[np.float64]
+
+DECIMALS = 4  # scores and correlations are reported, and scores compared, like this
+
+
+def triples(settings: SearchSettings) -> Values:
+    """Strengths (eyes, mouth, pose) of the test pictures [50,3]: mouth outermost, then eyes, pose innermost."""
+    rows = product(settings.mouth, settings.eyes, settings.pose)
+    return np.array([(eyes, mouth, pose) for mouth, eyes, pose in rows], np.float64)
+
+
+def pearson(first: Values, second: Values) -> float:
+    """Correlation of two rows; pictures without a score take no part; 0 where one side does not vary."""
+    known = ~(np.isnan(first) | np.isnan(second))
+    a, b = first[known], second[known]
+    if len(a) < 3:
+        return 0.0
+    a, b = a - a.mean(), b - b.mean()
+    scale = float(np.sqrt((a @ a) * (b @ b)))
+    return float(a @ b) / scale if scale > 0 else 0.0
+
+
+@dataclass(frozen=True)
+class Tested:
+    """One face. scores [50,C], neutral [C]: of its pictures and the unmodified one; images and original: the
+    pictures."""
+
+    scores: Values
+    neutral: Values
+    images: Images
+    original: Images
+
+
+@dataclass(frozen=True)
+class CaseFigures:
+    """What a face's 50 scores say. correlation [3]: strength against score of the same property. effects [3,C]: change
+    of each score, in standard deviations among samples, for a strength of 1 of eyes, mouth, pose.
+    """
+
+    correlation: Values
+    effects: Values
+
+    @property
+    def leakage(self) -> Values:
+        """[3]: mean absolute effect on the other two properties, as a share of the property's own."""
+        own = self.effects[:, : len(PROPERTIES)]
+        size = np.abs(own)
+        return np.asarray((size.sum(1) - np.diag(size)) / 2 / np.maximum(np.diag(size), 1e-9))
+
+    def passes(self, limits: Sequence[float]) -> bool:
+        return bool((np.abs(self.correlation) >= np.asarray(limits)).all())
+
+
+def examine_face(
+    portrayer: Portrayer,
+    scorer: Scorer,
+    directions: Directions,
+    start: Floats,
+    face: Face,
+    strengths: Values,
+    columns: Sequence[str],
+) -> Tested:
+    """Draw and score one face: start [D] is its unmodified vector in directions.space."""
+    space = directions.space
+    moves = directions.moves(start, face)
+    edited = (start.astype(np.float64) + strengths @ moves).astype(np.float32)
+    w = np.concatenate([portrayer.finish(edited, space), portrayer.finish(start[None], space)])
+    images = portrayer.images(w)
+    scores = np.round(scorer.score(images, columns), DECIMALS)
+    return Tested(scores[:-1], scores[-1], images[:-1], images[-1])
+
+
+def figures(strengths: Values, scores: Values, deviation: Values) -> CaseFigures:
+    """strengths [P,3], scores [P,C] with the three properties first, deviation [C] of each score among samples."""
+    correlation = np.array([pearson(strengths[:, i], scores[:, i]) for i in range(len(PROPERTIES))])
+    design = np.concatenate([strengths, np.ones((len(strengths), 1))], 1)
+    effects = np.zeros((len(PROPERTIES), scores.shape[1]))
+    for column in range(scores.shape[1]):
+        known = ~np.isnan(scores[:, column])
+        if known.sum() > design.shape[1]:
+            solution = np.linalg.lstsq(design[known], scores[known, column], rcond=None)[0]
+            effects[:, column] = solution[: len(PROPERTIES)] / max(float(deviation[column]), 1e-9)
+    return CaseFigures(correlation, effects)

@@ -1,0 +1,150 @@
+"""The Gradient method: a regression network reads a score off the vector, its input gradient is a face's direction.
+
+(spec: vectorfind, 6.3.) Directions are taken in evaluation mode, for many faces at once, by `GradientNetwork`, the
+run-time form; the published program left dropout on, which made them random.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ohlora.errors import BadRequest, OhloraError
+from ohlora.gradient_network import KEYS, GradientNetwork
+from ohlora.training.cnn.seeds import derive
+
+DROPOUT = 0.25
+MIN_SAMPLES = 20
+
+
+@dataclass(frozen=True)
+class GradientTraining:
+    """Documented values. batch: of training; the documents evaluate in fours, which gives the same figures as any
+    other."""
+
+    epochs: int = 1000
+    patience: int = 15
+    batch: int = 16
+    learning_rate: float = 1e-3
+    decay: float = 0.95
+    shares: tuple[float, float] = (0.8, 0.1)  # training, validation; the rest tests
+
+    def __post_init__(self) -> None:
+        if min(self.epochs, self.patience, self.batch) < 1 or self.learning_rate <= 0 or not 0 < self.decay <= 1:
+            raise BadRequest(f"gradient training: epochs, patience, batch and rates must be positive, got {self}")
+
+
+class RegressionNetwork(nn.Module):
+    """x [N,D] -> score [N,1]: linear, tanh, dropout, twice, then linear; H1 = 768 + D // 4, H2 = 128 + D // 8."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        first, second = 768 + size // 4, 128 + size // 8
+        self.fc1 = nn.Sequential(nn.Linear(size, first), nn.Tanh(), nn.Dropout(DROPOUT))
+        self.fc2 = nn.Sequential(nn.Linear(first, second), nn.Tanh(), nn.Dropout(DROPOUT))
+        self.fc_final = nn.Linear(second, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.fc_final(self.fc2(self.fc1(x)))
+        return out
+
+    def runtime(self, scale: float = 1.0) -> GradientNetwork:
+        """The same in NumPy, without dropout. Keys of the state are those of published files."""
+        state = {key: value.detach().cpu().numpy() for key, value in self.state_dict().items()}
+        return GradientNetwork(**{field: state[key] for key, field in KEYS.items()}, scale=scale)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """network; figures: mse, mae, rmse and correlation on the test part, epochs and the best one."""
+
+    network: RegressionNetwork
+    figures: dict[str, float]
+
+
+def train_regression(
+    vectors: NDArray[np.float32],
+    scores: NDArray[np.floating],
+    training: GradientTraining,
+    *,
+    seed: int,
+    name: str,
+    device: torch.device | str = "cpu",
+    report: Callable[[Mapping[str, Any]], None] = lambda row: None,
+) -> Trained:
+    """vectors [N,D] and the property's scores [N] -> the network of the best epoch, in evaluation mode.
+
+    Samples without a score take no part. Every random choice is keyed by (seed, name). Raises BadRequest for fewer than
+    20 samples, OhloraError when the loss is no number.
+    """
+    known = ~np.isnan(scores)
+    x = torch.from_numpy(np.ascontiguousarray(vectors[known])).to(device)
+    y = torch.from_numpy(scores[known].astype(np.float32)).to(device)
+    if len(x) < MIN_SAMPLES:
+        raise BadRequest(f"the gradient network of {name} needs {MIN_SAMPLES} scored samples or more, got {len(x)}")
+    order = torch.from_numpy(np.random.Generator(np.random.Philox(key=derive(seed, name, "split"))).permutation(len(x)))
+    ends = [int(training.shares[0] * len(x)), int(sum(training.shares) * len(x))]
+    parts = [order[: ends[0]], order[ends[0] : ends[1]], order[ends[1] :]]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(seed, name, "weights"))
+        network = RegressionNetwork(x.shape[1]).to(device)
+        best, best_epoch, epoch = _fit(network, x, y, parts, training, report)
+    network.load_state_dict(best)
+    network.eval()
+    return Trained(network, _figures(network, x[parts[2]], y[parts[2]]) | {"epochs": epoch, "best_epoch": best_epoch})
+
+
+def _fit(
+    network: RegressionNetwork,
+    x: Tensor,
+    y: Tensor,
+    parts: list[Tensor],
+    training: GradientTraining,
+    report: Callable[[Mapping[str, Any]], None],
+) -> tuple[dict[str, Tensor], int, int]:
+    optimizer = torch.optim.AdamW(network.parameters(), lr=training.learning_rate)
+    schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, training.decay)
+    lowest, best, best_epoch, epoch = float("inf"), copy.deepcopy(network.state_dict()), 0, 0
+    for epoch in range(1, training.epochs + 1):
+        network.train()
+        shuffled = parts[0][torch.randperm(len(parts[0]))]
+        for first in range(0, len(shuffled), training.batch):
+            rows = shuffled[first : first + training.batch]
+            # Summed over the batch, as documented.
+            loss = (network(x[rows])[:, 0] - y[rows]).square().sum()
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+        schedule.step()
+        network.eval()
+        validation = _figures(network, x[parts[1]], y[parts[1]])["mse"]
+        if not np.isfinite(validation):
+            raise OhloraError(f"the validation loss of epoch {epoch} is {validation}: use a lower learning rate")
+        report({"epoch": epoch, "loss": validation})
+        if validation < lowest:
+            lowest, best, best_epoch = validation, copy.deepcopy(network.state_dict()), epoch
+        elif epoch - best_epoch >= training.patience:
+            break
+    return best, best_epoch, epoch
+
+
+@torch.no_grad()
+def _figures(network: RegressionNetwork, x: Tensor, y: Tensor) -> dict[str, float]:
+    read = torch.cat([network(part)[:, 0] for part in x.split(4096)]).double()
+    error, truth = read - y.double(), y.double()
+    a, b = read - read.mean(), truth - truth.mean()
+    scale = float((a.square().sum() * b.square().sum()).sqrt())
+    mse = float(error.square().mean())
+    return {
+        "mse": mse,
+        "mae": float(error.abs().mean()),
+        "rmse": mse**0.5,
+        "correlation": float((a * b).sum()) / scale if scale > 0 else 0.0,
+    }

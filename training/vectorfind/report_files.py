@@ -1,0 +1,180 @@
+"""Files of the direction test in the documented names and columns (spec: vectorfind, 3.7 and 3.8)."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ohlora.atomic import make_folder, write_bytes
+from ohlora.directions import Directions
+from ohlora.images import encode_image
+from ohlora.params import PROPERTIES
+from ohlora.training.gan.store import Images
+
+PICTURES = "inference_test_after_training"
+REPORT, FINAL_REPORT = "image_generation_report", "final_vector_test_report"
+GRIDS, VECTORS = "grids", "property_score_vectors"
+QUALITY = 90
+MEASURES = ("effect", "leakage", "identity")
+EXTRA = tuple(f"{name}_{what}" for what in MEASURES for name in PROPERTIES)
+CORRELATIONS = tuple(f"{name}_corr" for name in PROPERTIES)
+# Documented columns of test_result.csv before the correlations, by `SearchSettings.report_layout`.
+LEADING = {
+    "svm": ("case", "vector_no", "passed", "group_name"),
+    "gradient": ("case", "passed"),
+    "mixed": ("case", "svm_group_name", "passed"),
+}
+STATISTICS = (*(f"{c}_mean" for c in CORRELATIONS), "sum_abs_corr_mean", "passed", "passed_ratio")
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class CaseNames:
+    """File names of one case. layout: as of `SearchSettings.report_layout`."""
+
+    case: int
+    layout: str
+
+    @property
+    def folder(self) -> str:
+        return f"{PICTURES}/test_{self.case:04d}"
+
+    @property
+    def result(self) -> str:
+        name = f"case_{self.case:03d}_000_result" if self.layout == "svm" else f"case_{self.case:04d}_result"
+        return f"{self.folder}/{name}.csv"
+
+    def picture(self, index: int) -> str:
+        if self.layout == "svm":
+            return f"{self.folder}/case_{self.case:03d}_000_pm_{index:03d}.jpg"
+        return f"{self.folder}/case_{self.case:04d}_pm_{index:04d}.jpg"
+
+    @property
+    def original(self) -> str:
+        return f"{self.folder}/original_case_{self.case:02d}_00.jpg"
+
+    @property
+    def grid(self) -> str:
+        return f"{GRIDS}/case_{self.case:04d}.jpg"
+
+    @property
+    def grid_original(self) -> str:
+        return f"{GRIDS}/original_{self.case:04d}.jpg"
+
+
+def write_case(
+    out: Path, names: CaseNames, strengths: NDArray[np.float64], scores: NDArray[np.float64], columns: Sequence[str]
+) -> bytes:
+    """case_..._result.csv: strengths, then eyes, mouth and pose scores, then those of the other columns."""
+    header = ["pm_idx", *(f"{name}_pm" for name in PROPERTIES), *(f"{name}_score" for name in columns)]
+    rows = [[i, *map(_short, pm), *map(_short, row)] for i, (pm, row) in enumerate(zip(strengths, scores, strict=True))]
+    data = _table(header, rows)
+    make_folder((out / names.result).parent)
+    write_bytes(out / names.result, data)
+    return data
+
+
+def read_case(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(strengths [P,3], scores [P,C]) of `write_case`."""
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.reader(file))[1:]
+    values = np.array([[float(cell) if cell else np.nan for cell in row] for row in rows])
+    return values[:, 1:4], values[:, 4:]
+
+
+def write_pictures(out: Path, names: CaseNames, images: Images, original: Images) -> None:
+    """The single files, as documented."""
+    make_folder(out / names.folder)
+    for index, image in enumerate(images):
+        write_bytes(out / names.picture(index), encode_image(image, "jpeg", QUALITY))
+    write_bytes(out / names.original, encode_image(original, "jpeg", QUALITY))
+
+
+def write_grid(out: Path, names: CaseNames, images: Images, original: Images, columns: int) -> None:
+    """One sheet: a row for each mouth strength, eyes by pose across; and the unmodified picture beside it."""
+    make_folder(out / GRIDS)
+    rows = -(-len(images) // columns)
+    sheet = np.concatenate(
+        [np.concatenate(images[r * columns : (r + 1) * columns], axis=1) for r in range(rows)], axis=0
+    )
+    write_bytes(out / names.grid, encode_image(sheet, "jpeg", QUALITY))
+    write_bytes(out / names.grid_original, encode_image(original, "jpeg", QUALITY))
+
+
+def write_report(folder: Path, layout: str, rows: Sequence[Row], codes: NDArray[np.float32]) -> dict[str, Any]:
+    """test_result.csv, test_statistics.csv, test_groups.csv and the latent codes [N,512+L] -> the statistics."""
+    make_folder(folder)
+    leading = LEADING[layout]
+    header = [*leading, *CORRELATIONS, "sum_abs_corr", *(name for name in EXTRA if rows and name in rows[0])]
+    write_bytes(folder / "test_result.csv", _table(header, [[_cell(row[name]) for name in header] for row in rows]))
+    found = statistics(rows)
+    write_bytes(
+        folder / "test_statistics.csv", _table(["", *STATISTICS], [[0, *(_cell(found[name]) for name in STATISTICS)]])
+    )
+    if layout != "gradient":
+        write_bytes(folder / "test_groups.csv", _group_table(rows, leading))
+    for name, part in (("part1", codes[:, :512]), ("part2", codes[:, 512:]), ("all", codes)):
+        if part.shape[1]:
+            body = [[f"{value:.4f}" for value in row] for row in part]
+            write_bytes(folder / f"latent_codes_{name}.csv", _table(list(range(part.shape[1])), body))
+    return found
+
+
+def statistics(rows: Sequence[Row]) -> dict[str, Any]:
+    """Means of the rounded signed correlations, as documented, and of what else was measured; passed, passed_ratio."""
+    measured = [name for name in (*CORRELATIONS, "sum_abs_corr", *EXTRA) if rows and name in rows[0]]
+    means: dict[str, Any] = {f"{name}_mean": round(float(np.mean([row[name] for row in rows])), 4) for name in measured}
+    passed = sum(row["passed"] == "O" for row in rows)
+    for name in (*CORRELATIONS, "sum_abs_corr"):
+        means.setdefault(f"{name}_mean", 0.0)
+    return means | {"passed": passed, "passed_ratio": passed / len(rows) if rows else 0.0}
+
+
+def _group_table(rows: Sequence[Row], leading: Sequence[str]) -> bytes:
+    column = next(name for name in leading if name.endswith("group_name"))
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(str(row[column]), []).append(row)
+    body = []
+    for group in sorted(groups):
+        found = statistics(groups[group])
+        body.append([group, len(groups[group]), *(_cell(found[name]) for name in STATISTICS)])
+    return _table(["group_name", "cases", *STATISTICS], body)
+
+
+def write_vectors(out: Path, directions: Directions) -> None:
+    """property_score_vectors/{property}_change_{space}_vector_{group}.csv, one row each; groups of one name nobody."""
+    folder = make_folder(out / VECTORS)
+    for name, groups in directions.vectors.items():
+        for group, vector in groups.items():
+            data = _table(["", *range(len(vector))], [[0, *(repr(float(np.float32(value))) for value in vector)]])
+            write_bytes(folder / f"{name}_change_{directions.space}_vector_{group}.csv", data)
+
+
+def _table(header: Sequence[Any], rows: Sequence[Sequence[Any]]) -> bytes:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return text.getvalue().encode()
+
+
+def _short(value: float) -> str:
+    return "" if np.isnan(value) else f"{round(float(value), 4):g}"
+
+
+def _cell(value: Any) -> Any:
+    return round(value, 4) if isinstance(value, float) else value
+
+
+def read_rows(mapping: Mapping[int, Row]) -> list[Row]:
+    """Journal rows in case order, without what only the journal needs."""
+    return [mapping[case] for case in sorted(mapping)]

@@ -1,0 +1,166 @@
+"""What judges pictures in a search: a score CNN, a face parser with the property kernels, or the portrait reader.
+
+Every scorer gives named columns in fixed units and never depends on the batch that a picture came in, up to float
+rounding; networks are in evaluation mode (dropout would make passing a matter of chance).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ohlora.bundle import Bundle
+from ohlora.bundle_files import file_sha256
+from ohlora.errors import BadRequest, CheckpointError
+from ohlora.hair import resize_area
+from ohlora.kernels.properties import PROPERTIES as KERNEL_COLUMNS
+from ohlora.kernels.properties import SIZE as PARSED_SIZE
+from ohlora.kernels.properties import score as kernel_score
+from ohlora.parsing import parse_faces
+from ohlora.training import checkpoints
+from ohlora.training.cnn.pictures import network_input
+from ohlora.training.nets.score_cnns import PROPERTY_PARTS, MergedCnn, PropertyCnn, at_cnn_size
+from ohlora.training.reader import Reader, load_reader
+
+Images = NDArray[np.uint8]
+Scores = NDArray[np.float64]
+
+CNN_BATCH = 50  # one face's test pictures
+CNN_COLUMNS = (*KERNEL_COLUMNS, "hairstyle")
+# The property CNN's background network has two outputs.
+_PARTS = {name: (name, 0) for name in PROPERTY_PARTS} | {
+    "background_mean": ("background", 0),
+    "background_std": ("background", 1),
+}
+
+
+class Scorer(Protocol):
+    """columns: what it can score. identity: of its weights; kind: in words. `score` computes only what is asked for."""
+
+    columns: tuple[str, ...]
+    identity: str
+    kind: str
+
+    def score(self, images: Images, columns: Sequence[str]) -> Scores:
+        """uint8 RGB [N,R,R,3] -> float64 [N, len(columns)]; NaN where a score does not exist."""
+
+
+@dataclass
+class CnnScorer:
+    """Property CNN (7 columns) or merged CNN (8), at any picture size (spec: cnn, 7 and 10)."""
+
+    network: PropertyCnn | MergedCnn
+    identity: str
+    kind: str
+    device: torch.device
+
+    def __post_init__(self) -> None:
+        self.columns: tuple[str, ...] = CNN_COLUMNS if isinstance(self.network, MergedCnn) else KERNEL_COLUMNS
+        self.network.eval().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @torch.inference_mode()
+    def score(self, images: Images, columns: Sequence[str]) -> Scores:
+        rows = []
+        for first in range(0, len(images), CNN_BATCH):
+            picture = at_cnn_size(network_input(images[first : first + CNN_BATCH], self.device, signed=True))
+            rows.append(cnn_columns(self.network, picture, columns).double().cpu().numpy())
+        return np.concatenate(rows) if rows else np.zeros((0, len(columns)))
+
+
+def cnn_columns(network: PropertyCnn | MergedCnn, picture: torch.Tensor, columns: Sequence[str]) -> torch.Tensor:
+    """picture [N,3,256,256] in [-1,1] -> scores [N, len(columns)]; parts that no column needs are not computed."""
+    properties = network.properties if isinstance(network, MergedCnn) else network
+    found = {part: properties.only(picture, (part,)) for part in sorted({_PARTS[n][0] for n in columns if n in _PARTS})}
+    if "hairstyle" in columns:
+        assert isinstance(network, MergedCnn)  # `require_columns` has looked
+        found["hairstyle"] = network.hairstyle(picture)
+    picked = [_PARTS.get(name, (name, 0)) for name in columns]
+    return torch.stack([found[part][:, index] for part, index in picked], 1)
+
+
+@dataclass
+class ParsingScorer:
+    """Class maps of a parser and the property kernels, algorithm v2 (spec: properties); raw scores, not normalised.
+
+    parse: uint8 [N,224,224,3] -> class maps uint8 [N,224,224] (0 background ... 10 hair).
+    """
+
+    parse: Callable[[Images], NDArray[np.uint8]]
+    identity: str
+    kind: str = "parsing"
+    columns: tuple[str, ...] = KERNEL_COLUMNS
+
+    def score(self, images: Images, columns: Sequence[str]) -> Scores:
+        at_size = np.stack([_resized(image) for image in images]) if len(images) else np.zeros((0, 1, 1, 3), np.uint8)
+        if not len(images):
+            return np.zeros((0, len(columns)))
+        scores = kernel_score(self.parse(at_size), at_size, algorithm="v2")
+        return np.ascontiguousarray(scores[:, [KERNEL_COLUMNS.index(name) for name in columns]])
+
+
+@dataclass
+class ReaderScorer:
+    """The portrait reader, for generators of drawn portraits: eyes, mouth and the head's tilt, in standard
+    deviations."""
+
+    reader: Reader
+    identity: str
+    kind: str = "portrait reader"
+    columns: tuple[str, ...] = ("eyes", "mouth", "pose")
+    readings: tuple[str, ...] = ("eye_opening", "mouth_opening", "tilt")
+
+    def score(self, images: Images, columns: Sequence[str]) -> Scores:
+        names = list(self.reader.names)
+        index = [names.index(self.readings[self.columns.index(name)]) for name in columns]
+        mean, spread = self.reader.mean.double().numpy(), self.reader.spread.double().numpy()
+        return np.ascontiguousarray(((self.reader.read(images) - mean) / spread)[:, index])
+
+
+def _resized(image: Images) -> Images:
+    return image if image.shape[:2] == (PARSED_SIZE, PARSED_SIZE) else resize_area(image, (PARSED_SIZE, PARSED_SIZE))
+
+
+def load_scorer(source: str | Path, device: torch.device | str = "cpu") -> Scorer:
+    """A property or merged CNN (.pth, .safetensors), a portrait reader (.safetensors), or "parsing:BUNDLE".
+
+    Raises BadRequest for what is none of these, BundleError for a bundle without a face parser.
+    """
+    if str(source).startswith("parsing:"):
+        bundle = Bundle.open(str(source).removeprefix("parsing:"))
+        engine = bundle.parsing_engine()
+        hashes = bundle.engine_hashes
+        return ParsingScorer(lambda images: np.stack(parse_faces(engine, list(images))), hashes["parsing"])
+    path = Path(source)
+    if not path.is_file():
+        raise BadRequest(f"no scorer {path}: give a property or merged CNN, a portrait reader, or parsing:BUNDLE")
+    identity, place = file_sha256(path), torch.device(device)
+    reasons = []
+    for kind, name in (("cnn-merged", "merged CNN"), ("cnn-property", "property CNN")):
+        try:
+            network = checkpoints.load(kind, path)
+        except CheckpointError as error:
+            reasons.append(f"{kind}: {error}")
+            continue
+        assert isinstance(network, PropertyCnn | MergedCnn)
+        return CnnScorer(network, identity, name, place)
+    try:
+        return ReaderScorer(load_reader(path), identity)
+    except CheckpointError as error:
+        reasons.append(f"reader: {error}")
+    raise BadRequest(f"{path} scores no faces: it is no property CNN, merged CNN or portrait reader ({reasons[1]})")
+
+
+def require_columns(scorer: Scorer, columns: Sequence[str]) -> None:
+    """Raises BadRequest naming the columns that the scorer does not have."""
+    missing = [name for name in columns if name not in scorer.columns]
+    if missing:
+        raise BadRequest(
+            f"the {scorer.kind} has no score {', '.join(missing)} (it has {', '.join(scorer.columns)}): take a merged "
+            "CNN for hairstyle, or leave the groups and protected scores out"
+        )

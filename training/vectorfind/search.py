@@ -1,0 +1,186 @@
+"""One search from beginning to end: samples, directions, test. Every step goes on where a stopped run was."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ohlora.atomic import make_folder, write_bytes
+from ohlora.bundle_files import file_sha256
+from ohlora.directions import FILE_NAME, Directions, read_directions, write_directions
+from ohlora.errors import BadRequest
+from ohlora.params import PROPERTIES, Face
+from ohlora.training.vectorfind import report_files as files
+from ohlora.training.vectorfind.calibrate import calibrated, measure_shifts
+from ohlora.training.vectorfind.find import Population, find_directions, population
+from ohlora.training.vectorfind.portrayer import Portrayer
+from ohlora.training.vectorfind.samples import SampleStore, draw_samples
+from ohlora.training.vectorfind.scorers import Scorer, require_columns
+from ohlora.training.vectorfind.settings import SearchSettings, as_json
+from ohlora.training.vectorfind.tester import TESTED, DirectionTester, TestResult, overall_leakage
+from ohlora.training.vectorfind.tsne import plot_extremes
+
+SUMMARY = "vectorfind.json"
+SAMPLES = "samples"
+TESTED_DIRECTIONS = "tested.safetensors"
+# What a test alone depends on: changing it does not find directions anew.
+LATER = (*TESTED, "codes", "stop_after", "tsne")
+
+Note = Callable[[str], None]
+Advance = Callable[[str, int], None]  # (what is counted, how many more are done)
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """out: the run's folder. summary: contents of vectorfind.json. directions: in run-time orientation."""
+
+    out: Path
+    summary: dict[str, Any]
+    directions: Directions
+    test: TestResult
+
+
+def run_search(
+    portrayer: Portrayer,
+    scorer: Scorer,
+    out: Path | str,
+    settings: SearchSettings,
+    *,
+    source: str = "vectorfind",
+    samples: Path | str | None = None,
+    faces: Sequence[Face] | None = None,
+    restart: bool = False,
+    note: Note = lambda text: None,
+    advance: Advance = lambda what, count: None,
+) -> SearchResult:
+    """Draw samples, find directions, test them; all files below `out`.
+
+    samples: a folder shared by several searches of one generator and scorer; all scores are stored there. faces: chosen
+    faces, tested in place of random codes (report: final_vector_test_report). source: how the directions are called.
+    Raises BadRequest for settings that generator and scorer do not have, or a folder of another search.
+    """
+    out = make_folder(out)
+    require_columns(scorer, settings.columns)
+    portrayer.size(settings.space)
+    started = time.perf_counter()
+    columns = settings.columns if samples is None else scorer.columns
+    store = draw_samples(
+        portrayer,
+        scorer,
+        out / SAMPLES if samples is None else samples,
+        count=settings.samples,
+        spaces=(settings.space,),
+        columns=columns,
+        first_seed=settings.first_seed,
+        restart=restart,
+        advance=lambda count: advance("samples", count),
+    )
+    people = population(store, settings)
+    sampled = time.perf_counter()
+    tested, facts = _directions(portrayer, scorer, out, settings, store, people, source, restart, note)
+    runtime = read_directions(out / FILE_NAME)
+    found = time.perf_counter()
+    if settings.tsne:
+        plot_extremes(out, store, people, settings, note)
+    tester = DirectionTester(portrayer, scorer, people, settings, tested, out)
+    report = files.REPORT if faces is None else files.FINAL_REPORT
+    result = tester.run(faces, report=report, restart=restart, advance=lambda count: advance("faces", count))
+    summary = {
+        "source": source,
+        "space": settings.space,
+        "report": report,
+        "generator_sha256": portrayer.sha256,
+        "engine": portrayer.engine,
+        "scorer": scorer.kind,
+        "settings": as_json(settings),
+        "cutoffs": list(people.cutoffs),
+        "groups": people.group_sizes(),
+        "directions": facts,
+        "test": {
+            "faces": len(result.rows),
+            "without_directions": result.skipped,
+            **result.statistics,
+            "leakage": dict(zip(PROPERTIES, np.round(overall_leakage(result.rows), 4).tolist(), strict=True)),
+        },
+        "seconds": {
+            "samples": round(sampled - started, 1),
+            "directions": round(found - sampled, 1),
+            "test": round(time.perf_counter() - found, 1),
+        },
+    }
+    write_bytes(out / SUMMARY, (json.dumps(summary, indent=1) + "\n").encode())
+    return SearchResult(out, summary, runtime, result)
+
+
+def _directions(
+    portrayer: Portrayer,
+    scorer: Scorer,
+    out: Path,
+    settings: SearchSettings,
+    store: SampleStore,
+    people: Population,
+    source: str,
+    restart: bool,
+    note: Note,
+) -> tuple[Directions, dict[str, Any]]:
+    """Directions as they are tested, and the report; those of an earlier run of the same search are taken as they
+    are."""
+    wanted = {name: value for name, value in as_json(settings).items() if name not in LATER}
+    wanted |= {"space": settings.space, "groups": list(settings.groups), "orientation": settings.orientation}
+    text = json.dumps(
+        [wanted, source, portrayer.sha256, portrayer.engine, scorer.identity, store.count], sort_keys=True
+    )
+    key = hashlib.sha256(text.encode()).hexdigest()
+    record = out / "directions.json"
+    if not restart and record.is_file():
+        try:
+            known = json.loads(record.read_text(encoding="utf-8"))
+            same = known["key"] == key and all(file_sha256(out / n) == h for n, h in known["files"].items())
+        except (OSError, ValueError, KeyError, AttributeError):
+            same = False
+        if same:
+            return read_directions(out / TESTED_DIRECTIONS), dict(known["facts"])
+    found = find_directions(
+        store,
+        people,
+        settings,
+        lambda shifts, names: measure_shifts(portrayer, scorer, people, settings, shifts, names),
+        note,
+    )
+    if settings.strength:
+        found = calibrated(found, portrayer, scorer, people, settings)
+    tested = found.directions(source, portrayer.sha256, settings.space, orientation=settings.orientation)
+    write_directions(out / TESTED_DIRECTIONS, tested)
+    write_directions(out / FILE_NAME, found.directions(source, portrayer.sha256, settings.space))
+    files.write_vectors(out, tested)
+    hashes = {name: file_sha256(out / name) for name in (TESTED_DIRECTIONS, FILE_NAME)}
+    write_bytes(record, (json.dumps({"key": key, "files": hashes, "facts": found.facts}, indent=1) + "\n").encode())
+    return tested, found.facts
+
+
+def require_faces(faces: Sequence[Face], settings: SearchSettings) -> None:
+    """Raises BadRequest for no faces, or faces of several names."""
+    if not faces:
+        raise BadRequest("no faces to test: give a z-vector table with rows")
+    if settings.files and len({face.name for face in faces}) != len(faces):
+        raise BadRequest("two faces have one name: rename them in the table")
+
+
+def load_summary(out: Path | str) -> dict[str, Any]:
+    """vectorfind.json of a run. Raises BadRequest naming what is missing."""
+    path = Path(out) / SUMMARY
+    try:
+        summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BadRequest(f"{out} is no finished search ({error}): run `ohlora train vectorfind` there first") from error
+    return summary
+
+
+__all__ = ["SUMMARY", "Population", "SearchResult", "load_summary", "require_faces", "run_search"]
