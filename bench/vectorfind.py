@@ -32,6 +32,7 @@ from ohlora.export.search_engines import compiled_portrayer, compiled_scorer
 from ohlora.params import PROPERTIES
 from ohlora.training.finetune.inputs import load_generator
 from ohlora.training.vectorfind.find import Population, population
+from ohlora.training.vectorfind.gradient import GradientTraining
 from ohlora.training.vectorfind.portrayer import Portrayer, bundle_portrayer
 from ohlora.training.vectorfind.samples import SampleStore
 from ohlora.training.vectorfind.scorers import CnnScorer, Scorer, load_scorer
@@ -41,7 +42,8 @@ from ohlora.training.vectorfind.tester import DirectionTester, overall_leakage
 
 STRENGTH = (1.4, 0.8, 0.8)  # standard deviations of eyes, mouth, pose for a strength of 1
 READER_FACES = 40
-SVM_GRADIENT = ("gradient", "svm", "svm")
+EPOCHS = 25  # of the gradient networks: by then the validation loss stands still
+MIXED = ("gradient", "svm", "svm")
 ORTHOGONAL = ("orthogonal", "orthogonal", "orthogonal")
 
 
@@ -49,7 +51,8 @@ def rows(version: str, samples: int, codes: int) -> dict[str, SearchSettings]:
     """Row name -> search."""
     svm = preset("v9-svm" if version == "v9" else "v7", cutoffs=(), samples=samples, codes=codes, stop_after=0)
     svm = replace(svm, share=0.2, limits=(0.92, 0.88, 0.88), strength=STRENGTH, identity=True)
-    gradient = replace(svm, groups=(), methods=("gradient", "gradient", "gradient"))
+    short = GradientTraining(epochs=EPOCHS)
+    gradient = replace(svm, groups=(), methods=("gradient", "gradient", "gradient"), gradient=short)
     ours = replace(preset("orthogonal", strength=STRENGTH), samples=samples, codes=codes, stop_after=0)
     if version == "demo":
         return {
@@ -64,9 +67,8 @@ def rows(version: str, samples: int, codes: int) -> dict[str, SearchSettings]:
         "SVM, mapping_split1": replace(svm, space="mapping_split1"),
         "SVM, mapping_split2": replace(svm, space="mapping_split2"),
         "Gradient, w": gradient,
-        "mixed, mapping_split1": replace(svm, space="mapping_split1", methods=SVM_GRADIENT),
+        "mixed, mapping_split1": replace(svm, space="mapping_split1", methods=MIXED, gradient=short),
         "orthogonal (ours), w": ours,
-        "orthogonal (ours), mapping_split2": replace(ours, space="mapping_split2"),
     }
 
 
@@ -194,7 +196,7 @@ def markdown(result: dict[str, Any]) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/vectorfind-bench"))
-    parser.add_argument("--scorer", type=Path, required=True)
+    parser.add_argument("--scorer", type=Path, help="Property CNN for the demo rows; without one they are left out.")
     parser.add_argument("--v9", type=Path)
     parser.add_argument("--v9-scorer", type=Path)
     parser.add_argument("--reader", type=Path)
@@ -213,16 +215,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "rows": {},
     }
     reader = None if given.reader is None else load_scorer(given.reader)
-    scorer = load_scorer(given.scorer)
-    assert isinstance(scorer, CnnScorer)
+    if given.result is not None and given.result.is_file():
+        result["rows"] = json.loads(given.result.read_text())["rows"]  # of a call with the other generator
     if given.v9 is not None:
         v9_scorer = load_scorer(given.v9_scorer)
         assert isinstance(v9_scorer, CnnScorer)
         portrayer = compiled_portrayer(load_generator(given.v9))
         result["rows"]["v9"] = run_rows("v9", portrayer, v9_scorer, given.out, given.v9_samples, given.codes, None)
-    result["rows"]["demo"] = run_rows(
-        "demo", bundle_portrayer("demo"), scorer, given.out, given.samples, given.codes, reader
-    )
+    if given.scorer is not None:
+        scorer = load_scorer(given.scorer)
+        assert isinstance(scorer, CnnScorer)
+        result["rows"]["demo"] = run_rows(
+            "demo", bundle_portrayer("demo"), scorer, given.out, given.samples, given.codes, reader
+        )
     result["peak_memory_mb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
     if given.result is not None:
         write_bytes(given.result, (json.dumps(result, indent=1) + "\n").encode())

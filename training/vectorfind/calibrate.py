@@ -18,9 +18,12 @@ from ohlora.training.vectorfind.settings import SearchSettings
 
 Values = NDArray[np.float64]
 
-ROUNDS = 3
+ROUNDS = 6
+CLOSE = 0.05  # relative; the mean of a few faces is not known better
+LEAST_GAIN = 0.3  # of a proportional one, for a longer direction to be worth it
+LAST_STEP = 1.5
 BEFORE_TEST = 2**30  # measured faces: so many seeds before those of the test
-LARGEST_STEP = 8.0  # of one round: a direction that hardly moves its score is not blown up at once
+LARGEST_STEP = 4.0  # of one round: a direction that hardly moves its score is not blown up at once
 
 
 def measured_faces(
@@ -72,20 +75,36 @@ def calibrated(
     start = portrayer.start(z, label, settings.space)
     neutral = scorer.score(portrayer.images(portrayer.finish(start, settings.space)), settings.columns)
     groups = named_groups(neutral, people, settings, settings.columns)
-    # A first guess of any size would do; the standard deviation of the vectors along the direction comes near.
-    factors = dict.fromkeys(PROPERTIES, 1.0)
+    factors, before = dict.fromkeys(PROPERTIES, 1.0), dict.fromkeys(PROPERTIES, (1.0, 0.0))  # (factor, effect)
+    moving = set(PROPERTIES)
     deviation = people.deviation[[people.columns.index(name) for name in PROPERTIES]]
     for _ in range(ROUNDS):
         directions = found.scaled(factors).directions("search", portrayer.sha256, settings.space)
         usable = [i for i, group in enumerate(groups) if group in directions.groups]
-        if not usable:
+        if not usable or not moving:
             break
-        effect = _own_effects(directions, portrayer, scorer, start[usable], [groups[i] for i in usable])
-        for i, name in enumerate(PROPERTIES):
-            wanted = settings.strength[i] / max(
-                -float(effect[i]) / float(deviation[i]), settings.strength[i] / LARGEST_STEP
-            )
-            factors[name] *= wanted
+        measured = _own_effects(directions, portrayer, scorer, start[usable], [groups[i] for i in usable])
+        effects = dict(zip(PROPERTIES, (-measured / deviation).tolist(), strict=True))
+        for wanted, name in zip(settings.strength, PROPERTIES, strict=True):
+            if name not in moving:
+                continue
+            effect, (old, gained) = effects[name], before[name]
+            growth = factors[name] / old
+            if gained > 0 and growth > 1.0 and effect < gained * (1.0 + LEAST_GAIN * (growth - 1.0)):
+                factors[name] = (
+                    old  # longer no longer means more: what is asked for cannot be had, pictures only suffer
+                )
+                moving.remove(name)
+                continue
+            before[name] = (factors[name], effect)
+            if abs(effect - wanted) <= CLOSE * wanted:
+                moving.remove(name)
+            else:
+                factors[name] *= min(wanted / max(effect, 1e-9), LARGEST_STEP)
+    # The last step was not measured: it stands only where it was small.
+    for name in moving:
+        if factors[name] > LAST_STEP * before[name][0]:
+            factors[name] = before[name][0]
     return found.scaled(factors)
 
 

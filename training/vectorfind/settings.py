@@ -146,7 +146,7 @@ PRESETS: dict[str, SearchSettings] = {
         methods=("orthogonal", "orthogonal", "orthogonal"),
         samples=20_000,
         protect=THREE,
-        strength=(1.0, 0.8, 0.8),
+        strength=(1.4, 0.8, 0.8),
     ),
 }
 
