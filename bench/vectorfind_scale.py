@@ -3,7 +3,7 @@
     python -m ohlora.bench.vectorfind_scale --out runs/scale --samples 100000 --result
     bench/results/vectorfind_scale.json
 
-The generator draws 8 x 8 pixels, so that the run measures the search itself (codes, w of 512, columns on disk, SVM)
+The generator draws 16 x 16 pixels, so that the run measures the search itself (codes, w of 512, columns on disk, SVM)
 and not the drawing; how many of the demo generator's pictures are drawn and scored in a second is in
 `bench/results/vectorfind.json`.
 """
@@ -32,8 +32,8 @@ from ohlora.training.nets.stylegan import Generator, GeneratorConfig
 def save_networks(out: Path) -> list[str]:
     """Random weights; returns the arguments that name them."""
     out.mkdir(parents=True, exist_ok=True)
-    torch.manual_seed(0)
-    generator = Generator(GeneratorConfig(resolution=8, channel_base=64, channel_max=8)).eval()
+    torch.manual_seed(1)
+    generator = Generator(GeneratorConfig(resolution=16, channel_base=128, channel_max=8)).eval()
     checkpoints.save(generator, out / "generator.safetensors", "stylegan")
     checkpoints.save(PropertyCnn(PropertyCnnConfig(0.0625)).eval(), out / "scorer.safetensors", "cnn-property")
     return ["--generator", str(out / "generator.safetensors"), "--scorer", str(out / "scorer.safetensors")]
@@ -50,6 +50,8 @@ def search(networks: list[str], out: Path, samples: int, kill_at: int | None = N
     if kill_at is not None:
         while process.poll() is None and len(list(out.glob("samples/scores/part-*.arrow"))) < kill_at:
             time.sleep(0.05)
+        if process.poll() is not None:
+            raise SystemExit(f"the search ended by itself with status {process.returncode}, before it could be killed")
         os.killpg(process.pid, signal.SIGKILL)
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
