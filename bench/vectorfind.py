@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import resource
 import time
 from collections.abc import Callable, Sequence
@@ -26,8 +25,8 @@ from typing import Any
 import numpy as np
 
 from ohlora.atomic import write_bytes
+from ohlora.bench.main_job import machine
 from ohlora.directions import read_directions
-from ohlora.engines import usable_cores
 from ohlora.export.search_engines import compiled_portrayer, compiled_scorer
 from ohlora.params import PROPERTIES
 from ohlora.training.finetune.inputs import load_generator
@@ -163,6 +162,22 @@ def known_directions(
     return {"known parameters (own scale)": row}
 
 
+def scoring_cost(scorer: CnnScorer, resolution: int, pictures: int = 200) -> dict[str, float]:
+    """Milliseconds of processor time for all scores of a picture: in PyTorch, and compiled; median of five passes."""
+    noise = np.random.Generator(np.random.Philox(key=1)).integers(0, 256, (pictures, resolution, resolution, 3))
+    images = noise.astype(np.uint8)
+    costs = {}
+    for name, judge in (("torch", scorer), ("compiled", compiled_scorer(scorer, resolution, scorer.columns))):
+        judge.score(images, judge.columns)
+        passes = []
+        for _ in range(5):
+            started = time.process_time()
+            judge.score(images, judge.columns)
+            passes.append((time.process_time() - started) / pictures * 1000)
+        costs[f"{name}_ms"] = round(float(np.median(passes)), 2)
+    return costs
+
+
 def say(text: str) -> None:
     print(f"  {text}", flush=True)
 
@@ -217,7 +232,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--result", type=Path)
     given = parser.parse_args(arguments)
     result: dict[str, Any] = {
-        "machine": {"cpu": platform.processor() or platform.machine(), "cores": usable_cores()},
+        "machine": machine(),
         "strength": STRENGTH,
         "titles": {
             "v9": f"demo generator fine-tuned by v9, {given.v9_samples:,} samples",
@@ -237,9 +252,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if given.scorer is not None:
         scorer = load_scorer(given.scorer)
         assert isinstance(scorer, CnnScorer)
-        result["rows"]["demo"] = run_rows(
-            "demo", bundle_portrayer("demo"), scorer, given.out, given.samples, given.codes, reader
-        )
+        portrayer = bundle_portrayer("demo")
+        result["scoring"] = scoring_cost(scorer, portrayer.generator.config.resolution)
+        result["rows"]["demo"] = run_rows("demo", portrayer, scorer, given.out, given.samples, given.codes, reader)
     result["peak_memory_mb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
     if given.result is not None:
         write_bytes(given.result, (json.dumps(result, indent=1) + "\n").encode())

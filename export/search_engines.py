@@ -1,7 +1,7 @@
 """Engines for a search of directions: the scoring CNN and a checkpoint's synthesis, compiled for this machine.
 
-Scoring is most of the work of a search that runs in PyTorch on a CPU: the full set of scores took 77 ms of processor
-time for a picture there, and takes 11 in OpenVINO.
+Scoring is a large part of a search's work on a CPU; compiled, it takes a third of the time that PyTorch takes
+(bench/vectorfind.py measures it).
 """
 
 from __future__ import annotations

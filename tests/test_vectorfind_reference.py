@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from ohlora.errors import BadRequest
-from ohlora.training.vectorfind.direction_test import figures, pearson, triples
+from ohlora.training.vectorfind.direction_test import correlation, figures, triples
 from ohlora.training.vectorfind.gradient import RegressionNetwork
 from ohlora.training.vectorfind.orthogonal import least_shifts, moments, refined
 from ohlora.training.vectorfind.selection import extremes, group_names, groups_of, medians
@@ -211,9 +211,9 @@ def test_figures_find_effects_and_leakage_of_linear_scores() -> None:
 
 
 def test_correlation_of_what_does_not_vary_or_is_missing_is_zero() -> None:
-    assert pearson(np.arange(4.0), np.ones(4)) == 0.0
-    assert pearson(np.arange(4.0), np.array([1.0, np.nan, np.nan, 2.0])) == 0.0
-    assert pearson(np.arange(4.0), np.array([0.0, np.nan, 2.0, 3.0])) == pytest.approx(1.0)
+    assert correlation(np.arange(4.0), np.ones(4)) == 0.0
+    assert correlation(np.arange(4.0), np.array([1.0, np.nan, np.nan, 2.0])) == 0.0
+    assert correlation(np.arange(4.0), np.array([0.0, np.nan, 2.0, 3.0])) == pytest.approx(1.0)
 
 
 # Settings

@@ -28,7 +28,7 @@ from ohlora.training.vectorfind.gradient import GradientTraining
 from ohlora.training.vectorfind.portrayer import Portrayer, torch_portrayer
 from ohlora.training.vectorfind.samples import PART, SampleStore, draw_samples
 from ohlora.training.vectorfind.scorers import ParsingScorer, ReaderScorer, load_scorer, require_columns
-from ohlora.training.vectorfind.search import SearchResult, load_summary, run_search
+from ohlora.training.vectorfind.search import SearchResult, run_search
 from ohlora.training.vectorfind.settings import SearchSettings
 from tests.vectorfind_models import PixelScorer, save_models, small_generator, small_portrayer, small_scorer
 
@@ -122,6 +122,33 @@ def test_samples_of_other_networks_are_refused(tmp_path: Path, samples: Path) ->
         run_search(torch_portrayer(other), PixelScorer(), tmp_path, SEARCH, samples=samples)
 
 
+def test_restart_takes_nothing_over_from_other_networks(tmp_path: Path) -> None:
+    class Doubled(PixelScorer):
+        identity = "3" * 64
+
+        def score(self, images: np.ndarray, columns: Any) -> np.ndarray:
+            return 2 * super().score(images, columns)
+
+    def draw(scorer: PixelScorer, restart: bool = False) -> np.ndarray:
+        store = draw_samples(
+            small_portrayer(), scorer, tmp_path, count=20, spaces=("w",), columns=COLUMNS, restart=restart
+        )
+        return store.scores()
+
+    first = draw(PixelScorer())
+    with pytest.raises(BadRequest, match="scorer"):
+        draw(Doubled())
+    np.testing.assert_allclose(draw(Doubled(), restart=True), 2 * first, rtol=1e-6)
+
+
+def test_restart_of_a_search_leaves_shared_samples(tmp_path: Path, samples: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in samples.rglob("*.arrow")}
+    first = search(samples, tmp_path)
+    again = run_search(small_portrayer(), PixelScorer(), tmp_path, SEARCH, samples=samples, restart=True)
+    assert again.test.rows == first.test.rows
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
 # Searches
 
 
@@ -145,16 +172,19 @@ def test_search_in_every_space_with_every_method(tmp_path: Path, samples: Path, 
         n for n, m in zip(("eyes", "mouth", "pose"), methods, strict=True) if m == "gradient"
     )
     assert len(result.test.rows) == 4
-    summary = load_summary(tmp_path)
-    assert summary["space"] == space
-    layout = {"gradient": 1, "svm": 3}.get(methods[0], 3)
+    assert json.loads((tmp_path / "vectorfind.json").read_text())["space"] == space
     header = next(csv.reader((tmp_path / "image_generation_report" / "test_result.csv").open()))
     assert header[0] == "case"
     assert ("group_name" in header) == (methods[0] != "gradient")
     assert ("svm_group_name" in header) == (methods == ("gradient", "svm", "svm"))
-    assert layout
-    # Run-time orientation: a strength of 1 lowers each score on average, whatever the method.
-    assert all(result.test.rows[0][f"{name}_corr"] is not None for name in ("eyes", "mouth", "pose"))
+    # Tables and tests have the published sign, the run-time file one that always lowers the score.
+    tested = read_directions(tmp_path / "tested.safetensors")
+    for name, vectors in tested.vectors.items():
+        for group, vector in vectors.items():
+            np.testing.assert_array_equal(result.directions.vectors[name][group], vector)
+    for name, network in tested.networks.items():
+        assert network.scale > 0
+        assert result.directions.networks[name].scale == -network.scale
     if "gradient" not in methods:
         assert read_published_directions(tmp_path, space=space).space == space
 
@@ -263,7 +293,10 @@ def test_chosen_faces_are_tested_with_their_groups(tmp_path: Path, samples: Path
     result = run_search(small_portrayer(), PixelScorer(), tmp_path, SEARCH, samples=samples, faces=faces)
     assert [row["group_name"] for row in result.test.rows] == ["h", "l"]
     assert (tmp_path / "final_vector_test_report" / "test_result.csv").is_file()
-    assert load_summary(tmp_path)["report"] == "final_vector_test_report"
+    assert result.summary["report"] == "final_vector_test_report"
+    other = [Face(face_from_seed(9).z, face.label, name=face.name, group=face.group) for face in faces]
+    with pytest.raises(BadRequest, match="faces"):  # of the same names: not the faces whose results lie there
+        run_search(small_portrayer(), PixelScorer(), tmp_path, SEARCH, samples=samples, faces=other)
     odd = [Face(faces[0].z, faces[0].label, name="odd", group="xx")]
     with pytest.raises(BadRequest, match="group"):
         run_search(small_portrayer(), PixelScorer(), tmp_path / "odd", SEARCH, samples=samples, faces=odd)

@@ -222,8 +222,12 @@ def images_of(
             average = averages[torch.from_numpy(inputs.numbers // settings.mixing_batch - first).to(wp.device)]
         early = torch.arange(generator.config.layers, device=wp.device)[:, None] < settings.layers
         wp = torch.where(early, torch.lerp(average[:, None], wp, settings.psi), wp)
-    image = generator.synthesis(wp, lod=0.0).double()
-    levels = ((image + 1.0) * 127.5 + 0.5).clamp(0.0, 255.0).to(torch.uint8)
+    return as_bytes(generator.synthesis(wp, lod=0.0))
+
+
+def as_bytes(image: Tensor) -> NDArray[np.uint8]:
+    """image [N,3,R,R] in [-1,1] -> uint8 RGB [N,R,R,3]: floor((x + 1) * 127.5 + 0.5) in float64, as documented."""
+    levels = ((image.double() + 1.0) * 127.5 + 0.5).clamp(0.0, 255.0).to(torch.uint8)
     return np.ascontiguousarray(levels.permute(0, 2, 3, 1).cpu().numpy())
 
 

@@ -37,7 +37,7 @@ def render(
     grad_height: options.GradHeight = GRAD_HEIGHT,
     eyes: Annotated[str, typer.Option("--eyes", help="-1.2 wide open .. 1.2 closed. VALUES.")] = STRENGTH,
     mouth: Annotated[str, typer.Option("--mouth", help="-1.8 wide open .. 1.8 closed. VALUES.")] = STRENGTH,
-    pose: Annotated[str, typer.Option("--pose", help="-1.8 .. 1.8, the head turns. VALUES.")] = STRENGTH,
+    pose: Annotated[str, typer.Option("--pose", help="-1.8 .. 1.8, the head turns (demo: tilts). VALUES.")] = STRENGTH,
     expression: Annotated[
         list[str] | None,
         typer.Option(

@@ -28,8 +28,6 @@ def label(
     Example: `ohlora train label runs/sample --attributes gender,quality,age,glass --out labels.csv`
     """
     import json as json_module
-    import sys
-    import webbrowser
     from itertools import islice
 
     from ohlora.numbered import numbered_images
@@ -42,18 +40,7 @@ def label(
     chosen = dict(islice(pictures.items(), first))
     with LabelStore(chosen, names, out, list(pictures)) as store, LabelServer(store, asked(names), port) as server:
         before = store.summary()
-        print(
-            f"{before['labelled']} of {before['pictures']} pictures are labelled in {out}\n"
-            f"labelling page: {server.url}\nonly this machine can open it; Ctrl-C ends, everything is saved",
-            file=sys.stderr,
-            flush=True,
-        )
-        if open_browser:
-            webbrowser.open(server.url)
-        try:
-            server.serve_forever()
-        except KeyboardInterrupt:
-            print(file=sys.stderr)
+        server.run(f"{before['labelled']} of {before['pictures']} pictures are labelled in {out}", open_browser)
         result = store.summary()
     if json:
         typer.echo(json_module.dumps({**result, "labelled_now": result["labelled"] - before["labelled"]}))

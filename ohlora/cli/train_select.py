@@ -31,8 +31,6 @@ def select(
     Example: `ohlora train select runs/vectorfind --order sum`
     """
     import json as json_module
-    import sys
-    import webbrowser
 
     from ohlora.training.select_page.report import read_report
     from ohlora.training.select_page.server import SelectServer
@@ -47,18 +45,8 @@ def select(
         else:
             before = store.summary()
             with SelectServer(store, port) as server:
-                print(
-                    f"{before['cases'] - before['open']} of {before['cases']} faces are decided in {store.out}\n"
-                    f"selection page: {server.url}\nonly this machine can open it; Ctrl-C ends, everything is saved",
-                    file=sys.stderr,
-                    flush=True,
-                )
-                if open_browser:
-                    webbrowser.open(server.url)
-                try:
-                    server.serve_forever()
-                except KeyboardInterrupt:
-                    print(file=sys.stderr)
+                decided = before["cases"] - before["open"]
+                server.run(f"{decided} of {before['cases']} faces are decided in {store.out}", open_browser)
         result = store.summary()
     if json:
         typer.echo(json_module.dumps(result))

@@ -77,7 +77,7 @@ def vectorfind(
     if engine not in ENGINES:
         raise BadRequest(f"--engine must be one of {', '.join(ENGINES)}, got '{engine}'")
     from ohlora.training.vectorfind.scorers import load_scorer, require_columns
-    from ohlora.training.vectorfind.search import require_faces, run_search
+    from ohlora.training.vectorfind.search import run_search
 
     judge = load_scorer(scorer, _device(accelerator) if engine in ("auto", "torch") else "cpu")
     require_columns(judge, settings.columns)
@@ -90,7 +90,6 @@ def vectorfind(
 
         own = Bundle.open(generator) if not Path(generator).is_file() else None
         listed = list(load_faces(faces, portrayer.generator.config.label_size, own))
-        require_faces(listed, settings)
     columns = judge.columns if sample_folder is not None else settings.columns
     judge = _compiled(judge, portrayer.generator.config.resolution, columns, engine, accelerator)
     with _Steps(json, {"samples": settings.samples, "faces": len(listed) if listed else settings.codes}) as steps:

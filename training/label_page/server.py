@@ -18,6 +18,7 @@ from ohlora.training.local_page.server import Page, PageServer, number_in, write
 
 PAGE = Page(
     title="Label pictures",
+    name="labelling page",
     command="ohlora train label",
     folder=Path(__file__).parent,
     files=("page.css", "page.js", "keys.js"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -48,7 +49,7 @@ class Change(Generic[V]):
     foreign: bool = False
 
 
-class CellStore(Generic[V]):
+class CellStore(ABC, Generic[V]):
     """Use as a context manager; may be used from any thread, and by one process at a time.
 
     guarded: the file that no other process may write meanwhile. taken: what to say when one does.
@@ -81,9 +82,9 @@ class CellStore(Generic[V]):
                 os.close(self._lock)
                 self._lock = None
 
+    @abstractmethod
     def state(self) -> dict[str, Any]:
         """Everything a page needs to start, with the `revision` it is of."""
-        raise NotImplementedError
 
     def changes(self, since: int) -> dict[str, Any]:
         """What changed after revision `since`, by any tab."""
@@ -117,11 +118,13 @@ class CellStore(Generic[V]):
 
     # For subclasses
 
+    @abstractmethod
     def _value(self, number: int, attribute: str) -> V | None:
-        raise NotImplementedError
+        """What the cell holds now."""
 
+    @abstractmethod
     def _write(self, number: int, attribute: str, value: V | None) -> None:
-        raise NotImplementedError
+        """Put the value on disk. Raises OutputError; then nothing has changed."""
 
     def _require_open(self) -> None:
         if self._lock is None:

@@ -19,6 +19,8 @@ import secrets
 import socket
 import socketserver
 import sys
+import webbrowser
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -62,12 +64,13 @@ HEADERS = {
 
 @dataclass(frozen=True)
 class Page:
-    """A page inside the common frame. command: that starts it. folder: has its `files` and main.html.
+    """A page inside the common frame. name: in words. command: that starts it. folder: has its `files` and main.html.
 
     bar: what its progress bar counts. thing: what a number names ("picture").
     """
 
     title: str
+    name: str
     command: str
     folder: Path
     files: tuple[str, ...]
@@ -95,7 +98,7 @@ class Refused(Exception):
         self.status = status
 
 
-class PageServer(ThreadingHTTPServer):
+class PageServer(ThreadingHTTPServer, ABC):
     """Serves one page and its store. `url` is the address; `serve_forever` runs until `shutdown` or an exception.
 
     Subclasses say where pictures lie, what the page is told at the start and which requests write.
@@ -115,17 +118,17 @@ class PageServer(ThreadingHTTPServer):
                 f"cannot listen on {HOST}:{port} ({error}): choose another --port, 0 takes a free one"
             ) from error
 
+    @abstractmethod
     def picture(self, name: str) -> Path | None:
         """The file of image/NAME; None when there is none of that name."""
-        raise NotImplementedError
 
     def state(self) -> dict[str, Any]:
         """What the page is told at the start."""
         return self._store.state()
 
+    @abstractmethod
     def post(self, path: str, client: str, body: dict[str, Any]) -> dict[str, Any] | None:
         """Do what a request asks; None for a path that does not exist. Raises Refused, OhloraError."""
-        raise NotImplementedError
 
     def changes(self, since: int) -> dict[str, Any]:
         return self._store.changes(since)
@@ -141,6 +144,20 @@ class PageServer(ThreadingHTTPServer):
     @property
     def url(self) -> str:
         return f"http://{HOST}:{self.port}/{self.token}/"
+
+    def run(self, so_far: str, open_browser: bool) -> None:
+        """Say so_far and where the page is on standard error, open it if asked, and serve until Ctrl-C."""
+        print(
+            f"{so_far}\n{self.page.name}: {self.url}\nonly this machine can open it; Ctrl-C ends, everything is saved",
+            file=sys.stderr,
+            flush=True,
+        )
+        if open_browser:
+            webbrowser.open(self.url)
+        try:
+            self.serve_forever()
+        except KeyboardInterrupt:
+            print(file=sys.stderr)
 
     def server_bind(self) -> None:
         # HTTPServer's own asks the name service for the host's name, which can take seconds and leaves the machine.

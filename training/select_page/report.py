@@ -23,11 +23,11 @@ from ohlora.bundle_gallery import is_face_name
 from ohlora.directions import EVERYONE
 from ohlora.errors import BadRequest
 from ohlora.faces import LABEL_SIZES
+from ohlora.latent_spaces import SPACES
 from ohlora.params import PROPERTIES, Z_SIZE
 from ohlora.score_table import read_csv_rows
 
 REPORT_FOLDER = "image_generation_report"
-SPACES = ("z", "w", "mapping_split1", "mapping_split2")
 SUM = "sum_abs_corr"
 # All that a published report can have, in its order; v9 has svm_group_name for two of them, or none of the three.
 DOCUMENTED = (

@@ -18,6 +18,7 @@ from ohlora.training.select_page.store import SelectionStore
 
 PAGE = Page(
     title="Select faces",
+    name="selection page",
     command="ohlora train select",
     folder=Path(__file__).parent,
     files=("page.css", "page.js", "keys.js", "overview.js"),

@@ -13,8 +13,9 @@ from pathlib import Path
 
 from ohlora.atomic import explain_os_error, write_bytes
 from ohlora.bundle_gallery import GalleryEntry, write_gallery
+from ohlora.latent_spaces import SPACES
 from ohlora.params import Z_SIZE
-from ohlora.training.select_page.report import SPACES, Report
+from ohlora.training.select_page.report import Report
 
 VECTORS, GALLERY = "ohlora_z_vectors.csv", "gallery.csv"
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ohlora.directions import Directions
 from ohlora.params import PROPERTIES, Face
+from ohlora.training.direction_measure import pearson
 from ohlora.training.vectorfind.portrayer import Floats, Images, Portrayer
 from ohlora.training.vectorfind.scorers import Scorer
 from ohlora.training.vectorfind.settings import SearchSettings
@@ -30,15 +31,10 @@ def triples(settings: SearchSettings) -> Values:
     return np.array([(eyes, mouth, pose) for mouth, eyes, pose in rows], np.float64)
 
 
-def pearson(first: Values, second: Values) -> float:
-    """Correlation of two rows; pictures without a score take no part; 0 where one side does not vary."""
+def correlation(first: Values, second: Values) -> float:
+    """Of two rows; pictures without a score take no part; 0 where one side does not vary."""
     known = ~(np.isnan(first) | np.isnan(second))
-    a, b = first[known], second[known]
-    if len(a) < 3:
-        return 0.0
-    a, b = a - a.mean(), b - b.mean()
-    scale = float(np.sqrt((a @ a) * (b @ b)))
-    return float(a @ b) / scale if scale > 0 else 0.0
+    return pearson(first[known], second[known]) if known.sum() > 2 else 0.0
 
 
 @dataclass(frozen=True)
@@ -64,12 +60,19 @@ class CaseFigures:
     @property
     def leakage(self) -> Values:
         """[3]: mean absolute effect on the other two properties, as a share of the property's own."""
-        own = self.effects[:, : len(PROPERTIES)]
-        size = np.abs(own)
-        return np.asarray((size.sum(1) - np.diag(size)) / 2 / np.maximum(np.diag(size), 1e-9))
+        return leakage(self.effects)
 
     def passes(self, limits: Sequence[float]) -> bool:
         return bool((np.abs(self.correlation) >= np.asarray(limits)).all())
+
+
+def leakage(effects: Values) -> Values:
+    """effects [3, 3 or more] of eyes, mouth, pose (rows) on the scores, these three first -> [3]: mean absolute effect
+    on the other two, as a share of the own one.
+    """
+    size = np.abs(effects[:, : len(PROPERTIES)])
+    own = np.diag(size)
+    return np.asarray((size.sum(1) - own) / (len(PROPERTIES) - 1) / np.maximum(own, 1e-9))
 
 
 def examine_face(
@@ -93,7 +96,7 @@ def examine_face(
 
 def figures(strengths: Values, scores: Values, deviation: Values) -> CaseFigures:
     """strengths [P,3], scores [P,C] with the three properties first, deviation [C] of each score among samples."""
-    correlation = np.array([pearson(strengths[:, i], scores[:, i]) for i in range(len(PROPERTIES))])
+    correlations = np.array([correlation(strengths[:, i], scores[:, i]) for i in range(len(PROPERTIES))])
     design = np.concatenate([strengths, np.ones((len(strengths), 1))], 1)
     effects = np.zeros((len(PROPERTIES), scores.shape[1]))
     for column in range(scores.shape[1]):
@@ -101,4 +104,4 @@ def figures(strengths: Values, scores: Values, deviation: Values) -> CaseFigures
         if known.sum() > design.shape[1]:
             solution = np.linalg.lstsq(design[known], scores[known, column], rcond=None)[0]
             effects[:, column] = solution[: len(PROPERTIES)] / max(float(deviation[column]), 1e-9)
-    return CaseFigures(correlation, effects)
+    return CaseFigures(correlations, effects)

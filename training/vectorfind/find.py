@@ -16,6 +16,7 @@ from ohlora.latent_spaces import check_space
 from ohlora.params import PROPERTIES
 from ohlora.training.cnn.seeds import derive
 from ohlora.training.vectorfind import orthogonal
+from ohlora.training.vectorfind.direction_test import leakage
 from ohlora.training.vectorfind.gradient import train_regression
 from ohlora.training.vectorfind.samples import SampleStore
 from ohlora.training.vectorfind.selection import extremes, group_names, groups_of, medians
@@ -109,10 +110,11 @@ def find_directions(
         for name, method in zip(PROPERTIES, settings.methods, strict=True):
             if method == "orthogonal":
                 found.vectors[name] = {group: -rows[name] for group, rows in shifts.items()}
+    # One copy of all vectors for the three networks.
+    vectors = store.gather(settings.space, np.arange(store.count)) if "gradient" in settings.methods else None
     for name, method in zip(PROPERTIES, settings.methods, strict=True):
-        if method == "gradient":
+        if method == "gradient" and vectors is not None:
             note(f"gradient network of {name}")
-            vectors = store.gather(settings.space, np.arange(store.count))
             trained = train_regression(
                 vectors,
                 people.of(name),
@@ -189,7 +191,7 @@ def _orthogonal(
         rows = orthogonal.least_shifts(moments, settings.ridge)
         rows, history = orthogonal.refined(rows, lambda shift: effects(shift, names), settings.refine)
         shifts[group] = dict(zip(names, rows, strict=True))
-        leaks = [_mean_leakage(matrix) for matrix in history]
+        leaks = [float(leakage(matrix[: len(PROPERTIES)]).mean()) for matrix in history]
         facts[group] = {
             "samples": moments.count,
             "scores": list(names),
@@ -199,9 +201,3 @@ def _orthogonal(
         }
         note(f"group {group}: leakage of the shifts {' -> '.join(f'{leak:.3f}' for leak in leaks)}")
     return shifts, facts
-
-
-def _mean_leakage(effects: NDArray[np.float64]) -> float:
-    """Mean |effect| on the other two properties as a share of the own one, over eyes, mouth and pose."""
-    size = np.abs(effects[:3, :3])
-    return float(np.mean((size.sum(1) - np.diag(size)) / 2 / np.maximum(np.diag(size), 1e-9)))

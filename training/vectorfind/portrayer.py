@@ -22,7 +22,7 @@ from ohlora.params import Z_SIZE
 from ohlora.training.bundle_generator import generator_from_bundle
 from ohlora.training.directions import state_sha256
 from ohlora.training.nets.stylegan import Generator
-from ohlora.training.sample import exact_arithmetic
+from ohlora.training.sample import as_bytes, exact_arithmetic
 
 Floats = NDArray[np.float32]
 Images = NDArray[np.uint8]
@@ -110,8 +110,7 @@ def torch_portrayer(generator: Generator, device: torch.device | str = "cpu") ->
     def draw(w: Floats) -> Images:
         with exact_arithmetic(), torch.inference_mode():
             wp = generator.broadcast(torch.tensor(w).to(generator.w_avg.device))
-            levels = ((generator.synthesis(wp, lod=0.0).double() + 1.0) * 127.5 + 0.5).clamp(0.0, 255.0)
-            return np.ascontiguousarray(levels.to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy())
+            return as_bytes(generator.synthesis(wp, lod=0.0))
 
     return Portrayer(generator, draw, sha256, f"torch-{torch.device(device).type}")
 

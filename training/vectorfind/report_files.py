@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,14 +80,6 @@ def write_case(
     make_folder((out / names.result).parent)
     write_bytes(out / names.result, data)
     return data
-
-
-def read_case(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """(strengths [P,3], scores [P,C]) of `write_case`."""
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.reader(file))[1:]
-    values = np.array([[float(cell) if cell else np.nan for cell in row] for row in rows])
-    return values[:, 1:4], values[:, 4:]
 
 
 def write_pictures(out: Path, names: CaseNames, images: Images, original: Images) -> None:
@@ -173,8 +165,3 @@ def _short(value: float) -> str:
 
 def _cell(value: Any) -> Any:
     return round(value, 4) if isinstance(value, float) else value
-
-
-def read_rows(mapping: Mapping[int, Row]) -> list[Row]:
-    """Journal rows in case order, without what only the journal needs."""
-    return [mapping[case] for case in sorted(mapping)]

@@ -57,11 +57,6 @@ class SampleStore:
                 out[rows, i] = table.column(name).to_numpy()[: rows.stop - rows.start]
         return out
 
-    def column(self, name: str) -> NDArray[np.float32]:
-        """One score of every sample, float32 [count]."""
-        index = self.columns.index(name)
-        return self.scores()[:, index]
-
     def blocks(self, space: Space) -> Iterator[tuple[slice, Floats]]:
         """(rows, vectors float32 [n,D]) part by part: memory holds one part."""
         for part in self.parts():
@@ -115,8 +110,9 @@ def draw_samples(
 ) -> SampleStore:
     """Draw, score and store `count` codes; goes on where an interrupted call was. More codes or spaces may be added.
 
-    advance: told how many are done, those that were there included. Raises BadRequest for a space or score that is not
-    there, or a folder of other networks; OutputError when a file cannot be written.
+    restart: throw away what is there. advance: told how many are done, those that were there included. Raises
+    BadRequest for a space or score that is not there, or a folder of other networks; OutputError when a file cannot be
+    written.
     """
     if count < 1 or first_seed < 0 or first_seed + count > MAX_SEED:
         raise BadRequest(f"the search needs 1 or more samples of seeds from 0 on, got {count} from {first_seed}")
@@ -133,6 +129,10 @@ def draw_samples(
     }
     store = SampleStore(Path(folder), count, first_seed, tuple(columns))
     with Journal.open(folder, request, restart=restart) as journal:
+        if not len(journal.finished):
+            # A new job, or one begun again: parts that lie here are of other networks, or of nobody knows which.
+            for stale in store.folder.glob("*/part-*.arrow"):
+                stale.unlink()
         for kind in (SCORES, *(f"vectors-{space}" for space in spaces)):
             remove_leftovers(make_folder(store.folder / kind))
         for part in store.parts():

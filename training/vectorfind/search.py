@@ -15,7 +15,6 @@ import numpy as np
 from ohlora.atomic import make_folder, write_bytes
 from ohlora.bundle_files import file_sha256
 from ohlora.directions import FILE_NAME, Directions, read_directions, write_directions
-from ohlora.errors import BadRequest
 from ohlora.params import PROPERTIES, Face
 from ohlora.training.vectorfind import report_files as files
 from ohlora.training.vectorfind.calibrate import calibrated, measure_shifts
@@ -24,14 +23,16 @@ from ohlora.training.vectorfind.portrayer import Portrayer
 from ohlora.training.vectorfind.samples import SampleStore, draw_samples
 from ohlora.training.vectorfind.scorers import Scorer, require_columns
 from ohlora.training.vectorfind.settings import SearchSettings, as_json
-from ohlora.training.vectorfind.tester import TESTED, DirectionTester, TestResult, overall_leakage
+from ohlora.training.vectorfind.tester import DirectionTester, TestResult, overall_leakage
 from ohlora.training.vectorfind.tsne import plot_extremes
 
 SUMMARY = "vectorfind.json"
 SAMPLES = "samples"
 TESTED_DIRECTIONS = "tested.safetensors"
 # What a test alone depends on: changing it does not find directions anew.
-LATER = (*TESTED, "codes", "stop_after", "tsne")
+LATER = (
+    "eyes", "mouth", "pose", "limits", "codes", "stop_after", "grids", "files", "identity", "tsne",
+)  # fmt: skip
 
 Note = Callable[[str], None]
 Advance = Callable[[str, int], None]  # (what is counted, how many more are done)
@@ -79,7 +80,7 @@ def run_search(
         spaces=(settings.space,),
         columns=columns,
         first_seed=settings.first_seed,
-        restart=restart,
+        restart=restart and samples is None,  # what others share is not this search's to throw away
         advance=lambda count: advance("samples", count),
     )
     people = population(store, settings)
@@ -133,7 +134,6 @@ def _directions(
     """Directions as they are tested, and the report; those of an earlier run of the same search are taken as they
     are."""
     wanted = {name: value for name, value in as_json(settings).items() if name not in LATER}
-    wanted |= {"space": settings.space, "groups": list(settings.groups), "orientation": settings.orientation}
     text = json.dumps(
         [wanted, source, portrayer.sha256, portrayer.engine, scorer.identity, store.count], sort_keys=True
     )
@@ -163,24 +163,3 @@ def _directions(
     hashes = {name: file_sha256(out / name) for name in (TESTED_DIRECTIONS, FILE_NAME)}
     write_bytes(record, (json.dumps({"key": key, "files": hashes, "facts": found.facts}, indent=1) + "\n").encode())
     return tested, found.facts
-
-
-def require_faces(faces: Sequence[Face], settings: SearchSettings) -> None:
-    """Raises BadRequest for no faces, or faces of several names."""
-    if not faces:
-        raise BadRequest("no faces to test: give a z-vector table with rows")
-    if settings.files and len({face.name for face in faces}) != len(faces):
-        raise BadRequest("two faces have one name: rename them in the table")
-
-
-def load_summary(out: Path | str) -> dict[str, Any]:
-    """vectorfind.json of a run. Raises BadRequest naming what is missing."""
-    path = Path(out) / SUMMARY
-    try:
-        summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise BadRequest(f"{out} is no finished search ({error}): run `ohlora train vectorfind` there first") from error
-    return summary
-
-
-__all__ = ["SUMMARY", "Population", "SearchResult", "load_summary", "require_faces", "run_search"]

@@ -1,9 +1,8 @@
 """The documented linear SVM, solved to convergence, and what is read off it (spec: vectorfind, 3.5, 3.6 and 9.7).
 
 `LinearSVC` with its defaults (L2 penalty, squared hinge, C = 1, intercept regularised) has one optimum. The published
-search stopped its dual solver after at most 1,000 sweeps, short of it (cosine to the optimum 0.993 on 400 + 400
-vectors of 512); the primal solver with a small tolerance reaches it, so a direction no longer depends on the order of
-the samples.
+search stopped its dual solver after at most 1,000 sweeps, short of it; the primal solver with a small tolerance
+reaches it, so a direction no longer depends on the order of the samples.
 """
 
 from __future__ import annotations

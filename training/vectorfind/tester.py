@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,15 +15,16 @@ from ohlora.directions import Directions
 from ohlora.errors import BadRequest
 from ohlora.faces import face_from_seed
 from ohlora.params import PROPERTIES, Face
+from ohlora.render.job_file import faces_record
 from ohlora.render.journal import Journal
 from ohlora.training.vectorfind import report_files as files
 from ohlora.training.vectorfind.calibrate import measured_faces, named_groups
-from ohlora.training.vectorfind.direction_test import DECIMALS, examine_face, figures, triples
+from ohlora.training.vectorfind.direction_test import DECIMALS, examine_face, figures, leakage, triples
 from ohlora.training.vectorfind.find import Population
 from ohlora.training.vectorfind.identity import PEOPLE, IdentityMeter, lone_strengths
 from ohlora.training.vectorfind.portrayer import Floats, Portrayer
 from ohlora.training.vectorfind.scorers import Scorer
-from ohlora.training.vectorfind.settings import SearchSettings
+from ohlora.training.vectorfind.settings import SearchSettings, as_json
 
 BLOCK = 20  # faces whose unmodified pictures are scored at once, for their groups
 CODE_DECIMALS = 4  # codes are tested as they are written, so that a table reproduces its test
@@ -84,13 +85,13 @@ class DirectionTester:
             "scorer": self.scorer.identity,
             "cutoffs": list(self.people.cutoffs),
             "deviation": [round(float(value), 6) for value in self.deviation],
-            "faces": None if faces is None else [face.name for face in faces],
-            **{name: asdict(settings)[name] for name in TESTED},
+            "faces": None if faces is None else faces_record(faces),
+            **{name: value for name, value in as_json(settings).items() if name in TESTED},
         }
         folder = self.out if faces is None else self.out / report
         rows: dict[int, dict[str, Any]] = {}
         skipped, passed = 0, 0
-        with Journal.open(folder, _plain(request), restart=restart) as journal:
+        with Journal.open(folder, request, restart=restart) as journal:
             done = journal.finished
             for first in range(0, total, BLOCK):
                 block = list(range(first, min(first + BLOCK, total)))
@@ -178,13 +179,5 @@ class DirectionTester:
 
 
 def overall_leakage(rows: Sequence[dict[str, Any]]) -> NDArray[np.float64]:
-    """[3]: of all faces, mean absolute effect on the other two properties, as a share of the mean own effect."""
-    size = np.abs(np.array([row["effects"] for row in rows]))[:, :, : len(PROPERTIES)].mean(0)
-    return np.asarray((size.sum(1) - np.diag(size)) / 2 / np.maximum(np.diag(size), 1e-9))
-
-
-def _plain(value: Any) -> Any:
-    """Tuples as lists: a request is compared as JSON."""
-    if isinstance(value, dict):
-        return {key: _plain(part) for key, part in value.items()}
-    return [_plain(part) for part in value] if isinstance(value, list | tuple) else value
+    """[3]: `leakage` of the mean absolute effects of all faces."""
+    return leakage(np.abs(np.array([row["effects"] for row in rows])).mean(0))
