@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -336,6 +337,19 @@ def test_discriminator_levels_of_detail_match(stylegan: Path) -> None:
         near(discriminator("original")(images, lod=lod), data[f"score_b4_lod{lod}"])
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Convolutions of two threads may add in another order, and an activation that is zero but for rounding then
+    changes sides: its gradient moves three pixels by 0.2 %. On one thread the reference is met to 2e-6, with any
+    instruction set.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("version", ["v4", *(pytest.param(v, marks=pytest.mark.slow) for v in ("original", "v1"))])
 def test_gradient_penalty_matches(stylegan: Path, version: str) -> None:
     data = golden(stylegan, DISCRIMINATOR_FILES[version])
