@@ -1,16 +1,16 @@
 """Exact inference rewrites of a StyleGAN generator (spec: stylegan, section 2).
 
 Every pass takes a generator in evaluation mode and returns an equal one that computes less; the argument is
-left as it is. Equal means the same function at level of detail 0 with stored noise, up to float32 rounding:
-constants are folded in float64 and rounded once. Later passes expect the earlier ones, in the order of
-`PASSES`.
+left as it is. Equal means the same function at level of detail 0 with stored noise, up to rounding: constants are
+folded in float64 and rounded once to the generator's own precision. Later passes expect the earlier ones, in the order
+of `PASSES`.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Literal, cast
+from typing import Literal, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,7 @@ from ohlora.training.nets.stylegan_layers import (
 
 Collapse = Literal["transposed", "subpixel"]
 COLLAPSES: tuple[Collapse, ...] = ("transposed", "subpixel")
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def synthesis_layers(generator: Generator) -> list[SynthesisLayer]:
@@ -38,9 +39,12 @@ def synthesis_layers(generator: Generator) -> list[SynthesisLayer]:
 
 
 @torch.no_grad()
-def fold_gains(generator: Generator) -> Generator:
-    """Multiply the equalised learning rate into the weights: no multiplication by a gain at run time."""
-    result = copy.deepcopy(generator)
+def fold_gains(network: Network) -> Network:
+    """Multiply the equalised learning rate into the weights: no multiplication by a gain at run time.
+
+    For discriminators too: they are made of the same layers.
+    """
+    result = copy.deepcopy(network)
     for module in result.modules():
         if isinstance(module, Dense | Conv):
             module.weight.copy_(module.weight.double() * module.weight_gain)
@@ -81,8 +85,8 @@ def fold_noise(generator: Generator) -> Generator:
     for layer in synthesis_layers(result):
         part: NoiseBias = layer.offset
         strength, bias = (value.double().view(1, -1, 1, 1) for value in (part.strength, part.bias))
-        offset = (part.noise.double() * strength + bias).float()
-        layer.offset = ConstantOffset(offset)  # type: ignore[assignment]
+        offset = part.noise.double() * strength + bias
+        layer.offset = ConstantOffset(offset.to(part.noise.dtype))  # type: ignore[assignment]
     return result
 
 
@@ -203,8 +207,8 @@ class InstanceAdaIN(nn.Module):
 def simplify_adain(generator: Generator) -> Generator:
     """Instance norm as one operation, style scale without its separate + 1.
 
-    The affines stay one product per layer: grouping those of equal size was measured and gains nothing, since
-    reading their 20 MB is what takes the time.
+    The affines stay one product per layer: grouping those of equal size was measured (bench/rewrites.py) and gains
+    nothing, since reading their 20 MB is what takes the time.
     """
     result = copy.deepcopy(generator)
     for layer in synthesis_layers(result):

@@ -1,10 +1,18 @@
 """Exact inference rewrites of the students (spec: segmentation, section 5, rewrites a to e).
 
 `rewrite_student(EffiSegNet) -> InferenceStudent`: the same function at 224x224, fewer operations. All folding is done
-in float64 and rounded once.
+in float64 and rounded once to the student's own precision. The steps, each a function of its own:
+
+    fold_encoder_norms   every batch norm of the encoder into the convolution before it
+    push_down_decoder    (b) the decoder's norms into the 1x1 convolutions after them, and those before the upsampling
+    phase_kernels        (d) the depthwise 3x3 over a nearest-doubled map as four kernels over the small map
+
+The decoder already works as (a), (c) and (e) say while it is trained (`effisegnet.Decoder`).
 """
 
 from __future__ import annotations
+
+import copy
 
 import torch
 from torch import Tensor, nn
@@ -46,6 +54,7 @@ class StaticConv(nn.Module):
             before if even else 0,
             groups=conv.groups,
             bias=True,
+            dtype=conv.weight.dtype,
         )
         bias = 0 if conv.bias is None else conv.bias.double()
         with torch.no_grad():
@@ -93,9 +102,9 @@ def fold_encoder(encoder: nn.Module, size: int) -> nn.Module:
     return encoder
 
 
-def conv1x1(weight: Tensor, bias: Tensor | None = None) -> nn.Conv2d:
-    """A 1x1 convolution from a float64 matrix [out, in]."""
-    layer = nn.Conv2d(weight.shape[1], weight.shape[0], 1, bias=bias is not None)
+def conv1x1(weight: Tensor, bias: Tensor | None = None, kind: torch.dtype = torch.float32) -> nn.Conv2d:
+    """A 1x1 convolution from a float64 matrix [out, in], stored as `kind`."""
+    layer = nn.Conv2d(weight.shape[1], weight.shape[0], 1, bias=bias is not None, dtype=kind)
     with torch.no_grad():
         layer.weight.copy_(weight[:, :, None, None])
         if bias is not None:
@@ -103,7 +112,7 @@ def conv1x1(weight: Tensor, bias: Tensor | None = None) -> nn.Conv2d:
     return layer
 
 
-def phase_kernels(weight: Tensor) -> Tensor:
+def phase_weights(weight: Tensor) -> Tensor:
     """Depthwise 3x3 over a nearest-doubled map -> four 3x3 kernels per channel over the small map.
 
     Output row 2i+a of the doubled map sees small rows i-1, i, i for a = 0 and i, i, i+1 for a = 1; columns alike.
@@ -117,7 +126,13 @@ def phase_kernels(weight: Tensor) -> Tensor:
 
 
 class InferenceDecoder(nn.Module):
-    """The decoder with norms folded and every 1x1 convolution moved before the nearest upsampling it follows."""
+    """The decoder with norms folded and every 1x1 convolution moved before the nearest upsampling it follows.
+
+    cheap: the depthwise 3x3 over the doubled map, until `store_phases` puts its four phases over the small map there.
+    """
+
+    cheap: nn.Conv2d | None
+    phases: nn.Conv2d | None
 
     half_scale: Tensor
     half_shift: Tensor
@@ -128,6 +143,7 @@ class InferenceDecoder(nn.Module):
         super().__init__()
         g1p, g1c = decoder.ghost1.primary, decoder.ghost1.cheap
         g2p, g2c = decoder.ghost2.primary, decoder.ghost2.cheap
+        kind = decoder.head.weight.dtype
         total_scale, total_shift = affine_of(decoder.norm)
         reduce = g1p.conv.weight[:, :, 0, 0].double()  # [32, 64]
         constant = total_shift.clone()
@@ -141,29 +157,47 @@ class InferenceDecoder(nn.Module):
         for index, (layer, matrix) in enumerate(zip(layers, matrices, strict=True)):
             self.branches.append(layer.conv)
             # The sum of all constants is added once, where the finest branch is.
-            self.reduces.append(conv1x1(matrix, reduce @ constant if index == 0 else None))
+            self.reduces.append(conv1x1(matrix, reduce @ constant if index == 0 else None, kind))
         self._keep_affine("half", g1p)
         channels = g1c.conv.in_channels
-        self.phases = nn.Conv2d(channels, 4 * channels, 3, padding=1, groups=channels, bias=False)
-        with torch.no_grad():
-            self.phases.weight.copy_(phase_kernels(g1c.conv.weight))
+        self.cheap, self.phases = g1c.conv, None
         cheap_scale, cheap_shift = affine_of(g1c.norm)
         mix = g2p.conv.weight[:, :, 0, 0].double()
-        self.mix_half = conv1x1(mix[:, :channels], mix[:, channels:] @ cheap_shift)
-        self.mix_cheap = conv1x1(mix[:, channels:] * cheap_scale)
+        self.mix_half = conv1x1(mix[:, :channels], mix[:, channels:] @ cheap_shift, kind)
+        self.mix_cheap = conv1x1(mix[:, channels:] * cheap_scale, kind=kind)
         self._keep_affine("first", g2p)
         self.second = g2c.conv
         scale, shift = affine_of(g2c.norm)
         head = decoder.head.weight[:, :, 0, 0].double()
-        self.head_first = conv1x1(head[:, :channels], head[:, channels:] @ shift)
-        self.head_second = conv1x1(head[:, channels:] * scale)
+        self.head_first = conv1x1(head[:, :channels], head[:, channels:] @ shift, kind)
+        self.head_second = conv1x1(head[:, channels:] * scale, kind=kind)
 
     def _keep_affine(self, name: str, layer: ConvReluNorm) -> None:
         # The affine after these two stays explicit: a zero-padded depthwise convolution follows, and its border
         # must see zeros, not the folded shift.
-        scale, shift = (v.float().reshape(1, -1, 1, 1) for v in affine_of(layer.norm))
+        kind = layer.norm.weight.dtype
+        scale, shift = (v.to(kind).reshape(1, -1, 1, 1) for v in affine_of(layer.norm))
         self.register_buffer(f"{name}_scale", scale)
         self.register_buffer(f"{name}_shift", shift)
+
+    @torch.no_grad()
+    def store_phases(self) -> None:
+        """Rewrite (d): no convolution over the doubled map any more."""
+        assert self.cheap is not None, "the phases are stored already"
+        channels = self.cheap.in_channels
+        kernels = phase_weights(self.cheap.weight)
+        self.phases = nn.Conv2d(
+            channels, 4 * channels, 3, padding=1, groups=channels, bias=False, dtype=self.cheap.weight.dtype
+        )
+        self.phases.weight.copy_(kernels)
+        self.cheap = None
+
+    def doubled(self, half: Tensor) -> Tensor:
+        """half [N,32,112,112] -> the depthwise convolution over its doubled form, activated, [N,32,224,224]."""
+        if self.phases is not None:
+            return F.pixel_shuffle(F.relu(self.phases(half)), 2)
+        assert self.cheap is not None
+        return F.relu(self.cheap(F.interpolate(half, scale_factor=2, mode="nearest")))
 
     def forward(self, levels: list[Tensor]) -> Tensor:
         """Five levels [N,C_i,112/2^i,...] -> logits [N,outputs,224,224]."""
@@ -174,8 +208,7 @@ class InferenceDecoder(nn.Module):
         for finer in reversed(parts[:-1]):
             total = finer + F.interpolate(total, scale_factor=2, mode="nearest")
         half = F.relu(total) * self.half_scale + self.half_shift  # [N, 32, 112, 112]
-        cheap = F.pixel_shuffle(F.relu(self.phases(half)), 2)  # [N, 32, 224, 224]
-        mixed = F.interpolate(self.mix_half(half), scale_factor=2, mode="nearest") + self.mix_cheap(cheap)
+        mixed = F.interpolate(self.mix_half(half), scale_factor=2, mode="nearest") + self.mix_cheap(self.doubled(half))
         first = F.relu(mixed) * self.first_scale + self.first_shift
         return self.head_first(first) + self.head_second(F.relu(self.second(first)))
 
@@ -198,13 +231,34 @@ class InferenceStudent(nn.Module):
         return probabilities(self.logits(image))
 
 
+@torch.no_grad()
+def fold_encoder_norms(model: EffiSegNet) -> EffiSegNet:
+    """Every batch norm of an EfficientNet encoder folded into the convolution before it; `model` is left as it is.
+
+    Encoders of other families are left as they are. Raises CheckpointError for blocks of an unknown type.
+    """
+    result = copy.deepcopy(model).eval()
+    result.encoder = fold_encoder(result.encoder, SIZE)
+    return result
+
+
+@torch.no_grad()
+def push_down_decoder(model: EffiSegNet) -> InferenceStudent:
+    """Rewrite (b), and 1x1 convolutions before the upsampling they follow; `model` is left as it is."""
+    result = copy.deepcopy(model).eval()
+    return InferenceStudent(result.encoder, InferenceDecoder(result.decoder)).eval()
+
+
+def phase_kernels(student: InferenceStudent) -> InferenceStudent:
+    """Rewrite (d): the depthwise 3x3 over the doubled map runs as four kernels over the small map."""
+    result = copy.deepcopy(student)
+    result.decoder.store_phases()
+    return result
+
+
 def rewrite_student(model: EffiSegNet) -> InferenceStudent:
     """An equal, smaller module for 224x224 pictures. `model` is left as it is.
 
     Raises CheckpointError for EfficientNets with blocks of an unknown type.
     """
-    import copy
-
-    copied = copy.deepcopy(model).eval()
-    with torch.no_grad():
-        return InferenceStudent(fold_encoder(copied.encoder, SIZE), InferenceDecoder(copied.decoder)).eval()
+    return phase_kernels(push_down_decoder(fold_encoder_norms(model)))
