@@ -7,7 +7,7 @@ import importlib.util
 import logging
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BACKENDS", "PRECISIONS", "Backend", "BackendStatus", "Engine", "EngineSpec", "TensorSpec",
-    "backend_report", "open_engine", "usable_cores",
+    "arithmetic", "backend_report", "has_int8_products", "open_engine", "usable_cores",
 ]  # fmt: skip
 
-PRECISIONS = ("f32", "bf16")
+PRECISIONS = ("f32", "bf16", "f16")
 _LOG = logging.getLogger("ohlora")
 
 
@@ -39,6 +39,7 @@ class Engine(Protocol):
     Row i of a call is bit-identical whatever the number of rows, its position, its neighbours and `threads`.
     """
 
+    name: str
     spec: EngineSpec
     backend: str
     precision: str
@@ -54,19 +55,21 @@ class Engine(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """One way to run a network. `machines`: where 'auto' considers it, empty for everywhere."""
+    """One way to run a network. `machines`: where 'auto' considers it, empty for everywhere; if it is `automatic`."""
 
     name: str
     package: str
     install: str
     precisions: tuple[str, ...] = ("f32",)
     machines: tuple[str, ...] = ()
+    automatic: bool = True
 
 
 # In 'auto' order: OpenVINO is the faster one on x86, ONNX Runtime runs everywhere.
 BACKENDS = (
     Backend("openvino", "openvino", "pip install openvino", ("f32", "bf16"), ("x86_64", "AMD64")),
     Backend("onnxruntime", "onnxruntime", "pip install onnxruntime"),
+    Backend("torch", "torch", "pip install 'ohlora[train]'", PRECISIONS, automatic=False),
 )
 
 
@@ -89,7 +92,7 @@ def open_engine(
 
     backend: 'auto' takes the first of BACKENDS that is installed and passes, with one warning line when that
         is not the preferred one; a name takes that backend or fails. `.reason` says which and why.
-    precision: 'f32', or 'bf16' (OpenVINO on CPUs that have it; a looser self-test).
+    precision: 'f32', 'bf16' (OpenVINO on CPUs that have it; a looser self-test), 'f16' (torch).
     threads: rows computed at once; default: usable cores. Changes speed, never results.
     probe: input and output that the engine must reproduce: a file of `selftest.save_probe`, or
         {'inputs': {name: array [N, ...]}, 'outputs': {...}}.
@@ -105,6 +108,8 @@ def open_engine(
     candidates = _candidates(backend, precision)
     model = read_model_file(Path(path))
     loaded_probe = None if probe is None else load_probe(probe)
+    if model.quantized and not has_int8_products():
+        _LOG.warning("%s is int8, and this CPU has no int8 products (VNNI): it works, but is no faster", model.name)
     failures: list[str] = []
     for candidate in candidates:
         try:
@@ -125,10 +130,33 @@ def open_engine(
     raise EngineError(f"no backend can run {model.path}. " + "; ".join(failures))
 
 
+def arithmetic(asked: str, recorded: str, backend: str = "auto") -> str:
+    """Precision to open a network with. 'auto' is what its preset was measured in, where that runs here; else f32,
+    which is nearer to the exact network.
+    """
+    if asked != "auto" or recorded == "f32":
+        return recorded if asked == "auto" else asked
+    # Not those that are never chosen: looking at PyTorch loads it.
+    names = [entry.name for entry in BACKENDS if (entry.automatic if backend == "auto" else entry.name == backend)]
+    able = any(status.bf16 for status in backend_report(names))
+    return recorded if able else "f32"
+
+
+def has_int8_products() -> bool:
+    """Whether this CPU multiplies int8 in one step (VNNI, AMX); True where that cannot be found out."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return True
+    if platform.machine() not in ("x86_64", "AMD64"):
+        return True
+    return any(name in flags for name in ("avx512_vnni", "avx_vnni", "amx_int8"))
+
+
 def _candidates(backend: str, precision: str) -> list[Backend]:
     by_name = {entry.name: entry for entry in BACKENDS}
     if backend == "auto":
-        here = [b for b in BACKENDS if not b.machines or platform.machine() in b.machines]
+        here = [b for b in BACKENDS if b.automatic and (not b.machines or platform.machine() in b.machines)]
         able = [b for b in here if precision in b.precisions]
         if not able:
             raise EngineError(f"no backend computes in {precision} on {platform.machine()}: use precision f32")
@@ -136,7 +164,7 @@ def _candidates(backend: str, precision: str) -> list[Backend]:
     if backend not in by_name:
         raise EngineError(f"unknown backend {backend!r}: choose auto, {' or '.join(by_name)}")
     if precision not in by_name[backend].precisions:
-        others = [b.name for b in BACKENDS if precision in b.precisions]
+        others = [b.name for b in BACKENDS if precision in b.precisions and b.automatic] or ["torch"]
         raise EngineError(
             f"backend {backend} does not compute in {precision}: use {' or '.join(others)}, or precision f32"
         )
@@ -167,7 +195,8 @@ def _tested(
         raise EngineError(f"{backend.name} cannot run {model.path}: {error}") from error
     except Exception as error:  # backends raise types of their own, down to RuntimeError
         raise EngineError(f"{backend.name} cannot load {model.path}: {_one_line(error)}") from error
-    engine = RowEngine(model.name, compiled, backend=backend.name, precision=precision, model_sha256=model.sha256)
+    label = model.precision_label(precision)
+    engine = RowEngine(model.name, compiled, backend=backend.name, precision=label, model_sha256=model.sha256)
     try:
         engine.selftest = run_selftest(engine, probe)
     except EngineError as error:
@@ -208,10 +237,10 @@ class BackendStatus:
     detail: str
 
 
-def backend_report() -> list[BackendStatus]:
-    """What is installed and works here, in 'auto' order. Never raises for a broken backend."""
+def backend_report(names: Sequence[str] | None = None) -> list[BackendStatus]:
+    """What is installed and works here, in 'auto' order, of all or `names`. Never raises for a broken backend."""
     rows = []
-    for backend in BACKENDS:
+    for backend in BACKENDS if names is None else [entry for entry in BACKENDS if entry.name in names]:
         try:
             version, bf16, detail = _module(backend).describe()
         except EngineError as error:

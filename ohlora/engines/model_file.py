@@ -33,6 +33,17 @@ class ModelFile:
     def name(self) -> str:
         return self.path.name
 
+    @property
+    def quantized(self) -> bool:
+        """Whether it computes in int8 somewhere (the operation's name stands in the file as it is)."""
+        return b"DequantizeLinear" in self.data
+
+    def precision_label(self, precision: str) -> str:
+        """What an engine says it computes in, its float part in `precision`: 'f32', 'int8', 'int8+bf16' ..."""
+        if not self.quantized:
+            return precision
+        return "int8" if precision == "f32" else f"int8+{precision}"
+
 
 def read_model_file(path: Path) -> ModelFile:
     """Read an ONNX file. Raises EngineError when it is absent, not ONNX, or keeps weights in a second file.

@@ -1,0 +1,377 @@
+"""ONNX operations as PyTorch functions: one entry each. `OPS[kind](attributes, arity)` gives a function of the inputs.
+
+Inputs that say how (axes, sizes, bounds) arrive as tensors too, and must be constants: they are read when the network
+is built, never while it runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+Attributes = Mapping[str, Any]
+Given = Sequence[Tensor | None]
+Function = Callable[..., Any]
+Maker = Callable[[Attributes, Given], Function]
+
+# ONNX element types.
+TYPES = {
+    1: torch.float32, 2: torch.uint8, 3: torch.int8, 6: torch.int32, 7: torch.int64, 9: torch.bool,
+    10: torch.float16, 11: torch.float64, 16: torch.bfloat16,
+}  # fmt: skip
+
+
+class Unsupported(Exception):
+    """What of an operation cannot be translated."""
+
+
+def _ints(value: Tensor | None, default: list[int] | None = None) -> list[int]:
+    if value is None:
+        if default is None:
+            raise Unsupported("a size or axis is computed while the network runs")
+        return default
+    return [int(number) for number in value.reshape(-1).tolist()]
+
+
+def _plain(function: Function) -> Maker:
+    return lambda attributes, given: function
+
+
+def _axes(attributes: Attributes, given: Given, place: int = 1) -> list[int] | None:
+    if "axes" in attributes:
+        return list(attributes["axes"])
+    return _ints(given[place]) if len(given) > place and given[place] is not None else None
+
+
+def _pads(attributes: Attributes) -> tuple[list[int], list[int]]:
+    """(before, after) of each spatial axis."""
+    if attributes.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
+        raise Unsupported(f"auto_pad {attributes['auto_pad']}")
+    pads = list(attributes.get("pads", []))
+    half = len(pads) // 2
+    return pads[:half], pads[half:]
+
+
+def _conv(attributes: Attributes, given: Given) -> Function:
+    before, after = _pads(attributes)
+    stride, dilation = attributes.get("strides", [1, 1]), attributes.get("dilations", [1, 1])
+    group = attributes.get("group", 1)
+    if before == after:
+        padding = before or [0, 0]
+        return lambda x, w, b=None: F.conv2d(x, w, b, stride, padding, dilation, group)
+    outside = [side for pair in zip(reversed(before), reversed(after), strict=True) for side in pair]
+    return lambda x, w, b=None: F.conv2d(F.pad(x, outside), w, b, stride, 0, dilation, group)
+
+
+def _conv_transpose(attributes: Attributes, given: Given) -> Function:
+    before, after = _pads(attributes)
+    if before != after or "output_shape" in attributes:
+        raise Unsupported("a transposed convolution with uneven padding")
+    stride, dilation = attributes.get("strides", [1, 1]), attributes.get("dilations", [1, 1])
+    extra, group = attributes.get("output_padding", [0, 0]), attributes.get("group", 1)
+    padding = before or [0, 0]
+    return lambda x, w, b=None: F.conv_transpose2d(x, w, b, stride, padding, extra, group, dilation)
+
+
+def _gemm(attributes: Attributes, given: Given) -> Function:
+    alpha, beta = attributes.get("alpha", 1.0), attributes.get("beta", 1.0)
+    left, right = attributes.get("transA", 0), attributes.get("transB", 0)
+
+    def gemm(a: Tensor, b: Tensor, c: Tensor | None = None) -> Tensor:
+        if right and not left and alpha == beta == 1.0 and c is not None and c.dim() == 1:
+            return F.linear(a, b, c)
+        product = (a.t() if left else a) @ (b.t() if right else b)
+        product = product if alpha == 1.0 else product * alpha
+        return product if c is None else product + (c if beta == 1.0 else c * beta)
+
+    return gemm
+
+
+def _instance_norm(attributes: Attributes, given: Given) -> Function:
+    epsilon = attributes.get("epsilon", 1e-5)
+
+    def norm(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+        # Written out, so that a compiler sees two sums and one product, and fuses what is around them.
+        axes = tuple(range(2, x.dim()))
+        variance, mean = torch.var_mean(x, axes, correction=0, keepdim=True)
+        shape = (1, -1) + (1,) * (x.dim() - 2)
+        return (x - mean) * torch.rsqrt(variance + epsilon) * scale.reshape(shape) + shift.reshape(shape)
+
+    return norm
+
+
+def _layer_norm(attributes: Attributes, given: Given) -> Function:
+    epsilon, axis = attributes.get("epsilon", 1e-5), attributes.get("axis", -1)
+
+    def norm(x: Tensor, scale: Tensor, shift: Tensor | None = None) -> Tensor:
+        return F.layer_norm(x, x.shape[axis:], scale, shift, epsilon)
+
+    return norm
+
+
+def _pool(function: Callable[..., Tensor]) -> Maker:
+    def make(attributes: Attributes, given: Given) -> Function:
+        before, after = _pads(attributes)
+        if before != after:
+            raise Unsupported("pooling with uneven padding")
+        kernel, stride = attributes["kernel_shape"], attributes.get("strides", [1, 1])
+        ceil, padding = bool(attributes.get("ceil_mode", 0)), before or [0, 0]
+        if function is F.avg_pool2d:
+            counted = bool(attributes.get("count_include_pad", 0))
+            return lambda x: F.avg_pool2d(x, kernel, stride, padding, ceil, counted)
+        return lambda x: F.max_pool2d(x, kernel, stride, padding, ceil_mode=ceil)
+
+    return make
+
+
+def _resize(attributes: Attributes, given: Given) -> Function:
+    mode = attributes.get("mode", "nearest")
+    where = attributes.get("coordinate_transformation_mode", "half_pixel")
+    scales = given[2] if len(given) > 2 else None
+    sizes = given[3] if len(given) > 3 else None
+    if mode == "nearest":
+        if scales is None or attributes.get("nearest_mode", "round_prefer_floor") not in (
+            "floor",
+            "round_prefer_floor",
+        ):
+            raise Unsupported("a nearest resize that is no doubling")
+        factors = [float(value) for value in scales.tolist()]
+        if factors[:2] != [1, 1] or any(value != int(value) for value in factors):
+            raise Unsupported(f"a nearest resize by {factors}")
+        return lambda x, *_: F.interpolate(x, scale_factor=factors[2:], mode="nearest")
+    if mode in ("linear", "cubic") and where in ("half_pixel", "pytorch_half_pixel", "align_corners"):
+        name, corners = {"linear": "bilinear", "cubic": "bicubic"}[mode], where == "align_corners"
+        if mode == "cubic" and attributes.get("cubic_coeff_a", -0.75) != -0.75:
+            raise Unsupported("a cubic of another parameter")
+        if sizes is not None:
+            target = _ints(sizes)[2:]
+            return lambda x, *_: F.interpolate(x, size=target, mode=name, align_corners=corners)
+        assert scales is not None
+        ratio = [float(value) for value in scales.tolist()][2:]
+        return lambda x, *_: F.interpolate(x, scale_factor=ratio, mode=name, align_corners=corners)
+    raise Unsupported(f"a {mode} resize, {where}")
+
+
+def _slice(attributes: Attributes, given: Given) -> Function:
+    starts, ends = _ints(given[1]), _ints(given[2])
+    axes = _ints(given[3], list(range(len(starts)))) if len(given) > 3 else list(range(len(starts)))
+    steps = _ints(given[4], [1] * len(starts)) if len(given) > 4 else [1] * len(starts)
+    if any(step < 1 for step in steps):
+        raise Unsupported("a slice backwards")
+
+    def cut(x: Tensor, *_: Tensor) -> Tensor:
+        for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
+            index = [slice(None)] * x.dim()
+            index[axis] = slice(start, None if end >= 2**31 - 1 else end, step)
+            x = x[tuple(index)]
+        return x
+
+    return cut
+
+
+def _split(attributes: Attributes, given: Given) -> Function:
+    axis = attributes.get("axis", 0)
+    if len(given) > 1 and given[1] is not None:
+        sizes = _ints(given[1])
+        return lambda x, *_: torch.split(x, sizes, axis)
+    count = attributes["num_outputs"]
+    return lambda x: torch.split(x, -(-x.shape[axis] // count), axis)
+
+
+def _reduce(function: Callable[[Tensor, tuple[int, ...], bool], Tensor]) -> Maker:
+    def make(attributes: Attributes, given: Given) -> Function:
+        axes, keep = _axes(attributes, given), bool(attributes.get("keepdims", 1))
+        if axes is None and attributes.get("noop_with_empty_axes", 0):
+            return lambda x, *_: x
+        return lambda x, *_: function(x, tuple(axes if axes is not None else range(x.dim())), keep)
+
+    return make
+
+
+def _softmax(attributes: Attributes, given: Given) -> Function:
+    axis = attributes.get("axis", -1)
+    return lambda x: torch.softmax(x, axis)
+
+
+def _cast(attributes: Attributes, given: Given) -> Function:
+    to = TYPES.get(attributes["to"])
+    if to is None:
+        raise Unsupported(f"a cast to element type {attributes['to']}")
+    return lambda x: x.to(to)
+
+
+def _clip(attributes: Attributes, given: Given) -> Function:
+    return lambda x, low=None, high=None: torch.clamp(x, low, high)
+
+
+def _reshape(attributes: Attributes, given: Given) -> Function:
+    shape = _ints(given[1])
+    if attributes.get("allowzero", 0):
+        raise Unsupported("a reshape to nothing")
+    return lambda x, *_: x.reshape([x.shape[i] if size == 0 else size for i, size in enumerate(shape)])
+
+
+def _unsqueeze(attributes: Attributes, given: Given) -> Function:
+    axes = sorted(_axes(attributes, given) or [])
+
+    def unsqueeze(x: Tensor, *_: Tensor) -> Tensor:
+        for axis in axes:
+            x = x.unsqueeze(axis)
+        return x
+
+    return unsqueeze
+
+
+def _squeeze(attributes: Attributes, given: Given) -> Function:
+    axes = _axes(attributes, given)
+    return (lambda x, *_: x.squeeze()) if axes is None else (lambda x, *_: x.squeeze(tuple(axes)))
+
+
+def _gather(attributes: Attributes, given: Given) -> Function:
+    axis = attributes.get("axis", 0)
+    index = given[1]
+    if index is not None and index.dim() == 0:
+        number = int(index)
+        return lambda x, *_: x.select(axis, number)
+
+    def gather(x: Tensor, where: Tensor) -> Tensor:
+        place = torch.where(where < 0, where + x.shape[axis], where)
+        found = x.index_select(axis, place.reshape(-1))
+        return found.reshape(*x.shape[:axis], *where.shape, *x.shape[axis + 1 :])
+
+    return gather
+
+
+def _depth_to_space(attributes: Attributes, given: Given) -> Function:
+    size = attributes["blocksize"]
+    if attributes.get("mode", "DCR") != "CRD":
+        raise Unsupported("depth to space in the order DCR")
+    return lambda x: F.pixel_shuffle(x, size)
+
+
+def _pad(attributes: Attributes, given: Given) -> Function:
+    if attributes.get("mode", "constant") != "constant" or (len(given) > 3 and given[3] is not None):
+        raise Unsupported("padding other than by a constant on all axes")
+    pads = _ints(given[1])
+    half = len(pads) // 2
+    outside = [side for pair in zip(reversed(pads[:half]), reversed(pads[half:]), strict=True) for side in pair]
+    value = float(given[2]) if len(given) > 2 and given[2] is not None else 0.0
+    return lambda x, *_: F.pad(x, outside, value=value)
+
+
+def _quantize(attributes: Attributes, given: Given) -> Function:
+    zero = given[2]
+    if zero is None or zero.dtype not in (torch.int8, torch.uint8):
+        raise Unsupported("quantising to other than int8 and uint8")
+    low, high = (-128, 127) if zero.dtype == torch.int8 else (0, 255)
+    offset, kind = float(zero), zero.dtype
+    return lambda x, scale, *_: torch.clamp(torch.round(x / scale) + offset, low, high).to(kind)
+
+
+def _dequantize(attributes: Attributes, given: Given) -> Function:
+    axis = attributes.get("axis", 1)
+
+    def dequantize(x: Tensor, scale: Tensor, zero: Tensor | None = None) -> Tensor:
+        shape = [-1 if i == axis else 1 for i in range(x.dim())] if scale.dim() == 1 else []
+        number = x.to(scale.dtype)
+        number = number if zero is None else number - zero.to(scale.dtype).reshape(shape)
+        return number * scale.reshape(shape)
+
+    return dequantize
+
+
+def _mod(attributes: Attributes, given: Given) -> Function:
+    return torch.fmod if attributes.get("fmod", 0) else torch.remainder
+
+
+def _leaky(attributes: Attributes, given: Given) -> Function:
+    slope = attributes.get("alpha", 0.01)
+    return lambda x: F.leaky_relu(x, slope)
+
+
+def _hard_sigmoid(attributes: Attributes, given: Given) -> Function:
+    alpha, beta = attributes.get("alpha", 0.2), attributes.get("beta", 0.5)
+    return lambda x: torch.clamp(alpha * x + beta, 0.0, 1.0)
+
+
+def _arg(function: Callable[..., Tensor]) -> Maker:
+    def make(attributes: Attributes, given: Given) -> Function:
+        if attributes.get("select_last_index", 0):
+            raise Unsupported("the last of equal extremes")
+        axis, keep = attributes.get("axis", 0), bool(attributes.get("keepdims", 1))
+        return lambda x: function(x, dim=axis, keepdim=keep)
+
+    return make
+
+
+def _concat(attributes: Attributes, given: Given) -> Function:
+    axis = attributes["axis"]
+    return lambda *parts: torch.cat(parts, axis)
+
+
+def _transpose(attributes: Attributes, given: Given) -> Function:
+    order = attributes.get("perm")
+    return (lambda x: x.permute(*order)) if order else (lambda x: x.permute(*reversed(range(x.dim()))))
+
+
+def _flatten(attributes: Attributes, given: Given) -> Function:
+    axis = attributes.get("axis", 1)
+    return lambda x: x.reshape(int(torch.Size(x.shape[:axis]).numel()), -1)
+
+
+def _gelu(attributes: Attributes, given: Given) -> Function:
+    form = attributes.get("approximate", "none")
+    return lambda x: F.gelu(x, approximate=form)
+
+
+def _expand(attributes: Attributes, given: Given) -> Function:
+    shape = _ints(given[1])
+    return lambda x, *_: x.expand(torch.broadcast_shapes(x.shape, torch.Size(shape)))
+
+
+def _many(function: Callable[[Tensor, Tensor], Tensor]) -> Maker:
+    def all_of(first: Tensor, *rest: Tensor) -> Tensor:
+        for other in rest:
+            first = function(first, other)
+        return first
+
+    return _plain(all_of)
+
+
+def _prelu(x: Tensor, slope: Tensor) -> Tensor:
+    return torch.where(x < 0, x * slope, x)
+
+
+def _divide(a: Tensor, b: Tensor) -> Tensor:
+    return a / b if a.is_floating_point() else torch.div(a, b, rounding_mode="trunc")
+
+
+OPS: dict[str, Maker] = {
+    "Abs": _plain(torch.abs), "Add": _plain(torch.add), "And": _plain(torch.logical_and), "ArgMax": _arg(torch.argmax),
+    "ArgMin": _arg(torch.argmin), "AveragePool": _pool(F.avg_pool2d), "Cast": _cast, "Clip": _clip, "Concat": _concat,
+    "Conv": _conv, "ConvTranspose": _conv_transpose, "Cos": _plain(torch.cos), "DepthToSpace": _depth_to_space,
+    "DequantizeLinear": _dequantize, "Div": _plain(_divide), "Equal": _plain(torch.eq), "Erf": _plain(torch.erf),
+    "Exp": _plain(torch.exp), "Expand": _expand, "Flatten": _flatten, "Floor": _plain(torch.floor), "Gather": _gather,
+    "Gelu": _gelu, "Gemm": _gemm, "GlobalAveragePool": _plain(lambda x: x.mean((2, 3), keepdim=True)),
+    "Greater": _plain(torch.gt), "GreaterOrEqual": _plain(torch.ge), "HardSigmoid": _hard_sigmoid,
+    "HardSwish": _plain(F.hardswish), "Identity": _plain(lambda x: x), "InstanceNormalization": _instance_norm,
+    "LayerNormalization": _layer_norm, "LeakyRelu": _leaky, "Less": _plain(torch.lt), "LessOrEqual": _plain(torch.le),
+    "Log": _plain(torch.log), "MatMul": _plain(torch.matmul), "Max": _many(torch.maximum),
+    "MaxPool": _pool(F.max_pool2d),
+    "Min": _many(torch.minimum), "Mod": _mod, "Mul": _plain(torch.mul), "Neg": _plain(torch.neg),
+    "Not": _plain(torch.logical_not), "Or": _plain(torch.logical_or), "PRelu": _plain(_prelu), "Pad": _pad,
+    "Pow": _plain(torch.pow), "QuantizeLinear": _quantize, "Reciprocal": _plain(torch.reciprocal),
+    "ReduceL2": _reduce(lambda x, axes, keep: torch.linalg.vector_norm(x, 2, axes, keep)),
+    "ReduceMax": _reduce(lambda x, axes, keep: x.amax(axes, keep)),
+    "ReduceMean": _reduce(lambda x, axes, keep: x.mean(axes, keep)),
+    "ReduceMin": _reduce(lambda x, axes, keep: x.amin(axes, keep)),
+    "ReduceSum": _reduce(lambda x, axes, keep: x.sum(axes, keep)), "Relu": _plain(torch.relu), "Reshape": _reshape,
+    "Resize": _resize, "Round": _plain(torch.round), "Sigmoid": _plain(torch.sigmoid), "Sin": _plain(torch.sin),
+    "Slice": _slice, "Softmax": _softmax, "Softplus": _plain(F.softplus), "Split": _split, "Sqrt": _plain(torch.sqrt),
+    "Squeeze": _squeeze, "Sub": _plain(torch.sub), "Sum": _many(torch.add), "Tanh": _plain(torch.tanh),
+    "Transpose": _transpose, "Unsqueeze": _unsqueeze, "Where": _plain(torch.where),
+}  # fmt: skip
