@@ -32,7 +32,7 @@ from ohlora.bundle_manifest import (
     parse_manifest,
 )
 from ohlora.directions import network_from_arrays
-from ohlora.engines import Engine, open_engine
+from ohlora.engines import Engine, arithmetic, open_engine
 from ohlora.engines.selftest import load_probe
 from ohlora.errors import BadRequest, BundleError, EngineError
 from ohlora.gradient_network import KEYS
@@ -135,17 +135,20 @@ class Bundle:
             "or choose another bundle"
         )
 
-    def hair_engine(self, backend: str = "auto", precision: str = "f32", threads: int | None = None) -> Engine:
+    def hair_engine(self, backend: str = "auto", precision: str = "auto", threads: int | None = None) -> Engine:
         """image uint8 [N, s, s, 3] RGB -> hair float32 [N, s, s] in [0, 1]; s = hair_part().input_size.
+
+        precision: 'f32', 'bf16', or 'auto' for what the part's preset was measured in (`engines.arithmetic`).
 
         Raises BundleError without a hair finder, EngineError when it cannot run here or fails its self-test.
         """
         part = self.hair_part()
         size = part.input_size
         shapes = {"image": ("uint8", (size, size, 3)), "hair": ("float32", (size, size))}
+        precision = arithmetic(precision, part.precision, backend)
         return self._engine(part.file, part.probe, "hair", shapes, backend, precision, threads)
 
-    def parsing_engine(self, backend: str = "auto", precision: str = "f32", threads: int | None = None) -> Engine:
+    def parsing_engine(self, backend: str = "auto", precision: str = "auto", threads: int | None = None) -> Engine:
         """image uint8 [N, s, s, 3] RGB -> parsing uint8 [N, s, s], indices into parsing_part().classes.
 
         Raises BundleError without a face parser, EngineError when it cannot run here or fails its self-test.
@@ -153,6 +156,7 @@ class Bundle:
         part = self.parsing_part()
         size = part.input_size
         shapes = {"image": ("uint8", (size, size, 3)), "parsing": ("uint8", (size, size))}
+        precision = arithmetic(precision, "f32", backend)
         engine = self._engine(part.file, part.probe, "parsing", shapes, backend, precision, threads)
         different = engine.selftest["probe"]["parsing"]["share"]
         if different > CLASSES_DIFFERENT:
@@ -164,12 +168,13 @@ class Bundle:
         return engine
 
     def generator_engines(
-        self, backend: str = "auto", precision: str = "f32", threads: int | None = None
+        self, backend: str = "auto", precision: str = "auto", threads: int | None = None
     ) -> tuple[Engine, Engine]:
         """(mapping, synthesis): z [N, z] and label [N, L] (absent when L = 0) -> w [N, w] float32, for split mappings
         mapping_split1 [N, w + split_size] too; wp float32 [N, layers, w] -> image uint8 [N, R, R, 3] RGB.
 
-        `precision` is the synthesis network's; the mapping, a hundredth of the work, stays f32.
+        `precision` is the synthesis network's, 'auto' what its preset was measured in; the mapping, a hundredth of the
+        work, stays f32.
         Raises BundleError without a generator, EngineError when it cannot run here or fails its self-test.
         """
         part = self.generator_part()
@@ -183,6 +188,7 @@ class Bundle:
             "wp": ("float32", (part.num_layers, part.w_size)),
             "image": ("uint8", (part.resolution, part.resolution, 3)),
         }
+        precision = arithmetic(precision, part.precision, backend)
         mapping = self._engine(part.mapping, part.probe, "mapping", mapping_shapes, backend, "f32", threads)
         try:
             return mapping, self._engine(

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from pathlib import PurePosixPath
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     AfterValidator,
@@ -46,6 +46,7 @@ def _relative_name(name: str) -> str:
 RelativeName = Annotated[str, AfterValidator(_relative_name)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Size = Annotated[int, Field(ge=1)]
+Precision = Literal["f32", "bf16"]
 
 
 class _Strict(BaseModel):
@@ -69,12 +70,18 @@ class FileEntry(_Strict):
 
 
 class HairPart(_Strict):
-    """Hair finder: image uint8 [N, s, s, 3] -> hair float32 [N, s, s] in [0, 1], s = input_size."""
+    """Hair finder: image uint8 [N, s, s, 3] -> hair float32 [N, s, s] in [0, 1], s = input_size.
+
+    precision: arithmetic that its preset was measured in.
+    """
+
+    LATER = ("precision",)
 
     file: RelativeName
     probe: RelativeName
     input_size: Size = 224
     architecture: str
+    precision: Precision = "f32"
     parity: dict[str, JsonValue] = {}
     metrics: dict[str, JsonValue] = {}
 
@@ -97,9 +104,10 @@ class GeneratorPart(_Strict):
     state_sha256: hash of the trained weights the networks were made of; directions found in training name it.
     mapping_end, split_size: of a mapping network that ends in two branches, its last layers once more as a network of
     their own, for directions that edit what they read, and the width of the second branch.
+    precision: arithmetic that the preset of the synthesis network was measured in.
     """
 
-    LATER = ("mapping_end", "split_size")
+    LATER = ("mapping_end", "split_size", "precision")
 
     kind: str
     mapping: RelativeName
@@ -114,6 +122,7 @@ class GeneratorPart(_Strict):
     state_sha256: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
     mapping_end: RelativeName | None = None
     split_size: Annotated[int, Field(ge=0)] = 0
+    precision: Precision = "f32"
     parity: dict[str, JsonValue] = {}
 
     @model_validator(mode="after")

@@ -45,8 +45,9 @@ class Rendered:
 class Renderer:
     """Engines of one bundle, opened on first use and kept. Use as a context manager or call `close`.
 
-    backend: "auto", "openvino" or "onnxruntime". precision: "f32" (exact) or "bf16" (OpenVINO on CPUs that have it;
-    the engine must pass the bundle's probe first). threads: parallel engine streams, default the usable cores.
+    backend: "auto", "openvino" or "onnxruntime". precision: "f32", "bf16" (OpenVINO on CPUs that have it; the engine
+    must pass the bundle's probe first), or "auto": what the bundle's preset was measured in, else f32.
+    threads: parallel engine streams, default the usable cores.
     directions: replaces the bundle's own; BadRequest when they are for another generator.
     Raises BundleError for a missing or damaged bundle or part, EngineError when no engine works.
     """
@@ -56,7 +57,7 @@ class Renderer:
         bundle: str | Path | Bundle = "demo",
         backend: str = "auto",
         *,
-        precision: str = "f32",
+        precision: str = "auto",
         threads: int | None = None,
         directions: Directions | None = None,
     ) -> None:

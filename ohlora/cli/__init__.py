@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ohlora.cli import animate, bundle, doctor, recolor, render, score, train
+from ohlora.cli import animate, bundle, doctor, export, recolor, render, score, train
 from ohlora.errors import OhloraError, OutputError
 
 DONE, SOME_FAILED, BAD_REQUEST, INTERRUPTED = 0, 1, 2, 130
@@ -27,6 +27,7 @@ app.command("recolor")(recolor.recolor)
 app.command("render")(render.render)
 app.command("animate")(animate.animate)
 app.command("score")(score.score)
+app.command("export")(export.export)
 app.command("doctor")(doctor.doctor)
 app.add_typer(bundle.app, name="bundle")
 app.add_typer(train.app, name="train")

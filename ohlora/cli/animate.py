@@ -59,7 +59,7 @@ def animate(
     directions: options.Directions = None,
     space: options.Space = None,
     backend: options.Backend = "auto",
-    precision: options.Precision = "f32",
+    precision: options.Precision = "auto",
     threads: options.Threads = None,
     restart: options.Restart = False,
     json: options.Json = False,

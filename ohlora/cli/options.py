@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the results; the same folder resumes.")]
 BundleName = Annotated[str, typer.Option("--bundle", "-b", help="Bundle folder, or 'demo' for the one that ships.")]
 Backend = Annotated[str, typer.Option("--backend", help="auto, openvino or onnxruntime.")]
-Precision = Annotated[str, typer.Option("--precision", help="f32 (exact) or bf16 (faster where the CPU has it).")]
+Precision = Annotated[
+    str, typer.Option("--precision", help="f32, bf16 (faster where the CPU has it), or auto: the bundle's own.")
+]
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="Engine streams; default: usable cores.")]
 Color = Annotated[
     str | None, typer.Option("--color", help="Hue 0..1: 0 red, 0.1 orange, 0.5 sky blue, 0.9 pink. VALUES.")

@@ -39,7 +39,7 @@ def recolor(
     rounding: options.Rounding = "truncate",
     bundle: options.BundleName = "demo",
     backend: options.Backend = "auto",
-    precision: options.Precision = "f32",
+    precision: options.Precision = "auto",
     threads: options.Threads = None,
     batch: options.Batch = 4,
     workers: options.Workers = None,

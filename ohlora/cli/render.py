@@ -57,7 +57,7 @@ def render(
     quality: options.Quality = 95,
     rounding: options.Rounding = "truncate",
     backend: options.Backend = "auto",
-    precision: options.Precision = "f32",
+    precision: options.Precision = "auto",
     threads: options.Threads = None,
     batch: options.Batch = 8,
     workers: options.Workers = None,

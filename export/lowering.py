@@ -1,0 +1,127 @@
+"""Networks of an export in the precision or preset that was asked for, each behind its gate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import onnx
+
+from ohlora.engines.typed_graph import Low, lower
+from ohlora.errors import EngineError
+from ohlora.export.formats import JUDGED, LOWERED_TYPES, TYPED
+from ohlora.export.graph_passes import subpixel
+from ohlora.export.networks_compare import Comparison, Kind, figures
+from ohlora.export.portrait_graph import portrait_graph, recolor_graph
+from ohlora.export.preset_bundle import lower_hair, lower_synthesis
+from ohlora.export.presets import Chosen, Preset, run_rows
+from ohlora.export.quality import MaskQuality, PictureQuality
+from ohlora.export.sources import COMPOSED, Graph, Source
+
+TYPES: dict[str, Low] = {"fp16": "float16", "bf16": "bfloat16"}
+JUDGED_ROWS = 16
+
+# What fp16 and bf16 graphs are held to. Statistics stay float32 in both; bfloat16 keeps 8 bits of a number, float16 11.
+LOOSE: dict[tuple[str, Kind], Comparison] = {
+    ("fp16", "image"): Comparison("image", {}, {"psnr_db": 45.0}),
+    ("bf16", "image"): Comparison("image", {}, {"psnr_db": 35.0}),
+    ("fp16", "mask"): Comparison("mask", {}, {"iou": 0.999}),
+    ("bf16", "mask"): Comparison("mask", {}, {"iou": 0.99}),
+    ("fp16", "classes"): Comparison("classes", {"share_different": 0.01}, {}),
+    ("bf16", "classes"): Comparison("classes", {"share_different": 0.03}, {}),
+    ("fp16", "score"): Comparison("score", {"relative_error": 0.01}, {}),
+    ("bf16", "score"): Comparison("score", {"relative_error": 0.05}, {}),
+}
+
+
+def tensorrt_form(model: onnx.ModelProto, precision: str) -> onnx.ModelProto:
+    """The graph in fp16 or bf16 as TensorRT builds it: it has no transposed convolution in bfloat16."""
+    return lower(subpixel(model) if precision == "bf16" else model, TYPES[precision])
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A graph as it is exported. precision: of its arithmetic in the file; runtime: what its float part may run in.
+
+    quality: figures against the float32 graph, empty where it is that graph.
+    """
+
+    graph: Graph
+    model: onnx.ModelProto
+    precision: str = "fp32"
+    runtime: str = "f32"
+    quality: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Lowering:
+    """One export's way of lowering. Synthesis and hair finder are planned once and used in the fused graphs too.
+
+    seeds: faces that presets are judged on. symmetric: int8 as TensorRT takes it.
+    """
+
+    source: Source
+    precision: str | None
+    preset: Preset | None
+    gate: Preset
+    seeds: int
+    symmetric: bool
+    report: Callable[[str], None]
+    _done: dict[str, Lowered] = field(default_factory=dict)
+
+    def of(self, name: str) -> Lowered:
+        """Raises EngineError when the network misses its gate."""
+        if name not in self._done:
+            graph = self.source.graphs[name]()
+            self._done[name] = self._composed(graph) if name in COMPOSED else self._lowered(graph)
+        return self._done[name]
+
+    def _lowered(self, graph: Graph) -> Lowered:
+        if self.precision in LOWERED_TYPES and graph.name in TYPED:
+            return self._typed(graph, self.precision)
+        plans = self.preset is not None or self.precision == "int8"
+        if not plans or graph.name not in JUDGED or self.source.bundle is None:
+            return Lowered(graph, graph.model)
+        bundle, precision = self.source.bundle, self.precision
+        chosen: Chosen[PictureQuality] | Chosen[MaskQuality]
+        if graph.name == "synthesis":
+            chosen = lower_synthesis(bundle, self.gate, precision, self.seeds, self.report, self.symmetric)[0]
+        else:
+            chosen = lower_hair(bundle, self.gate, precision, self.seeds, None, self.report, self.symmetric)
+        form = "int8" if chosen.form.startswith("int8") else "fp32"
+        return Lowered(graph, chosen.model, form, chosen.precision, chosen.to_json(self.gate))
+
+    def _typed(self, graph: Graph, precision: str) -> Lowered:
+        """fp16 or bf16: judged by OpenVINO or ONNX Runtime on the CPU, whose sums are float32 as tensor cores' are."""
+        model = tensorrt_form(graph.model, precision) if self.symmetric else lower(graph.model, TYPES[precision])
+        inputs = graph.inputs(JUDGED_ROWS)
+        made, wanted = (run_rows(each, inputs)[graph.output] for each in (model, graph.model))
+        found = figures(graph.kind, made, wanted)
+        kind: Kind = "score" if graph.kind == "latent" else graph.kind
+        LOOSE[precision, kind].require(f"{graph.name} in {precision}", found)
+        self.report(f"  {graph.name} {precision}: " + ", ".join(f"{name} {value:.4g}" for name, value in found.items()))
+        return Lowered(graph, model, precision, "f32", {"figures": found, "rows": JUDGED_ROWS})
+
+    def _composed(self, graph: Graph) -> Lowered:
+        """portrait or recolor, made of the networks as they are exported here."""
+        bundle = self.source.bundle
+        assert bundle is not None
+        if self.preset is None and self.precision in (None, "fp32"):
+            return Lowered(graph, graph.model)
+        hair = self.of("hair") if "hair" in self.source.graphs else None
+        finder = None if hair is None else hair.model
+        if graph.name == "portrait":
+            synthesis = self.of("synthesis")
+            model = portrait_graph(bundle, synthesis=synthesis.model, hair=finder)
+            parts = [synthesis] + ([hair] if hair else [])
+        else:
+            assert hair is not None
+            _, height, width, _ = (dim.dim_value for dim in graph.model.graph.input[0].type.tensor_type.shape.dim)
+            model, parts = recolor_graph(bundle, (height, width), hair=finder), [hair]
+        inputs = graph.inputs(JUDGED_ROWS)
+        made, wanted = (run_rows(each, inputs)[graph.output] for each in (model, graph.model))
+        if not all(part.quality for part in parts):
+            raise EngineError(f"{graph.name} was made of networks that were not judged")
+        lowest = next((part for part in parts if part.precision != "fp32"), parts[0])
+        return Lowered(graph, model, lowest.precision, parts[0].runtime, {"figures": figures("image", made, wanted)})

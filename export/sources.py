@@ -1,0 +1,188 @@
+"""What `ohlora export` exports from: a bundle, or one file of weights. Either gives named graphs with references."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+
+from ohlora.bundle import Bundle
+from ohlora.engines.model_file import read_model_file
+from ohlora.errors import BadRequest
+from ohlora.export.networks import NETWORKS, Figures, build_graphs, graph_parity, load_network, network_named
+from ohlora.export.networks_compare import Kind
+from ohlora.export.portrait_graph import portrait_graph, recolor_graph
+from ohlora.export.portrait_requests import portrait_requests, recolor_requests
+from ohlora.faces import face_from_seed
+from ohlora.training.data import portraits
+from ohlora.training.data.portrait_faces import TEST_SEEDS
+
+Arrays = dict[str, NDArray[Any]]
+
+COMPOSED = ("portrait", "recolor")
+
+
+@dataclass(frozen=True)
+class Graph:
+    """One network to export, float32.
+
+    inputs(n): realistic inputs of n rows. output: name and kind of the result that is judged. parity: figures against
+    PyTorch, where there is a module. eager(inputs): the unrewritten PyTorch module's results, None for a bundle's.
+    rows_depend: a row depends on its batch.
+    """
+
+    name: str
+    model: onnx.ModelProto
+    inputs: Callable[[int], Arrays]
+    output: str
+    kind: Kind
+    parity: Mapping[str, Figures] = field(default_factory=dict)
+    eager: Callable[[Arrays], Arrays] | None = None
+    rows_depend: bool = False
+
+
+@dataclass(frozen=True)
+class Source:
+    """graphs: names to makers, so that only what is asked for is built. bundle: when it is one."""
+
+    name: str
+    graphs: Mapping[str, Callable[[], Graph]]
+    bundle: Bundle | None = None
+    rows_depend: tuple[str, ...] = ()
+
+    def chosen(self, names: Sequence[str]) -> list[str]:
+        """`names`, or all. Raises BadRequest for one that is not here."""
+        unknown = [name for name in names if name not in self.graphs]
+        if unknown:
+            raise BadRequest(f"{self.name} has no '{unknown[0]}'; it has {', '.join(self.graphs)}")
+        return list(names) or list(self.graphs)
+
+
+def bundle_source(where: str | Path, size: tuple[int, int]) -> Source:
+    """Networks of a bundle and the two fused graphs. size: (height, width) of recolor.onnx.
+
+    Raises BundleError, and EngineError for a network that keeps weights outside its file.
+    """
+    bundle = Bundle.open(where)
+    manifest = bundle.manifest
+    graphs: dict[str, Callable[[], Graph]] = {}
+    part = manifest.generator
+    if part is not None:
+        graphs["mapping"] = lambda: Graph(
+            "mapping", _load(bundle, part.mapping), lambda n: _latents(bundle, n), "w", "latent"
+        )
+        graphs["synthesis"] = lambda: Graph(
+            "synthesis", _load(bundle, part.synthesis), lambda n: _styles(bundle, n), "image", "image"
+        )
+        if part.mapping_end:
+            end = part.mapping_end
+            width = part.w_size + part.split_size
+            graphs["mapping_end"] = lambda: Graph(
+                "mapping_end", _load(bundle, end), lambda n: _normal("mapping_split1", n, width), "w", "latent"
+            )
+    if manifest.hair is not None:
+        finder = manifest.hair
+        graphs["hair"] = lambda: Graph(
+            "hair", _load(bundle, finder.file), lambda n: _faces(n, finder.input_size), "hair", "mask"
+        )
+    if manifest.parsing is not None:
+        parser = manifest.parsing
+        graphs["parsing"] = lambda: Graph(
+            "parsing", _load(bundle, parser.file), lambda n: _faces(n, parser.input_size), "parsing", "classes"
+        )
+    if part is not None:
+        graphs["portrait"] = lambda: Graph(
+            "portrait", portrait_graph(bundle), lambda n: portrait_requests(bundle, n).inputs, "image", "image"
+        )
+    if manifest.hair is not None:
+        graphs["recolor"] = lambda: Graph(
+            "recolor", recolor_graph(bundle, size), lambda n: recolor_requests(size, n).inputs, "dyed", "image"
+        )
+    return Source(f"bundle '{bundle.name}'", graphs, bundle)
+
+
+def weights_source(network: str, kind: str | None, path: Path | None, options: Mapping[str, str]) -> Source:
+    """The graphs of one file of weights (`networks.NETWORKS`), compared with the module when they are built.
+
+    Raises BadRequest and CheckpointError.
+    """
+    entry = network_named(network)
+    chosen = entry.chosen(options)
+    module = load_network(network, kind, path)
+    entries = {graph.name: graph for graph in entry.graphs_of(module)}
+    depends = entry.rows_depend(chosen)
+
+    def make(name: str) -> Graph:
+        graph, model = entries[name], build_graphs(network, module, chosen)[name]
+        parity = graph_parity(graph, module, model, chosen)
+        for output, found in parity.items():
+            graph.outputs[output].require(f"{name}.onnx, output {output},", found)
+        # A network may lack some of the outputs that its kind knows.
+        output = next(value.name for value in model.graph.output if value.name in graph.outputs)
+
+        @torch.no_grad()
+        def eager(inputs: Arrays) -> Arrays:
+            return graph.reference(module, inputs, chosen)
+
+        return Graph(
+            name,
+            model,
+            lambda n: graph.probe_inputs(module, 1, n, chosen),
+            output,
+            graph.outputs[output].kind,
+            parity,
+            eager,
+            depends,
+        )
+
+    makers = {name: (lambda name=name: make(name)) for name in entries}
+    return Source(f"{network} ({kind or entry.kinds[0]})", makers, rows_depend=tuple(entries) if depends else ())
+
+
+def open_source(
+    where: str, network: str | None, kind: str | None, options: Mapping[str, str], size: tuple[int, int]
+) -> Source:
+    """A bundle's folder or name, a file of weights with its network, or a network whose weights come with a package."""
+    if where in NETWORKS and network in (None, where):
+        return weights_source(where, kind, None, options)
+    path = Path(where)
+    if path.is_file():
+        if network is None:
+            names = ", ".join(NETWORKS)
+            raise BadRequest(f"{path} is a file of weights: say which network it is with --network ({names})")
+        return weights_source(network, kind, path, options)
+    if network is not None or kind is not None or options:
+        raise BadRequest(f"--network, --kind and --option belong to a file of weights, and {where} is none")
+    return bundle_source(where, size)
+
+
+def _load(bundle: Bundle, name: str) -> onnx.ModelProto:
+    return onnx.load_from_string(read_model_file(bundle.file(name)).data)
+
+
+def _latents(bundle: Bundle, count: int) -> Arrays:
+    part = bundle.generator_part()
+    faces = [face_from_seed(6_000_000 + i, part.label_size) for i in range(count)]
+    inputs = {"z": np.stack([face.z for face in faces])}
+    return inputs | ({"label": np.stack([face.label for face in faces])} if part.label_size else {})
+
+
+def _styles(bundle: Bundle, count: int) -> Arrays:
+    from ohlora.export.preset_bundle import judged_latents
+
+    return judged_latents(bundle, count)[0]
+
+
+def _normal(name: str, count: int, width: int) -> Arrays:
+    rng = np.random.Generator(np.random.Philox(key=6))
+    return {name: rng.standard_normal((count, width)).astype(np.float32)}
+
+
+def _faces(count: int, side: int) -> Arrays:
+    return {"image": portraits.render(portraits.parameters_from_seeds(TEST_SEEDS[:count]), side).images}

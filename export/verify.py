@@ -1,0 +1,181 @@
+"""`ohlora export --verify`: what was exported, run beside PyTorch in the same process, in one table.
+
+PyTorch runs the exported float32 graph operation by operation (the torch backend, no compilation); every engine sees
+the same rows. ms: median of single rows; images/s: a batch with all threads.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ohlora.engines import BACKENDS, Engine, backend_report, open_engine, usable_cores
+from ohlora.errors import EngineError
+from ohlora.export.exporter import Request, Written, serialized
+from ohlora.export.networks_compare import Kind, figures
+from ohlora.export.sources import Source
+
+Arrays = dict[str, NDArray[Any]]
+BATCH = 8
+REPEATS = 5
+BASELINE = "torch"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One engine of one network. parity: against PyTorch, in words. ms, per_second: None where it could not run.
+
+    speedup: images/s over PyTorch's.
+    """
+
+    model: str
+    engine: str
+    precision: str
+    megabytes: float
+    parity: str
+    ms: float | None
+    per_second: float | None
+    speedup: float | None
+    note: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def verify_export(
+    source: Source, request: Request, written: Sequence[Written], report: Callable[[str], None] = lambda line: None
+) -> list[Row]:
+    """Rows of all networks, PyTorch's first for each. A bundle's are those of its own networks."""
+    if request.to == "bundle":
+        return verify_bundle(request.out, report)
+    rows: list[Row] = []
+    for one in written:
+        report(f"verifying {one.name}")
+        rows += network_rows(one, request.to)
+    return rows
+
+
+def verify_bundle(folder: Path, report: Callable[[str], None] = lambda line: None) -> list[Row]:
+    """Of a bundle at a preset: every network against its float32 source is in its manifest; here it is run."""
+    from ohlora.export.exporter import export
+    from ohlora.export.formats import Batch
+    from ohlora.export.sources import bundle_source
+
+    with tempfile.TemporaryDirectory(prefix="ohlora-verify-") as temporary:
+        request = Request(to="onnx", out=Path(temporary) / "made", batch=Batch(1, 8, 32))
+        source = bundle_source(folder, (256, 256))
+        return verify_export(source, request, export(source, request, report), report)
+
+
+def network_rows(one: Written, to: str) -> list[Row]:
+    """PyTorch's row of the float32 graph, then those of the engines that take this format here."""
+    graph, lowered = one.lowered.graph, one.lowered
+    megabytes = sum(path.stat().st_size for path in one.files) / 1e6
+    if graph.rows_depend:
+        text = "a row depends on its batch, and these engines compute rows one by one"
+        return [Row(one.name, "-", lowered.precision, megabytes, "-", None, None, None, text)]
+    inputs = graph.inputs(BATCH)
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory(prefix="ohlora-verify-") as temporary:
+        plain, made = Path(temporary) / "float32.onnx", Path(temporary) / f"{one.name}.onnx"
+        plain.write_bytes(graph.model.SerializeToString())
+        made.write_bytes(serialized(lowered))
+        first = _run(one.name, plain, BASELINE, "f32", inputs, None, graph.output, graph.kind, megabytes, None)
+        rows.append(first[0])
+        wanted, base = first[1], first[0].per_second
+        for backend, precision in _ways(to, lowered.runtime):
+            row, _ = _run(one.name, made, backend, precision, inputs, wanted, graph.output, graph.kind, megabytes, base)
+            rows.append(row)
+    return rows
+
+
+def _ways(to: str, runtime: str) -> list[tuple[str, str]]:
+    """(backend, precision) of the float part: what is installed, and the recorded precision where it runs."""
+    found = {status.name: status for status in backend_report() if status.available and status.name != BASELINE}
+    names = [name for name in found if to in ("onnx", "triton") or name == to]
+    ways = [(name, "f32") for name in names]
+    return ways + [(name, runtime) for name in names if runtime != "f32" and found[name].bf16]
+
+
+def _run(
+    name: str,
+    path: Path,
+    backend: str,
+    precision: str,
+    inputs: Arrays,
+    wanted: Arrays | None,
+    output: str,
+    kind: Kind,
+    megabytes: float,
+    base: float | None,
+) -> tuple[Row, Arrays | None]:
+    try:
+        # PyTorch spreads one row over all threads itself.
+        threads = 1 if backend == BASELINE else None
+        engine = open_engine(path, backend=backend, precision=precision, threads=threads)
+    except EngineError as error:
+        return Row(name, backend, precision, megabytes, "-", None, None, None, _short(str(error))), None
+    with engine:
+        made = engine(**inputs)
+        milliseconds, per_second = _timed(engine, inputs)
+        text = "-" if wanted is None else parity_text(kind, made[output], wanted[output])
+        speedup = per_second / base if base else None
+        return Row(name, engine.backend, engine.precision, megabytes, text, milliseconds, per_second, speedup), made
+
+
+def _timed(engine: Engine, inputs: Arrays) -> tuple[float, float]:
+    """(median ms of one row, images/s of batches)."""
+    row = {name: np.ascontiguousarray(value[:1]) for name, value in inputs.items()}
+    engine(**row)
+    single, batches = [], []
+    for _ in range(REPEATS):
+        start = time.perf_counter()
+        engine(**row)
+        single.append(time.perf_counter() - start)
+        start = time.perf_counter()
+        engine(**inputs)
+        batches.append(time.perf_counter() - start)
+    return 1e3 * statistics.median(single), len(next(iter(inputs.values()))) / statistics.median(batches)
+
+
+def parity_text(kind: Kind, made: NDArray[Any], wanted: NDArray[Any]) -> str:
+    """The figure that matters for what the output is."""
+    found = figures(kind, made, wanted)
+    if kind == "image":
+        return f"{found['psnr_db']:.1f} dB, {found['max_grey_levels']:.0f} levels, {found['share_different']:.3%}"
+    if kind == "mask":
+        return f"IoU {found['iou']:.4f}, {found['max_abs_error']:.1e}"
+    if kind == "classes":
+        return f"{found['share_different']:.3%} of pixels"
+    return f"{found['max_abs_error']:.1e}"
+
+
+def show(rows: Sequence[Row]) -> None:
+    """The table, with what it was measured on above."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("model", "engine", "precision", "MB", "parity", "ms", "images/s", "vs PyTorch")
+    for row in rows:
+        figures = [
+            "-" if row.ms is None else f"{row.ms:.2f}",
+            "-" if row.per_second is None else f"{row.per_second:.1f}",
+            row.note or ("baseline" if row.speedup is None else f"{row.speedup:.1f}x"),
+        ]
+        table.add_row(row.model, row.engine, row.precision, f"{row.megabytes:.1f}", row.parity, *figures)
+    names = ", ".join(backend.name for backend in BACKENDS)
+    console = Console()
+    console.print(f"{usable_cores()} cores; batch {BATCH}, median of {REPEATS}; backends known: {names}")
+    console.print(table)
+
+
+def _short(text: str, limit: int = 60) -> str:
+    return text if len(text) <= limit else text[: limit - 3] + "..."

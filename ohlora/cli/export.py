@@ -1,0 +1,134 @@
+"""`ohlora export`: compile networks into ONNX, OpenVINO, TensorRT, a Triton repository or a faster bundle."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ohlora.cli import options
+
+
+def export(
+    source: Annotated[
+        str, typer.Argument(help="Bundle ('demo' or a folder), a file of weights, or a packaged network ('mtcnn').")
+    ],
+    to: Annotated[str, typer.Option("--to", help="onnx, openvino, tensorrt, triton or bundle.")] = "onnx",
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="New folder for the export.")] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--model", help="Only this network: mapping, synthesis, hair, parsing, portrait, recolor ... (repeat)."
+        ),
+    ] = None,
+    precision: Annotated[str | None, typer.Option("--precision", help="fp32 (default), fp16, bf16 or int8.")] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option("--preset", help="exact (2 levels), balanced (45 dB) or fast (35 dB): fastest that passes."),
+    ] = None,
+    batch: Annotated[
+        str, typer.Option("--batch", help="MIN:OPT:MAX of TensorRT engines and Triton models.")
+    ] = "1:8:32",
+    compute_capability: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--compute-capability", help="Of the GPU an engine is for, e.g. 8.9 (repeat). Default: the one here."
+        ),
+    ] = None,
+    package: Annotated[str, typer.Option("--package", help="auto, tensorrt or tensorrt_rtx.")] = "auto",
+    size: Annotated[str, typer.Option("--size", help="Width x height of recolor.onnx's pictures.")] = "256x256",
+    network: Annotated[
+        str | None, typer.Option("--network", help="What a file of weights is: generator, facexformer, cnn-age ...")
+    ] = None,
+    kind: Annotated[
+        str | None, typer.Option("--kind", help="Kind of the weights, where a network has several.")
+    ] = None,
+    option: Annotated[
+        list[str] | None, typer.Option("--option", help="NAME=VALUE of that network, e.g. collapse=subpixel (repeat).")
+    ] = None,
+    seeds: Annotated[int, typer.Option("--seeds", min=8, help="Faces that presets and int8 are judged on.")] = 200,
+    verify: Annotated[
+        bool,
+        typer.Option("--verify", help="Run what was made beside PyTorch: parity, size, ms, images/s in one table."),
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an export that is there.")] = False,
+    json: options.Json = False,
+) -> None:
+    """Compile networks: exact rewrites, precision behind measured gates, one report. Needs the train extra.
+
+    Without --out, with --verify: nothing is kept. Examples:
+
+    `ohlora export demo --to onnx --model portrait --out engines`
+
+    `ohlora export demo --to bundle --preset fast --out demo-fast`
+
+    `ohlora export demo --verify`
+    """
+    import json as json_module
+
+    from ohlora.cli.train import require_training
+    from ohlora.errors import BadRequest
+
+    require_training()
+    if out is None and not verify:
+        raise BadRequest("give --out FOLDER to keep the export, or --verify to look at it")
+    from ohlora.export.exporter import Request, export
+    from ohlora.export.formats import parse_batch
+    from ohlora.export.sources import open_source
+
+    opened = open_source(source, network, kind, _pairs(option or []), _size(size))
+    with tempfile.TemporaryDirectory(prefix="ohlora-export-") as temporary:
+        request = Request(
+            to=to,
+            out=out or Path(temporary) / "export",
+            networks=model or (),
+            precision=precision,
+            preset=preset,
+            batch=parse_batch(batch),
+            package=package,
+            compute_capabilities=tuple(compute_capability) if compute_capability else None,
+            seeds=seeds,
+            overwrite=overwrite,
+        )
+        written = export(opened, request, _say(json))
+        rows = []
+        if verify:
+            from ohlora.export.verify import show, verify_export
+
+            found = verify_export(opened, request, written, _say(json))
+            rows = [row.to_json() for row in found]
+            if not json:
+                show(found)
+        if json:
+            made = {one.name: {"files": [str(path) for path in one.files], **one.record} for one in written}
+            typer.echo(json_module.dumps({"out": str(out) if out else None, "networks": made, "verified": rows}))
+        elif out is not None:
+            typer.echo(f"{to}: {', '.join(one.name for one in written) or 'bundle'} -> {out}")
+
+
+def _say(quiet: bool):  # type: ignore[no-untyped-def]
+    return (lambda line: None) if quiet else typer.echo
+
+
+def _pairs(texts: list[str]) -> dict[str, str]:
+    from ohlora.errors import BadRequest
+
+    pairs = {}
+    for text in texts:
+        name, sign, value = text.partition("=")
+        if not sign or not name or not value:
+            raise BadRequest(f"--option must be NAME=VALUE, got '{text}'")
+        pairs[name] = value
+    return pairs
+
+
+def _size(text: str) -> tuple[int, int]:
+    """'WIDTHxHEIGHT' -> (height, width)."""
+    from ohlora.errors import BadRequest
+
+    width, sign, height = text.lower().partition("x")
+    if not sign or not width.isdigit() or not height.isdigit():
+        raise BadRequest(f"--size must be WIDTHxHEIGHT, got '{text}'")
+    return int(height), int(width)
