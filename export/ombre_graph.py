@@ -11,23 +11,30 @@ from ohlora.hair import fit, mirrored
 from ohlora.kernels.ombre import CONTRAST, HAIR_ROW, THRESHOLD, hue_table
 
 
-def add_hair(graph: GraphBuilder, image: str, finder: onnx.ModelProto, size: tuple[int, int], side: int) -> str:
-    """image uint8 [N,H,W,3] of `size` -> hair float32 [N,h,w], the longer side `side`, by the student `finder`."""
+def student_picture(graph: GraphBuilder, image: str, size: tuple[int, int], side: int) -> str:
+    """image uint8 [N,H,W,3] of `size` -> the student's picture uint8 [N,side,side,3] (`ohlora.hair.student_input`)."""
     inner = fit(*size)
     planes = graph.add("Transpose", [graph.cast(image, "float32", "hair_levels")], "hair_planes", perm=[0, 3, 1, 2])
     if inner != size:
         planes = _resize(graph, planes, size, inner, "student")
         rounded = graph.add("Round", [planes], "student_rounded")
         planes = graph.add("Clip", [rounded, graph.number(0.0), graph.number(255.0)], "student_levels")
-    top, left = (side - inner[0]) // 2, (side - inner[1]) // 2
-    for axis, length, before in ((2, inner[0], top), (3, inner[1], left)):
+    for axis, length in ((2, inner[0]), (3, inner[1])):
         if length != side:
-            index = graph.constant(f"mirrored_{axis}", mirrored(length, before))
+            index = graph.constant(f"mirrored_{axis}", mirrored(length, (side - length) // 2))
             planes = graph.add("Gather", [planes, index], f"student_padded_{axis}", axis=axis)
     small = graph.add("Transpose", [planes], "student_pixels", perm=[0, 2, 3, 1])
-    hair = graph.include(finder, "student", {"image": graph.cast(small, "uint8", "student_image")})["hair"]
+    return graph.cast(small, "uint8", "student_image")
+
+
+def add_hair(graph: GraphBuilder, image: str, finder: onnx.ModelProto, size: tuple[int, int], side: int) -> str:
+    """image uint8 [N,H,W,3] of `size` -> hair float32 [N,h,w], the longer side `side`, by the student `finder`."""
+    inner = fit(*size)
+    picture = student_picture(graph, image, size, side)
+    hair = graph.include(finder, "student", {"image": picture})["hair"]
     if inner == (side, side):
         return hair
+    top, left = (side - inner[0]) // 2, (side - inner[1]) // 2
     starts, ends = graph.integers(top, left), graph.integers(top + inner[0], left + inner[1])
     return graph.add("Slice", [hair, starts, ends, graph.integers(1, 2)], "hair_cropped")
 

@@ -75,7 +75,7 @@ def portrait_graph(
         if parts.directions.vectors and len(parts.directions.groups) > 1:
             inputs["group"] = ("int64", ("N",))
     w = edited_latent(graph, parts.mapping, parts.mapping_end, parts.directions, part.label_size)
-    wp = _truncated(graph, w, bundle.w_avg(), part.num_layers)
+    wp = truncated(graph, w, bundle.w_avg(), part.num_layers)
     finder = hair or parts.hair
     image = graph.include(synthesis or parts.synthesis, "synthesis", {"wp": wp})["image"]
     side = part.resolution
@@ -111,7 +111,7 @@ def recolor_graph(bundle: Bundle, size: tuple[int, int], *, hair: onnx.ModelProt
     return graph.model("recolor", inputs, outputs, _properties(bundle, "recolor"))
 
 
-def _truncated(graph: GraphBuilder, w: str, mean: np.ndarray, layers: int) -> str:
+def truncated(graph: GraphBuilder, w: str, mean: np.ndarray, layers: int) -> str:
     """w [N,W] -> wp [N,layers,W]: the first layers drawn towards the mean, the rest exactly w."""
     psi, cut = graph.columns("truncation", 2, ["psi", "truncated_layers"])
     number = graph.constant("layer_numbers", np.arange(layers, dtype=np.float32)[None])

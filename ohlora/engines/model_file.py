@@ -38,6 +38,11 @@ class ModelFile:
         """Whether it computes in int8 somewhere (the operation's name stands in the file as it is)."""
         return b"DequantizeLinear" in self.data
 
+    @property
+    def rows_depend(self) -> bool:
+        """Whether a row of a batch depends on the others, as exporters note it in the file's metadata."""
+        return b"ohlora.rows\x12\x09dependent" in self.data
+
     def precision_label(self, precision: str) -> str:
         """What an engine says it computes in, its float part in `precision`: 'f32', 'int8', 'int8+bf16' ..."""
         if not self.quantized:

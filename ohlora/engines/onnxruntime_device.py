@@ -1,0 +1,128 @@
+"""ONNX Runtime on a GPU, by its CUDA or TensorRT provider: buffers bound on the device, buckets of one size.
+
+The CPU provider runs through the same code; that is how it is tested where there is no GPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ohlora.engines.batches import Arrays, BatchEngine
+from ohlora.engines.cache import cache_root
+from ohlora.engines.model_file import ModelFile, read_model_file
+from ohlora.engines.onnxruntime import model_spec
+from ohlora.engines.selftest import Probe, load_probe, run_selftest
+from ohlora.engines.spec import EngineSpec
+from ohlora.errors import EngineError
+
+BUCKET = 8
+PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+}
+
+
+def provider_options(provider: str, device: int, model: ModelFile) -> list[tuple[str, dict[str, Any]]]:
+    """What a session is opened with; the next one takes what the first cannot run.
+
+    TensorRT keeps the engines that it builds in the user's cache, by the model's hash.
+    """
+    options: dict[str, Any] = {} if provider == "cpu" else {"device_id": device}
+    chosen = [(PROVIDERS[provider], options)]
+    if provider == "tensorrt":
+        root = cache_root()
+        if root is not None:
+            folder = root / "onnxruntime-tensorrt" / model.sha256[:16]
+            options |= {"trt_engine_cache_enable": True, "trt_engine_cache_path": str(folder)}
+            options |= {"trt_timing_cache_enable": True, "trt_timing_cache_path": str(folder)}
+        chosen.append((PROVIDERS["cuda"], {"device_id": device}))
+    return chosen if provider == "cpu" else [*chosen, (PROVIDERS["cpu"], {})]
+
+
+class DeviceSession:
+    """One session with inputs and outputs bound on the device for `bucket` rows."""
+
+    def __init__(self, session: Any, spec: EngineSpec, bucket: int, provider: str, device: int) -> None:
+        import onnxruntime
+
+        self.spec, self.bucket = spec, bucket
+        self._session, self._binding = session, session.io_binding()
+        where = ("cpu", 0) if provider == "cpu" else ("cuda", device)
+        self._values: dict[str, Any] = {}
+        for tensors, bind in (
+            (spec.inputs, self._binding.bind_ortvalue_input),
+            (spec.outputs, self._binding.bind_ortvalue_output),
+        ):
+            for tensor in tensors:
+                zeros = np.zeros((bucket, *tensor.row_shape), tensor.dtype)
+                self._values[tensor.name] = onnxruntime.OrtValue.ortvalue_from_numpy(zeros, *where)
+                bind(tensor.name, self._values[tensor.name])
+
+    def __call__(self, inputs: Arrays, outputs: Arrays) -> None:
+        for name, array in inputs.items():
+            self._values[name].update_inplace(np.ascontiguousarray(array))
+        self._session.run_with_iobinding(self._binding)
+        for name, array in outputs.items():
+            array[...] = self._values[name].numpy()
+
+    def close(self) -> None:
+        self._values.clear()
+        self._binding = self._session = None
+
+
+def open_onnxruntime_device(
+    path: Path | str,
+    *,
+    provider: str = "cuda",
+    device: int = 0,
+    bucket: int = BUCKET,
+    probe: Probe | Mapping[str, Mapping[str, Any]] | Path | str | None = None,
+) -> BatchEngine:
+    """The network of an ONNX file on GPU `device` by ONNX Runtime, tested.
+
+    provider: 'cuda' or 'tensorrt' ('cpu': for tests). bucket: rows of every run.
+    Raises EngineError: a provider that is not there, an unreadable model, a failed self-test.
+    """
+    import onnxruntime
+
+    if provider not in PROVIDERS:
+        raise EngineError(f"unknown provider '{provider}': choose {', '.join(PROVIDERS)}")
+    if bucket < 1:
+        raise EngineError(f"a bucket has at least one row, got {bucket}")
+    present = onnxruntime.get_available_providers()
+    if PROVIDERS[provider] not in present:
+        raise EngineError(
+            f"this onnxruntime {onnxruntime.__version__} has no {PROVIDERS[provider]} (it has {', '.join(present)}): "
+            "pip install onnxruntime-gpu in place of onnxruntime"
+        )
+    model = read_model_file(Path(path))
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    try:
+        session = onnxruntime.InferenceSession(model.data, options, providers=provider_options(provider, device, model))
+    except Exception as error:  # the library's own types: no driver, no such device, a graph it cannot take
+        text = " ".join(str(error).split())[:300]
+        raise EngineError(f"ONNX Runtime cannot open {model.path} on {provider}:{device}: {text}") from error
+    if session.get_providers()[0] != PROVIDERS[provider]:
+        raise EngineError(f"{PROVIDERS[provider]} did not start on device {device}: is there a GPU and its driver?")
+    spec = model_spec(session)
+    engine = BatchEngine(
+        model.name,
+        spec,
+        DeviceSession(session, spec, bucket, provider, device),
+        backend="onnxruntime",
+        precision=model.precision_label("f32"),
+        model_sha256=model.sha256,
+    )
+    engine.reason = f"onnxruntime: asked for {provider}:{device}"
+    try:
+        engine.selftest = run_selftest(engine, None if probe is None else load_probe(probe))
+    except EngineError:
+        engine.close()
+        raise
+    return engine
