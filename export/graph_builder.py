@@ -31,6 +31,7 @@ class GraphBuilder:
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     weights: list[onnx.TensorProto] = field(default_factory=list)
     infos: list[onnx.ValueInfoProto] = field(default_factory=list)
+    opset: int = OPSET  # rises with the models that are laid in
 
     def constant(self, name: str, values: NDArray[np.generic] | np.generic) -> str:
         self.weights.append(numpy_helper.from_array(np.array(values, order="C"), name))
@@ -68,6 +69,7 @@ class GraphBuilder:
         """Lay `model` into this graph, its inputs connected to tensors of it; returns its outputs' names here."""
         inner = onnx.ModelProto()
         inner.CopyFrom(model)
+        self.opset = max([self.opset, *(entry.version for entry in model.opset_import)])
         inner = onnx.compose.add_prefix(inner, f"{prefix}.")
         names = {f"{prefix}.{name}": source for name, source in inputs.items()}
         for node in inner.graph.node:
@@ -89,7 +91,7 @@ class GraphBuilder:
             self.nodes, name, declared(inputs), declared(outputs), self.weights, value_info=self.infos
         )
         model = helper.make_model(
-            graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="ohlora"
+            graph, opset_imports=[helper.make_opsetid("", self.opset)], ir_version=IR_VERSION, producer_name="ohlora"
         )
         if properties:
             helper.set_model_props(model, dict(properties))

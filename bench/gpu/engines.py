@@ -1,0 +1,273 @@
+"""Engines on a CUDA device: what is exact, how fast, and how near the device's own ceilings.
+
+    python -m ohlora.bench.gpu.engines --out bench/results/gpu_engines.json
+
+Full-size generator (256 px, published channels, seeded weights) and the demo bundle's student, by the torch backend:
+eager, compiled, recorded as a CUDA graph; float32, bfloat16, float16; both forms of upsampling; then the whole chain
+from latent to dyed bytes as one recorded graph. Baseline: the training module in eager PyTorch, as documented, in the
+same run.
+Times are CUDA events, medians after warm-up. A section that fails is reported and the rest goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+
+from ohlora.bundle import Bundle
+from ohlora.engines.torch_device import DeviceRunner
+from ohlora.engines.torch_graph import LOWERED, torch_graph
+from ohlora.engines.typed_graph import lower
+from ohlora.export.graph import run_graph
+from ohlora.export.graph_builder import GraphBuilder
+from ohlora.export.networks_compare import figures
+from ohlora.export.ombre_graph import add_hair, add_ombre
+from ohlora.export.onnx import ByteSynthesis, synthesis_graph
+from ohlora.export.rewrites import Collapse, rewrite_generator, synthesis_layers
+from ohlora.hair import SIZE
+from ohlora.training.nets.stylegan import CONFIGS, Generator, GeneratorConfig
+from ohlora.training.nets.stylegan_layers import Conv, UpConv
+
+SMALL = GeneratorConfig(resolution=32, channel_base=256, channel_max=16)
+REPEATS = 20
+
+
+def generator(config: GeneratorConfig) -> Generator:
+    """Seeded weights, noise and biases on; an image of moderate contrast, as trained ones have."""
+    torch.manual_seed(0)
+    model = Generator(config).eval()
+    with torch.no_grad():
+        for name, value in model.synthesis.named_parameters():
+            if name.endswith(("bias", "strength")):
+                value.normal_(std=0.1)
+        model.synthesis.const.normal_()
+        model.synthesis.to_rgb[-1].weight.mul_(0.25)
+    return model
+
+
+def chain_graph(synthesis: onnx.ModelProto, hair: onnx.ModelProto, config: GeneratorConfig) -> onnx.ModelProto:
+    """wp [N,layers,W], ombre [N,3] -> dyed bytes [N,R,R,3] and hair [N,224,224], all in one graph."""
+    graph, side = GraphBuilder(), config.resolution
+    image = graph.include(synthesis, "synthesis", {"wp": "wp"})["image"]
+    found = add_hair(graph, image, hair, (side, side), SIZE)
+    graph.add("Identity", [found], "hair")
+    add_ombre(graph, image, found, (side, side), (SIZE, SIZE), output="dyed")
+    inputs = {"wp": ("float32", ("N", config.layers, config.w_size)), "ombre": ("float32", ("N", 3))}
+    outputs = {"dyed": ("uint8", ("N", side, side, 3)), "hair": ("float32", ("N", SIZE, SIZE))}
+    return graph.model("chain", inputs, outputs)
+
+
+class Bench:
+    """Models made once; rows collected."""
+
+    def __init__(self, device: str, config: GeneratorConfig, batches: list[int]) -> None:
+        self.device, self.config, self.batches = torch.device(device), config, batches
+        self.on_gpu = self.device.type == "cuda"
+        self.module = generator(config)
+        self.rows: list[dict[str, Any]] = []
+        self.ceilings: dict[str, float] = {}
+        forms: tuple[Collapse, ...] = ("transposed", "subpixel")
+        with torch.no_grad():
+            self.models = {form: synthesis_graph(rewrite_generator(self.module, form), form) for form in forms}
+        self.hair = onnx.load(Bundle.open("demo").file("hair.onnx"))
+        stream = torch.Generator().manual_seed(1)
+        with torch.no_grad():
+            w = self.module.mapping(torch.randn(max(batches), config.z_size, generator=stream))
+        self.wp = w[:, None].repeat(1, config.layers, 1).numpy()
+        self.gmac = multiplications(self.module) / 1e9
+
+    def timed(self, work: Callable[[], Any], repeats: int = REPEATS) -> float:
+        """Median seconds."""
+        for _ in range(3):
+            work()
+        times = []
+        for _ in range(repeats):
+            if self.on_gpu:
+                start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+                start.record()
+                work()
+                end.record()
+                end.synchronize()
+                times.append(start.elapsed_time(end) / 1e3)
+            else:
+                began = time.perf_counter()
+                work()
+                times.append(time.perf_counter() - began)
+        return statistics.median(times)
+
+    def add(self, what: str, precision: str, batch: int, seconds: float, **more: Any) -> None:
+        per_second = batch / seconds
+        row = {"what": what, "precision": precision, "batch": batch, "per_second": round(per_second, 1),
+               "ms_per_image": round(1e3 / per_second, 4), **more}  # fmt: skip
+        if self.gmac and "chain" not in what and "student" not in what:
+            row["tflops"] = round(2 * self.gmac * per_second / 1e3, 2)
+        self.rows.append(row)
+        print(json.dumps(row), flush=True)
+
+    def section(self, name: str, work: Callable[[], None]) -> None:
+        began = time.perf_counter()
+        try:
+            work()
+        except Exception as error:  # one section never takes the others with it
+            self.rows.append({"what": name, "failed": f"{type(error).__name__}: {str(error)[:300]}"})
+            print(f"{name} FAILED: {error}", flush=True)
+        if self.on_gpu:
+            torch.cuda.empty_cache()
+        print(f"-- {name}: {time.perf_counter() - began:.1f} s", flush=True)
+
+    # sections
+
+    def ceiling(self) -> None:
+        side = 8192 if self.on_gpu else 512
+        a, b = (torch.randn(side, side, device=self.device).bfloat16() for _ in range(2))
+        self.ceilings["bf16_tflops"] = round(2 * side**3 / self.timed(lambda: a @ b) / 1e12, 1)
+        size = 2**30 if self.on_gpu else 2**24
+        x, y = (torch.empty(size, dtype=torch.uint8, device=self.device) for _ in range(2))
+        self.ceilings["copy_tb_per_s"] = round(2 * size / self.timed(lambda: y.copy_(x)) / 1e12, 3)
+        print(self.ceilings, flush=True)
+
+    def baseline(self) -> None:
+        """The documented arithmetic: the module as it is trained, TF32 off, a batch at a time."""
+        module = ByteSynthesis(self.module).to(self.device).eval()
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+        for batch in (1, 8):
+            wp = torch.from_numpy(self.wp[:batch]).to(self.device)
+            with torch.inference_mode():
+                self.add("eager PyTorch, documented", "f32", batch, self.timed(lambda wp=wp: module(wp)))  # type: ignore[misc]
+
+    def exactness(self) -> None:
+        """Pictures of the device against ONNX Runtime's on the CPU."""
+        wp = self.wp[:4]
+        wanted = run_graph(self.models["transposed"], {"wp": wp})[0]
+        for precision in ("f32", "bf16", "f16"):
+            for form, model in self.models.items():
+                made = self.run(model, precision, {"wp": wp})[0]
+                found = figures("image", made, wanted)
+                self.rows.append({"what": f"exactness, {form}", "precision": precision, **found})
+                print(form, precision, found, flush=True)
+        picture = np.random.default_rng(0).integers(0, 256, (4, SIZE // 16, SIZE // 16, 3)).astype(np.uint8)
+        picture = picture.repeat(16, 1).repeat(16, 2)
+        wanted = run_graph(self.hair, {"image": picture})[0]
+        for precision in ("f32", "bf16", "f16"):
+            made = self.run(self.hair, precision, {"image": picture})[0]
+            found = figures("mask", made, wanted)
+            self.rows.append({"what": "exactness, student", "precision": precision, **found})
+            print("student", precision, found, flush=True)
+
+    def run(self, model: onnx.ModelProto, precision: str, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
+        module = torch_graph(model.SerializeToString(), precision).to(self.device)
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+        with torch.inference_mode():
+            made = module(*[torch.from_numpy(value).to(self.device) for value in inputs.values()])
+        return [value.cpu().numpy() for value in made]
+
+    def engines(self) -> None:
+        """Synthesis: form x precision x batch, recorded, compiled and not."""
+        ways = [("subpixel", "bf16", True), ("transposed", "bf16", True), ("subpixel", "f16", True),
+                ("subpixel", "bf16", False), ("transposed", "f32", False)]  # fmt: skip
+        for number, (form, precision, compiled) in enumerate(ways):
+            for batch in self.batches if number == 0 else self.batches[-1:]:
+                name = f"synthesis {form}, {'compiled, ' if compiled else ''}recorded"
+                self.recorded(name, self.models[form].SerializeToString(), precision, batch, compiled)
+
+    def student(self) -> None:
+        for batch in self.batches[-1:]:
+            for precision in ("bf16", "f16"):
+                self.recorded("student, compiled, recorded", self.hair.SerializeToString(), precision, batch, True)
+
+    def chain(self) -> None:
+        """Latent to dyed bytes in one recorded graph: synthesis and student lowered, everything between in float32."""
+        for precision in ("bf16", "f16"):
+            low = LOWERED[precision]
+            model = chain_graph(lower(self.models["subpixel"], low), lower(self.hair, low), self.config)
+            for batch in self.batches[-1:]:
+                name = "chain to dyed bytes, compiled, recorded"
+                self.recorded(name, model.SerializeToString(), "f32", batch, True, shown=precision)
+
+    def recorded(
+        self, name: str, data: bytes, precision: str, batch: int, compiled: bool, shown: str | None = None
+    ) -> None:
+        began = time.perf_counter()
+        if self.on_gpu:
+            torch.cuda.reset_peak_memory_stats()
+            runner = DeviceRunner(data, self.device, precision, batch, compiled)
+            inputs = {t.name: torch.zeros((batch, *t.row_shape), device=self.device, dtype=getattr(torch, t.dtype))
+                      for t in runner.spec.inputs}  # fmt: skip
+            if "wp" in inputs:
+                inputs["wp"].copy_(torch.from_numpy(self.wp[:batch]))
+            work: Callable[[], Any] = lambda: runner.run_device(inputs)  # noqa: E731
+            seconds = self.timed(work)
+            memory = torch.cuda.max_memory_allocated() / 1e9
+            setup = time.perf_counter() - began
+            self.add(name, shown or precision, batch, seconds, gb=round(memory, 2), setup_s=round(setup, 1))
+            runner.close()
+        else:
+            module = torch_graph(data, precision)
+            rows = [torch.from_numpy(self.wp[:batch]), torch.full((batch, 3), 0.5)]
+            if "student" in name:
+                rows = [torch.zeros((batch, SIZE, SIZE, 3), dtype=torch.uint8)]
+            with torch.inference_mode():
+                given = rows[: len(module.input_names)]
+                self.add(name, shown or precision, batch, self.timed(lambda: module(*given), 2))
+
+
+def multiplications(module: Generator) -> float:
+    """Of one picture, in the collapsed form that engines run: convolutions only."""
+    total, side = 0.0, 4
+    for layer in synthesis_layers(module):
+        conv = getattr(layer, "conv", None)
+        if not isinstance(conv, Conv):
+            continue
+        outputs, inputs = conv.weight.shape[:2]
+        if isinstance(conv, UpConv):
+            total += side * side * inputs * outputs * 16
+            side *= 2
+        else:
+            total += side * side * inputs * outputs * 9
+    return total
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--smoke", action="store_true", help="a tiny generator: does every step work")
+    parser.add_argument("--batches", default="8,64")
+    parser.add_argument("--sections", default="ceiling,baseline,exactness,engines,student,chain")
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory():
+        batches = [2, 3] if options.smoke else [int(text) for text in options.batches.split(",")]
+        bench = Bench(options.device, SMALL if options.smoke else CONFIGS["original"], batches)
+        for name in options.sections.split(","):
+            bench.section(name, getattr(bench, name))
+    result = {
+        "device": torch.cuda.get_device_name() if bench.on_gpu else "CPU",
+        "torch": torch.__version__,
+        "gmac_per_image": round(bench.gmac, 3),
+        "ceilings": bench.ceilings,
+        "rows": bench.rows,
+    }
+    if options.out:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(json.dumps(result, indent=1) + "\n")
+    print(f"\n{result['device']}, ceilings {bench.ceilings}, {bench.gmac:.2f} GMAC an image")
+    for row in bench.rows:
+        if "per_second" in row:
+            share = row.get("tflops", 0) / bench.ceilings.get("bf16_tflops", 1e9)
+            print(
+                f"{row['what']:44} {row['precision']:5} batch {row['batch']:4} {row['per_second']:9.1f}/s {share:5.1%}"
+            )
+
+
+if __name__ == "__main__":
+    main()
