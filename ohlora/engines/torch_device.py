@@ -56,9 +56,9 @@ class DeviceRunner:
         """Tensors [bucket, ...] on the device -> the outputs' buffers, which the next call overwrites. No waiting."""
         for tensor, buffer in zip(self.spec.inputs, self._inputs, strict=True):
             given = inputs[tensor.name]
-            if given.device != self.device or given.shape != buffer.shape or given.dtype != buffer.dtype:
+            if given.device != buffer.device or given.shape != buffer.shape or given.dtype != buffer.dtype:
                 raise EngineError(
-                    f"input '{tensor.name}' must be {buffer.dtype} {list(buffer.shape)} on {self.device}, got "
+                    f"input '{tensor.name}' must be {buffer.dtype} {list(buffer.shape)} on {buffer.device}, got "
                     f"{given.dtype} {list(given.shape)} on {given.device}"
                 )
             buffer.copy_(given)
