@@ -11,11 +11,20 @@ import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from ohlora.bundle import Bundle
 from ohlora.engines.model_file import read_model_file
 from ohlora.errors import BadRequest
-from ohlora.export.networks import NETWORKS, Figures, build_graphs, graph_parity, load_network, network_named
+from ohlora.export.networks import (
+    NETWORKS,
+    Figures,
+    NetworkExport,
+    build_graphs,
+    graph_parity,
+    load_network,
+    network_named,
+)
 from ohlora.export.networks_compare import Kind
 from ohlora.export.portrait_graph import portrait_graph, recolor_graph
 from ohlora.export.portrait_requests import portrait_requests, recolor_requests
@@ -113,8 +122,14 @@ def weights_source(network: str, kind: str | None, path: Path | None, options: M
     Raises BadRequest and CheckpointError.
     """
     entry = network_named(network)
-    chosen = entry.chosen(options)
+    entry.chosen(options)  # what people get wrong is found before weights are read
     module = load_network(network, kind, path)
+    return module_source(entry, module, options, f"{network} ({kind or entry.kinds[0]})")
+
+
+def module_source(entry: NetworkExport, module: nn.Module, options: Mapping[str, str], title: str) -> Source:
+    """The graphs of a module that is loaded already."""
+    network, chosen = entry.name, entry.chosen(options)
     entries = {graph.name: graph for graph in entry.graphs_of(module)}
     depends = entry.rows_depend(chosen)
 
@@ -142,7 +157,7 @@ def weights_source(network: str, kind: str | None, path: Path | None, options: M
         )
 
     makers = {name: (lambda name=name: make(name)) for name in entries}
-    return Source(f"{network} ({kind or entry.kinds[0]})", makers, rows_depend=tuple(entries) if depends else ())
+    return Source(title, makers, rows_depend=tuple(entries) if depends else ())
 
 
 def open_source(
