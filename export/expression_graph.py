@@ -57,7 +57,9 @@ def _moved(
     graph: GraphBuilder, start: str, read: str, directions: Directions, strengths: list[str], fold: bool = False
 ) -> str:
     """start + sum of strength x direction. read: what networks read. fold: the halves of a direction are added."""
-    total, size = "", directions.size
+    # As the runtime adds them: in float64, rounded once. Where a backend has no float64 it is the last bit.
+    strengths = [graph.cast(one, "float64", f"{one}_exact") for one in strengths]
+    total, size = graph.cast(start, "float64", "latent_exact"), directions.size
     for name, strength in zip(PROPERTIES, strengths, strict=True):
         if network := directions.networks.get(name):
             move = _gradient(graph, read, network, name)
@@ -67,16 +69,16 @@ def _moved(
                     onnx.helper.make_node("Split", [move], halves, name=f"{name}_halves", axis=1, num_outputs=2)
                 )
                 move = graph.add("Add", halves, f"{name}_folded")
+            move = graph.cast(move, "float64", f"{name}_direction_exact")
         else:
             table = np.stack([directions.vectors[name][group] for group in directions.groups])
             if fold:
                 table = table[:, : size // 2] + table[:, size // 2 :]
-            stored = graph.constant(f"directions.{name}", table.astype(np.float32))
+            stored = graph.constant(f"directions.{name}", table.astype(np.float64))
             move = stored if len(table) == 1 else graph.add("Gather", [stored, "group"], f"{name}_direction", axis=0)
         step = graph.add("Mul", [strength, move], f"{name}_move")
-        total = graph.add("Add", [total, step], f"moves_with_{name}") if total else step
-    # The moves are small beside the latent: added first, they leave one rounding where float64 sums have one too.
-    return graph.add("Add", [start, total], "edited_latent")
+        total = graph.add("Add", [total, step], f"latent_after_{name}")
+    return graph.cast(total, "float32", "edited_latent")
 
 
 def _gradient(graph: GraphBuilder, x: str, network: GradientNetwork, name: str) -> str:

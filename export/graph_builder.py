@@ -15,6 +15,7 @@ from ohlora.export.graph import OPSET
 IR_VERSION = 9
 _TYPES = {
     "float32": TensorProto.FLOAT,
+    "float64": TensorProto.DOUBLE,
     "uint8": TensorProto.UINT8,
     "int64": TensorProto.INT64,
     "bool": TensorProto.BOOL,

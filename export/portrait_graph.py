@@ -8,8 +8,8 @@
     recolor.onnx   image uint8 [N,H,W,3] RGB, ombre float32 [N,3] -> dyed uint8 [N,H,W,3], hair float32 [N,h,w]
 
 Both are made of a bundle's own networks, byte for byte, and what the runtime does between them in NumPy and Numba.
-float32 throughout: the runtime adds strengths and counts rows in float64, so that a latent may differ in its last
-bit and, where a product falls exactly on a row or a hue, the neighbouring one may be taken.
+Latents are added up in float64, as the runtime does; dyeing is float32, and where a product falls exactly on a row or a
+hue, the neighbouring one may be taken.
 """
 
 from __future__ import annotations

@@ -73,8 +73,8 @@ PRESETS = {
             None,
             None,
         ),
-        Preset("balanced", _decibels(45, 42), _overlap(0.998, 0.98), 45.0, 0.998),
-        Preset("fast", _decibels(35, 32), _overlap(0.995, 0.95), 35.0, 0.995),
+        Preset("balanced", _decibels(45, 42), _overlap(0.998, 0.95), 45.0, 0.998),
+        Preset("fast", _decibels(35, 32), _overlap(0.995, 0.9), 35.0, 0.995),
     )
 }
 

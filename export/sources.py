@@ -142,13 +142,17 @@ def module_source(entry: NetworkExport, module: nn.Module, options: Mapping[str,
         output = next(value.name for value in model.graph.output if value.name in graph.outputs)
 
         @torch.no_grad()
+        def inputs(count: int) -> Arrays:
+            return graph.probe_inputs(module, 1, count, chosen)
+
+        @torch.no_grad()
         def eager(inputs: Arrays) -> Arrays:
             return graph.reference(module, inputs, chosen)
 
         return Graph(
             name,
             model,
-            lambda n: graph.probe_inputs(module, 1, n, chosen),
+            inputs,
             output,
             graph.outputs[output].kind,
             parity,

@@ -1,9 +1,10 @@
-"""Graph changes that TensorRT needs, exact: bytes are inputs and outputs only, inside they are float32."""
+"""Graph changes that TensorRT needs: bytes are inputs and outputs only, exactly; float64 becomes float32."""
 
 from __future__ import annotations
 
+import numpy as np
 import onnx
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from ohlora.engines.onnx_graphs import drop_unused, fold_constants
 
@@ -15,7 +16,7 @@ def bytes_outside(model: onnx.ModelProto) -> onnx.ModelProto:
 
     A cast to bytes truncates, and our graphs clip to 0..255 before it: inside, it is a floor.
     """
-    result = onnx.shape_inference.infer_shapes(fold_constants(model))
+    result = onnx.shape_inference.infer_shapes(_without_float64(fold_constants(model)))
     graph = result.graph
     types = {v.name: v.type.tensor_type.elem_type for v in (*graph.value_info, *graph.input, *graph.output)}
     bytes_in = [value.name for value in graph.input if types[value.name] == UINT8]
@@ -39,6 +40,23 @@ def bytes_outside(model: onnx.ModelProto) -> onnx.ModelProto:
     drop_unused(result)
     onnx.checker.check_model(result, full_check=True)
     return result
+
+
+def _without_float64(model: onnx.ModelProto) -> onnx.ModelProto:
+    """float64 becomes float32, which is all that TensorRT has: latents may differ in their last bit. In place."""
+    graph = model.graph
+    for tensor in graph.initializer:
+        if tensor.data_type == TensorProto.DOUBLE:
+            value = numpy_helper.to_array(tensor).astype(np.float32)
+            tensor.CopyFrom(numpy_helper.from_array(value, tensor.name))
+    for node in graph.node:
+        for attribute in node.attribute:
+            if node.op_type == "Cast" and attribute.name == "to" and attribute.i == TensorProto.DOUBLE:
+                attribute.i = TensorProto.FLOAT
+    kept = [value for value in graph.value_info if value.type.tensor_type.elem_type != TensorProto.DOUBLE]
+    del graph.value_info[:]
+    graph.value_info.extend(kept)
+    return model
 
 
 def _without_bytes(node: onnx.NodeProto, types: dict[str, int]) -> onnx.NodeProto:

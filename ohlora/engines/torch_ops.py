@@ -1,7 +1,7 @@
 """ONNX operations as PyTorch functions: one entry each. `OPS[kind](attributes, arity)` gives a function of the inputs.
 
-Inputs that say how (axes, sizes, bounds) arrive as tensors too, and must be constants: they are read when the network
-is built, never while it runs.
+Inputs that say how (axes, sizes, bounds) arrive as tensors too. They are read when the network is built, where they are
+constants; shapes that follow the batch are computed on the CPU while it runs.
 """
 
 from __future__ import annotations
@@ -23,6 +23,9 @@ TYPES = {
     1: torch.float32, 2: torch.uint8, 3: torch.int8, 6: torch.int32, 7: torch.int64, 9: torch.bool,
     10: torch.float16, 11: torch.float64, 16: torch.bfloat16,
 }  # fmt: skip
+
+
+FAR = 2**31 - 1  # how exporters write "to the end"
 
 
 class Unsupported(Exception):
@@ -129,31 +132,33 @@ def _pool(function: Callable[..., Tensor]) -> Maker:
 
 
 def _resize(attributes: Attributes, given: Given) -> Function:
+    """By scales, or to sizes, which may follow the batch."""
     mode = attributes.get("mode", "nearest")
     where = attributes.get("coordinate_transformation_mode", "half_pixel")
+    options: dict[str, Any] = {"mode": {"nearest": "nearest", "linear": "bilinear", "cubic": "bicubic"}.get(mode, mode)}
     scales = given[2] if len(given) > 2 else None
-    sizes = given[3] if len(given) > 3 else None
     if mode == "nearest":
-        if scales is None or attributes.get("nearest_mode", "round_prefer_floor") not in (
-            "floor",
-            "round_prefer_floor",
+        rounding = attributes.get("nearest_mode", "round_prefer_floor")
+        whole = scales is not None and all(float(value).is_integer() for value in scales.tolist())
+        if rounding not in ("floor", "round_prefer_floor") or not (
+            whole or (where, rounding) == ("asymmetric", "floor")
         ):
-            raise Unsupported("a nearest resize that is no doubling")
-        factors = [float(value) for value in scales.tolist()]
-        if factors[:2] != [1, 1] or any(value != int(value) for value in factors):
-            raise Unsupported(f"a nearest resize by {factors}")
-        return lambda x, *_: F.interpolate(x, scale_factor=factors[2:], mode="nearest")
-    if mode in ("linear", "cubic") and where in ("half_pixel", "pytorch_half_pixel", "align_corners"):
-        name, corners = {"linear": "bilinear", "cubic": "bicubic"}[mode], where == "align_corners"
+            raise Unsupported(f"a nearest resize, {where}, {rounding}")
+    elif mode in ("linear", "cubic") and where in ("half_pixel", "pytorch_half_pixel", "align_corners"):
         if mode == "cubic" and attributes.get("cubic_coeff_a", -0.75) != -0.75:
             raise Unsupported("a cubic of another parameter")
-        if sizes is not None:
-            target = _ints(sizes)[2:]
-            return lambda x, *_: F.interpolate(x, size=target, mode=name, align_corners=corners)
-        assert scales is not None
-        ratio = [float(value) for value in scales.tolist()][2:]
-        return lambda x, *_: F.interpolate(x, scale_factor=ratio, mode=name, align_corners=corners)
-    raise Unsupported(f"a {mode} resize, {where}")
+        options["align_corners"] = where == "align_corners"
+    else:
+        raise Unsupported(f"a {mode} resize, {where}")
+    if scales is not None and scales.numel():
+        factors = [float(value) for value in scales.tolist()]
+        return lambda x, *_: F.interpolate(x, scale_factor=factors[2:], **options)
+    fixed = None if len(given) < 4 or given[3] is None else _ints(given[3])
+
+    def resize(x: Tensor, region: Tensor | None, factors: Tensor | None, sizes: Tensor) -> Tensor:
+        return F.interpolate(x, size=(_ints(sizes) if fixed is None else fixed)[2:], **options)
+
+    return resize
 
 
 def _slice(attributes: Attributes, given: Given) -> Function:
@@ -166,7 +171,7 @@ def _slice(attributes: Attributes, given: Given) -> Function:
     def cut(x: Tensor, *_: Tensor) -> Tensor:
         for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
             index = [slice(None)] * x.dim()
-            index[axis] = slice(start, None if end >= 2**31 - 1 else end, step)
+            index[axis] = slice(max(start, -FAR), None if end >= FAR else max(end, -FAR), step)
             x = x[tuple(index)]
         return x
 
@@ -209,10 +214,19 @@ def _clip(attributes: Attributes, given: Given) -> Function:
 
 
 def _reshape(attributes: Attributes, given: Given) -> Function:
-    shape = _ints(given[1])
-    if attributes.get("allowzero", 0):
-        raise Unsupported("a reshape to nothing")
-    return lambda x, *_: x.reshape([x.shape[i] if size == 0 else size for i, size in enumerate(shape)])
+    literal = bool(attributes.get("allowzero", 0))  # else 0 is the input's own size
+    fixed = None if given[1] is None else _ints(given[1])
+
+    def reshape(x: Tensor, wanted: Tensor) -> Tensor:
+        sizes = _ints(wanted) if fixed is None else fixed
+        return x.reshape([x.shape[i] if size == 0 and not literal else size for i, size in enumerate(sizes)])
+
+    return reshape
+
+
+def _shape(attributes: Attributes, given: Given) -> Function:
+    start, end = attributes.get("start", 0), attributes.get("end")
+    return lambda x: torch.tensor(list(x.shape[start:end]), dtype=torch.int64)
 
 
 def _unsqueeze(attributes: Attributes, given: Given) -> Function:
@@ -329,8 +343,13 @@ def _gelu(attributes: Attributes, given: Given) -> Function:
 
 
 def _expand(attributes: Attributes, given: Given) -> Function:
-    shape = _ints(given[1])
-    return lambda x, *_: x.expand(torch.broadcast_shapes(x.shape, torch.Size(shape)))
+    fixed = None if given[1] is None else _ints(given[1])
+
+    def expand(x: Tensor, wanted: Tensor) -> Tensor:
+        sizes = _ints(wanted) if fixed is None else fixed
+        return x.expand(torch.broadcast_shapes(x.shape, torch.Size(sizes)))
+
+    return expand
 
 
 def _many(function: Callable[[Tensor, Tensor], Tensor]) -> Maker:
@@ -370,7 +389,8 @@ OPS: dict[str, Maker] = {
     "ReduceMean": _reduce(lambda x, axes, keep: x.mean(axes, keep)),
     "ReduceMin": _reduce(lambda x, axes, keep: x.amin(axes, keep)),
     "ReduceSum": _reduce(lambda x, axes, keep: x.sum(axes, keep)), "Relu": _plain(torch.relu), "Reshape": _reshape,
-    "Resize": _resize, "Round": _plain(torch.round), "Sigmoid": _plain(torch.sigmoid), "Sin": _plain(torch.sin),
+    "Resize": _resize,
+    "Shape": _shape, "Round": _plain(torch.round), "Sigmoid": _plain(torch.sigmoid), "Sin": _plain(torch.sin),
     "Slice": _slice, "Softmax": _softmax, "Softplus": _plain(F.softplus), "Split": _split, "Sqrt": _plain(torch.sqrt),
     "Squeeze": _squeeze, "Sub": _plain(torch.sub), "Sum": _many(torch.add), "Tanh": _plain(torch.tanh),
     "Transpose": _transpose, "Unsqueeze": _unsqueeze, "Where": _plain(torch.where),
