@@ -18,7 +18,7 @@ from ohlora.errors import BadRequest, OutputError
 from ohlora.export.formats import Batch, format_named, refuse
 from ohlora.export.lowering import Lowered, Lowering
 from ohlora.export.preset_bundle import JUDGED_SEEDS, preset_bundle
-from ohlora.export.presets import PRESETS, preset_named
+from ohlora.export.presets import preset_named
 from ohlora.export.sources import Source
 
 REPORT_NAME = "export.json"
@@ -242,6 +242,3 @@ def _install(staging: Path, out: Path, overwrite: bool) -> None:
         raise OutputError(f"cannot write the export {out}: {error.strerror or error}") from error
     finally:
         shutil.rmtree(building, ignore_errors=True)
-
-
-PRESET_NAMES = tuple(PRESETS)

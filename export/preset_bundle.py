@@ -6,7 +6,6 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -157,9 +156,3 @@ def _bound(staging: Path, directions: DirectionsPart | None, generator: Generato
         return None
     identity = generator_identity_of(*(staging / name for name in generator.files()))
     return directions.model_copy(update={"generator_sha256": identity})
-
-
-def quality_rows(bundle: Bundle) -> dict[str, Any]:
-    """What a bundle's manifest says of its preset, by part; empty for bundles without one."""
-    parts = {"synthesis": bundle.manifest.generator, "hair": bundle.manifest.hair}
-    return {name: part.parity for name, part in parts.items() if part is not None and "preset" in part.parity}

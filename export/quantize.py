@@ -49,7 +49,7 @@ def convolutions(model: onnx.ModelProto, row: Rows) -> list[ConvNode]:
     """The convolutions of `model` with constant weights, in order; sizes are measured on `row` (batch 1)."""
     weights = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
     nodes = [node for node in model.graph.node if node.op_type == "Conv" and node.input[1] in weights]
-    outputs = _run(model, [node.output[0] for node in nodes], row)
+    outputs = _Inside(model, [node.output[0] for node in nodes])(row)
     found = []
     for node, output in zip(nodes, outputs, strict=True):
         kernel = weights[node.input[1]]
@@ -65,8 +65,9 @@ def calibrate(
     names = sorted({conv.source for conv in convs})
     rng = np.random.Generator(np.random.Philox(key=17))
     seen: dict[str, list[NDArray[np.float32]]] = {name: [] for name in names}
+    inside = _Inside(model, names)
     for row in rows:
-        for name, value in zip(names, _run(model, names, row), strict=True):
+        for name, value in zip(names, inside(row), strict=True):
             flat = value.reshape(-1)
             extremes = np.array([flat.min(), flat.max()], np.float32)
             keep = flat if flat.size <= SAMPLES // 8 else rng.choice(flat, SAMPLES // 8)
@@ -158,10 +159,11 @@ def _weight(value: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.fl
     return np.clip(np.rint(value / scales.reshape(shape)), -127, 127).astype(np.int8), scales
 
 
-def _run(model: onnx.ModelProto, names: Sequence[str], row: Rows) -> list[NDArray[np.float32]]:
-    """Values of inner tensors. The session is kept for the model and names it was last made for."""
-    key = (id(model), tuple(names))
-    if _SESSION.get("key") != key:
+class _Inside:
+    """Runs a model and gives the values of inner tensors. names: of tensors or inputs."""
+
+    def __init__(self, model: onnx.ModelProto, names: Sequence[str]) -> None:
+        self._names = list(names)
         probed = onnx.ModelProto()
         probed.CopyFrom(model)
         del probed.graph.output[:]
@@ -172,9 +174,7 @@ def _run(model: onnx.ModelProto, names: Sequence[str], row: Rows) -> list[NDArra
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         data = probed.SerializeToString()
-        _SESSION["session"] = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-        _SESSION["key"] = key
-    return list(_SESSION["session"].run(list(names), dict(row)))  # type: ignore[attr-defined]
+        self._session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
 
-
-_SESSION: dict[str, object] = {}
+    def __call__(self, row: Rows) -> list[NDArray[np.float32]]:
+        return list(self._session.run(self._names, dict(row)))

@@ -28,6 +28,7 @@ from ohlora.export.networks import (
 from ohlora.export.networks_compare import Kind
 from ohlora.export.portrait_graph import portrait_graph, recolor_graph
 from ohlora.export.portrait_requests import portrait_requests, recolor_requests
+from ohlora.export.preset_bundle import judged_latents
 from ohlora.faces import face_from_seed
 from ohlora.training.data import portraits
 from ohlora.training.data.portrait_faces import TEST_SEEDS
@@ -193,8 +194,6 @@ def _latents(bundle: Bundle, count: int) -> Arrays:
 
 
 def _styles(bundle: Bundle, count: int) -> Arrays:
-    from ohlora.export.preset_bundle import judged_latents
-
     return judged_latents(bundle, count)[0]
 
 

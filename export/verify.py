@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from ohlora.engines import BACKENDS, Engine, backend_report, open_engine, usable_cores
 from ohlora.errors import EngineError
-from ohlora.export.exporter import Request, Written, serialized
+from ohlora.export.exporter import Request, Written, export, serialized
 from ohlora.export.networks_compare import Kind, figures
-from ohlora.export.sources import Source
+from ohlora.export.sources import Source, bundle_source
 
 Arrays = dict[str, NDArray[Any]]
 BATCH = 8
@@ -65,12 +65,8 @@ def verify_export(
 
 def verify_bundle(folder: Path, report: Callable[[str], None] = lambda line: None) -> list[Row]:
     """Of a bundle at a preset: every network against its float32 source is in its manifest; here it is run."""
-    from ohlora.export.exporter import export
-    from ohlora.export.formats import Batch
-    from ohlora.export.sources import bundle_source
-
     with tempfile.TemporaryDirectory(prefix="ohlora-verify-") as temporary:
-        request = Request(to="onnx", out=Path(temporary) / "made", batch=Batch(1, 8, 32))
+        request = Request(to="onnx", out=Path(temporary) / "made")
         source = bundle_source(folder, (256, 256))
         return verify_export(source, request, export(source, request, report), report)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -178,4 +177,3 @@ def test_requests_are_seeded() -> None:
     first, again, other = (portrait_requests(bundle, 4, seed).inputs for seed in (0, 0, 1))
     assert all(np.array_equal(first[name], again[name]) for name in first)
     assert not np.array_equal(first["ombre"], other["ombre"])
-    assert dataclasses.is_dataclass(portrait_requests(bundle, 1).asked[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -108,7 +109,7 @@ def export(
             typer.echo(f"{to}: {', '.join(one.name for one in written) or 'bundle'} -> {out}")
 
 
-def _say(quiet: bool):  # type: ignore[no-untyped-def]
+def _say(quiet: bool) -> Callable[[str], None]:
     return (lambda line: None) if quiet else typer.echo
 
 
