@@ -26,7 +26,7 @@ from torch import nn
 
 from ohlora.bench.main_job import machine
 from ohlora.bench.test_generator_bench import PlainUpConv
-from ohlora.bundle import Bundle
+from ohlora.bundle import Bundle, HairPart
 from ohlora.engines import usable_cores
 from ohlora.export.bundle_builder import build_bundle
 from ohlora.export.generator_part import load_generator
@@ -104,7 +104,7 @@ def measure(bundle: Bundle, generator: nn.Module | None, student: nn.Module | No
                 one = {name: value[:1] for name, value in inputs.items()}
                 works[role][f"{preset.name}"] = (BATCH, lambda e=engine, i=inputs: e(**i))  # type: ignore[misc]
                 works[role][f"{preset.name}, one picture"] = (1, lambda e=engine, i=one: e(**i))  # type: ignore[misc]
-                file = part.synthesis if role == "synthesis" else part.file
+                file = part.file if isinstance(part, HairPart) else part.synthesis
                 facts[role, preset.name] = {
                     "engine": f"{engine.backend} {engine.precision}",
                     "megabytes": round(made.file(file).stat().st_size / 1e6, 1),

@@ -17,7 +17,12 @@ def student_picture(graph: GraphBuilder, image: str, size: tuple[int, int], side
     planes = graph.add("Transpose", [graph.cast(image, "float32", "hair_levels")], "hair_planes", perm=[0, 3, 1, 2])
     if inner != size:
         planes = _resize(graph, planes, size, inner, "student")
-        rounded = graph.add("Round", [planes], "student_rounded")
+        if size == (2 * inner[0], 2 * inner[1]):
+            # OpenCV halves bytes in integers, and rounds a half up there.
+            up = graph.add("Add", [planes, graph.number(0.5)], "student_half_up")
+            rounded = graph.add("Floor", [up], "student_rounded")
+        else:
+            rounded = graph.add("Round", [planes], "student_rounded")
         planes = graph.add("Clip", [rounded, graph.number(0.0), graph.number(255.0)], "student_levels")
     for axis, length in ((2, inner[0]), (3, inner[1])):
         if length != side:

@@ -79,7 +79,7 @@ def test_an_undyed_request_is_the_plain_picture() -> None:
     assert difference(dyed, exact)[1] > 0.02
 
 
-@pytest.mark.parametrize("size", [(256, 256), (96, 160), (300, 200)])
+@pytest.mark.parametrize("size", [(256, 256), (96, 160), (300, 200), (448, 448)])
 def test_recolor_is_the_pipeline(size: tuple[int, int]) -> None:
     bundle = Bundle.open("demo")
     asked = recolor_requests(size, 4)

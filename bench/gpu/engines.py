@@ -18,11 +18,12 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnx
 import torch
+from torch import Tensor
 
 from ohlora.bundle import Bundle
 from ohlora.engines.torch_device import DeviceRunner
@@ -51,7 +52,7 @@ def generator(config: GeneratorConfig) -> Generator:
             if name.endswith(("bias", "strength")):
                 value.normal_(std=0.1)
         model.synthesis.const.normal_()
-        model.synthesis.to_rgb[-1].weight.mul_(0.25)
+        cast(Tensor, model.synthesis.to_rgb[-1].weight).mul_(0.25)
     return model
 
 
@@ -157,7 +158,7 @@ class Bench:
                 print(form, precision, found, flush=True)
         picture = np.random.default_rng(0).integers(0, 256, (4, SIZE // 16, SIZE // 16, 3)).astype(np.uint8)
         picture = picture.repeat(16, 1).repeat(16, 2)
-        wanted = run_graph(self.hair, {"image": picture})[0]
+        wanted = run_graph(self.hair, {"image": picture})[0]  # type: ignore[dict-item]
         for precision in ("f32", "bf16", "f16"):
             made = self.run(self.hair, precision, {"image": picture})[0]
             found = figures("mask", made, wanted)
@@ -173,7 +174,7 @@ class Bench:
 
     def engines(self) -> None:
         """Synthesis: form x precision x batch, recorded, compiled and not."""
-        ways = [("subpixel", "bf16", True), ("transposed", "bf16", True), ("subpixel", "f16", True),
+        ways: list[tuple[Collapse, str, bool]] = [("subpixel", "bf16", True), ("transposed", "bf16", True), ("subpixel", "f16", True),
                 ("subpixel", "bf16", False), ("transposed", "f32", False)]  # fmt: skip
         for number, (form, precision, compiled) in enumerate(ways):
             for batch in self.batches if number == 0 else self.batches[-1:]:
