@@ -174,8 +174,13 @@ class Bench:
 
     def engines(self) -> None:
         """Synthesis: form x precision x batch, recorded, compiled and not."""
-        ways: list[tuple[Collapse, str, bool]] = [("subpixel", "bf16", True), ("transposed", "bf16", True), ("subpixel", "f16", True),
-                ("subpixel", "bf16", False), ("transposed", "f32", False)]  # fmt: skip
+        ways: list[tuple[Collapse, str, bool]] = [
+            ("subpixel", "bf16", True),
+            ("transposed", "bf16", True),
+            ("subpixel", "f16", True),
+            ("subpixel", "bf16", False),
+            ("transposed", "f32", False),
+        ]
         for number, (form, precision, compiled) in enumerate(ways):
             for batch in self.batches if number == 0 else self.batches[-1:]:
                 name = f"synthesis {form}, {'compiled, ' if compiled else ''}recorded"
