@@ -32,7 +32,7 @@ def models(where: str) -> dict[tuple[str, str], onnx.ModelProto]:
     bundle = Bundle.open(where)
     part = bundle.generator_part()
     synthesis = onnx.load(bundle.file(part.synthesis))
-    quantised = lower_synthesis(bundle, preset_named("fast"), "int8", 16, lambda line: None, symmetric=True)[0]
+    quantised = lower_synthesis(bundle, preset_named("fast"), "int8", 16, lambda line: None, symmetric=True)
     return {
         ("mapping", "fp32"): onnx.load(bundle.file(part.mapping)),
         ("synthesis", "fp32"): synthesis,

@@ -86,7 +86,7 @@ class Lowering:
         bundle, precision = self.source.bundle, self.precision
         chosen: Chosen[PictureQuality] | Chosen[MaskQuality]
         if graph.name == "synthesis":
-            chosen = lower_synthesis(bundle, self.gate, precision, self.seeds, self.report, self.symmetric)[0]
+            chosen = lower_synthesis(bundle, self.gate, precision, self.seeds, self.report, self.symmetric)
         else:
             chosen = lower_hair(bundle, self.gate, precision, self.seeds, None, self.report, self.symmetric)
         form = "int8" if chosen.form.startswith("int8") else "fp32"

@@ -59,7 +59,8 @@ def preset_bundle(
         pictures = None
         generator = manifest.generator
         if generator is not None:
-            found, pictures = lower_synthesis(bundle, preset, precision, seeds, report)
+            found = lower_synthesis(bundle, preset, precision, seeds, report)
+            pictures = found.exact
             generator = _with_synthesis(staging, generator, found, preset)
         hair = manifest.hair
         if hair is not None:
@@ -95,13 +96,12 @@ def judged_latents(bundle: Bundle, seeds: int) -> tuple[Arrays, Arrays]:
 
 def lower_synthesis(
     bundle: Bundle, preset: Preset, precision: str | None, seeds: int, report: Report, symmetric: bool = False
-) -> tuple[Chosen[PictureQuality], NDArray[np.uint8]]:
-    """(the chosen form, exact pictures [N,R,R,3] of the faces that it was judged on)."""
+) -> Chosen[PictureQuality]:
+    """The chosen form, judged on `seeds` faces."""
     model = onnx.load(bundle.file(bundle.generator_part().synthesis))
     judged, calibration = judged_latents(bundle, seeds)
     subject = picture_subject(model, judged, calibration, preset)
-    chosen = choose(subject, precision=precision, symmetric=symmetric, report=report)
-    return chosen, run_rows(model, judged)["image"]
+    return choose(subject, precision=precision, symmetric=symmetric, report=report)
 
 
 def lower_hair(

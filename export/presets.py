@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar
 import onnx
 from numpy.typing import NDArray
 
-from ohlora.engines import PRECISIONS, backend_report, open_engine
+from ohlora.engines import backend_report, open_engine
 from ohlora.errors import BadRequest, EngineError
 from ohlora.export.graph_passes import subpixel
 from ohlora.export.int8_plan import Int8Plan, plan_int8
@@ -90,7 +90,8 @@ def preset_named(name: str) -> Preset:
 class Chosen(Generic[QualityT]):
     """model: what the preset stands for. precision: arithmetic that its float part is to run in where it can.
 
-    tried: quality of every form, by its name; `form` is the chosen one's.
+    exact: the float32 network's results, which it was judged by. tried: quality of every form, by its name; `form` is
+    the chosen one's.
     """
 
     model: onnx.ModelProto
@@ -98,6 +99,7 @@ class Chosen(Generic[QualityT]):
     precision: str
     quality: QualityT
     plan: Int8Plan | None
+    exact: NDArray[Any]
     tried: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def to_json(self, preset: Preset) -> dict[str, Any]:
@@ -153,7 +155,7 @@ def mask_subject(model: onnx.ModelProto, inputs: Arrays, calibration: Arrays, pr
 
 def has_bf16() -> bool:
     """Whether an engine here computes in bfloat16."""
-    return "bf16" in PRECISIONS and any(status.bf16 for status in backend_report(["openvino"]))
+    return any(status.bf16 for status in backend_report(["openvino"]))
 
 
 def choose(
@@ -178,7 +180,7 @@ def choose(
         tried[form] = quality.to_json()
         report(f"  {subject.name} {form}: {_shown(quality)}")
         if subject.gate.passed(quality):
-            return Chosen(model, form, arithmetic, quality, plan, tried)
+            return Chosen(model, form, arithmetic, quality, plan, exact, tried)
     figures = "no form of it could be made" if last is None else f"it reaches {_shown(last)}"
     raise EngineError(
         f"{subject.name} in {precision or 'any precision'} misses the gate ({subject.gate.text}): {figures}; nothing "

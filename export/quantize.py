@@ -39,7 +39,7 @@ class ConvNode:
 
 @dataclass(frozen=True)
 class Range:
-    """Values of an activation that are represented: low <= 0 <= high; `unsigned` when none is negative."""
+    """Values of an activation that are represented: low <= 0 <= high."""
 
     low: float
     high: float

@@ -2,7 +2,7 @@
 
 Both axes of a resize are linear and independent of each other. On bytes the result is rounded half to even (half up
 where both sides are halved exactly) and clipped. Equal to OpenCV 5 on random pictures but for sums that come out as a
-half; OpenCV 4 rounds the cubic's coefficients for bytes to 1/2048, which moves 5 % of the values by one level.
+half; OpenCV 4 rounds the cubic's coefficients for bytes to 1/2048, which moves some values by one level.
 """
 
 from __future__ import annotations

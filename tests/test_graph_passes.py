@@ -112,8 +112,10 @@ def test_resizes_are_opencvs(source: int, target: int, seed: int) -> None:
     made = np.clip(rounded, 0, 255).astype(np.uint8).transpose(1, 2, 0)
     apart = np.abs(made.astype(int) - wanted)
     assert apart.max() <= 1
-    # Noise at such sizes has many sums that are a half. OpenCV 4 rounds coefficients, 5 does not.
-    assert (apart > 0).mean() <= (5e-3 if int(cv2.__version__[0]) >= 5 or target <= source else 0.1)
+    # Where the sum is no half, which either side may round its own way, bytes are equal. OpenCV 4 rounds coefficients.
+    settled = np.abs(values - np.floor(values) - 0.5).transpose(1, 2, 0) > 1e-3
+    if int(cv2.__version__[0]) >= 5 or target <= source:
+        assert not apart[settled].any()
     np.testing.assert_allclose(matrix.sum(1), 1, atol=1e-5)
 
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -251,11 +250,10 @@ def main() -> None:
     parser.add_argument("--sections", default="ceiling,baseline,exactness,engines,student,chain")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory():
-        batches = [2, 3] if options.smoke else [int(text) for text in options.batches.split(",")]
-        bench = Bench(options.device, SMALL if options.smoke else CONFIGS["original"], batches)
-        for name in options.sections.split(","):
-            bench.section(name, getattr(bench, name))
+    batches = [2, 3] if options.smoke else [int(text) for text in options.batches.split(",")]
+    bench = Bench(options.device, SMALL if options.smoke else CONFIGS["original"], batches)
+    for name in options.sections.split(","):
+        bench.section(name, getattr(bench, name))
     result = {
         "device": torch.cuda.get_device_name() if bench.on_gpu else "CPU",
         "torch": torch.__version__,

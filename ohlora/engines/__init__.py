@@ -107,11 +107,7 @@ def open_engine(
         raise EngineError(f"threads must be a whole number of at least 1, got {threads!r}")
     candidates = _candidates(backend, precision)
     model = read_model_file(Path(path))
-    if model.rows_depend:
-        raise EngineError(
-            f"{model.path} computes rows that depend on their batch, and engines here compute them one by one: export "
-            "it with --option statistics=alone, or run it with ONNX Runtime itself"
-        )
+    model.require_independent_rows()
     loaded_probe = None if probe is None else load_probe(probe)
     if model.quantized and not has_int8_products():
         _LOG.warning("%s is int8, and this CPU has no int8 products (VNNI): it works, but is no faster", model.name)

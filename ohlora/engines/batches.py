@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ohlora.engines.selftest import load_probe, run_selftest
 from ohlora.engines.spec import EngineSpec, check_inputs
 from ohlora.errors import EngineError
 
@@ -99,6 +100,17 @@ class BatchEngine:
 
     def __repr__(self) -> str:
         return f"<engine {self.name}: {self.backend} {self.precision}, buckets of {self.runner.bucket}>"
+
+
+def tested(engine: BatchEngine, reason: str, probe: Any) -> BatchEngine:
+    """`engine` after its self-test; closed when that fails. probe: as `selftest.load_probe` takes it, or None."""
+    engine.reason = reason
+    try:
+        engine.selftest = run_selftest(engine, None if probe is None else load_probe(probe))
+    except EngineError:
+        engine.close()
+        raise
+    return engine
 
 
 def filled(rows: NDArray[Any], bucket: int) -> NDArray[Any]:

@@ -43,6 +43,14 @@ class ModelFile:
         """Whether a row of a batch depends on the others, as exporters note it in the file's metadata."""
         return b"ohlora.rows\x12\x09dependent" in self.data
 
+    def require_independent_rows(self) -> None:
+        """Raises EngineError where a row depends on its batch: engines compute rows alone, or beside filled-up ones."""
+        if self.rows_depend:
+            raise EngineError(
+                f"{self.path} computes rows that depend on their batch, and engines here compute each by itself: "
+                "export it with --option statistics=alone, or run it with ONNX Runtime itself"
+            )
+
     def precision_label(self, precision: str) -> str:
         """What an engine says it computes in, its float part in `precision`: 'f32', 'int8', 'int8+bf16' ..."""
         if not self.quantized:

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from ohlora.engines.batches import Arrays, BatchEngine
+from ohlora.engines.batches import Arrays, BatchEngine, tested
 from ohlora.engines.cache import cache_root
 from ohlora.engines.model_file import ModelFile, read_model_file
 from ohlora.engines.onnxruntime import model_spec
-from ohlora.engines.selftest import Probe, load_probe, run_selftest
+from ohlora.engines.selftest import Probe
 from ohlora.engines.spec import EngineSpec
 from ohlora.errors import EngineError
 
@@ -101,6 +101,7 @@ def open_onnxruntime_device(
             "pip install onnxruntime-gpu in place of onnxruntime"
         )
     model = read_model_file(Path(path))
+    model.require_independent_rows()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     try:
@@ -119,10 +120,4 @@ def open_onnxruntime_device(
         precision=model.precision_label("f32"),
         model_sha256=model.sha256,
     )
-    engine.reason = f"onnxruntime: asked for {provider}:{device}"
-    try:
-        engine.selftest = run_selftest(engine, None if probe is None else load_probe(probe))
-    except EngineError:
-        engine.close()
-        raise
-    return engine
+    return tested(engine, f"onnxruntime: asked for {provider}:{device}", probe)

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ohlora.engines.batches import Arrays, BatchEngine
+from ohlora.engines.batches import Arrays, BatchEngine, tested
 from ohlora.engines.cuda_runtime import ON_DEVICE, TO_DEVICE, TO_HOST, CudaRuntime, load_runtime
-from ohlora.engines.selftest import Probe, load_probe, run_selftest
+from ohlora.engines.selftest import Probe
 from ohlora.engines.spec import TensorSpec
 from ohlora.engines.tensorrt_sidecar import Sidecar, read_engine
 from ohlora.errors import EngineError
@@ -186,10 +186,4 @@ def open_tensorrt(
         path.name, sidecar.spec, runner, backend="tensorrt", precision=_GATES.get(sidecar.precision, "f32"),
         model_sha256=sidecar.model_sha256,
     )  # fmt: skip
-    opened.reason = f"tensorrt: built for {', '.join(sidecar.compute_capabilities)}"
-    try:
-        opened.selftest = run_selftest(opened, None if probe is None else load_probe(probe))
-    except EngineError:
-        opened.close()
-        raise
-    return opened
+    return tested(opened, f"tensorrt: built for {', '.join(sidecar.compute_capabilities)}", probe)

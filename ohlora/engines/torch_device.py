@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ohlora.engines.batches import Arrays, BatchEngine
+from ohlora.engines.batches import Arrays, BatchEngine, tested
 from ohlora.engines.model_file import read_model_file
-from ohlora.engines.selftest import Probe, load_probe, run_selftest
+from ohlora.engines.selftest import Probe
 from ohlora.engines.spec import EngineSpec
 from ohlora.engines.torch import compiled_or_eager, cuda_device
 from ohlora.engines.torch_graph import graph_spec, torch_graph
@@ -111,16 +111,11 @@ def open_torch_device(
         raise EngineError(f"a bucket has at least one row, got {bucket}")
     where = cuda_device(device)
     model = read_model_file(Path(path))
+    model.require_independent_rows()
     with torch.cuda.device(where):
         runner = DeviceRunner(model.data, where, precision, bucket, compiled)
     engine = BatchEngine(
         model.name, runner.spec, runner, backend="torch", precision=model.precision_label(precision),
         model_sha256=model.sha256,
     )  # fmt: skip
-    engine.reason = f"torch: asked for {device}"
-    try:
-        engine.selftest = run_selftest(engine, None if probe is None else load_probe(probe))
-    except EngineError:
-        engine.close()
-        raise
-    return engine
+    return tested(engine, f"torch: asked for {device}", probe)
