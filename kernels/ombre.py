@@ -3,7 +3,8 @@
     mask = prepare_hair(hair, (256, 256))                       # resize, contrast, hair rows: per picture
     dyed = blend_ombre(images, mask, color, height, grad_height)  # per dye
 
-Two forms behind the same functions: `reference` (NumPy, the definition) and `cpu` (Numba). They agree bit for bit.
+Three forms behind the same functions: `reference` (NumPy, the definition), `cpu` (Numba) and `cuda` (Numba-CUDA, for
+arrays that lie on a device). They agree bit for bit, given one mask.
 """
 
 from __future__ import annotations
@@ -14,19 +15,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
 import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ohlora.kernels.cuda_arrays import DeviceArray, lies_on_device
 from ohlora.kernels.threads import for_each
 
-BACKENDS = ("auto", "cpu", "reference")
+if TYPE_CHECKING:
+    from ohlora.kernels.ombre_cuda import DeviceMask
+
+BACKENDS = ("auto", "cpu", "cuda", "reference")
 ROUNDINGS = ("truncate", "nearest")
 # B = clip((255 H - 191.25) * 4, 0, 255): nothing below H = 0.75, everything at H = 1 (spec section 3).
 THRESHOLD, CONTRAST = np.float32(191.25), np.float32(4.0)
 HAIR_ROW = np.float32(191.25)  # a row with such a B is a hair row (section 4)
+
+# What comes out is of the kind that went in.
+ImagesT = TypeVar("ImagesT", bound="NDArray[np.uint8] | DeviceArray")
 
 
 @dataclass(frozen=True)
@@ -66,23 +74,34 @@ def hue_table() -> NDArray[np.uint8]:
     return table
 
 
+@overload
 def prepare_hair(
-    hair: ArrayLike, size: Sequence[int], *, backend: str = "auto", threads: int | None = None
-) -> HairMask:
+    hair: DeviceArray, size: Sequence[int], *, backend: str = ..., threads: int | None = ..., stream: Any = ...
+) -> DeviceMask: ...
+@overload
+def prepare_hair(
+    hair: ArrayLike, size: Sequence[int], *, backend: str = ..., threads: int | None = ..., stream: Any = ...
+) -> HairMask: ...
+def prepare_hair(
+    hair: Any, size: Sequence[int], *, backend: str = "auto", threads: int | None = None, stream: Any = None
+) -> HairMask | DeviceMask:
     """Hair maps -> mask for pictures of `size`.
 
     hair: float32 [N,h,w] in [0,1], any h and w. size: (H, W) of the pictures. Cubic resize (a = -0.75, borders
-    replicated, not clamped), contrast, hair rows. threads: as for `blend_ombre`.
-    Raises ValueError for other shapes, dtypes, values or backends.
+    replicated, not clamped), contrast, hair rows. threads, stream: as for `blend_ombre`.
+    Raises ValueError for other shapes, dtypes, values or backends. Values on a device are not looked at, which would
+    wait for it: NaN is no hair there.
     """
+    height, width = (int(v) for v in size)
+    if height < 1 or width < 1:
+        raise ValueError(f"size must be (height, width) of at least 1, got {tuple(size)}")
+    if _on_device(backend, hair):
+        return cast("DeviceMask", _backend("cuda").prepare(hair, (height, width), stream))
     hair = np.asarray(hair)
     if hair.ndim != 3 or not all(hair.shape[1:]):
         raise ValueError(f"hair must be [N,h,w] with h, w >= 1, got shape {hair.shape}")
     if hair.dtype != np.float32:
         raise ValueError(f"hair must be float32 in [0, 1], got dtype {hair.dtype}")
-    height, width = (int(v) for v in size)
-    if height < 1 or width < 1:
-        raise ValueError(f"size must be (height, width) of at least 1, got {tuple(size)}")
     # One comparison that NaN fails too.
     if hair.size and not (hair.min() >= 0.0 and hair.max() <= 1.0):
         raise ValueError(f"hair must be in [0, 1] without NaN, got {hair.min():g} to {hair.max():g}")
@@ -101,33 +120,44 @@ def prepare_hair(
 
 
 def blend_ombre(
-    images: NDArray[np.uint8],
-    mask: HairMask,
+    images: ImagesT,
+    mask: HairMask | DeviceMask,
     color: ArrayLike,
     height: ArrayLike,
     grad_height: ArrayLike,
     *,
-    out: NDArray[np.uint8] | None = None,
+    out: ImagesT | None = None,
     rounding: str = "truncate",
     backend: str = "auto",
     threads: int | None = None,
     compat_unweighted: bool = False,
-) -> NDArray[np.uint8]:
+    stream: Any = None,
+) -> ImagesT:
     """Dye M pictures; uint8 RGB [M,H,W,3].
 
     images: uint8 RGB [N,H,W,3]; mask: of N pictures of that size. color, height, grad_height: scalars or [M], each
     in [0, 1]; color 1 is red again. N must be M, or 1: a sweep of M dyes over one picture.
     out: receives the result; may be `images` itself when N = M. rounding: "truncate" or "nearest" (half to even).
     threads: pictures in parallel (cpu only), default the usable cores; results never depend on it.
+    stream: of a device, an address or any library's stream; default the one that `images`' library is on. Nothing waits:
+    the result is there when the stream is.
     compat_unweighted: where no hair row qualifies, dye what lies above H = 0.75 without height limit, as the
     documented system does; by default such a picture is left unchanged.
     Pixels outside the hair are exactly the input. Raises ValueError naming the argument.
     """
-    _check_images("images", images)
-    if mask.coverage.shape != images.shape[:3]:
-        raise ValueError(f"mask is of shape {mask.coverage.shape}, images are {images.shape}: they must be of one size")
     if rounding not in ROUNDINGS:
         raise ValueError(f"rounding must be one of {', '.join(ROUNDINGS)}, got {rounding!r}")
+    if _on_device(backend, images):
+        if isinstance(mask, HairMask):
+            raise ValueError("images are on a device and the mask is not: make it by prepare_hair of a map on the device")
+        dyes = _dyes(color, height, grad_height, _count(images))
+        made = _backend("cuda").blend(images, mask, dyes, out, rounding == "nearest", compat_unweighted, stream)
+        return cast(ImagesT, made)
+    _check_images("images", images)
+    if not isinstance(mask, HairMask):
+        raise ValueError("the mask is on a device and images are not: make it by prepare_hair of a map in host memory")
+    if mask.coverage.shape != images.shape[:3]:
+        raise ValueError(f"mask is of shape {mask.coverage.shape}, images are {images.shape}: they must be of one size")
     if threads is not None and threads < 1:
         raise ValueError(f"threads must be at least 1, got {threads}")
     dyes = _dyes(color, height, grad_height, len(images))
@@ -145,19 +175,29 @@ def blend_ombre(
 
 
 def apply_ombre(
-    images: NDArray[np.uint8],
-    hair: ArrayLike,
+    images: ImagesT,
+    hair: ArrayLike | DeviceArray,
     color: ArrayLike,
     height: ArrayLike,
     grad_height: ArrayLike,
     *,
-    out: NDArray[np.uint8] | None = None,
+    out: ImagesT | None = None,
     backend: str = "auto",
     rounding: str = "truncate",
     threads: int | None = None,
     compat_unweighted: bool = False,
-) -> NDArray[np.uint8]:
-    """`prepare_hair` and `blend_ombre` in one call; arguments and errors as there."""
+    stream: Any = None,
+) -> ImagesT:
+    """`prepare_hair` and `blend_ombre` in one call; arguments and errors as there.
+
+    On a device this is faster than the two: the mask is not stored.
+    """
+    if _on_device(backend, images):
+        if rounding not in ROUNDINGS:
+            raise ValueError(f"rounding must be one of {', '.join(ROUNDINGS)}, got {rounding!r}")
+        dyes = _dyes(color, height, grad_height, _count(images))
+        made = _backend("cuda").apply(images, hair, dyes, out, rounding == "nearest", compat_unweighted, stream)
+        return cast(ImagesT, made)
     _check_images("images", images)
     mask = prepare_hair(hair, images.shape[1:3], backend=backend, threads=threads)
     return blend_ombre(
@@ -180,6 +220,20 @@ def gradient_rows(top: int, bottom: int, height: float, grad_height: float) -> t
     return first, int(first + (bottom - first) * grad_height)
 
 
+def _on_device(backend: str, images: Any) -> bool:
+    """Whether the CUDA form is meant: asked for, or by the place where `images` are."""
+    if backend != "auto":
+        return backend == "cuda"
+    return lies_on_device(images)
+
+
+def _count(images: Any) -> int:
+    shape = getattr(images, "shape", ())
+    if len(shape) != 4:
+        raise ValueError(f"images must be a uint8 RGB array [N,H,W,3], got shape {tuple(shape)}")
+    return int(shape[0])
+
+
 def _check_images(name: str, images: Any) -> None:
     if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
         got = f"{images.dtype} {images.shape}" if isinstance(images, np.ndarray) else type(images).__name__
@@ -189,6 +243,8 @@ def _check_images(name: str, images: Any) -> None:
 def _dyes(color: ArrayLike, height: ArrayLike, grad_height: ArrayLike, pictures: int) -> Dyes:
     values = {}
     for name, value in (("color", color), ("height", height), ("grad_height", grad_height)):
+        if lies_on_device(value):
+            raise ValueError(f"{name} is on a device: dyes are checked, so give numbers in host memory")
         array = np.asarray(value, dtype=np.float64)
         if array.ndim > 1:
             raise ValueError(f"{name} must be a number or a vector, got shape {array.shape}")

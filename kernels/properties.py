@@ -3,37 +3,63 @@
     scores = score(parsing, images, algorithm="v2")   # [N,7], one column for each of PROPERTIES
     z = normalize(scores)                             # z-scores over these N pictures
 
-Two forms behind the same functions: `reference` (NumPy, the definition) and `cpu` (Numba). They agree bit for bit:
-every statistic is a sum of integers that is divided once.
+Three forms behind the same functions: `reference` (NumPy, the definition), `cpu` (Numba) and `cuda` (Numba-CUDA, for arrays
+on a device). They agree bit for bit: every statistic is a sum of integers that is divided once. The hairstyle alone is
+a mean of fractions, which a device adds up in an order of its own.
 """
 
 from __future__ import annotations
 
 import importlib
 import math
-from typing import Any
+from typing import Any, cast, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ohlora.kernels.cuda_arrays import DeviceArray, lies_on_device
+
 PROPERTIES = ("eyes", "hair_color", "hair_length", "mouth", "pose", "background_mean", "background_std")
 # Columns of each algorithm's result.
 ALGORITHMS = {"v1": PROPERTIES, "v2": PROPERTIES, "hairstyle": ("hairstyle",)}
-BACKENDS = ("auto", "cpu", "reference")
+BACKENDS = ("auto", "cpu", "cuda", "reference")
 SIZE = 224  # all windows of the documented algorithms are pixel numbers of a 224x224 map
 BACKGROUND, LEFT_EYE, RIGHT_EYE, NOSE, UPPER_LIP, INNER_MOUTH, LOWER_LIP, HAIR = 0, 4, 5, 6, 7, 8, 9, 10
 CLASSES = 11
 
 
+@overload
 def score(
     parsing: NDArray[np.uint8],
     images: NDArray[np.uint8],
+    *,
+    algorithm: str = ...,
+    backend: str = ...,
+    threads: int | None = ...,
+    strict_hairstyle: bool = ...,
+    stream: Any = ...,
+) -> NDArray[np.float64]: ...
+@overload
+def score(
+    parsing: DeviceArray,
+    images: DeviceArray,
+    *,
+    algorithm: str = ...,
+    backend: str = ...,
+    threads: int | None = ...,
+    strict_hairstyle: bool = ...,
+    stream: Any = ...,
+) -> DeviceArray: ...
+def score(
+    parsing: Any,
+    images: Any,
     *,
     algorithm: str = "v2",
     backend: str = "auto",
     threads: int | None = None,
     strict_hairstyle: bool = False,
-) -> NDArray[np.float64]:
+    stream: Any = None,
+) -> NDArray[np.float64] | DeviceArray:
     """Raw scores: float64 [N,7] in the order of PROPERTIES, [N,1] for algorithm "hairstyle".
 
     parsing: uint8 [N,224,224], classes 0..10 (docs/parsing.md). images: uint8 [N,224,224,3], RGB or BGR alike, since
@@ -42,21 +68,26 @@ def score(
     threads: pictures in parallel (cpu only), default the usable cores; results never depend on it.
     strict_hairstyle: a position counts when all 16 pixels of its four blocks are hair, as the documents say; the code
     that made the published scores looks at eight single pixels, which is the default.
+    stream: of a device, an address or any library's stream; default the one that `parsing`'s library is on. Arrays on a
+    device give an array on it, for which nothing waits; an unknown class makes its row NaN there.
 
     NaN where a score does not exist: v1 hair colour and length without hair, v1 pose of a nose that is missing or a
     straight line along one axis, v2 pose of eyes at the same column. Raises ValueError for other shapes, sizes,
     dtypes, classes and names.
     """
-    _check("parsing", parsing, (SIZE, SIZE))
-    _check("images", images, (SIZE, SIZE, 3))
-    if len(parsing) != len(images):
-        raise ValueError(f"{len(parsing)} maps and {len(images)} images: one image for each map is needed")
     if algorithm not in ALGORITHMS:
         raise ValueError(f"algorithm must be one of {', '.join(ALGORITHMS)}, got {algorithm!r}")
     if strict_hairstyle and algorithm != "hairstyle":
         raise ValueError(f"strict_hairstyle belongs to algorithm 'hairstyle', got {algorithm!r}")
     if threads is not None and threads < 1:
         raise ValueError(f"threads must be at least 1, got {threads}")
+    if backend == "cuda" or (backend == "auto" and lies_on_device(parsing)):
+        made = _backend("cuda").score(parsing, images, algorithm, strict_hairstyle, stream=stream)
+        return cast(DeviceArray, made)
+    _check("parsing", parsing, (SIZE, SIZE))
+    _check("images", images, (SIZE, SIZE, 3))
+    if len(parsing) != len(images):
+        raise ValueError(f"{len(parsing)} maps and {len(images)} images: one image for each map is needed")
     out = np.empty((len(parsing), len(ALGORITHMS[algorithm])), dtype=np.float64)
     highest = np.zeros(len(parsing), dtype=np.uint8)
     _backend(backend).score(parsing, images, algorithm, strict_hairstyle, out, highest, threads)

@@ -1,0 +1,61 @@
+"""The property scores on a CUDA device: one launch for the seven scores, two small ones for the hairstyle.
+
+Nothing comes back to the host: a map with an unknown class gives NaN in its row, where the host's forms raise.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ohlora.kernels.cuda_arrays import Place, address, device_array, new_array, on, place_of
+from ohlora.kernels.hairstyle_cuda_kernels import BANDS, hairstyle_bands, hairstyle_means
+from ohlora.kernels.hairstyle_cuda_kernels import THREADS as BAND_THREADS
+from ohlora.kernels.properties import ALGORITHMS, SIZE
+from ohlora.kernels.properties_cuda_kernels import THREADS, scores
+
+MOST_PICTURES = 2**20  # of one launch; far below the grid's limit, and small enough for 32-bit counts of words
+
+
+def score(
+    parsing: Any, images: Any, algorithm: str, strict: bool, out: Any = None, stream: Any = None
+) -> Any:
+    """`properties.score` for maps uint8 [N,224,224] and pictures uint8 [N,224,224,3] on one device.
+
+    Returns `out`, float64 [N,C] on that device, made where None.
+    """
+    classes = device_array("parsing", parsing, np.uint8, (None, SIZE, SIZE))
+    pixels = device_array("images", images, np.uint8, (len(classes), SIZE, SIZE, 3))
+    place = place_of({"parsing": parsing, "images": images, **({} if out is None else {"out": out})}, stream)
+    shape = (len(classes), len(ALGORITHMS[algorithm]))
+    if out is None:
+        out = new_array(parsing, shape, np.float64, place)
+    target = device_array("out", out, np.float64, shape)
+    map_words, picture_words = _words("parsing", classes), _words("images", pixels)
+    for start in range(0, len(classes), MOST_PICTURES):
+        part = slice(start, min(start + MOST_PICTURES, len(classes)))
+        _launch(map_words[part], picture_words[part], algorithm, strict, target[part], place)
+    return out
+
+
+def _launch(classes: Any, pixels: Any, algorithm: str, strict: bool, out: Any, place: Place) -> None:
+    count = len(classes)
+    with on(place) as cuda:
+        if algorithm != "hairstyle":
+            scores[count, THREADS, place.stream](classes, pixels, algorithm == "v1", out)
+            return
+        sums = cuda.device_array((count, BANDS), np.float64, stream=place.stream)
+        counts = cuda.device_array((count, BANDS), np.int32, stream=place.stream)
+        hairstyle_bands[(count, BANDS), BAND_THREADS, place.stream](classes, pixels, strict, sums, counts)
+        hairstyle_means[-(-count // BAND_THREADS), BAND_THREADS, place.stream](sums, counts, out)
+
+
+def _words(name: str, array: Any) -> Any:
+    """uint8 [N,224,...] -> uint32 [N,224,W]: rows are a whole number of words."""
+    if address(array) % 4:
+        raise ValueError(f"{name} does not begin at a multiple of 4 bytes: copy it first")
+    size = 1
+    for length in array.shape:
+        size *= int(length)
+    return array.reshape(size).view(np.uint32).reshape(len(array), SIZE, size // len(array) // SIZE // 4)
