@@ -16,6 +16,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ohlora.kernels.cuda_arrays import Place, address, device_array, new_array, on, place_of
 from ohlora.kernels.ombre import Dyes
@@ -46,8 +47,8 @@ def prepare(hair: Any, size: tuple[int, int], stream: Any = None) -> DeviceMask:
     place = place_of({"hair": hair}, stream)
     count, height, width = len(maps), *size
     coverage = new_array(hair, (count, height, width), np.float32, place)
-    rows = new_array(hair, (count, *_tiles(size)), np.int32, place)
-    _find_rows(maps, size, rows, place, coverage)
+    rows = new_array(hair, (count, *tiles(size)), np.int32, place)
+    find_rows(maps, size, rows, place, coverage)
     return DeviceMask(coverage, rows)
 
 
@@ -58,7 +59,7 @@ def blend(
     pixels = device_array("images", images, np.uint8, (None, None, None, 3))
     size = (int(pixels.shape[1]), int(pixels.shape[2]))
     coverage = device_array("mask", mask.coverage, np.float32, (len(pixels), *size))
-    rows = device_array("mask rows", mask.rows, np.int32, (len(pixels), *_tiles(size)))
+    rows = device_array("mask rows", mask.rows, np.int32, (len(pixels), *tiles(size)))
     place = place_of({"images": images, "mask": mask.coverage, **({} if out is None else {"out": out})}, stream)
     return _dye(images, pixels, (coverage,), rows, dyes, out, nearest, unweighted, place)
 
@@ -69,20 +70,21 @@ def apply(images: Any, hair: Any, dyes: Dyes, out: Any, nearest: bool, unweighte
     maps = device_array("hair", hair, np.float32, (len(pixels), None, None))
     size = (int(pixels.shape[1]), int(pixels.shape[2]))
     place = place_of({"images": images, "hair": hair, **({} if out is None else {"out": out})}, stream)
-    with on(place) as cuda:
-        rows = cuda.device_array((len(pixels), *_tiles(size)), np.int32, stream=place.stream)
-    _find_rows(maps, size, rows, place)
-    source = (maps, *_taps(maps.shape, size, place))
+    # Of the caller's library: Numba would free it by a call that waits for the whole device.
+    rows = device_array("rows", new_array(images, (len(pixels), *tiles(size)), np.int32, place), np.int32, (None,) * 3)
+    find_rows(maps, size, rows, place)
+    source = (maps, *hair_taps(maps.shape, size, place))
     return _dye(images, pixels, source, rows, dyes, out, nearest, unweighted, place)
 
 
-def packed(dyes: Dyes) -> Any:
-    """float64 [M,5]: red, green, blue, height, grad_height; what the kernels read."""
-    return np.column_stack([dyes.colors.astype(np.float64), dyes.height, dyes.grad_height])
+def packed(dyes: Dyes, pictures: int) -> NDArray[np.float64]:
+    """[M,6] as the kernels read it: red, green, blue, height, grad_height, number of the picture."""
+    numbers = np.arange(len(dyes)) if pictures > 1 else np.zeros(len(dyes))
+    return np.column_stack([dyes.colors.astype(np.float64), dyes.height, dyes.grad_height, numbers])
 
 
-def _tiles(size: Sequence[int]) -> tuple[int, int]:
-    """T and 2: shape of a picture's rows."""
+def tiles(size: Sequence[int]) -> tuple[int, int]:
+    """T and 2: shape of a picture's rows (`DeviceMask.rows`)."""
     return (-(-size[0] // ROWS) * -(-size[1] // COLUMNS), 2)
 
 
@@ -90,9 +92,10 @@ def _grid(size: Sequence[int], count: int) -> tuple[int, int, int]:
     return (-(-size[1] // COLUMNS), -(-size[0] // ROWS), count)
 
 
-def _find_rows(maps: Any, size: tuple[int, int], rows: Any, place: Place, coverage: Any = None) -> None:
-    taps = _taps(maps.shape, size, place)
-    found = device_array("rows", rows, np.int32, (len(maps), *_tiles(size)))
+def find_rows(maps: Any, size: tuple[int, int], rows: Any, place: Place, coverage: Any = None) -> None:
+    """First and last hair row of each tile of pictures of `size` -> rows int32 [N,T,2] (`tiles`); B -> coverage."""
+    taps = hair_taps(maps.shape, size, place)
+    found = device_array("rows", rows, np.int32, (len(maps), *tiles(size)))
     stored = maps if coverage is None else device_array("coverage", coverage, np.float32, (len(maps), *size))
     with on(place):
         for part in _parts(len(maps)):
@@ -113,41 +116,51 @@ def _dye(
     begin, end = address(pixels), address(target)
     if len(pixels) != len(dyes) and begin < end + target.nbytes and end < begin + pixels.nbytes:
         raise ValueError("out must not overlap images when one picture takes several dyes")
-    words = width % 4 == 0 and begin % 4 == 0 and end % 4 == 0
-    kernel = blend_mask if len(source) == 1 else blend_hair
-    with on(place) as cuda:
-        table = cuda.to_device(packed(dyes), stream=place.stream)
-        for part in _parts(len(dyes)):
-            # One picture for all dyes stays as it is; `source` is by picture, the tables behind it are not.
-            chosen = part if len(pixels) > 1 else slice(0, 1)
-            kernel[_grid((height, width), part.stop - part.start), COLUMNS, place.stream](
-                *_both(pixels[chosen], words), source[0][chosen], *source[1:], rows[chosen], table[part],
-                *_both(target[part], words), words, nearest, unweighted,
-            )  # fmt: skip
+    table = device_array("dyes", new_array(images, (len(dyes), 6), np.float64, place), np.float64, (len(dyes), 6))
+    with on(place):
+        table.copy_to_device(packed(dyes, len(pixels)), stream=place.stream)
+        dye_rows(pixels, source, rows, table, target, place, nearest, unweighted)
     return out
 
 
-def _both(pixels: Any, words: bool) -> tuple[Any, Any]:
+def dye_rows(
+    pixels: Any, source: tuple[Any, ...], rows: Any, table: Any, target: Any, place: Place, nearest: bool = False,
+    unweighted: bool = False,
+) -> None:  # fmt: skip
+    """Launch `table`'s dyes [M,6] into target [M,H,W,3]; all as `device_array` gives them.
+
+    source: (coverage,), or the hair map and its taps (`hair_taps`); rows: of `find_rows`.
+    """
+    height, width = (int(length) for length in pixels.shape[1:3])
+    words = width % 4 == 0 and address(pixels) % 4 == 0 and address(target) % 4 == 0
+    kernel = blend_mask if len(source) == 1 else blend_hair
+    for part in _parts(len(table)):
+        kernel[_grid((height, width), part.stop - part.start), COLUMNS, place.stream](
+            *_both(pixels, words, place), *source, rows, table[part], *_both(target[part], words, place), words,
+            nearest, unweighted,
+        )  # fmt: skip
+
+
+def _both(pixels: Any, words: bool, place: Place) -> tuple[Any, Any]:
     """[N,H,W,3] as rows of bytes [N,H,3W] and as rows of words [N,H,3W/4]; where those are not used, one word."""
     count, height, width, _ = pixels.shape
     rows = pixels.reshape(count, height, 3 * width)
     if not words:
-        return rows, _one_word()
+        return rows, _one_word(place.device)
     return rows, pixels.reshape(count * height * width * 3).view(np.uint32).reshape(count, height, 3 * width // 4)
 
 
 @cache
-def _one_word() -> Any:
-    from numba import cuda
-
-    return cuda.device_array((1, 1, 1), np.uint32)
+def _one_word(device: int) -> Any:
+    with on(Place(device, 0)) as cuda:
+        return cuda.device_array((1, 1, 1), np.uint32)
 
 
 def _parts(count: int) -> list[slice]:
     return [slice(start, min(start + MOST_PICTURES, count)) for start in range(0, count, MOST_PICTURES)]
 
 
-def _taps(hair: Sequence[int], size: tuple[int, int], place: Place) -> tuple[Any, Any, Any, Any]:
+def hair_taps(hair: Sequence[int], size: tuple[int, int], place: Place) -> tuple[Any, Any, Any, Any]:
     """Pixels and weights of columns, then of rows, on the device."""
     return (*_axis_taps(int(hair[2]), size[1], place.device), *_axis_taps(int(hair[1]), size[0], place.device))
 

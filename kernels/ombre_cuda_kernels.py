@@ -137,7 +137,10 @@ def _unstage(pixels32, pixels8, words, n, top, left, target8, target32):
 
 @cuda.jit(device=True)
 def _gradient(found, source, dye, i, ends):
-    """Rows G0 and G1 of dye i on picture `source` into ends[0:2], by the whole block; -1 without hair (section 4)."""
+    """Rows G0 and G1 of dye i on picture `source` into ends[0:2], by the whole block; -1 without hair (section 4).
+
+    dye: float64 [M,6]: red, green, blue, height, grad_height, number of the picture. A negative red is no dye.
+    """
     t, height = cuda.threadIdx.x, np.int32(2**31 - 1)
     if t == 0:
         ends[0], ends[1] = height, NO_ROW
@@ -227,17 +230,17 @@ def _tints(dye, i):
 
 @cuda.jit
 def blend_mask(images8, images32, coverage, found, dye, out8, out32, words, nearest, unweighted):
-    """Dye i on picture i, or on the only one, with the B of `cover`."""
+    """Dye i on its picture, with the B of `cover`."""
     pixels32 = cuda.shared.array(TILE_WORDS, np.uint32)
     ends = cuda.shared.array(2, np.int32)
     pixels8 = pixels32.view(np.uint8)
     top, left, i = cuda.blockIdx.y * ROWS, cuda.blockIdx.x * COLUMNS, cuda.blockIdx.z
-    n = i if images8.shape[0] > 1 else 0
+    n = np.int32(dye[i, 5])
     _stage(images8, images32, words, n, top, left, pixels32, pixels8)
     _gradient(found, n, dye, i, ends)
     first, full = ends[0], ends[1]
     x = left + cuda.threadIdx.x
-    if x < coverage.shape[2] and (first >= 0 or unweighted):
+    if x < coverage.shape[2] and (first >= 0 or unweighted) and dye[i, 0] >= 0.0:
         tints = _tints(dye, i)
         for r in range(max(first - top, 0), min(ROWS, coverage.shape[1] - top)):
             covered = coverage[n, top + r, x]
@@ -256,12 +259,12 @@ def blend_hair(
     ends = cuda.shared.array(2, np.int32)
     pixels8 = pixels32.view(np.uint8)
     top, left, i = cuda.blockIdx.y * ROWS, cuda.blockIdx.x * COLUMNS, cuda.blockIdx.z
-    n = i if images8.shape[0] > 1 else 0
+    n = np.int32(dye[i, 5])
     _stage(images8, images32, words, n, top, left, pixels32, pixels8)
     _gradient(found, n, dye, i, ends)
     first, full = ends[0], ends[1]
     x = left + cuda.threadIdx.x
-    if x < columns.shape[0] and (first >= 0 or unweighted):
+    if x < columns.shape[0] and (first >= 0 or unweighted) and dye[i, 0] >= 0.0:
         tints = _tints(dye, i)
         taps = _column(columns, across, x)
         held, kept = (NO_ROW, NO_ROW, NO_ROW, NO_ROW), (ZERO, ZERO, ZERO, ZERO)
