@@ -154,6 +154,7 @@ def _tensorrt_files(
             package=request.package,
             batch=(request.batch.least, request.batch.best, request.batch.most),
             compute_capabilities=request.compute_capabilities,
+            network_sha256=source.bundle.engine_hashes.get(one.graph.name, "") if source.bundle else "",
             on_progress=report,
         )
         report(

@@ -59,13 +59,14 @@ def build_engine(
     package: str = "auto",
     batch: Sequence[int] = (1, 8, 32),
     compute_capabilities: Sequence[str] | None = None,
+    network_sha256: str = "",
     on_progress: Callable[[str], None] = lambda line: None,
 ) -> EngineBuild:
     """Build `out` (NAME.engine) and its sidecar, atomic each.
 
     package: 'tensorrt', 'tensorrt_rtx', or 'auto': the first that is installed and can build what is asked.
     batch: MIN, OPT, MAX of every input's first axis. compute_capabilities: of the GPUs that it is for ("8.9"), None for
-    the one of this machine.
+    the one of this machine. network_sha256: of a bundle's file, so that renderers know whose engine it is.
     Raises BadRequest for batches and capabilities that make no sense, EngineError for a package that is not there, no
     GPU, or a graph that TensorRT cannot take (naming the node), OutputError when the file cannot be written.
     """
@@ -108,6 +109,7 @@ def build_engine(
         ohlora_version=__version__,
         build_seconds=round(seconds, 3),
         layers=network.num_layers,
+        network_sha256=network_sha256,
     )
     # The engine first: a sidecar without its engine says so when it is read.
     write_bytes(out, engine)

@@ -63,6 +63,11 @@ def require_cuda() -> Any:
     return cuda
 
 
+def device_count() -> int:
+    """CUDA devices that kernels run on, at least 1. Raises CudaUnavailable."""
+    return len(require_cuda().gpus)
+
+
 def simulated() -> bool:
     """Whether Numba runs kernels in its simulator (NUMBA_ENABLE_CUDASIM=1)."""
     from numba import config

@@ -109,9 +109,7 @@ def _four(levels, y, x):
 def _is_hair(hair, y, x, strict):
     at = y * SIZE + x
     if strict:
-        return (
-            _whole(hair, at) and _whole(hair, at + 8 * SIZE) and _whole(hair, at - 8) and _whole(hair, at + 8)
-        )
+        return _whole(hair, at) and _whole(hair, at + 8 * SIZE) and _whole(hair, at - 8) and _whole(hair, at + 8)
     # Two corners of each block; that of the left block is misplaced, and its column wraps around below 0.
     left = x - 11 if x >= 11 else x - 11 + SIZE
     low = at + 3 * SIZE

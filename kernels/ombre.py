@@ -139,8 +139,8 @@ def blend_ombre(
     in [0, 1]; color 1 is red again. N must be M, or 1: a sweep of M dyes over one picture.
     out: receives the result; may be `images` itself when N = M. rounding: "truncate" or "nearest" (half to even).
     threads: pictures in parallel (cpu only), default the usable cores; results never depend on it.
-    stream: of a device, an address or any library's stream; default the one that `images`' library is on. Nothing waits:
-    the result is there when the stream is.
+    stream: of a device, an address or any library's stream; default the one that `images`' library is on. Nothing
+    waits: the result is there when the stream is.
     compat_unweighted: where no hair row qualifies, dye what lies above H = 0.75 without height limit, as the
     documented system does; by default such a picture is left unchanged.
     Pixels outside the hair are exactly the input. Raises ValueError naming the argument.
@@ -149,29 +149,31 @@ def blend_ombre(
         raise ValueError(f"rounding must be one of {', '.join(ROUNDINGS)}, got {rounding!r}")
     if _on_device(backend, images):
         if isinstance(mask, HairMask):
-            raise ValueError("images are on a device and the mask is not: make it by prepare_hair of a map on the device")
+            raise ValueError(
+                "images are on a device and the mask is not: make it by prepare_hair of a map on the device"
+            )
         dyes = _dyes(color, height, grad_height, _count(images))
         made = _backend("cuda").blend(images, mask, dyes, out, rounding == "nearest", compat_unweighted, stream)
         return cast(ImagesT, made)
-    _check_images("images", images)
     if not isinstance(mask, HairMask):
         raise ValueError("the mask is on a device and images are not: make it by prepare_hair of a map in host memory")
-    if mask.coverage.shape != images.shape[:3]:
-        raise ValueError(f"mask is of shape {mask.coverage.shape}, images are {images.shape}: they must be of one size")
+    pixels = _checked("images", images)
+    if mask.coverage.shape != pixels.shape[:3]:
+        raise ValueError(f"mask is of shape {mask.coverage.shape}, images are {pixels.shape}: they must be of one size")
     if threads is not None and threads < 1:
         raise ValueError(f"threads must be at least 1, got {threads}")
-    dyes = _dyes(color, height, grad_height, len(images))
-    shape = (len(dyes), *images.shape[1:])
+    dyes = _dyes(color, height, grad_height, len(pixels))
+    shape = (len(dyes), *pixels.shape[1:])
     if out is None:
-        out = np.empty(shape, dtype=np.uint8)
+        target = np.empty(shape, dtype=np.uint8)
     else:
-        _check_images("out", out)
-        if out.shape != shape or not out.flags.writeable:
-            raise ValueError(f"out must be a writable uint8 array of shape {shape}, got {out.shape}")
-        if len(images) != len(dyes) and np.shares_memory(out, images):
+        target = _checked("out", out)
+        if target.shape != shape or not target.flags.writeable:
+            raise ValueError(f"out must be a writable uint8 array of shape {shape}, got {target.shape}")
+        if len(pixels) != len(dyes) and np.shares_memory(target, pixels):
             raise ValueError("out must not overlap images when one picture takes several dyes")
-    _backend(backend).blend(images, mask, dyes, out, rounding == "nearest", compat_unweighted, threads)
-    return out
+    _backend(backend).blend(pixels, mask, dyes, target, rounding == "nearest", compat_unweighted, threads)
+    return cast(ImagesT, target)
 
 
 def apply_ombre(
@@ -198,8 +200,8 @@ def apply_ombre(
         dyes = _dyes(color, height, grad_height, _count(images))
         made = _backend("cuda").apply(images, hair, dyes, out, rounding == "nearest", compat_unweighted, stream)
         return cast(ImagesT, made)
-    _check_images("images", images)
-    mask = prepare_hair(hair, images.shape[1:3], backend=backend, threads=threads)
+    size = _checked("images", images).shape[1:3]
+    mask = prepare_hair(cast(ArrayLike, hair), size, backend=backend, threads=threads)
     return blend_ombre(
         images,
         mask,
@@ -228,16 +230,17 @@ def _on_device(backend: str, images: Any) -> bool:
 
 
 def _count(images: Any) -> int:
-    shape = getattr(images, "shape", ())
+    shape: Sequence[int] = getattr(images, "shape", ())
     if len(shape) != 4:
         raise ValueError(f"images must be a uint8 RGB array [N,H,W,3], got shape {tuple(shape)}")
     return int(shape[0])
 
 
-def _check_images(name: str, images: Any) -> None:
-    if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
+def _checked(name: str, images: Any) -> NDArray[np.uint8]:
+    if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:
         got = f"{images.dtype} {images.shape}" if isinstance(images, np.ndarray) else type(images).__name__
         raise ValueError(f"{name} must be a uint8 RGB array [N,H,W,3], got {got}")
+    return images
 
 
 def _dyes(color: ArrayLike, height: ArrayLike, grad_height: ArrayLike, pictures: int) -> Dyes:

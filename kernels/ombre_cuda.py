@@ -1,11 +1,11 @@
 """The ombre dye on a CUDA device: two launches a batch, nothing comes back to the host, nothing waits.
 
-Launch one finds the hair rows, launch two dyes. A thread owns a column and goes down a tile of rows, so that each source
-row of the hair map is interpolated once per column and the sums of four stay in registers. Pixels pass through shared
-memory, in whole words where rows are aligned, because a warp's 96 bytes are otherwise three partial writes.
+Launch one finds the hair rows, launch two dyes. A thread owns a column and goes down a tile of rows, so that each
+source row of the hair map is interpolated once per column and the sums of four stay in registers. Pixels pass through
+shared memory, in whole words where rows are aligned, because a warp's 96 bytes are otherwise three partial writes.
 
-Equal to the reference bit for bit, given one mask: the blend is done in float32 and, where its error could reach the next
-byte, again in float64 in the documented order. The resized map itself may differ from OpenCV's by some 1e-4 of 255.
+Equal to the reference bit for bit, given one mask: the blend is done in float32 and, where its error could reach the
+next byte, again in float64 in the documented order. The resized map may differ from OpenCV's by some 1e-4 of 255.
 """
 
 from __future__ import annotations

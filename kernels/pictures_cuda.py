@@ -1,6 +1,6 @@
 # mypy: disallow-untyped-defs = False
-"""What lies between a generator, a hair finder and the dye on a CUDA device: square pictures resized to the finder's side,
-and what a metadata row says of a hair map.
+"""What lies between a generator, a hair finder and the dye on a CUDA device: square pictures resized to the finder's
+side, and what a metadata row says of a hair map.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ def fit_pictures(images: Any, fitted: Any, place: Place) -> None:
 
 
 def hair_facts(hair: Any, rows: Any, facts: Any, place: Place) -> None:
-    """hair float32 [N,h,w], rows of `ombre_cuda.find_rows` -> facts int32 [N,2]: pixels of H >= 0.5, last hair row or -1."""
+    """hair float32 [N,h,w], rows of `ombre_cuda.find_rows` -> facts int32 [N,2]: pixels with H >= 0.5, last hair row or
+    -1.
+    """
     with on(place):
         _facts[len(hair), THREADS, place.stream](hair, rows, facts)
 

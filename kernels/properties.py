@@ -3,9 +3,9 @@
     scores = score(parsing, images, algorithm="v2")   # [N,7], one column for each of PROPERTIES
     z = normalize(scores)                             # z-scores over these N pictures
 
-Three forms behind the same functions: `reference` (NumPy, the definition), `cpu` (Numba) and `cuda` (Numba-CUDA, for arrays
-on a device). They agree bit for bit: every statistic is a sum of integers that is divided once. The hairstyle alone is
-a mean of fractions, which a device adds up in an order of its own.
+Three forms behind the same functions: `reference` (NumPy, the definition), `cpu` (Numba) and `cuda` (Numba-CUDA, for
+arrays on a device). They agree bit for bit: every statistic is a sum of integers that is divided once. The hairstyle
+alone is a mean of fractions, which a device adds up in an order of its own.
 """
 
 from __future__ import annotations

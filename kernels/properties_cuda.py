@@ -18,9 +18,7 @@ from ohlora.kernels.properties_cuda_kernels import THREADS, scores
 MOST_PICTURES = 2**20  # of one launch; far below the grid's limit, and small enough for 32-bit counts of words
 
 
-def score(
-    parsing: Any, images: Any, algorithm: str, strict: bool, out: Any = None, stream: Any = None
-) -> Any:
+def score(parsing: Any, images: Any, algorithm: str, strict: bool, out: Any = None, stream: Any = None) -> Any:
     """`properties.score` for maps uint8 [N,224,224] and pictures uint8 [N,224,224,3] on one device.
 
     Returns `out`, float64 [N,C] on that device, made where None.

@@ -124,7 +124,11 @@ def _gather(classes, pixels, n, t, first, bins, hair_rows, ends, counter):
                 start = np.int32(BINS)
             if start >= 0:
                 if not read:  # the picture is read under hair and upper background only
-                    low, middle, high = pixels[n, y, 3 * group], pixels[n, y, 3 * group + 1], pixels[n, y, 3 * group + 2]
+                    low, middle, high = (
+                        pixels[n, y, 3 * group],
+                        pixels[n, y, 3 * group + 1],
+                        pixels[n, y, 3 * group + 2],
+                    )
                     read = True
                 chosen = np.int32(start + _sum(low, middle, high, k))
                 if chosen != pending:
@@ -132,13 +136,13 @@ def _gather(classes, pixels, n, t, first, bins, hair_rows, ends, counter):
                         cuda.atomic.add(bins, pending, held)
                     pending, held = chosen, np.int32(0)
                 held += np.int32(1)
-            elif at == UPPER_LIP or at == LOWER_LIP:
+            elif at in (UPPER_LIP, LOWER_LIP):
                 lips += np.int32(1)
                 lips_first, lips_last = min(lips_first, np.int32(y)), np.int32(y)
             elif at == INNER_MOUTH:
                 inner += np.int32(1)
                 inner_first, inner_last = min(inner_first, np.int32(y)), np.int32(y)
-            elif at == LEFT_EYE or at == RIGHT_EYE:
+            elif at in (LEFT_EYE, RIGHT_EYE):
                 _eye(at - LEFT_EYE, 4 * group + k, y, ends, counter)
             elif first and at == NOSE:
                 _nose(4 * group + k, y, counter)

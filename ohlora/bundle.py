@@ -9,7 +9,7 @@ import shutil
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,9 @@ from ohlora.errors import BadRequest, BundleError, EngineError
 from ohlora.gradient_network import KEYS
 from ohlora.latent_spaces import space_size
 
+if TYPE_CHECKING:
+    from ohlora.engines.batches import BatchEngine
+
 __all__ = [
     "Bundle", "BundleManifest", "DirectionsPart", "GalleryEntry", "GalleryPart", "GeneratorPart", "HairPart",
     "ParsingPart", "file_sha256", "generator_identity_of", "write_bundle",
@@ -47,6 +50,8 @@ __all__ = [
 # Of the probe's pixels, at reduced precision. The engines' own gate is made for grey levels, where an error of a few
 # units is small; class ids are right or wrong.
 CLASSES_DIFFERENT = 0.02
+
+Shapes = Mapping[str, tuple[str, tuple[int, ...]]]  # tensor -> dtype, shape of a row
 
 
 class Bundle:
@@ -143,10 +148,12 @@ class Bundle:
         Raises BundleError without a hair finder, EngineError when it cannot run here or fails its self-test.
         """
         part = self.hair_part()
-        size = part.input_size
-        shapes = {"image": ("uint8", (size, size, 3)), "hair": ("float32", (size, size))}
         precision = arithmetic(precision, part.precision, backend)
-        return self._engine(part.file, part.probe, "hair", shapes, backend, precision, threads)
+        return self._engine(part.file, part.probe, "hair", self._hair_shapes(), backend, precision, threads)
+
+    def _hair_shapes(self) -> Shapes:
+        size = self.hair_part().input_size
+        return {"image": ("uint8", (size, size, 3)), "hair": ("float32", (size, size))}
 
     def parsing_engine(self, backend: str = "auto", precision: str = "auto", threads: int | None = None) -> Engine:
         """image uint8 [N, s, s, 3] RGB -> parsing uint8 [N, s, s], indices into parsing_part().classes.
@@ -170,33 +177,58 @@ class Bundle:
     def generator_engines(
         self, backend: str = "auto", precision: str = "auto", threads: int | None = None
     ) -> tuple[Engine, Engine]:
-        """(mapping, synthesis): z [N, z] and label [N, L] (absent when L = 0) -> w [N, w] float32, for split mappings
-        mapping_split1 [N, w + split_size] too; wp float32 [N, layers, w] -> image uint8 [N, R, R, 3] RGB.
+        """(mapping, synthesis): as `mapping_engine`, and wp float32 [N, layers, w] -> image uint8 [N, R, R, 3] RGB.
 
         `precision` is the synthesis network's, 'auto' what its preset was measured in; the mapping, a hundredth of the
         work, stays f32.
         Raises BundleError without a generator, EngineError when it cannot run here or fails its self-test.
         """
         part = self.generator_part()
-        mapping_shapes: dict[str, tuple[str, tuple[int, ...]]] = {"z": ("float32", (part.z_size,))}
-        if part.label_size:
-            mapping_shapes["label"] = ("float32", (part.label_size,))
-        mapping_shapes["w"] = ("float32", (part.w_size,))
-        if part.split_size:
-            mapping_shapes["mapping_split1"] = ("float32", (part.w_size + part.split_size,))
-        synthesis_shapes = {
-            "wp": ("float32", (part.num_layers, part.w_size)),
-            "image": ("uint8", (part.resolution, part.resolution, 3)),
-        }
         precision = arithmetic(precision, part.precision, backend)
-        mapping = self._engine(part.mapping, part.probe, "mapping", mapping_shapes, backend, "f32", threads)
+        mapping = self.mapping_engine(backend, threads)
         try:
-            return mapping, self._engine(
-                part.synthesis, part.probe, "synthesis", synthesis_shapes, backend, precision, threads
-            )
+            shapes = self._synthesis_shapes()
+            return mapping, self._engine(part.synthesis, part.probe, "synthesis", shapes, backend, precision, threads)
         except Exception:
             mapping.close()
             raise
+
+    def mapping_engine(self, backend: str = "auto", threads: int | None = None) -> Engine:
+        """z [N, z] and label [N, L] (absent when L = 0) -> w [N, w] float32, for split mappings mapping_split1
+        [N, w + split_size] too. Errors as `generator_engines`.
+        """
+        part = self.generator_part()
+        shapes: dict[str, tuple[str, tuple[int, ...]]] = {"z": ("float32", (part.z_size,))}
+        if part.label_size:
+            shapes["label"] = ("float32", (part.label_size,))
+        shapes["w"] = ("float32", (part.w_size,))
+        if part.split_size:
+            shapes["mapping_split1"] = ("float32", (part.w_size + part.split_size,))
+        return self._engine(part.mapping, part.probe, "mapping", shapes, backend, "f32", threads)
+
+    def _synthesis_shapes(self) -> Shapes:
+        part = self.generator_part()
+        return {
+            "wp": ("float32", (part.num_layers, part.w_size)),
+            "image": ("uint8", (part.resolution, part.resolution, 3)),
+        }
+
+    def device_engine(self, role: Literal["synthesis", "hair"], **options: Any) -> BatchEngine:
+        """A network on a CUDA device; options of `engines.device.open_device_engine`. Shapes as of its CPU form.
+
+        Raises BundleError without that network, EngineError when it cannot run there or fails its self-test.
+        """
+        from ohlora.engines.device import open_device_engine
+
+        if role == "hair":
+            hair = self.hair_part()
+            file, probe, shapes = hair.file, hair.probe, self._hair_shapes()
+        else:
+            part = self.generator_part()
+            file, probe, shapes = part.synthesis, part.probe, self._synthesis_shapes()
+        engine = open_device_engine(self.file(file), probe=load_probe(self.file(probe), role), **options)
+        self._require_shapes(engine, file, shapes)
+        return engine
 
     def mapping_end_engine(self, backend: str = "auto", threads: int | None = None) -> Engine:
         """mapping_split1 float32 [N, w + split_size] -> w [N, w], mapping_split2 [N, 2 w]: the last layers of a split
@@ -222,7 +254,7 @@ class Bundle:
         file: str,
         probe: str,
         network: str,
-        shapes: Mapping[str, tuple[str, tuple[int, ...]]],
+        shapes: Shapes,
         backend: str,
         precision: str,
         threads: int | None,
@@ -234,6 +266,10 @@ class Bundle:
             threads=threads,
             probe=load_probe(self.file(probe), network),
         )
+        self._require_shapes(engine, file, shapes)
+        return engine
+
+    def _require_shapes(self, engine: Engine | BatchEngine, file: str, shapes: Shapes) -> None:
         tensors = {t.name: (t.dtype, t.row_shape) for t in (*engine.spec.inputs, *engine.spec.outputs)}
         if tensors != dict(shapes):
             engine.close()
@@ -241,7 +277,6 @@ class Bundle:
                 f"bundle '{self.name}': {file} has rows {tensors}, the manifest means {dict(shapes)}: "
                 "the bundle was built wrongly, build it again"
             )
-        return engine
 
     def w_avg(self) -> NDArray[np.float32]:
         """Mean latent, float32 [w_size]; what truncation pulls towards."""

@@ -22,7 +22,10 @@ from ohlora.images import MAX_PIXELS
 from ohlora.params import Expression, Face, Ombre
 from ohlora.parsing import parse_faces
 from ohlora.photographs import FaceRules, PhotoReader, dye_heads
+from ohlora.render.device_pipeline import DevicePipeline
+from ohlora.render.devices import DeviceSetting, open_chain
 from ohlora.render.job import Look, RenderJob, make_looks
+from ohlora.render.latents import LatentSource
 from ohlora.render.pipeline import Picture
 from ohlora.render.plan import Output, PortraitPlan
 from ohlora.render.producers import PhotoProducer, PortraitProducer
@@ -78,6 +81,7 @@ class Renderer:
         for engine in (
             self.__dict__.pop("hair_engine", None),
             self.__dict__.pop("parsing_engine", None),
+            self.__dict__.pop("_mapping", None),
             self.__dict__.pop("_mapping_end", None),
             *(self.__dict__.pop("_generator", None) or ()),
         ):
@@ -97,6 +101,11 @@ class Renderer:
         return self.bundle.generator_engines(self.backend, self.precision, self.threads)
 
     @cached_property
+    def _mapping(self) -> Engine:
+        """Alone, for renderers whose synthesis runs on a device."""
+        return self.bundle.mapping_engine(self.backend, self.threads)
+
+    @cached_property
     def _mapping_end(self) -> Engine:
         return self.bundle.mapping_end_engine(self.backend, self.threads)
 
@@ -104,6 +113,11 @@ class Renderer:
     def label_size(self) -> int:
         """Label values the generator takes: 0, 3 or 7."""
         return self.bundle.generator_part().label_size
+
+    @property
+    def directions_override(self) -> Directions | None:
+        """Those given in place of the bundle's own."""
+        return self._directions
 
     @cached_property
     def directions(self) -> Directions | None:
@@ -124,6 +138,37 @@ class Renderer:
 
     def producer(self, job: RenderJob) -> PortraitProducer:
         """Checks that every look of the job can be made, then opens the engines it needs."""
+        moves = self._check(job)
+        mapping, synthesis = self._generator
+        dyes = any(look.ombre is not None for look in job.looks)
+        return PortraitProducer(
+            job=job,
+            mapping=mapping,
+            synthesis=synthesis,
+            hair_engine=self.hair_engine if dyes else None,
+            w_mean=self.bundle.w_avg(),
+            num_layers=self.bundle.generator_part().num_layers,
+            directions=self.directions,
+            mapping_end=self._end_for(moves),
+        )
+
+    def device_pipeline(self, job: RenderJob, device: int, setting: DeviceSetting) -> DevicePipeline:
+        """As `producer`, for a CUDA device, where everything but the mapping network runs. Close it."""
+        moves = self._check(job)
+        return DevicePipeline(
+            job=job,
+            latents=LatentSource(self._mapping, self._end_for(moves), self.directions),
+            w_mean=self.bundle.w_avg(),
+            num_layers=self.bundle.generator_part().num_layers,
+            open_chain=lambda bucket: open_chain(self.bundle, job, device, setting, bucket),
+            bucket=setting.bucket,
+        )
+
+    def _end_for(self, moves: bool) -> Engine | None:
+        return self._mapping_end if moves and self.directions and self.directions.needs_mapping_end else None
+
+    def _check(self, job: RenderJob) -> bool:
+        """Whether the job moves a face. Raises BadRequest for looks that this bundle cannot make."""
         part = self.bundle.generator_part()
         if job.truncation_layers > part.num_layers:
             raise BadRequest(f"truncation layers must be in [0, {part.num_layers}], got {job.truncation_layers}")
@@ -135,18 +180,7 @@ class Renderer:
                     "give --directions FOLDER or leave them at 0"
                 )
             self.directions.check_all(job.faces)
-        mapping, synthesis = self._generator
-        dyes = any(look.ombre is not None for look in job.looks)
-        return PortraitProducer(
-            job=job,
-            mapping=mapping,
-            synthesis=synthesis,
-            hair_engine=self.hair_engine if dyes else None,
-            w_mean=self.bundle.w_avg(),
-            num_layers=part.num_layers,
-            directions=self.directions,
-            mapping_end=self._mapping_end if moves and self.directions and self.directions.needs_mapping_end else None,
-        )
+        return moves
 
     def stream(self, job: RenderJob) -> Iterator[Rendered]:
         """The job's items in order, as arrays; memory does not grow with the job."""

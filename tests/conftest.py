@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
 
 import pytest
+
+# CUDA kernels run in Numba's simulator, which is chosen when Numba is imported. OHLORA_TEST_GPU=1 takes the device.
+if os.environ.get("OHLORA_TEST_GPU") != "1":
+    os.environ["NUMBA_ENABLE_CUDASIM"] = "1"
 
 # What a shell starts in the background ignores Ctrl-C, and so do its children: some tests send it to theirs on purpose.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:

@@ -46,13 +46,13 @@ GENERATOR = GeneratorPart(
 ROW = ["a", "hhh", *range(9)]  # a gallery line
 
 
-def stage(folder: Path) -> Path:
-    """Put the files of a complete bundle into the empty `folder`."""
+def stage(folder: Path, z_size: int = Z, gain: float = 1.0) -> Path:
+    """Put the files of a complete bundle into the empty `folder`. gain: contrast of its hair maps."""
     (folder / "net").mkdir()
     rng = np.random.default_rng(0)
-    hair_model(folder / "hair.onnx")
-    mapping_model(folder / "net/mapping.onnx")
-    synthesis_model(folder / "net/synthesis.onnx")
+    hair_model(folder / "hair.onnx", gain=gain)
+    mapping_model(folder / "net/mapping.onnx", z=z_size)
+    synthesis_model(folder / "net/synthesis.onnx", z=z_size)
 
     def probe(file: str, **inputs: np.ndarray) -> Probe:
         with open_engine(folder / file, backend="onnxruntime") as engine:
@@ -60,18 +60,21 @@ def stage(folder: Path) -> Path:
 
     image = rng.integers(0, 256, (2, SIZE, SIZE, 3), np.uint8)
     save_probe(folder / "hair_probe.safetensors", hair=probe("hair.onnx", image=image))
-    z, label, wp = (rng.standard_normal((2, *shape)).astype(np.float32) for shape in ((Z,), (LABEL,), (LAYERS, Z)))
+    z, label, wp = (
+        rng.standard_normal((2, *shape)).astype(np.float32) for shape in ((z_size,), (LABEL,), (LAYERS, z_size))
+    )
     save_probe(
         folder / "net/probe.safetensors",
         mapping=probe("net/mapping.onnx", z=z, label=label),
         synthesis=probe("net/synthesis.onnx", wp=wp),
     )
-    save_file({"w_avg": np.arange(Z, dtype=np.float32)}, folder / "net/constants.safetensors")
-    vectors = {name: rng.standard_normal((len(GROUPS), Z)) for name in ("eyes", "mouth", "pose")}
+    save_file({"w_avg": np.arange(z_size, dtype=np.float32)}, folder / "net/constants.safetensors")
+    vectors = {name: rng.standard_normal((len(GROUPS), z_size)) for name in ("eyes", "mouth", "pose")}
     save_file(vectors, folder / "directions.safetensors")
     write_gallery(
         folder / "gallery.csv",
-        [["672", "hhh", *(0.25 * i for i in range(Z + LABEL))], ["v2-1836", "", *[-1] * (Z + LABEL)]],
+        [["672", "hhh", *(0.25 * i for i in range(z_size + LABEL))], ["v2-1836", "", *[-1] * (z_size + LABEL)]],
+        z_size + LABEL,
     )
     (folder / "MODEL_CARD.md").write_text("A small bundle.\n")
     (folder / "LICENSE").write_text("Apache-2.0\n")

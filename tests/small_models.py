@@ -67,19 +67,20 @@ def hair_model(path: Path, seed: int = 0, size: int = SIZE, batch: str | int = "
     return save(path, nodes, inputs, {"hair": (TensorProto.FLOAT, [batch, size, size])}, constants)
 
 
-def mapping_model(path: Path, seed: int = 1) -> Path:
+def mapping_model(path: Path, seed: int = 1, z: int = Z) -> Path:
     """z float32 [N, 6], label float32 [N, 3] -> w float32 [N, 6]."""
-    weights = np.random.default_rng(seed).standard_normal((Z + LABEL, Z)).astype(np.float32)
+    weights = np.random.default_rng(seed).standard_normal((z + LABEL, z)) * ((Z + LABEL) / (z + LABEL)) ** 0.5
+    weights = weights.astype(np.float32)
     nodes = [
         helper.make_node("Concat", ["z", "label"], ["x"], axis=1),
         helper.make_node("MatMul", ["x", "weights"], ["w"]),
     ]
-    inputs = {"z": (TensorProto.FLOAT, ["N", Z]), "label": (TensorProto.FLOAT, ["N", LABEL])}
-    return save(path, nodes, inputs, {"w": (TensorProto.FLOAT, ["N", Z])}, {"weights": weights})
+    inputs = {"z": (TensorProto.FLOAT, ["N", z]), "label": (TensorProto.FLOAT, ["N", LABEL])}
+    return save(path, nodes, inputs, {"w": (TensorProto.FLOAT, ["N", z])}, {"weights": weights})
 
 
-def synthesis_model(path: Path, seed: int = 2) -> Path:
-    """wp float32 [N, 2, 6] -> image uint8 [N, 8, 8, 3]."""
+def synthesis_model(path: Path, seed: int = 2, z: int = Z) -> Path:
+    """wp float32 [N, 2, z] -> image uint8 [N, 8, 8, 3]."""
     rng = np.random.default_rng(seed)
     node = helper.make_node
     nodes = [
@@ -93,7 +94,9 @@ def synthesis_model(path: Path, seed: int = 2) -> Path:
         node("Cast", ["picture"], ["image"], to=TensorProto.UINT8),
     ]
     constants = {
-        "weights": (rng.standard_normal((LAYERS * Z, RESOLUTION * RESOLUTION * 3)) / 4).astype(np.float32),
+        "weights": (rng.standard_normal((LAYERS * z, RESOLUTION * RESOLUTION * 3)) / 4 * (Z / z) ** 0.5).astype(
+            np.float32
+        ),
         "scale": np.float32(127.5),
         "shift": np.float32(128),
         "low": np.float32(0),
@@ -101,4 +104,4 @@ def synthesis_model(path: Path, seed: int = 2) -> Path:
         "shape": np.array([-1, RESOLUTION, RESOLUTION, 3], np.int64),
     }
     outputs = {"image": (TensorProto.UINT8, ["N", RESOLUTION, RESOLUTION, 3])}
-    return save(path, nodes, {"wp": (TensorProto.FLOAT, ["N", LAYERS, Z])}, outputs, constants)
+    return save(path, nodes, {"wp": (TensorProto.FLOAT, ["N", LAYERS, z])}, outputs, constants)

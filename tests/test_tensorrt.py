@@ -15,8 +15,9 @@ import pytest
 from ohlora.bundle import Bundle
 from ohlora.engines.batches import BatchEngine, filled
 from ohlora.engines.cuda_runtime import CudaRuntime, compute_capability
+from ohlora.engines.device_memory import DeviceBuffer
 from ohlora.engines.spec import EngineSpec, TensorSpec
-from ohlora.engines.tensorrt import DeviceBuffer, TensorRtRunner, check_usable, open_tensorrt
+from ohlora.engines.tensorrt import TensorRtRunner, check_usable, open_tensorrt
 from ohlora.engines.tensorrt_sidecar import Sidecar, read_engine, read_sidecar, sidecar_path
 from ohlora.errors import BadRequest, EngineError
 from ohlora.export.graph import run_graph

@@ -43,10 +43,14 @@ def kernels() -> dict[str, tuple[Callable[..., Any], tuple[Any, ...], int]]:
         "ombre_blend_hair": (ombre.blend_hair, (picture, words, maps, *taps, *ends), ombre.COLUMNS),
         "properties": (properties.scores, (words, words, t.boolean, array(f64, 2)), properties.THREADS),
         "hairstyle_bands": (
-            hairstyle.hairstyle_bands, (words, words, t.boolean, array(f64, 2), array(i32, 2)), hairstyle.THREADS
+            hairstyle.hairstyle_bands,
+            (words, words, t.boolean, array(f64, 2), array(i32, 2)),
+            hairstyle.THREADS,
         ),
         "hairstyle_means": (
-            hairstyle.hairstyle_means, (array(f64, 2), array(i32, 2), array(f64, 2)), hairstyle.THREADS
+            hairstyle.hairstyle_means,
+            (array(f64, 2), array(i32, 2), array(f64, 2)),
+            hairstyle.THREADS,
         ),
     }
 
@@ -61,7 +65,7 @@ def assembled(kernel: Any, signature: tuple[Any, ...], architecture: str) -> tup
     major, minor = (int(part) for part in architecture.split("."))
     # Device functions ask for the present device's architecture even where a kernel is compiled for another.
     device = SimpleNamespace(compute_capability=(major, minor))
-    with mock.patch("numba.cuda.dispatcher.get_current_device", lambda: device):
+    with mock.patch("numba.cuda.dispatcher.get_current_device", return_value=device):
         ptx, _ = cuda.compile_ptx(kernel.py_func, signature, cc=(major, minor))
     options = LinkerOptions(arch=f"sm_{major}{minor}", ptxas_options=["-v"])
     linker = Linker(ObjectCode.from_ptx(ptx.encode()), options=options)
@@ -91,7 +95,9 @@ def main() -> None:
     for name, (kernel, signature, threads) in kernels().items():
         for architecture in ARCHITECTURES:
             ptx, found = assembled(kernel, signature, architecture)
-            rows.append({"kernel": name, "sm": architecture, "threads": threads, "ptx_lines": len(ptx.splitlines()), **found})
+            rows.append(
+                {"kernel": name, "sm": architecture, "threads": threads, "ptx_lines": len(ptx.splitlines()), **found}
+            )
             print(
                 f"{name:22} {architecture:>5} {threads:8} {found['registers']:10} {found['spill_bytes']:7} "
                 f"{found['stack_bytes']:6} {found['shared_bytes']:7}",

@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import typer
 
@@ -20,7 +20,7 @@ from ohlora.images import encode_image, read_image
 from ohlora.render.contact_sheet import contact_sheet
 from ohlora.render.job import OutputFormat
 from ohlora.render.journal import Journal
-from ohlora.render.pipeline import Producer, Totals, run
+from ohlora.render.pipeline import Producer, Record, Totals, run
 from ohlora.render.plan import PhotoPlan, PortraitPlan
 from ohlora.render.sinks import FolderSink
 
@@ -39,9 +39,23 @@ class Setting:
     as_json: bool
 
 
+class Work(Protocol):
+    """Does the items `pending` of `plan`: `run` with a producer, or a device's own way."""
+
+    def __call__(
+        self,
+        plan: Any,
+        pending: Sequence[int],
+        sink: FolderSink,
+        record: Record,
+        workers: int,
+        advance: Callable[[int], None],
+    ) -> Totals: ...
+
+
 def execute(
     plan: PortraitPlan | PhotoPlan,
-    producer: Producer[Any],
+    producer: Producer[Any] | Work,
     out: Path,
     output: OutputFormat,
     provenance: Mapping[str, Any],
@@ -51,7 +65,8 @@ def execute(
 ) -> None:
     """Do what is not done yet, write metadata.jsonl, print the summary. Raises typer.Exit with the status.
 
-    extra: called at the end for more entries of the summary.
+    producer: makes the pictures that workers dye, or does all the work. extra: called at the end for more entries of
+    the summary.
     """
     with open_journal(out, request, setting.restart) as journal:
         pending = list(journal.pending(len(plan)))
@@ -62,15 +77,19 @@ def execute(
         progress = Progress(len(pending), "images", quiet=setting.as_json and not sys.stderr.isatty())
         try:
             with progress:
-                totals = run(
-                    plan.units(pending),
-                    producer,
-                    sink,
-                    journal,
-                    batch=setting.batch,
-                    workers=setting.workers or usable_cores(),
-                    advance=progress.advance,
-                )
+                workers = setting.workers or usable_cores()
+                if isinstance(producer, Producer):
+                    totals = run(
+                        plan.units(pending),
+                        producer,
+                        sink,
+                        journal,
+                        batch=setting.batch,
+                        workers=workers,
+                        advance=progress.advance,
+                    )
+                else:
+                    totals = producer(plan, pending, sink, journal, workers, progress.advance)
         except (KeyboardInterrupt, OutputError) as stopped:
             finished = len(journal.finished)
             # A disk that is full refuses this too; the journal holds all that metadata.jsonl would say.

@@ -14,8 +14,21 @@ if TYPE_CHECKING:
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the results; the same folder resumes.")]
 BundleName = Annotated[str, typer.Option("--bundle", "-b", help="Bundle folder, or 'demo' for the one that ships.")]
 Backend = Annotated[str, typer.Option("--backend", help="auto, openvino or onnxruntime.")]
+RenderBackend = Annotated[
+    str, typer.Option("--backend", help="auto, openvino or onnxruntime; on a GPU torch, tensorrt or onnxruntime.")
+]
 Precision = Annotated[
     str, typer.Option("--precision", help="f32, bf16 (faster where the CPU has it), or auto: the bundle's own.")
+]
+RenderPrecision = Annotated[
+    str, typer.Option("--precision", help="f32, bf16, on a GPU f16; auto: the bundle's own, on a GPU f32.")
+]
+Device = Annotated[
+    str,
+    typer.Option("--device", help="cpu, cuda:N, several (cuda:0,cuda:1; cuda:all), or auto: a GPU if one is there."),
+]
+Engines = Annotated[
+    Path | None, typer.Option("--engines", help="Folder of the bundle's TensorRT engines (ohlora export).")
 ]
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="Engine streams; default: usable cores.")]
 Color = Annotated[
@@ -26,6 +39,9 @@ GradHeight = Annotated[str, typer.Option("--grad-height", help="Share of the dye
 Format = Annotated[str, typer.Option("--format", "-f", help="jpeg, png or webp.")]
 Quality = Annotated[int, typer.Option("--quality", min=1, max=100, help="Of JPEG and WebP.")]
 Rounding = Annotated[str, typer.Option("--rounding", help="truncate (as documented for frames) or nearest.")]
+RenderBatch = Annotated[
+    int | None, typer.Option("--batch", min=1, max=4096, help="Pictures under way at once; default 8, on a GPU 64.")
+]
 Batch = Annotated[int, typer.Option("--batch", min=1, max=4096, help="Pictures under way at once.")]
 Workers = Annotated[int | None, typer.Option("--workers", min=1, max=256, help="Encoding threads; default: cores.")]
 Restart = Annotated[bool, typer.Option("--restart", help="Start over where --out holds another job.")]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ohlora.render.job import Look
 
 HEIGHT, GRAD_HEIGHT, STRENGTH = "0.7", "0.5", "0"
+BATCH = 8  # on the CPU
 SEEDS_SHOWN = 16  # faces made when none are asked for and the bundle has no gallery
 
 
@@ -56,10 +57,12 @@ def render(
     format: options.Format = "jpeg",
     quality: options.Quality = 95,
     rounding: options.Rounding = "truncate",
-    backend: options.Backend = "auto",
-    precision: options.Precision = "auto",
+    device: options.Device = "cpu",
+    backend: options.RenderBackend = "auto",
+    precision: options.RenderPrecision = "auto",
+    engines: options.Engines = None,
     threads: options.Threads = None,
-    batch: options.Batch = 8,
+    batch: options.RenderBatch = None,
     workers: options.Workers = None,
     restart: options.Restart = False,
     contact_sheet: options.Sheet = False,
@@ -75,7 +78,9 @@ def render(
     from dataclasses import asdict
 
     from ohlora.cli.execute import Setting, execute
+    from ohlora.cli.render_device import DeviceWork
     from ohlora.errors import BadRequest
+    from ohlora.render.devices import chosen_devices
     from ohlora.render.job import Look, OutputFormat, RenderJob, look_record
     from ohlora.render.job_file import faces_record, read_job_file
     from ohlora.render.plan import PortraitPlan
@@ -87,7 +92,11 @@ def render(
     strengths = {"eyes": eyes, "mouth": mouth, "pose": pose}
     chosen = asked_looks(strengths, expression, expression_seed, looks, color, ombre_height, grad_height)
     own = options.own_directions(directions, space)
-    with Renderer(bundle, backend, precision=precision, threads=threads, directions=own) as renderer:
+    devices = chosen_devices(device)
+    if engines is not None and not devices:
+        raise BadRequest(f"--engines {engines} holds engines of a GPU: give --device cuda too")
+    on_host = ("auto", "auto") if devices else (backend, precision)
+    with Renderer(bundle, on_host[0], precision=on_host[1], threads=threads, directions=own) as renderer:
         if job is not None:
             if faces or count is not None or chosen != (Look(),):
                 raise BadRequest("give either --job or --faces/--count/--color/--expression and the like, not both")
@@ -100,8 +109,13 @@ def render(
                 psi,
                 truncation_layers,
             )
-        producer = renderer.producer(planned)
-        provenance = renderer.provenance(generator=True)
+        producer: Any
+        if devices:
+            producer = DeviceWork(renderer, planned, devices, backend, precision, batch, engines)
+            provenance = producer.provenance()
+        else:
+            producer = renderer.producer(planned)
+            provenance = renderer.provenance(generator=True)
         request = {
             "command": "render",
             "faces": faces_record(planned.faces),
@@ -111,7 +125,7 @@ def render(
             "truncation": [planned.psi, planned.truncation_layers],
             **provenance,
         }
-        setting = Setting(batch, workers, restart, contact_sheet, json)
+        setting = Setting(batch or BATCH, workers, restart, contact_sheet, json)
         execute(
             PortraitPlan(planned),
             producer,

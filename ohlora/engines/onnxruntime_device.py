@@ -13,6 +13,7 @@ import numpy as np
 
 from ohlora.engines.batches import Arrays, BatchEngine, tested
 from ohlora.engines.cache import cache_root
+from ohlora.engines.device_memory import DeviceBuffer
 from ohlora.engines.model_file import ModelFile, read_model_file
 from ohlora.engines.onnxruntime import model_spec
 from ohlora.engines.selftest import Probe
@@ -27,12 +28,17 @@ PROVIDERS = {
 }
 
 
-def provider_options(provider: str, device: int, model: ModelFile) -> list[tuple[str, dict[str, Any]]]:
+def provider_options(
+    provider: str, device: int, model: ModelFile, stream: int | None = None
+) -> list[tuple[str, dict[str, Any]]]:
     """What a session is opened with; the next one takes what the first cannot run.
 
     TensorRT keeps the engines that it builds in the user's cache, by the model's hash.
     """
-    options: dict[str, Any] = {} if provider == "cpu" else {"device_id": device}
+    placed: dict[str, Any] = {"device_id": device}
+    if stream is not None:
+        placed["user_compute_stream"] = str(stream)
+    options = {} if provider == "cpu" else dict(placed)
     chosen = [(PROVIDERS[provider], options)]
     if provider == "tensorrt":
         root = cache_root()
@@ -40,17 +46,21 @@ def provider_options(provider: str, device: int, model: ModelFile) -> list[tuple
             folder = root / "onnxruntime-tensorrt" / model.sha256[:16]
             options |= {"trt_engine_cache_enable": True, "trt_engine_cache_path": str(folder)}
             options |= {"trt_timing_cache_enable": True, "trt_timing_cache_path": str(folder)}
-        chosen.append((PROVIDERS["cuda"], {"device_id": device}))
+        chosen.append((PROVIDERS["cuda"], placed))
     return chosen if provider == "cpu" else [*chosen, (PROVIDERS["cpu"], {})]
 
 
 class DeviceSession:
     """One session with inputs and outputs bound on the device for `bucket` rows."""
 
-    def __init__(self, session: Any, spec: EngineSpec, bucket: int, provider: str, device: int) -> None:
+    def __init__(
+        self, session: Any, spec: EngineSpec, bucket: int, provider: str, device: int, stream: int | None = None
+    ) -> None:
         import onnxruntime
 
-        self.spec, self.bucket = spec, bucket
+        self.spec, self.bucket, self.stream = spec, bucket, stream
+        self._options = onnxruntime.RunOptions()
+        self._options.add_run_config_entry("disable_synchronize_execution_providers", "1")
         self._session, self._binding = session, session.io_binding()
         where = ("cpu", 0) if provider == "cpu" else ("cuda", device)
         self._values: dict[str, Any] = {}
@@ -70,6 +80,18 @@ class DeviceSession:
         for name, array in outputs.items():
             array[...] = self._values[name].numpy()
 
+    def buffer(self, name: str) -> DeviceBuffer:
+        """The session's own memory of an input or output, for kernels that write or read it in place."""
+        value = self._values[name]
+        tensor = next(t for t in (*self.spec.inputs, *self.spec.outputs) if t.name == name)
+        return DeviceBuffer(value.data_ptr(), (self.bucket, *tensor.row_shape), tensor.dtype, self.stream or 0)
+
+    def launch(self, stream: int) -> None:
+        """Put a run from buffers to buffers on `stream`, which must be the one that the session was opened for."""
+        if stream != self.stream:
+            raise EngineError("this session was opened for another stream: open it with the one it is to run on")
+        self._session.run_with_iobinding(self._binding, self._options)
+
     def close(self) -> None:
         self._values.clear()
         self._binding = self._session = None
@@ -81,11 +103,13 @@ def open_onnxruntime_device(
     provider: str = "cuda",
     device: int = 0,
     bucket: int = BUCKET,
+    stream: int | None = None,
     probe: Probe | Mapping[str, Mapping[str, Any]] | Path | str | None = None,
 ) -> BatchEngine:
     """The network of an ONNX file on GPU `device` by ONNX Runtime, tested.
 
-    provider: 'cuda' or 'tensorrt' ('cpu': for tests). bucket: rows of every run.
+    provider: 'cuda' or 'tensorrt' ('cpu': for tests). bucket: rows of every run. stream: a CUDA stream's address that
+    all runs are put on, for `runner.launch`.
     Raises EngineError: a provider that is not there, an unreadable model, a failed self-test.
     """
     import onnxruntime
@@ -105,7 +129,8 @@ def open_onnxruntime_device(
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     try:
-        session = onnxruntime.InferenceSession(model.data, options, providers=provider_options(provider, device, model))
+        chosen = provider_options(provider, device, model, stream)
+        session = onnxruntime.InferenceSession(model.data, options, providers=chosen)
     except Exception as error:  # the library's own types: no driver, no such device, a graph it cannot take
         text = " ".join(str(error).split())[:300]
         raise EngineError(f"ONNX Runtime cannot open {model.path} on {provider}:{device}: {text}") from error
@@ -115,7 +140,7 @@ def open_onnxruntime_device(
     engine = BatchEngine(
         model.name,
         spec,
-        DeviceSession(session, spec, bucket, provider, device),
+        DeviceSession(session, spec, bucket, provider, device, stream),
         backend="onnxruntime",
         precision=model.precision_label("f32"),
         model_sha256=model.sha256,

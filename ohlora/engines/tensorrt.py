@@ -10,7 +10,6 @@ import ctypes
 import importlib
 import importlib.util
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 
 from ohlora.engines.batches import Arrays, BatchEngine, tested
 from ohlora.engines.cuda_runtime import ON_DEVICE, TO_DEVICE, TO_HOST, CudaRuntime, load_runtime
+from ohlora.engines.device_memory import DeviceBuffer
 from ohlora.engines.selftest import Probe
 from ohlora.engines.spec import TensorSpec
 from ohlora.engines.tensorrt_sidecar import Sidecar, read_engine
@@ -26,31 +26,6 @@ from ohlora.errors import EngineError
 
 # Precisions of sidecars in the words of the self-test's gates.
 _GATES = {"fp32": "f32", "fp16": "f16", "bf16": "bf16", "int8": "int8"}
-
-
-@dataclass(frozen=True)
-class DeviceBuffer:
-    """Memory on the device that others may read and write in place, by `__cuda_array_interface__`."""
-
-    pointer: int
-    shape: tuple[int, ...]
-    dtype: str
-    stream: int
-
-    @property
-    def size(self) -> int:
-        return int(np.prod(self.shape)) * np.dtype(self.dtype).itemsize
-
-    @property
-    def __cuda_array_interface__(self) -> dict[str, Any]:
-        return {
-            "version": 3,
-            "data": (self.pointer, False),
-            "shape": self.shape,
-            "typestr": np.dtype(self.dtype).str,
-            "strides": None,
-            "stream": self.stream or None,
-        }
 
 
 class TensorRtRunner:
@@ -110,6 +85,10 @@ class TensorRtRunner:
     def buffer(self, name: str) -> DeviceBuffer:
         """The engine's own memory of an input or output, for kernels that write or read it in place."""
         return self._on_device[name]
+
+    def launch(self, stream: int) -> None:
+        """Put a run from buffers to buffers on `stream`."""
+        self._runtime.launch(self._graph, stream)
 
     def __call__(self, inputs: Arrays, outputs: Arrays) -> None:
         runtime, stream = self._runtime, self._stream

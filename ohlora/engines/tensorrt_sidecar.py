@@ -22,7 +22,8 @@ FORMAT = "ohlora-engine-1"
 @dataclass(frozen=True)
 class Sidecar:
     """One engine. batch: (min, opt, max) that it takes. compute_capabilities: ("8.9", ...); package: tensorrt or
-    tensorrt_rtx, of `version`. model_sha256: of the ONNX file that it was built from.
+    tensorrt_rtx, of `version`. model_sha256: of the ONNX file that it was built from; network_sha256: of the bundle's
+    file that that one was lowered from, empty where there is none.
     """
 
     engine_sha256: str
@@ -36,6 +37,7 @@ class Sidecar:
     ohlora_version: str
     build_seconds: float
     layers: int
+    network_sha256: str = ""
 
     def write(self, engine: Path) -> Path:
         """Beside `engine`, atomic. Returns its path."""

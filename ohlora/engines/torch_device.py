@@ -50,7 +50,8 @@ class DeviceRunner:
         torch.cuda.current_stream(self.device).wait_stream(stream)
         self._graph = torch.cuda.CUDAGraph()
         with torch.inference_mode(), torch.cuda.graph(self._graph):
-            self._outputs = self._module(*self._inputs)
+            # In memory of their own and row-major, as kernels beside PyTorch read them.
+            self._outputs = tuple(value.contiguous() for value in self._module(*self._inputs))
 
     def run_device(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Tensors [bucket, ...] on the device -> the outputs' buffers, which the next call overwrites. No waiting."""
@@ -64,6 +65,16 @@ class DeviceRunner:
             buffer.copy_(given)
         self._graph.replay()
         return {tensor.name: value for tensor, value in zip(self.spec.outputs, self._outputs, strict=True)}
+
+    def buffer(self, name: str) -> Tensor:
+        """The graph's own memory of an input or output, for kernels that write or read it in place."""
+        pairs = (*zip(self.spec.inputs, self._inputs, strict=True), *zip(self.spec.outputs, self._outputs, strict=True))
+        return next(tensor for spec, tensor in pairs if spec.name == name)
+
+    def launch(self, stream: int) -> None:
+        """Put a run from buffers to buffers on `stream`, a CUDA stream's address."""
+        with torch.cuda.stream(torch.cuda.ExternalStream(stream, self.device)):
+            self._graph.replay()
 
     def __call__(self, inputs: Arrays, outputs: Arrays) -> None:
         with torch.cuda.device(self.device):

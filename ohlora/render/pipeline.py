@@ -10,8 +10,9 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +42,7 @@ class Picture:
     heads: tuple[HeadMask, ...] = ()
 
 
+@runtime_checkable
 class Producer(Protocol[UnitT]):
     """Makes the pictures of some units. An error in place of a picture fails that unit only."""
 
@@ -70,6 +72,99 @@ class Totals:
     failed: dict[int, str] = field(default_factory=dict)
 
 
+class WritePool:
+    """Workers that write outputs, note them in the record and count them. Use as a context manager: on an exception
+    (Ctrl-C included) no new work starts, work under way is finished and recorded.
+    """
+
+    def __init__(self, record: Record, workers: int, advance: Callable[[int], None]) -> None:
+        self.totals = Totals()
+        self._record, self._advance = record, advance
+        self._lock, self._stop = threading.Lock(), threading.Event()
+        self._pool = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="ohlora-write")
+        self._pending: dict[Future[None], int] = {}  # task -> number of what it belongs to
+        self._left: dict[int, int] = {}  # number -> its unfinished tasks
+
+    def put(
+        self,
+        number: int,
+        outputs: Sequence[Output],
+        write: Callable[[Output], dict[str, Any]],
+        then: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Start writing `outputs` of `number`. write: returns a metadata row. then: called once all are done."""
+        parts = [outputs[start : start + OUTPUTS_PER_TASK] for start in range(0, len(outputs), OUTPUTS_PER_TASK)]
+        done = _Countdown(len(parts), then)
+        for part in parts:
+            self._pending[self._pool.submit(self._write, part, write, done)] = number
+            self._left[number] = self._left.get(number, 0) + 1
+
+    def _write(
+        self, outputs: Sequence[Output], write: Callable[[Output], dict[str, Any]], done: Callable[[], None]
+    ) -> None:
+        try:
+            for output in outputs:
+                if self._stop.is_set():
+                    return
+                try:
+                    row = write(output)
+                except OutputError:
+                    raise
+                except OhloraError as error:
+                    self.fail(output, str(error))
+                    continue
+                self._record.record(output.item, row)
+                with self._lock:
+                    self.totals.written += 1
+                    self.totals.undyed += output.ombre is not None and not row["dyed"]
+                self._advance(1)
+        finally:
+            done()
+
+    def fail(self, output: Output, message: str) -> None:
+        """Note that an output cannot be made; the others go on."""
+        self._record.record_failure(output.item, message)
+        with self._lock:
+            self.totals.failed[output.item] = message
+        self._advance(1)
+
+    def wait_until(self, most: int) -> None:
+        """Until at most `most` numbers are unwritten. Raises what stopped a worker."""
+        while self._pending and len(self._left) > most:
+            finished, _ = wait(self._pending, return_when=FIRST_COMPLETED)
+            for task in finished:
+                number = self._pending.pop(task)
+                self._left[number] -= 1
+                if not self._left[number]:
+                    del self._left[number]
+                task.result()
+
+    def __enter__(self) -> WritePool:
+        self._pool.__enter__()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+        if error is not None:
+            self._stop.set()
+            for task in self._pending:
+                task.cancel()
+        self._pool.__exit__(kind, error, trace)
+
+
+class _Countdown:
+    """Calls `then` at the last of `count` calls, from whichever thread."""
+
+    def __init__(self, count: int, then: Callable[[], None]) -> None:
+        self._left, self._then, self._lock = count, then, threading.Lock()
+
+    def __call__(self) -> None:
+        with self._lock:
+            self._left -= 1
+            last = self._left == 0
+        if last:
+            self._then()
+
+
 def run(
     units: Iterable[UnitT],
     producer: Producer[UnitT],
@@ -84,65 +179,18 @@ def run(
 
     On an exception (Ctrl-C included) no new work starts, work under way is finished and recorded, then it is raised.
     """
-    totals, lock, stop = Totals(), threading.Lock(), threading.Event()
-    pending: dict[Future[None], int] = {}  # task -> unit number
-    left: dict[int, int] = {}  # unit number -> its unfinished tasks
-    chunk = max(1, batch // 2)
-
-    def write_outputs(picture: Picture, outputs: Sequence[Output]) -> None:
-        for output in outputs:
-            if stop.is_set():
-                return
-            try:
-                row = writer.write(picture, output)
-            except OutputError:
-                raise
-            except OhloraError as error:
-                fail(output, str(error))
-                continue
-            record.record(output.item, row)
-            with lock:
-                totals.written += 1
-                totals.undyed += output.ombre is not None and not row["dyed"]
-            advance(1)
-
-    def fail(output: Output, message: str) -> None:
-        record.record_failure(output.item, message)
-        with lock:
-            totals.failed[output.item] = message
-        advance(1)
-
-    def collect(room_for: int) -> None:
-        """Wait until at most `batch - room_for` units are unwritten."""
-        while pending and len(left) > batch - room_for:
-            done, _ = wait(pending, return_when=FIRST_COMPLETED)
-            for task in done:
-                number = pending.pop(task)
-                left[number] -= 1
-                if not left[number]:
-                    del left[number]
-                task.result()
-
     source: Iterator[UnitT] = iter(units)
-    with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="ohlora-write") as pool:
-        try:
-            while group := list(islice(source, chunk)):
-                collect(room_for=len(group))
-                for unit, picture in zip(group, producer.produce(group), strict=True):
-                    totals.units += 1
-                    if isinstance(picture, ImageError):
-                        for output in unit.outputs:
-                            fail(output, str(picture))
-                        continue
-                    number = totals.units
-                    for start in range(0, len(unit.outputs), OUTPUTS_PER_TASK):
-                        part = unit.outputs[start : start + OUTPUTS_PER_TASK]
-                        pending[pool.submit(write_outputs, picture, part)] = number
-                        left[number] = left.get(number, 0) + 1
-            collect(room_for=batch)
-        except BaseException:
-            stop.set()
-            for task in pending:
-                task.cancel()
-            raise
+    chunk = max(1, batch // 2)
+    with WritePool(record, workers, advance) as pool:
+        totals = pool.totals
+        while group := list(islice(source, chunk)):
+            pool.wait_until(batch - len(group))
+            for unit, picture in zip(group, producer.produce(group), strict=True):
+                totals.units += 1
+                if isinstance(picture, ImageError):
+                    for output in unit.outputs:
+                        pool.fail(output, str(picture))
+                    continue
+                pool.put(totals.units, unit.outputs, partial(writer.write, picture))
+        pool.wait_until(0)
     return totals

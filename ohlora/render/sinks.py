@@ -65,6 +65,10 @@ class FolderSink:
     def write(self, picture: Picture, output: Output) -> dict[str, Any]:
         """Raises ImageError when the picture cannot be stored in this format, OutputError when the disk refuses."""
         image = dye(picture, output.ombre, self.output.rounding)
+        return self.store(image, output, picture.facts, output.ombre is not None and has_hair(picture))
+
+    def store(self, image: NDArray[np.uint8], output: Output, facts: dict[str, Any], dyed: bool) -> dict[str, Any]:
+        """A finished picture, uint8 RGB [H,W,3] -> file and metadata row. Errors as `write`."""
         data = encode_image(image, self.output.format, self.output.quality)
         path = self.folder / output.file_name
         self._ready(path.parent)
@@ -72,8 +76,8 @@ class FolderSink:
         return {
             "file_name": output.file_name,
             **output.facts,
-            **picture.facts,
-            "dyed": output.ombre is not None and has_hair(picture),
+            **facts,
+            "dyed": dyed,
             "width": image.shape[1],
             "height": image.shape[0],
             "bytes": len(data),

@@ -1,0 +1,71 @@
+"""`ohlora render --device cuda`: the job's work on one GPU, or on several by a process each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from ohlora.engines.device import BUCKET, backend_for
+from ohlora.render.device_pipeline import run_on_device
+from ohlora.render.device_processes import DeviceJob, run_on_devices
+from ohlora.render.devices import DeviceSetting
+from ohlora.render.job import RenderJob
+from ohlora.render.pipeline import Record, Totals
+from ohlora.render.plan import PortraitPlan
+from ohlora.render.sinks import FolderSink
+from ohlora.renderer import Renderer
+
+
+class DeviceWork:
+    """`execute.Work` on GPUs. runs: portraits made."""
+
+    def __init__(
+        self,
+        renderer: Renderer,
+        job: RenderJob,
+        devices: Sequence[int],
+        backend: str,
+        precision: str,
+        batch: int | None,
+        engines: Path | None,
+    ) -> None:
+        chosen = "f32" if precision == "auto" else precision
+        self._renderer, self._job, self._devices = renderer, job, devices
+        self._setting = DeviceSetting(backend_for(backend, engines), chosen, batch or BUCKET, engines)
+        self.runs = 0
+
+    def provenance(self) -> dict[str, Any]:
+        """As `Renderer.provenance`. The number of the device and how many there are make no difference."""
+        bundle, setting = self._renderer.bundle, self._setting
+        # A TensorRT engine has the precision that it was built with, and is one of a kind.
+        engine = (
+            f"{setting.backend}-{setting.precision}" if setting.engines is None else f"tensorrt of {setting.engines}"
+        )
+        return {"bundle": bundle.name, "bundle_sha256": bundle.identity, "engine": f"{engine} on cuda"}
+
+    def __call__(
+        self,
+        plan: PortraitPlan,
+        pending: Sequence[int],
+        sink: FolderSink,
+        record: Record,
+        workers: int,
+        advance: Callable[[int], None],
+    ) -> Totals:
+        if len(self._devices) == 1:
+            pipeline = self._renderer.device_pipeline(self._job, self._devices[0], self._setting)
+            with closing(pipeline):
+                totals = run_on_device(
+                    plan.units(pending), pipeline, sink.store, record, workers=workers, advance=advance
+                )
+        else:
+            directions = self._renderer.directions_override
+            request = DeviceJob(
+                self._renderer.bundle.path, self._job, sink.folder, sink.provenance, directions, self._setting,
+                max(1, workers // len(self._devices)),
+            )  # fmt: skip
+            totals = run_on_devices(request, self._devices, pending, record, advance)
+        self.runs = totals.units
+        return totals
