@@ -230,7 +230,8 @@ def _on_device(backend: str, images: Any) -> bool:
 
 
 def _count(images: Any) -> int:
-    shape: Sequence[int] = getattr(images, "shape", ())
+    interface = getattr(images, "__cuda_array_interface__", {})  # some offer nothing else
+    shape: Sequence[int] = getattr(images, "shape", None) or interface.get("shape", ())
     if len(shape) != 4:
         raise ValueError(f"images must be a uint8 RGB array [N,H,W,3], got shape {tuple(shape)}")
     return int(shape[0])

@@ -26,7 +26,7 @@ def fit_pictures(images: Any, fitted: Any, place: Place) -> None:
     with on(place):
         first, weights = _taps(source, target, place.device)
         halved = source == 2 * target
-        _fit[(-(-target * target // THREADS), count), THREADS, place.stream](images, first, weights, halved, fitted)
+        fit[(-(-target * target // THREADS), count), THREADS, place.stream](images, first, weights, halved, fitted)
 
 
 def hair_facts(hair: Any, rows: Any, facts: Any, place: Place) -> None:
@@ -34,7 +34,7 @@ def hair_facts(hair: Any, rows: Any, facts: Any, place: Place) -> None:
     -1.
     """
     with on(place):
-        _facts[len(hair), THREADS, place.stream](hair, rows, facts)
+        facts_of[len(hair), THREADS, place.stream](hair, rows, facts)
 
 
 @cache
@@ -50,7 +50,7 @@ def _taps(source: int, target: int, device: int) -> tuple[Any, Any]:
 
 
 @cuda.jit
-def _fit(images, taps, weights, halved, fitted):
+def fit(images, taps, weights, halved, fitted):
     side = fitted.shape[1]
     at, n = cuda.grid(1), cuda.blockIdx.y
     if at >= side * side:
@@ -81,7 +81,7 @@ def _level(value, halved):
 
 
 @cuda.jit
-def _facts(hair, rows, facts):
+def facts_of(hair, rows, facts):
     found = cuda.shared.array(2, np.int32)
     n, t = cuda.blockIdx.x, cuda.threadIdx.x
     if t == 0:

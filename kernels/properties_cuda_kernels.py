@@ -40,6 +40,7 @@ EYE_TOP, EYE_BOTTOM, EYE_BOTTOM_V1 = 56, 167, 139  # spec: properties, sections 
 SLOTS = 2 * SIZE  # first and last row of each column
 END_SLOTS = 2 * SLOTS
 FAR = np.int32(2**28)
+SKIN, LEFT_BROW, RIGHT_BROW = (np.uint32(0x01010101 * at) for at in (1, 2, 3))  # four pixels each
 
 # Places of a block's counters.
 EYE_N, EYE_X, EYE_Y = 0, 2, 4  # and the right eye's after each
@@ -110,6 +111,9 @@ def _gather(classes, pixels, n, t, first, bins, hair_rows, ends, counter):
         word = coming
         if y + LINES < SIZE:
             coming = classes[n, y + LINES, group]  # under way while this one is looked at
+        if word in (SKIN, LEFT_BROW, RIGHT_BROW) or (word == 0 and y >= HALF):
+            highest = max(highest, np.int32(word & np.uint32(255)))  # four pixels that no score looks at
+            continue
         read = False
         low, middle, high = np.uint32(0), np.uint32(0), np.uint32(0)
         hairs = np.int32(0)

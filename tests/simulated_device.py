@@ -1,4 +1,4 @@
-"""A CUDA device that is Numba's simulator: networks run on the host, between buffers that kernels take for a device's."""
+"""A CUDA device that is Numba's simulator: networks run on the host, on arrays that kernels take for a device's."""
 
 from __future__ import annotations
 

@@ -27,6 +27,7 @@ def kernels() -> dict[str, tuple[Callable[..., Any], tuple[Any, ...], int]]:
 
     from ohlora.kernels import hairstyle_cuda_kernels as hairstyle
     from ohlora.kernels import ombre_cuda_kernels as ombre
+    from ohlora.kernels import pictures_cuda as pictures
     from ohlora.kernels import properties_cuda_kernels as properties
 
     def array(dtype: Any, dimensions: int) -> Any:
@@ -41,6 +42,12 @@ def kernels() -> dict[str, tuple[Callable[..., Any], tuple[Any, ...], int]]:
         "ombre_cover": (ombre.cover, (maps, *taps, found, maps, t.boolean, t.int64, t.int64), ombre.COLUMNS),
         "ombre_blend_mask": (ombre.blend_mask, (picture, words, maps, *ends), ombre.COLUMNS),
         "ombre_blend_hair": (ombre.blend_hair, (picture, words, maps, *taps, *ends), ombre.COLUMNS),
+        "fit_pictures": (
+            pictures.fit,
+            (array(u8, 4), array(i32, 2), array(f32, 2), t.boolean, array(u8, 4)),
+            pictures.THREADS,
+        ),
+        "hair_facts": (pictures.facts_of, (maps, found, array(i32, 2)), pictures.THREADS),
         "properties": (properties.scores, (words, words, t.boolean, array(f64, 2)), properties.THREADS),
         "hairstyle_bands": (
             hairstyle.hairstyle_bands,

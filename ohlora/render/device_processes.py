@@ -6,10 +6,11 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
-import queue
 import signal
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,6 @@ from ohlora.render.plan import PortraitPlan
 from ohlora.render.sinks import FolderSink
 
 if TYPE_CHECKING:
-    from multiprocessing.queues import Queue
     from multiprocessing.synchronize import Event
 
 
@@ -52,15 +52,19 @@ def run_on_devices(
     """
     shares = cut(pending, len(request.job.looks), len(devices))
     context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
-    messages, stop = context.Queue(maxsize=1000), context.Event()
-    processes = [
-        context.Process(target=_render, args=(request, device, share, messages, stop), name=f"ohlora-device-{device}")
-        for device, share in zip(devices, shares, strict=True)
-        if share
-    ]
-    for process in processes:
-        process.start()
-    collector = _Collector(processes, messages, record, advance)
+    stop = context.Event()
+    processes: dict[Connection, Any] = {}
+    for number, (device, share) in enumerate(zip(devices, shares, strict=True)):
+        if share:
+            # A pipe each: a process that is killed while it writes leaves the others' alone.
+            here, there = context.Pipe(duplex=False)
+            process = context.Process(
+                target=_render, args=(request, device, share, there, stop), name=f"ohlora-device-{number}"
+            )
+            process.start()
+            there.close()  # the process has its own; when that ends, so does the pipe
+            processes[here] = process
+    collector = _Collector(processes, record, advance)
     try:
         collector.collect()
     except BaseException:
@@ -70,7 +74,7 @@ def run_on_devices(
                 collector.collect()
         raise
     finally:
-        for process in processes:
+        for process in processes.values():
             process.join()
     return collector.totals
 
@@ -91,75 +95,74 @@ def cut(pending: Sequence[int], looks: int, parts: int) -> list[list[int]]:
 
 
 class _Collector:
-    """Takes the processes' messages: rows into the record, totals together. waiting: names of those still at work."""
+    """Takes the processes' messages: rows into the record, totals together. waiting: pipes of those still at work."""
 
-    def __init__(
-        self, processes: Sequence[Any], messages: Queue[Any], record: Record, advance: Callable[[int], None]
-    ) -> None:
-        self.waiting, self.totals = {process.name for process in processes}, Totals()
-        self._processes, self._messages = processes, messages
-        self._record, self._advance = record, advance
+    def __init__(self, processes: Mapping[Connection, Any], record: Record, advance: Callable[[int], None]) -> None:
+        self.waiting, self.totals = set(processes), Totals()
+        self._processes, self._record, self._advance = processes, record, advance
 
     def collect(self) -> None:
         """Until every process has said that it is done. Raises the first error that one reports."""
         while self.waiting:
-            try:
-                kind, name, *content = self._messages.get(timeout=1.0)
-            except queue.Empty:
-                self._miss()
-                continue
-            if kind == "row":
-                self._record.record(*content)
-                self._advance(1)
-            elif kind == "failure":
-                self._record.record_failure(*content)
-                self.totals.failed[content[0]] = content[1]
-                self._advance(1)
-            else:
-                self.waiting.discard(name)
-                if kind == "error":
-                    raise content[0]
-                written, units, undyed = content
-                self.totals.written += written
-                self.totals.units += units
-                self.totals.undyed += undyed
+            for pipe in wait(list(self.waiting)):
+                assert isinstance(pipe, Connection)
+                self._take(pipe)
 
-    def _miss(self) -> None:
-        """Raises OhloraError for a process that has ended without a word: nobody else would tell."""
-        for process in self._processes:
-            if process.name in self.waiting and process.exitcode is not None and self._messages.empty():
-                self.waiting.discard(process.name)
-                raise OhloraError(
-                    f"{process.name} ended without a word (exit status {process.exitcode}; out of memory?): the same "
-                    "command resumes"
-                )
+    def _take(self, pipe: Connection) -> None:
+        try:
+            kind, *content = pipe.recv()
+        except (EOFError, OSError):
+            self.waiting.discard(pipe)
+            process = self._processes[pipe]
+            process.join()
+            raise OhloraError(
+                f"{process.name} ended without a word (exit status {process.exitcode}; out of memory?): the same "
+                "command resumes"
+            ) from None
+        if kind == "row":
+            self._record.record(*content)
+            self._advance(1)
+        elif kind == "failure":
+            self._record.record_failure(*content)
+            self.totals.failed[content[0]] = content[1]
+            self._advance(1)
+        else:
+            self.waiting.discard(pipe)
+            if kind == "error":
+                raise content[0]
+            written, units, undyed = content
+            self.totals.written += written
+            self.totals.units += units
+            self.totals.undyed += undyed
 
 
 class _Messenger:
     """A record that sends; in the process of a device."""
 
-    def __init__(self, name: str, messages: Queue[Any], stop: Event) -> None:
-        self._name, self._messages, self._stop = name, messages, stop
+    def __init__(self, pipe: Connection, stop: Event) -> None:
+        self._pipe, self._stop, self._lock = pipe, stop, threading.Lock()
+
+    def send(self, *message: Any) -> None:
+        with self._lock:
+            self._pipe.send(message)
 
     def record(self, item: int, row: dict[str, Any]) -> None:
-        self._messages.put(("row", self._name, item, row))
+        self.send("row", item, row)
 
     def record_failure(self, item: int, message: str) -> None:
-        self._messages.put(("failure", self._name, item, message))
+        self.send("failure", item, message)
 
     def advance(self, outputs: int) -> None:
-        parent = multiprocessing.parent_process()
-        if self._stop.is_set() or (parent is not None and not parent.is_alive()):
+        if self._stop.is_set():
             raise OutputError("stopped")
 
 
-def _render(request: DeviceJob, device: int | None, items: list[int], messages: Queue[Any], stop: Event) -> None:
+def _render(request: DeviceJob, device: int | None, items: list[int], pipe: Connection, stop: Event) -> None:
     """The process of one device."""
     from ohlora.renderer import Renderer
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears Ctrl-C and says stop
-    name = f"ohlora-device-{device}"
-    record = _Messenger(name, messages, stop)
+    record = _Messenger(pipe, stop)
     try:
         plan = PortraitPlan(request.job)
         sink = FolderSink(request.out, request.job.output, dict(request.provenance))
@@ -174,7 +177,8 @@ def _render(request: DeviceJob, device: int | None, items: list[int], messages: 
                         plan.units(items), pipeline, sink.store, record, workers=request.workers,
                         advance=record.advance,
                     )  # fmt: skip
-        messages.put(("done", name, totals.written, totals.units, totals.undyed))
+        record.send("done", totals.written, totals.units, totals.undyed)
     except BaseException as error:
         kind = type(error) if isinstance(error, OhloraError) else OhloraError
-        messages.put(("error", name, kind(f"cuda:{device}: {error}" if device is not None else str(error))))
+        with contextlib.suppress(OSError):  # the parent is gone
+            record.send("error", kind(f"cuda:{device}: {error}" if device is not None else str(error)))
