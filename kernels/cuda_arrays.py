@@ -207,6 +207,14 @@ def on(place: Place) -> Iterator[Any]:
         yield cuda
 
 
+def uploaded(array: NDArray[Any], device: int) -> Any:
+    """A copy on the device that is there when this returns, whichever stream reads it: for tables that are kept."""
+    with on(Place(device, 0)) as cuda:
+        made = cuda.to_device(array)
+        cuda.synchronize()
+        return made
+
+
 def new_array(like: Any, shape: Sequence[int], dtype: Any, place: Place) -> Any:
     """An array of `like`'s library on its device, not filled; Numba's for libraries that say nothing."""
     kind = type(like).__module__.partition(".")[0]

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ohlora.kernels.cuda_arrays import Place, address, device_array, new_array, on, place_of
+from ohlora.kernels.cuda_arrays import Place, address, device_array, new_array, on, place_of, uploaded
 from ohlora.kernels.ombre import Dyes
 from ohlora.kernels.ombre_cuda_kernels import COLUMNS, ROWS, blend_hair, blend_mask, cover
 from ohlora.kernels.resize_taps import cubic_taps
@@ -168,5 +168,4 @@ def hair_taps(hair: Sequence[int], size: tuple[int, int], place: Place) -> tuple
 @cache
 def _axis_taps(source: int, target: int, device: int) -> tuple[Any, Any]:
     pixels, weights = cubic_taps(source, target)
-    with on(Place(device, 0)) as cuda:
-        return cuda.to_device(np.array(pixels)), cuda.to_device(weights.astype(np.float32))
+    return uploaded(np.array(pixels), device), uploaded(weights.astype(np.float32), device)

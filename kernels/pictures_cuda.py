@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numba import cuda
 
-from ohlora.kernels.cuda_arrays import Place, on, simulated
+from ohlora.kernels.cuda_arrays import Place, on, simulated, uploaded
 from ohlora.kernels.resize_taps import area_taps, cubic_taps
 
 THREADS = 8 if simulated() else 256
@@ -45,8 +45,7 @@ def _taps(source: int, target: int, device: int) -> tuple[Any, Any]:
         pixels = np.minimum(first[:, None] + np.arange(weights.shape[1]), source - 1).astype(np.int32)
     else:
         pixels, weights = cubic_taps(source, target)
-    with on(Place(device, 0)) as numba_cuda:
-        return numba_cuda.to_device(np.array(pixels)), numba_cuda.to_device(weights.astype(np.float32))
+    return uploaded(np.array(pixels), device), uploaded(weights.astype(np.float32), device)
 
 
 @cuda.jit

@@ -18,10 +18,19 @@ from ohlora.kernels.properties_cuda_kernels import THREADS, scores
 MOST_PICTURES = 2**20  # of one launch; far below the grid's limit, and small enough for 32-bit counts of words
 
 
-def score(parsing: Any, images: Any, algorithm: str, strict: bool, out: Any = None, stream: Any = None) -> Any:
+def score(
+    parsing: Any,
+    images: Any,
+    algorithm: str,
+    strict: bool,
+    out: Any = None,
+    stream: Any = None,
+    scratch: tuple[Any, Any] | None = None,
+) -> Any:
     """`properties.score` for maps uint8 [N,224,224] and pictures uint8 [N,224,224,3] on one device.
 
-    Returns `out`, float64 [N,C] on that device, made where None.
+    Returns `out`, float64 [N,C] on that device, made where None. scratch: of `hairstyle_scratch`, for launches that
+    must not allocate.
     """
     classes = device_array("parsing", parsing, np.uint8, (None, SIZE, SIZE))
     pixels = device_array("images", images, np.uint8, (len(classes), SIZE, SIZE, 3))
@@ -31,22 +40,27 @@ def score(parsing: Any, images: Any, algorithm: str, strict: bool, out: Any = No
         out = new_array(parsing, shape, np.float64, place)
     target = device_array("out", out, np.float64, shape)
     map_words, picture_words = _words("parsing", classes), _words("images", pixels)
+    if algorithm == "hairstyle":
+        scratch = scratch or hairstyle_scratch(parsing, len(classes), place)
+        sums = device_array("sums", scratch[0], np.float64, (len(classes), BANDS))
+        counts = device_array("counts", scratch[1], np.int32, (len(classes), BANDS))
     for start in range(0, len(classes), MOST_PICTURES):
         part = slice(start, min(start + MOST_PICTURES, len(classes)))
-        _launch(map_words[part], picture_words[part], algorithm, strict, target[part], place)
+        count = part.stop - start
+        words = map_words[part], picture_words[part]
+        with on(place):
+            if algorithm != "hairstyle":
+                scores[count, THREADS, place.stream](*words, algorithm == "v1", target[part])
+                continue
+            halves = sums[part], counts[part]
+            hairstyle_bands[(count, BANDS), BAND_THREADS, place.stream](*words, strict, *halves)
+            hairstyle_means[-(-count // BAND_THREADS), BAND_THREADS, place.stream](*halves, target[part])
     return out
 
 
-def _launch(classes: Any, pixels: Any, algorithm: str, strict: bool, out: Any, place: Place) -> None:
-    count = len(classes)
-    with on(place) as cuda:
-        if algorithm != "hairstyle":
-            scores[count, THREADS, place.stream](classes, pixels, algorithm == "v1", out)
-            return
-        sums = cuda.device_array((count, BANDS), np.float64, stream=place.stream)
-        counts = cuda.device_array((count, BANDS), np.int32, stream=place.stream)
-        hairstyle_bands[(count, BANDS), BAND_THREADS, place.stream](classes, pixels, strict, sums, counts)
-        hairstyle_means[-(-count // BAND_THREADS), BAND_THREADS, place.stream](sums, counts, out)
+def hairstyle_scratch(like: Any, count: int, place: Place) -> tuple[Any, Any]:
+    """Memory for the sums and counts of `count` pictures, of `like`'s library."""
+    return new_array(like, (count, BANDS), np.float64, place), new_array(like, (count, BANDS), np.int32, place)
 
 
 def _words(name: str, array: Any) -> Any:

@@ -37,11 +37,12 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     try:
         yield temporary
         temporary.replace(path)
-    except OSError as error:
-        raise explain_os_error(path, error) from error
-    finally:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise explain_os_error(path, error) from error
+        raise
 
 
 def write_bytes(path: Path | str, data: bytes) -> None:

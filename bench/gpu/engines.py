@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +23,7 @@ import onnx
 import torch
 from torch import Tensor
 
+from ohlora.bench.gpu.timing import REPEATS, ceilings, timed
 from ohlora.bundle import Bundle
 from ohlora.engines.torch_device import DeviceRunner
 from ohlora.engines.torch_graph import LOWERED, torch_graph
@@ -39,7 +39,6 @@ from ohlora.training.nets.stylegan import CONFIGS, Generator, GeneratorConfig
 from ohlora.training.nets.stylegan_layers import Conv, UpConv
 
 SMALL = GeneratorConfig(resolution=32, channel_base=256, channel_max=16)
-REPEATS = 20
 
 
 def generator(config: GeneratorConfig) -> Generator:
@@ -87,23 +86,7 @@ class Bench:
         self.gmac = multiplications(self.module) / 1e9
 
     def timed(self, work: Callable[[], Any], repeats: int = REPEATS) -> float:
-        """Median seconds."""
-        for _ in range(3):
-            work()
-        times = []
-        for _ in range(repeats):
-            if self.on_gpu:
-                start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-                start.record()
-                work()
-                end.record()
-                end.synchronize()
-                times.append(start.elapsed_time(end) / 1e3)
-            else:
-                began = time.perf_counter()
-                work()
-                times.append(time.perf_counter() - began)
-        return statistics.median(times)
+        return timed(work, self.device, repeats)
 
     def add(self, what: str, precision: str, batch: int, seconds: float, **more: Any) -> None:
         per_second = batch / seconds
@@ -128,12 +111,7 @@ class Bench:
     # sections
 
     def ceiling(self) -> None:
-        side = 8192 if self.on_gpu else 512
-        a, b = (torch.randn(side, side, device=self.device).bfloat16() for _ in range(2))
-        self.ceilings["bf16_tflops"] = round(2 * side**3 / self.timed(lambda: a @ b) / 1e12, 1)
-        size = 2**30 if self.on_gpu else 2**24
-        x, y = (torch.empty(size, dtype=torch.uint8, device=self.device) for _ in range(2))
-        self.ceilings["copy_tb_per_s"] = round(2 * size / self.timed(lambda: y.copy_(x)) / 1e12, 3)
+        self.ceilings = ceilings(self.device)
         print(self.ceilings, flush=True)
 
     def baseline(self) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ohlora.engines.batches import BatchEngine
-from ohlora.kernels.cuda_arrays import Place, device_array, on, simulated
+from ohlora.kernels.cuda_arrays import Place, device_array, on, simulated, uploaded
 from ohlora.kernels.ombre import hue_table
 from ohlora.params import Ombre
 
@@ -72,7 +72,7 @@ class DeviceChain:
 
         size = (self.side, self.side)
         self._ombre = ombre_cuda
-        self._facts = cuda.to_device(np.tile(np.array([0, -1], np.int32), (self.bucket, 1)))
+        self._facts = uploaded(np.tile(np.array([0, -1], np.int32), (self.bucket, 1)), self._place.device)
         if hair is not None:
             self._picture, self._maps = self._view(self._hair, "image", hair), self._view(self._hair, "hair", hair)
             self._found = cuda.device_array((self.bucket, *ombre_cuda.tiles(size)), np.int32)

@@ -1,0 +1,244 @@
+"""Rendering on a CUDA device: kernels exact and how near the memory's speed, and portraits a second end to end.
+
+    python -m ohlora.bench.gpu.render --out bench/results/gpu_render.json
+
+Kernels: checked against the reference with fresh random inputs and poisoned outputs, then timed as recorded graphs over
+several input sets that do not fit the cache together (CUDA events, median), against a device copy in the same run.
+Pipeline: a bundle with a full-size generator (256 px, published channels, seeded weights) and the demo's hair finder,
+latent to dyed picture; on the device alone, with JPEG, and with files. A section that fails is reported, the rest goes
+on. --simulate runs the checks in Numba's simulator, with small inputs: does every step work.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+if "--simulate" in sys.argv:
+    os.environ["NUMBA_ENABLE_CUDASIM"] = "1"  # before Numba is imported
+
+import numpy as np
+import torch
+from numba import cuda
+
+from ohlora.bench.gpu.kernels import KERNELS, DeviceInputs, Kernel, differences, fresh
+from ohlora.bench.gpu.timing import ceilings, timed
+from ohlora.bundle import Bundle
+from ohlora.images import encode_image
+from ohlora.kernels.cuda_arrays import Place, simulated
+from ohlora.params import Ombre
+from ohlora.render.device_pipeline import run_on_device
+from ohlora.render.devices import DeviceSetting
+from ohlora.render.job import Look, OutputFormat, RenderJob
+from ohlora.render.journal import Journal
+from ohlora.render.plan import Output, PortraitPlan
+from ohlora.render.sinks import FolderSink
+from ohlora.renderer import Renderer
+
+SIDE = 256
+SETS = 4  # input sets that a timed graph goes through
+
+
+class Report:
+    """Rows collected, and printed as they come."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.ceilings: dict[str, float] = {}
+        self.rows: list[dict[str, Any]] = []
+
+    def add(self, **row: Any) -> None:
+        self.rows.append(row)
+        print(json.dumps(row), flush=True)
+
+    def section(self, name: str, work: Callable[[], None]) -> None:
+        began = time.perf_counter()
+        try:
+            work()
+        except Exception as error:  # one section never takes the others with it
+            self.add(what=name, failed=f"{type(error).__name__}: {str(error)[:400]}")
+        print(f"-- {name}: {time.perf_counter() - began:.1f} s", flush=True)
+
+
+def check(report: Report, count: int, side: int) -> None:
+    """Three fresh sets of inputs; a wrong kernel is named."""
+    for seed in range(3 if not simulated() else 1):
+        report.add(what="exactness", pictures=count, **differences(DeviceInputs(fresh(count, side, seed), here())))
+
+
+def here() -> Place:
+    if simulated():
+        return Place(0, 0)
+    return Place(0, cuda.external_stream(torch.cuda.current_stream().cuda_stream))
+
+
+def time_kernels(report: Report, batches: list[int]) -> None:
+    for count in batches:
+        sets = [fresh(count, SIDE, seed) for seed in range(min(SETS, 2 if count > 256 else SETS))]
+        for kernel in KERNELS:
+            try:
+                seconds = kernel_seconds(report, kernel, [DeviceInputs(host, here()) for host in sets])
+            except Exception as error:
+                report.add(what=kernel.name, batch=count, failed=f"{type(error).__name__}: {str(error)[:300]}")
+                continue
+            moved = kernel.bytes_of(SIDE) * count
+            speed = moved / seconds / 1e12
+            copy = report.ceilings["copy_tb_per_s"]
+            report.add(
+                what=kernel.name, batch=count, us=round(seconds * 1e6, 2),
+                ns_per_picture=round(seconds / count * 1e9, 1), mb=round(moved / 1e6, 2),
+                floor_us=round(moved / copy / 1e6, 2), tb_per_s=round(speed, 3), of_copy=round(speed / copy, 3),
+            )  # fmt: skip
+
+
+def kernel_seconds(report: Report, kernel: Kernel, sets: list[DeviceInputs]) -> float:
+    """Of one call: a recorded graph of a call for each set, so that launching costs nothing and caches are cold."""
+    for inputs in sets:
+        kernel.run(inputs)  # compiles
+    torch.cuda.synchronize()
+    stream = torch.cuda.Stream()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, stream=stream):
+        place = here()
+        for inputs in sets:
+            inputs.place = place
+            kernel.run(inputs)
+    return timed(graph.replay, report.device) / len(sets)
+
+
+def full_size_bundle(folder: Path) -> Bundle:
+    """A generator as published, with seeded weights, and the demo's hair finder."""
+    from ohlora.bench.gpu.engines import generator
+    from ohlora.export.bundle_builder import build_bundle
+    from ohlora.training import checkpoints
+    from ohlora.training.nets.stylegan import CONFIGS
+
+    checkpoints.save(generator(CONFIGS["original"]), folder / "generator.safetensors", "stylegan")
+    return build_bundle(
+        folder / "bundle", generator=folder / "generator.safetensors", kind="stylegan", hair="demo", directions=None,
+        name="full-size", license="none", provenance="seeded weights, for measurements",
+    )  # fmt: skip
+
+
+class Nowhere:
+    """A record that keeps nothing."""
+
+    def record(self, item: int, row: dict[str, Any]) -> None: ...
+    def record_failure(self, item: int, message: str) -> None:
+        raise RuntimeError(message)
+
+
+def pipeline(report: Report, bundle: Bundle, portraits: int, bucket: int, precisions: list[str], workers: int) -> None:
+    from ohlora.faces import load_faces
+
+    faces = load_faces([f"0-{portraits - 1}"], bundle.generator_part().label_size, bundle)
+    job = RenderJob(faces, (Look(ombre=Ombre(0.5, 0.7, 0.5)),), OutputFormat("jpeg"))
+    for precision in precisions:
+        with Renderer(bundle) as renderer:
+            began = time.perf_counter()
+            chain = renderer.device_pipeline(job, 0, DeviceSetting(precision=precision, bucket=bucket))
+            opened = time.perf_counter() - began
+            plan = PortraitPlan(job)
+            items = range(len(job))
+            for batch in chain.finished(plan.units(items[: 2 * bucket])):  # warm
+                batch.release()
+            row: dict[str, Any] = {"what": "portraits", "precision": precision, "batch": bucket, "workers": workers,
+                                   "open_s": round(opened, 1)}  # fmt: skip
+            began = time.perf_counter()
+            for batch in chain.finished(plan.units(items)):
+                batch.release()
+            row["device_per_second"] = round(portraits / (time.perf_counter() - began), 1)
+
+            def encode(image: np.ndarray, output: Output, facts: dict[str, Any], dyed: bool) -> dict[str, Any]:
+                return {"bytes": len(encode_image(image, "jpeg", 95)), "dyed": dyed}
+
+            began = time.perf_counter()
+            run_on_device(plan.units(items), chain, encode, Nowhere(), workers=workers)
+            row["with_jpeg_per_second"] = round(portraits / (time.perf_counter() - began), 1)
+            memory = Path("/dev/shm")
+            with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
+                out = Path(folder) / "out"
+                with Journal.open(out, {"bench": precision}) as journal:
+                    sink = FolderSink(out, job.output, {"bundle": bundle.name})
+                    began = time.perf_counter()
+                    run_on_device(plan.units(items), chain, sink.store, journal, workers=workers)
+                    row["with_files_per_second"] = round(portraits / (time.perf_counter() - began), 1)
+            chain.close()
+        report.add(**row)
+
+
+def table(report: Report) -> None:
+    """The short one, last."""
+    print(f"\n{device_name(report.device)}, ceilings {report.ceilings}")
+    for row in report.rows:
+        if "failed" in row:
+            print(f"FAILED {row['what']}: {row['failed']}")
+        elif "of_copy" in row:
+            print(
+                f"{row['what']:28} batch {row['batch']:5} {row['us']:9.1f} us, floor {row['floor_us']:8.1f} us, "
+                f"{row['of_copy']:6.1%} of a copy"
+            )
+        elif row["what"] == "portraits":
+            print(
+                f"portraits {row['precision']:5} batch {row['batch']:4}: {row['device_per_second']:8.1f}/s on the "
+                f"device, {row['with_jpeg_per_second']:8.1f}/s as JPEG, {row['with_files_per_second']:8.1f}/s in files"
+            )
+
+
+def device_name(device: torch.device) -> str:
+    return "simulator" if simulated() else torch.cuda.get_device_name(device)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--simulate", action="store_true", help="checks only, small inputs, no GPU")
+    parser.add_argument("--sections", default="ceilings,exactness,kernels,pipeline")
+    parser.add_argument("--batches", default="64,256,1024")
+    parser.add_argument("--portraits", type=int, default=8192)
+    parser.add_argument("--bucket", type=int, default=64)
+    parser.add_argument("--precisions", default="f16,bf16,f32")
+    parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    sections = options.sections.split(",")
+    if simulated():
+        report = Report(torch.device("cpu"))
+        sections = [name for name in sections if name == "exactness"]
+    else:
+        report = Report(torch.device("cuda"))
+    report.ceilings = ceilings(report.device)
+    print(report.ceilings, flush=True)
+    if "exactness" in sections:
+        report.section("exactness", lambda: check(report, 1 if simulated() else 32, 32 if simulated() else SIDE))
+    if "kernels" in sections:
+        batches = [int(text) for text in options.batches.split(",")]
+        report.section("kernels", lambda: time_kernels(report, batches))
+    if "pipeline" in sections:
+
+        def portraits() -> None:
+            with tempfile.TemporaryDirectory() as folder:
+                bundle = full_size_bundle(Path(folder))
+                pipeline(
+                    report, bundle, options.portraits, options.bucket, options.precisions.split(","), options.workers
+                )
+
+        report.section("pipeline", portraits)
+    if options.out:
+        result = {
+            "device": device_name(report.device), "torch": torch.__version__, "ceilings": report.ceilings,
+            "rows": report.rows,
+        }  # fmt: skip
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(json.dumps(result, indent=1) + "\n")
+    table(report)
+
+
+if __name__ == "__main__":
+    main()
