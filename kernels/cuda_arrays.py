@@ -168,11 +168,8 @@ def _device_of(array: Any) -> int | None:
     where = getattr(array, "__dlpack_device__", None)
     if where is not None:
         return int(where()[1])
-    memory = getattr(array, "gpu_data", None)  # Numba's
-    if memory is not None:
-        return int(memory.context.device.id)
-    number = getattr(array, "device_id", None)
-    return number if isinstance(number, int) else None
+    context = getattr(getattr(array, "gpu_data", None), "context", None)  # Numba's
+    return None if context is None else int(context.device.id)
 
 
 def _stream_pointer(stream: Any) -> int:

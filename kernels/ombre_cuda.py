@@ -43,12 +43,12 @@ class DeviceMask:
 
 def prepare(hair: Any, size: tuple[int, int], stream: Any = None) -> DeviceMask:
     """hair float32 [N,h,w] on a device -> mask for pictures of `size`. Arguments as `ombre.prepare_hair`."""
-    maps = device_array("hair", hair, np.float32, (None, None, None))
     place = place_of({"hair": hair}, stream)
-    count, height, width = len(maps), *size
-    coverage = new_array(hair, (count, height, width), np.float32, place)
-    rows = new_array(hair, (count, *tiles(size)), np.int32, place)
-    find_rows(maps, size, rows, place, coverage)
+    with on(place):
+        maps = device_array("hair", hair, np.float32, (None, None, None))
+        coverage = new_array(hair, (len(maps), *size), np.float32, place)
+        rows = new_array(hair, (len(maps), *tiles(size)), np.int32, place)
+        find_rows(maps, size, rows, place, coverage)
     return DeviceMask(coverage, rows)
 
 
@@ -56,25 +56,32 @@ def blend(
     images: Any, mask: DeviceMask, dyes: Dyes, out: Any, nearest: bool, unweighted: bool, stream: Any = None
 ) -> Any:
     """`ombre.blend_ombre` on a device: images uint8 [N,H,W,3], N = M or 1; returns `out`, made where None."""
-    pixels = device_array("images", images, np.uint8, (None, None, None, 3))
-    size = (int(pixels.shape[1]), int(pixels.shape[2]))
-    coverage = device_array("mask", mask.coverage, np.float32, (len(pixels), *size))
-    rows = device_array("mask rows", mask.rows, np.int32, (len(pixels), *tiles(size)))
-    place = place_of({"images": images, "mask": mask.coverage, **({} if out is None else {"out": out})}, stream)
-    return _dye(images, pixels, (coverage,), rows, dyes, out, nearest, unweighted, place)
+    place = place_of({"images": images, "mask": mask.coverage, **_given(out)}, stream)
+    with on(place):
+        pixels = device_array("images", images, np.uint8, (None, None, None, 3))
+        size = (int(pixels.shape[1]), int(pixels.shape[2]))
+        coverage = device_array("mask", mask.coverage, np.float32, (len(pixels), *size))
+        rows = device_array("mask rows", mask.rows, np.int32, (len(pixels), *tiles(size)))
+        return _dye(images, pixels, (coverage,), rows, dyes, out, nearest, unweighted, place)
 
 
 def apply(images: Any, hair: Any, dyes: Dyes, out: Any, nearest: bool, unweighted: bool, stream: Any = None) -> Any:
     """`ombre.apply_ombre` on a device. The resized map is never stored: the second launch interpolates it again."""
-    pixels = device_array("images", images, np.uint8, (None, None, None, 3))
-    maps = device_array("hair", hair, np.float32, (len(pixels), None, None))
-    size = (int(pixels.shape[1]), int(pixels.shape[2]))
-    place = place_of({"images": images, "hair": hair, **({} if out is None else {"out": out})}, stream)
-    # Of the caller's library: Numba would free it by a call that waits for the whole device.
-    rows = device_array("rows", new_array(images, (len(pixels), *tiles(size)), np.int32, place), np.int32, (None,) * 3)
-    find_rows(maps, size, rows, place)
-    source = (maps, *hair_taps(maps.shape, size, place))
-    return _dye(images, pixels, source, rows, dyes, out, nearest, unweighted, place)
+    place = place_of({"images": images, "hair": hair, **_given(out)}, stream)
+    with on(place):
+        pixels = device_array("images", images, np.uint8, (None, None, None, 3))
+        maps = device_array("hair", hair, np.float32, (len(pixels), None, None))
+        size = (int(pixels.shape[1]), int(pixels.shape[2]))
+        # Of the caller's library: Numba would free it by a call that waits for the whole device.
+        found = new_array(images, (len(pixels), *tiles(size)), np.int32, place)
+        rows = device_array("rows", found, np.int32, (None, None, None))
+        find_rows(maps, size, rows, place)
+        source = (maps, *hair_taps(maps.shape, size, place))
+        return _dye(images, pixels, source, rows, dyes, out, nearest, unweighted, place)
+
+
+def _given(out: Any) -> dict[str, Any]:
+    return {} if out is None else {"out": out}
 
 
 def packed(dyes: Dyes, pictures: int) -> NDArray[np.float64]:
@@ -93,15 +100,17 @@ def _grid(size: Sequence[int], count: int) -> tuple[int, int, int]:
 
 
 def find_rows(maps: Any, size: tuple[int, int], rows: Any, place: Place, coverage: Any = None) -> None:
-    """First and last hair row of each tile of pictures of `size` -> rows int32 [N,T,2] (`tiles`); B -> coverage."""
+    """First and last hair row of each tile of pictures of `size` -> rows int32 [N,T,2] (`tiles`); B -> coverage.
+
+    The device must be current (`on`).
+    """
     taps = hair_taps(maps.shape, size, place)
     found = device_array("rows", rows, np.int32, (len(maps), *tiles(size)))
     stored = maps if coverage is None else device_array("coverage", coverage, np.float32, (len(maps), *size))
-    with on(place):
-        for part in _parts(len(maps)):
-            cover[_grid(size, part.stop - part.start), COLUMNS, place.stream](
-                maps[part], *taps, found[part], stored[part], coverage is not None, size[0], size[1]
-            )
+    for part in _parts(len(maps)):
+        cover[_grid(size, part.stop - part.start), COLUMNS, place.stream](
+            maps[part], *taps, found[part], stored[part], coverage is not None, size[0], size[1]
+        )
 
 
 def _dye(
@@ -117,9 +126,8 @@ def _dye(
     if len(pixels) != len(dyes) and begin < end + target.nbytes and end < begin + pixels.nbytes:
         raise ValueError("out must not overlap images when one picture takes several dyes")
     table = device_array("dyes", new_array(images, (len(dyes), 6), np.float64, place), np.float64, (len(dyes), 6))
-    with on(place):
-        table.copy_to_device(packed(dyes, len(pixels)), stream=place.stream)
-        dye_rows(pixels, source, rows, table, target, place, nearest, unweighted)
+    table.copy_to_device(packed(dyes, len(pixels)), stream=place.stream)
+    dye_rows(pixels, source, rows, table, target, place, nearest, unweighted)
     return out
 
 
@@ -127,7 +135,7 @@ def dye_rows(
     pixels: Any, source: tuple[Any, ...], rows: Any, table: Any, target: Any, place: Place, nearest: bool = False,
     unweighted: bool = False,
 ) -> None:  # fmt: skip
-    """Launch `table`'s dyes [M,6] into target [M,H,W,3]; all as `device_array` gives them.
+    """Launch `table`'s dyes [M,6] into target [M,H,W,3]; all as `device_array` gives them, the device current (`on`).
 
     source: (coverage,), or the hair map and its taps (`hair_taps`); rows: of `find_rows`.
     """

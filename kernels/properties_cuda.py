@@ -32,29 +32,29 @@ def score(
     Returns `out`, float64 [N,C] on that device, made where None. scratch: of `hairstyle_scratch`, for launches that
     must not allocate.
     """
-    classes = device_array("parsing", parsing, np.uint8, (None, SIZE, SIZE))
-    pixels = device_array("images", images, np.uint8, (len(classes), SIZE, SIZE, 3))
     place = place_of({"parsing": parsing, "images": images, **({} if out is None else {"out": out})}, stream)
-    shape = (len(classes), len(ALGORITHMS[algorithm]))
-    if out is None:
-        out = new_array(parsing, shape, np.float64, place)
-    target = device_array("out", out, np.float64, shape)
-    map_words, picture_words = _words("parsing", classes), _words("images", pixels)
-    if algorithm == "hairstyle":
-        scratch = scratch or hairstyle_scratch(parsing, len(classes), place)
-        sums = device_array("sums", scratch[0], np.float64, (len(classes), BANDS))
-        counts = device_array("counts", scratch[1], np.int32, (len(classes), BANDS))
-    for start in range(0, len(classes), MOST_PICTURES):
-        part = slice(start, min(start + MOST_PICTURES, len(classes)))
-        count = part.stop - start
-        words = map_words[part], picture_words[part]
-        with on(place):
+    with on(place):
+        classes = device_array("parsing", parsing, np.uint8, (None, SIZE, SIZE))
+        pixels = device_array("images", images, np.uint8, (len(classes), SIZE, SIZE, 3))
+        shape = (len(classes), len(ALGORITHMS[algorithm]))
+        if out is None:
+            out = new_array(parsing, shape, np.float64, place)
+        target = device_array("out", out, np.float64, shape)
+        words = _words("parsing", classes), _words("images", pixels)
+        if algorithm == "hairstyle":
+            scratch = scratch or hairstyle_scratch(parsing, len(classes), place)
+            sums = device_array("sums", scratch[0], np.float64, (len(classes), BANDS))
+            counts = device_array("counts", scratch[1], np.int32, (len(classes), BANDS))
+        for start in range(0, len(classes), MOST_PICTURES):
+            part = slice(start, min(start + MOST_PICTURES, len(classes)))
+            count = part.stop - part.start
+            chosen = words[0][part], words[1][part]
             if algorithm != "hairstyle":
-                scores[count, THREADS, place.stream](*words, algorithm == "v1", target[part])
-                continue
-            halves = sums[part], counts[part]
-            hairstyle_bands[(count, BANDS), BAND_THREADS, place.stream](*words, strict, *halves)
-            hairstyle_means[-(-count // BAND_THREADS), BAND_THREADS, place.stream](*halves, target[part])
+                scores[count, THREADS, place.stream](*chosen, algorithm == "v1", target[part])
+            else:
+                halves = sums[part], counts[part]
+                hairstyle_bands[(count, BANDS), BAND_THREADS, place.stream](*chosen, strict, *halves)
+                hairstyle_means[-(-count // BAND_THREADS), BAND_THREADS, place.stream](*halves, target[part])
     return out
 
 

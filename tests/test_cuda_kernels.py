@@ -25,8 +25,8 @@ from ohlora.kernels.properties import score
 from ohlora.kernels.resize_taps import area_taps, cubic_taps
 
 ROOT = Path(__file__).resolve().parents[1]
-# Of 255, after the contrast, which multiplies by 4: float64 differs from OpenCV's float32 cubic by up to 1.7e-4 (sizes of
-# a few pixels, whose positions OpenCV rounds most; 5e-5 from 224 to 256).
+# Of 255, after the contrast, which multiplies by 4: float64 differs from OpenCV's float32 cubic by up to 1.7e-4 (for a
+# handful of pixels, whose positions OpenCV rounds most; 5e-5 from 224 to 256).
 COVERAGE = 1e-3
 FEW = settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
 

@@ -11,7 +11,7 @@ from numba import cuda
 
 from ohlora.hair import resize_area
 from ohlora.kernels import ombre_cuda, pictures_cuda
-from ohlora.kernels.cuda_arrays import Place
+from ohlora.kernels.cuda_arrays import Place, on
 from ohlora.kernels.ombre import Dyes, HairMask, blend_ombre, hue_table, prepare_hair
 from ohlora.kernels.properties import SIZE, score
 from ohlora.kernels.properties_cuda import hairstyle_scratch
@@ -82,17 +82,23 @@ class DeviceInputs:
         self.size = (side, side)
 
     def prepare(self) -> None:
-        ombre_cuda.find_rows(self.hair, self.size, self.rows, self.place, self.coverage)
+        with on(self.place):
+            ombre_cuda.find_rows(self.hair, self.size, self.rows, self.place, self.coverage)
+
+    def _dye(self, source: tuple[Any, ...], table: Any) -> None:
+        with on(self.place):
+            ombre_cuda.dye_rows(self.images, source, self.rows, table, self.dyed, self.place)
 
     def blend(self) -> None:
-        ombre_cuda.dye_rows(self.images, (self.coverage,), self.rows, self.table, self.dyed, self.place)
+        self._dye((self.coverage,), self.table)
 
     def apply(self) -> None:
-        ombre_cuda.find_rows(self.hair, self.size, self.rows, self.place)
-        ombre_cuda.dye_rows(self.images, (self.hair, *self.taps), self.rows, self.table, self.dyed, self.place)
+        with on(self.place):
+            ombre_cuda.find_rows(self.hair, self.size, self.rows, self.place)
+        self._dye((self.hair, *self.taps), self.table)
 
     def sweeps(self) -> None:
-        ombre_cuda.dye_rows(self.images, (self.coverage,), self.rows, self.sweep, self.dyed, self.place)
+        self._dye((self.coverage,), self.sweep)
 
     def v1(self) -> None:
         device_score(self.parsing, self.faces, "v1", False, self.scores, self.place.stream or 0)

@@ -61,10 +61,10 @@ class DeviceChain:
         self._hair: Any = None if hair is None else hair.runner
         self._nearest = rounding == "nearest"
         self._start_turn = self._dye_turn = 0
-        wp, image = (self._view(self._synthesis, name, synthesis) for name in ("wp", "image"))
-        self._wp, self._images = wp, image
-        self.side = int(image.shape[1])
         with on(self._place) as cuda:
+            wp, image = (self._view(self._synthesis, name, synthesis) for name in ("wp", "image"))
+            self._wp, self._images = wp, image
+            self.side = int(image.shape[1])
             self._prepare(cuda, hair)
 
     def _prepare(self, cuda: Any, hair: BatchEngine | None) -> None:
