@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ pytest.importorskip("onnx", reason="the train extra (onnx) makes the models thes
 from ohlora.bundle import Bundle
 from ohlora.cli import app
 from ohlora.errors import BadRequest, EngineError, OutputError
+from ohlora.images import encode_image
 from ohlora.kernels import cuda_arrays
 from ohlora.kernels.cuda_arrays import CudaUnavailable
 from ohlora.kernels.ombre import apply_ombre
@@ -201,13 +203,14 @@ def test_workers_write_from_the_ring(bundle: Bundle, devices: Devices) -> None:
     wanted, _ = rendered(bundle, asked, bucket=1)
     kept = {}
 
-    def store(image: np.ndarray, output: Any, facts: dict[str, Any], dyed: bool) -> dict[str, Any]:
-        kept[output.item] = image.copy()
-        return {"dyed": dyed}
+    class Keeping:
+        def store(self, image: np.ndarray, output: Any, facts: dict[str, Any], dyed: bool) -> dict[str, Any]:
+            kept[output.item] = image.copy()
+            return {"dyed": dyed}
 
     with Renderer(bundle, "onnxruntime") as renderer:
         pipeline = renderer.device_pipeline(asked, 0, DeviceSetting(bucket=2))
-        totals = run_on_device(PortraitPlan(asked).units(range(21)), pipeline, store, record, workers=3)
+        totals = run_on_device(PortraitPlan(asked).units(range(21)), pipeline, Keeping(), record, workers=3)
         pipeline.close()
     assert (totals.written, totals.units, totals.failed) == (21, 7, {})
     assert sorted(record.rows) == list(range(21))
@@ -215,15 +218,91 @@ def test_workers_write_from_the_ring(bundle: Bundle, devices: Devices) -> None:
 
 
 def test_a_full_disk_stops_the_job(bundle: Bundle, devices: Devices) -> None:
-    def refuse(image: np.ndarray, output: Any, facts: dict[str, Any], dyed: bool) -> dict[str, Any]:
-        raise OutputError("cannot write out/f0.jpg: no space left on the device")
+    class Full:
+        def store(self, image: np.ndarray, output: Any, facts: dict[str, Any], dyed: bool) -> dict[str, Any]:
+            raise OutputError("cannot write out/f0.jpg: no space left on the device")
 
     with Renderer(bundle, "onnxruntime") as renderer:
         pipeline = renderer.device_pipeline(job(40, (None,)), 0, DeviceSetting(bucket=2))
         with pytest.raises(OutputError, match="no space left"):
-            run_on_device(PortraitPlan(pipeline.job).units(range(40)), pipeline, refuse, Noted(), workers=2)
+            run_on_device(PortraitPlan(pipeline.job).units(range(40)), pipeline, Full(), Noted(), workers=2)
         assert pipeline.runs < 40
         pipeline.close()
+
+
+class FakeCodec:
+    """nvImageCodec's interface, as far as it is used, by OpenCV. damaged: what its files are in place of JPEG."""
+
+    class QualityType:
+        QUALITY = 2
+
+    class ChromaSubsampling:
+        CSS_420 = 3
+
+    def __init__(self, damaged: bytes | None = None) -> None:
+        self.damaged, self.batches = damaged, []
+
+    def EncodeParams(self, *, quality_type: int, quality_value: float, chroma_subsampling: int) -> float:
+        assert (quality_type, chroma_subsampling) == (2, 3)
+        return quality_value
+
+    def Encoder(self, device_id: int) -> FakeCodec:
+        assert device_id == 0
+        return self
+
+    def as_images(self, images: list[Any], cuda_stream: int) -> list[np.ndarray]:
+        return [image.copy_to_host() for image in images]
+
+    def encode(self, images: list[np.ndarray], codec: str, params: float, cuda_stream: int) -> list[Any]:
+        self.batches.append(len(images))
+        assert codec == "jpeg"
+        return [self.damaged or encode_image(image, "jpeg", int(params)) for image in images]
+
+
+@pytest.fixture
+def codec(monkeypatch: pytest.MonkeyPatch) -> FakeCodec:
+    found = FakeCodec()
+    monkeypatch.setitem(sys.modules, "nvidia.nvimgcodec", found)
+    return found
+
+
+def command_of(bundle: Bundle, folder: Path, *more: str) -> list[str]:
+    z = folder / "z.npz"
+    np.savez(z, z=np.stack([face.z for face in faces(5)]), label=np.stack([face.label for face in faces(5)]))
+    return ["render", "--bundle", str(bundle.path), "--faces", str(z), "--color", "0.5", "--device", "cuda",
+            "--batch", "2", "--out", str(folder / "out"), "--json", *more]  # fmt: skip
+
+
+def test_pictures_encoded_on_the_device(bundle: Bundle, devices: Devices, codec: FakeCodec, tmp_path: Path) -> None:
+    rows = {}
+    for encoder in ("cpu", "nvimgcodec"):
+        folder = tmp_path / encoder
+        folder.mkdir()
+        done = CliRunner().invoke(app, command_of(bundle, folder, "--encoder", encoder, "--quality", "80"))
+        assert done.exit_code == 0, done.output
+        lines = (folder / "out" / "metadata.jsonl").read_text().splitlines()
+        rows[encoder] = [json.loads(line) for line in lines]
+    assert codec.batches == [1, 2, 2, 1], "the test picture, then batch by batch"
+    assert {row.pop("encoder") for row in rows["nvimgcodec"]} == {"nvimgcodec"}
+    assert rows["nvimgcodec"] == rows["cpu"], "the fake encodes as the host does: the same pictures, the same rows"
+
+
+def test_encoders_that_do_not_work(
+    bundle: Bundle, devices: Devices, codec: FakeCodec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*more: str) -> str:
+        return str(CliRunner().invoke(app, command_of(bundle, tmp_path, *more)).exception)
+
+    assert "writes jpeg, not png" in refused("--encoder", "nvimgcodec", "--format", "png")
+    assert "unknown encoder 'gpu'" in refused("--encoder", "gpu")
+    codec.damaged = b"no picture"
+    assert "cannot be read: use --encoder cpu" in refused("--encoder", "nvimgcodec")
+    codec.damaged = encode_image(np.zeros((64, 64, 3), np.uint8), "jpeg", 95)
+    assert "dB only: use --encoder cpu" in refused("--encoder", "nvimgcodec")
+    monkeypatch.setitem(sys.modules, "nvidia.nvimgcodec", None)
+    assert "needs nvImageCodec" in refused("--encoder", "nvimgcodec")
+    on_the_host = CliRunner().invoke(app, ["render", "--bundle", str(bundle.path), "--encoder", "nvimgcodec"])
+    assert "give --device cuda too" in str(on_the_host.exception)
 
 
 @pytest.fixture
@@ -260,23 +339,20 @@ def test_auto_falls_back_with_one_line(caplog: pytest.LogCaptureFixture) -> None
 
 
 def test_the_command(bundle: Bundle, devices: Devices, tmp_path: Path) -> None:
-    z = tmp_path / "z.npz"
-    np.savez(z, z=np.stack([face.z for face in faces(3)]), label=np.stack([face.label for face in faces(3)]))
-    command = ["render", "--bundle", str(bundle.path), "--faces", str(z), "--color", "0.5", "--device", "cuda",
-               "--batch", "2", "--format", "png", "--out", str(tmp_path / "out"), "--json"]  # fmt: skip
+    command = command_of(bundle, tmp_path, "--format", "png")
     done = CliRunner().invoke(app, command)
     assert done.exit_code == 0, done.output
     summary = json.loads(done.output.splitlines()[-1])
-    assert (summary["written"], summary["generator_runs"]) == (3, 3)
+    assert (summary["written"], summary["generator_runs"]) == (5, 5)
     rows = [json.loads(line) for line in (tmp_path / "out" / "metadata.jsonl").read_text().splitlines()]
-    assert len(rows) == 3
+    assert len(rows) == 5
     assert {row["engine"] for row in rows} == {"torch-f32 on cuda"}
     assert all(0 <= row["hair_share"] <= 1 for row in rows)
     picture = cv2.imread(str(tmp_path / "out" / rows[0]["file_name"]))
     assert picture.shape == (RESOLUTION, RESOLUTION, 3)
     again = CliRunner().invoke(app, command)
-    assert json.loads(again.output.splitlines()[-1])["already_there"] == 3
-    other = CliRunner().invoke(app, [*command[:-1], "--precision", "f16"])
+    assert json.loads(again.output.splitlines()[-1])["already_there"] == 5
+    other = CliRunner().invoke(app, [*command, "--precision", "f16"])
     assert isinstance(other.exception, BadRequest), "other engines, other pictures: another job"
 
 

@@ -128,7 +128,15 @@ def full_size_bundle(folder: Path) -> Bundle:
 
 
 class Nowhere:
-    """A record that keeps nothing."""
+    """Encodes and keeps nothing; a record likewise."""
+
+    def store(self, image: np.ndarray, output: Output, facts: dict[str, Any], dyed: bool) -> dict[str, Any]:
+        return {"bytes": len(encode_image(image, "jpeg", 95)), "dyed": dyed}
+
+    def store_bytes(
+        self, data: bytes, size: tuple[int, int], output: Output, facts: dict[str, Any], dyed: bool
+    ) -> dict[str, Any]:
+        return {"bytes": len(data), "dyed": dyed}
 
     def record(self, item: int, row: dict[str, Any]) -> None: ...
     def record_failure(self, item: int, message: str) -> None:
@@ -156,11 +164,8 @@ def pipeline(report: Report, bundle: Bundle, portraits: int, bucket: int, precis
                 batch.release()
             row["device_per_second"] = round(portraits / (time.perf_counter() - began), 1)
 
-            def encode(image: np.ndarray, output: Output, facts: dict[str, Any], dyed: bool) -> dict[str, Any]:
-                return {"bytes": len(encode_image(image, "jpeg", 95)), "dyed": dyed}
-
             began = time.perf_counter()
-            run_on_device(plan.units(items), chain, encode, Nowhere(), workers=workers)
+            run_on_device(plan.units(items), chain, Nowhere(), Nowhere(), workers=workers)
             row["with_jpeg_per_second"] = round(portraits / (time.perf_counter() - began), 1)
             memory = Path("/dev/shm")
             with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
@@ -168,7 +173,7 @@ def pipeline(report: Report, bundle: Bundle, portraits: int, bucket: int, precis
                 with Journal.open(out, {"bench": precision}) as journal:
                     sink = FolderSink(out, job.output, {"bundle": bundle.name})
                     began = time.perf_counter()
-                    run_on_device(plan.units(items), chain, sink.store, journal, workers=workers)
+                    run_on_device(plan.units(items), chain, sink, journal, workers=workers)
                     row["with_files_per_second"] = round(portraits / (time.perf_counter() - began), 1)
             chain.close()
         report.add(**row)

@@ -39,6 +39,9 @@ GradHeight = Annotated[str, typer.Option("--grad-height", help="Share of the dye
 Format = Annotated[str, typer.Option("--format", "-f", help="jpeg, png or webp.")]
 Quality = Annotated[int, typer.Option("--quality", min=1, max=100, help="Of JPEG and WebP.")]
 Rounding = Annotated[str, typer.Option("--rounding", help="truncate (as documented for frames) or nearest.")]
+Encoder = Annotated[
+    str, typer.Option("--encoder", help="Of JPEG on a GPU: cpu, or nvimgcodec (nvImageCodec; other bytes).")
+]
 RenderBatch = Annotated[
     int | None, typer.Option("--batch", min=1, max=4096, help="Pictures under way at once; default 8, on a GPU 64.")
 ]

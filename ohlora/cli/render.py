@@ -61,6 +61,7 @@ def render(
     backend: options.RenderBackend = "auto",
     precision: options.RenderPrecision = "auto",
     engines: options.Engines = None,
+    encoder: options.Encoder = "cpu",
     threads: options.Threads = None,
     batch: options.RenderBatch = None,
     workers: options.Workers = None,
@@ -95,6 +96,8 @@ def render(
     devices = chosen_devices(device)
     if engines is not None and not devices:
         raise BadRequest(f"--engines {engines} holds engines of a GPU: give --device cuda too")
+    if encoder != "cpu" and not devices:
+        raise BadRequest(f"--encoder {encoder} encodes on a GPU: give --device cuda too")
     on_host = ("auto", "auto") if devices else (backend, precision)
     with Renderer(bundle, on_host[0], precision=on_host[1], threads=threads, directions=own) as renderer:
         if job is not None:
@@ -111,7 +114,7 @@ def render(
             )
         producer: Any
         if devices:
-            producer = DeviceWork(renderer, planned, devices, backend, precision, batch, engines)
+            producer = DeviceWork(renderer, planned, devices, backend, precision, batch, engines, encoder)
             provenance = producer.provenance()
         else:
             producer = renderer.producer(planned)

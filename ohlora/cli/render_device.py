@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ohlora.engines.device import BUCKET, backend_for
+from ohlora.render.device_encode import check_encoder
 from ohlora.render.device_pipeline import run_on_device
 from ohlora.render.device_processes import DeviceJob, run_on_devices
 from ohlora.render.devices import DeviceSetting
@@ -30,10 +31,12 @@ class DeviceWork:
         precision: str,
         batch: int | None,
         engines: Path | None,
+        encoder: str,
     ) -> None:
         chosen = "f32" if precision == "auto" else precision
         self._renderer, self._job, self._devices = renderer, job, devices
-        self._setting = DeviceSetting(backend_for(backend, engines), chosen, batch or BUCKET, engines)
+        check_encoder(encoder, job.output)
+        self._setting = DeviceSetting(backend_for(backend, engines), chosen, batch or BUCKET, engines, encoder)
         self.runs = 0
 
     def provenance(self) -> dict[str, Any]:
@@ -43,7 +46,8 @@ class DeviceWork:
         engine = (
             f"{setting.backend}-{setting.precision}" if setting.engines is None else f"tensorrt of {setting.engines}"
         )
-        return {"bundle": bundle.name, "bundle_sha256": bundle.identity, "engine": f"{engine} on cuda"}
+        row = {"bundle": bundle.name, "bundle_sha256": bundle.identity, "engine": f"{engine} on cuda"}
+        return row if setting.encoder == "cpu" else {**row, "encoder": setting.encoder}
 
     def __call__(
         self,
@@ -57,9 +61,7 @@ class DeviceWork:
         if len(self._devices) == 1:
             pipeline = self._renderer.device_pipeline(self._job, self._devices[0], self._setting)
             with closing(pipeline):
-                totals = run_on_device(
-                    plan.units(pending), pipeline, sink.store, record, workers=workers, advance=advance
-                )
+                totals = run_on_device(plan.units(pending), pipeline, sink, record, workers=workers, advance=advance)
         else:
             directions = self._renderer.directions_override
             request = DeviceJob(

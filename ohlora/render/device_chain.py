@@ -17,19 +17,20 @@ from ohlora.engines.batches import BatchEngine
 from ohlora.kernels.cuda_arrays import Place, device_array, on, simulated, uploaded
 from ohlora.kernels.ombre import hue_table
 from ohlora.params import Ombre
+from ohlora.render.device_encode import DeviceEncoder
 
 NO_DYE = (-1.0, 0.0, 0.0, 0.0, 0.0)
 
 
 @dataclass
 class Slot:
-    """Pinned memory that one batch of finished pictures lands in.
+    """Where one batch of finished pictures lands: pinned memory, or for an encoder memory of the device.
 
     images: uint8 [M,H,W,3]; facts: int32 [B,2], of each portrait the map's pixels with H >= 0.5 and its last hair row.
     Both may be read once `arrived` was waited for.
     """
 
-    images: NDArray[np.uint8]
+    images: Any
     facts: NDArray[np.int32]
     arrived: Any
 
@@ -49,11 +50,20 @@ class DeviceChain:
     """Engines of one bucket of B portraits, and room for M finished pictures twice.
 
     synthesis: wp -> image; hair: image -> hair, None when nothing is dyed. Both are owned: `close` closes them.
+    encoder: of finished pictures on the device; None when the host encodes.
     """
 
     def __init__(
-        self, streams: Streams, synthesis: BatchEngine, hair: BatchEngine | None, *, rows: int, rounding: str
+        self,
+        streams: Streams,
+        synthesis: BatchEngine,
+        hair: BatchEngine | None,
+        *,
+        rows: int,
+        rounding: str,
+        encoder: DeviceEncoder | None = None,
     ) -> None:
+        self.encoder = encoder
         self.bucket, self.rows = int(synthesis.runner.bucket), rows
         self._streams, self._place = streams, streams.place
         self._engines = [synthesis] if hair is None else [synthesis, hair]
@@ -82,7 +92,8 @@ class DeviceChain:
         self._uploaded = [cuda.event() for _ in range(2)]
         self._tables = [cuda.pinned_array((self.rows, 6), np.float64) for _ in range(2)]
         self._dyes = [cuda.device_array((self.rows, 6), np.float64) for _ in range(2)]
-        self._dyed = [cuda.device_array((self.rows, *size, 3), np.uint8) for _ in range(2)]
+        turns = 2 if self.encoder is None else 0  # else slots are on the device themselves
+        self._dyed = [cuda.device_array((self.rows, *size, 3), np.uint8) for _ in range(turns)]
         self._ready = [cuda.event() for _ in range(2)]
         self._copied = [cuda.event() for _ in range(2)]
 
@@ -93,8 +104,12 @@ class DeviceChain:
 
     def new_slot(self) -> Slot:
         with on(self._place) as cuda:
-            images = cuda.pinned_array((self.rows, self.side, self.side, 3), np.uint8)
-            return Slot(images, cuda.pinned_array((self.bucket, 2), np.int32), cuda.event())
+            make = cuda.pinned_array if self.encoder is None else cuda.device_array
+            return Slot(
+                make((self.rows, self.side, self.side, 3), np.uint8),
+                cuda.pinned_array((self.bucket, 2), np.int32),
+                cuda.event(),
+            )
 
     @property
     def map_pixels(self) -> int:
@@ -128,7 +143,7 @@ class DeviceChain:
             turn = self._dye_turn = 1 - self._dye_turn
             # Two batches ago: the buffers of this turn are free, on the host and on the device.
             self._copied[turn].synchronize()
-            target = self._dyed[turn][:count]
+            target = (self._dyed[turn] if self.encoder is None else slot.images)[:count]
             if self._hair is None:
                 for row, (number, _) in enumerate(asked):
                     target[row : row + 1].copy_to_device(self._images[number : number + 1], stream=work)
@@ -139,6 +154,10 @@ class DeviceChain:
                 source = (self._maps, *self._taps)
                 self._ombre.dye_rows(self._images, source, self._found, table, target, self._place, self._nearest)
             self._facts.copy_to_host(slot.facts, stream=work)
+            if self.encoder is not None:
+                self._copied[turn].record(work)
+                slot.arrived.record(work)
+                return
             self._ready[turn].record(work)
             self._ready[turn].wait(down)
             target.copy_to_host(slot.images[:count], stream=down)

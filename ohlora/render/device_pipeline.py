@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import logging
 import queue
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import islice
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,13 +35,17 @@ _LOG = logging.getLogger("ohlora")
 
 @dataclass(frozen=True)
 class Finished:
-    """Pictures that have arrived. images: uint8 [M,H,W,3], valid until `release`; one output and its facts for each."""
+    """Pictures that have arrived. images: uint8 [M,H,W,3], valid until `release`; one output and its facts for each.
 
-    images: NDArray[np.uint8]
+    files: makes the pictures' encoded bytes, where the device encodes; then `images` is on the device.
+    """
+
+    images: Any
     outputs: list[Output]
     facts: list[dict[str, Any]]
     dyed: list[bool]
     release: Callable[[], None]
+    files: Callable[[], list[bytes]] | None = None
 
 
 @dataclass
@@ -147,7 +153,9 @@ class DevicePipeline:
             facts.append({"hair_share": round(hairs / pixels, 4)} if pixels else {})
             dyed.append(output.ombre is not None and bottom >= 0)
         images = slot.images[: len(under.outputs)]
-        return Finished(images, under.outputs, facts, dyed, lambda: free.put(slot))
+        encoder, rows = self._chain.encoder, range(len(under.outputs))
+        files = None if encoder is None else cache(lambda: encoder([images[row] for row in rows]))
+        return Finished(images, under.outputs, facts, dyed, lambda: free.put(slot), files)
 
     def close(self) -> None:
         """Free the device. What was not finished is lost."""
@@ -157,31 +165,50 @@ class DevicePipeline:
             self._chain = None
 
 
+class Storage(Protocol):
+    """Where files go (`FolderSink`); called by several threads. Both return the metadata row."""
+
+    def store(self, image: NDArray[np.uint8], output: Output, facts: dict[str, Any], dyed: bool) -> dict[str, Any]: ...
+    def store_bytes(
+        self, data: bytes, size: tuple[int, int], output: Output, facts: dict[str, Any], dyed: bool
+    ) -> dict[str, Any]: ...
+
+
 def run_on_device(
     units: Iterable[PortraitUnit],
     pipeline: DevicePipeline,
-    store: Callable[[NDArray[np.uint8], Output, dict[str, Any], bool], dict[str, Any]],
+    sink: Storage,
     record: Record,
     *,
     workers: int,
     advance: Callable[[int], None] = lambda outputs: None,
 ) -> Totals:
-    """Run all units; errors as in `pipeline.run`. store: a finished picture -> file and metadata row
-    (`FolderSink.store`), called by `workers` threads.
-    """
+    """Run all units; errors as in `pipeline.run`. `workers` threads encode, unless the device does, and store."""
     with WritePool(record, workers, advance) as pool:
         for number, batch in enumerate(pipeline.finished(units)):
-            place = {output.item: row for row, output in enumerate(batch.outputs)}
-
-            def write(output: Output, batch: Finished = batch, place: dict[int, int] = place) -> dict[str, Any]:
-                row = place[output.item]
-                return store(batch.images[row], output, batch.facts[row], batch.dyed[row])
-
-            pool.put(number, batch.outputs, write, batch.release)
+            pool.put(number, batch.outputs, _Writing(batch, sink), batch.release)
             pool.wait_until(SLOTS)  # takes note of what is done, and raises what stopped a worker
         pool.wait_until(0)
         pool.totals.units = pipeline.runs
         return pool.totals
+
+
+class _Writing:
+    """Stores the outputs of one batch."""
+
+    def __init__(self, batch: Finished, sink: Storage) -> None:
+        self._batch, self._sink, self._lock = batch, sink, threading.Lock()
+        self._row = {output.item: row for row, output in enumerate(batch.outputs)}
+
+    def __call__(self, output: Output) -> dict[str, Any]:
+        batch, row = self._batch, self._row[output.item]
+        facts, dyed = batch.facts[row], batch.dyed[row]
+        if batch.files is None:
+            return self._sink.store(batch.images[row], output, facts, dyed)
+        with self._lock:  # whoever comes first has the device encode all of them
+            data = batch.files()[row]
+        height, width = (int(length) for length in batch.images.shape[1:3])
+        return self._sink.store_bytes(data, (height, width), output, facts, dyed)
 
 
 def _one_line(error: Exception) -> str:

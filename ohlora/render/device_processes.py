@@ -174,7 +174,7 @@ def _render(request: DeviceJob, device: int | None, items: list[int], pipe: Conn
                 pipeline = renderer.device_pipeline(request.job, device, request.setting)
                 with contextlib.closing(pipeline):
                     totals = run_on_device(
-                        plan.units(items), pipeline, sink.store, record, workers=request.workers,
+                        plan.units(items), pipeline, sink, record, workers=request.workers,
                         advance=record.advance,
                     )  # fmt: skip
         record.send("done", totals.written, totals.units, totals.undyed)

@@ -21,12 +21,16 @@ _LOG = logging.getLogger("ohlora")
 
 @dataclass(frozen=True)
 class DeviceSetting:
-    """How a GPU renders. engines: folder of TensorRT engines. bucket: portraits at once, halved if memory is short."""
+    """How a GPU renders. engines: folder of TensorRT engines. bucket: portraits at once, halved if memory is short.
+
+    encoder: 'cpu' or 'nvimgcodec' (`device_encode`).
+    """
 
     backend: str = "auto"
     precision: str = "f32"
     bucket: int = BUCKET
     engines: Path | None = None
+    encoder: str = "cpu"
 
 
 def chosen_devices(text: str) -> list[int]:
@@ -70,6 +74,7 @@ def open_chain(bundle: Bundle, job: RenderJob, device: int, setting: DeviceSetti
     The hair finder is opened when the job dyes anything. Raises EngineError; BundleError without a needed network.
     """
     from ohlora.render.device_chain import DeviceChain, Streams
+    from ohlora.render.device_encode import DeviceEncoder
 
     dyes = any(look.ombre is not None for look in job.looks)
     try:
@@ -89,7 +94,10 @@ def open_chain(bundle: Bundle, job: RenderJob, device: int, setting: DeviceSetti
     try:
         if dyes:
             hair = bundle.device_engine("hair", **options)
-        return DeviceChain(streams, synthesis, hair, rows=bucket, rounding=job.output.rounding)
+        encoder = None
+        if setting.encoder != "cpu":
+            encoder = DeviceEncoder(device, job.output.quality, streams.address)
+        return DeviceChain(streams, synthesis, hair, rows=bucket, rounding=job.output.rounding, encoder=encoder)
     except BaseException:
         for engine in (synthesis, hair):
             if engine is not None:

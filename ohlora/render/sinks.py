@@ -70,6 +70,12 @@ class FolderSink:
     def store(self, image: NDArray[np.uint8], output: Output, facts: dict[str, Any], dyed: bool) -> dict[str, Any]:
         """A finished picture, uint8 RGB [H,W,3] -> file and metadata row. Errors as `write`."""
         data = encode_image(image, self.output.format, self.output.quality)
+        return self.store_bytes(data, (image.shape[0], image.shape[1]), output, facts, dyed)
+
+    def store_bytes(
+        self, data: bytes, size: tuple[int, int], output: Output, facts: dict[str, Any], dyed: bool
+    ) -> dict[str, Any]:
+        """As `store`, for a picture of `size` (height, width) that is encoded already."""
         path = self.folder / output.file_name
         self._ready(path.parent)
         write_bytes(path, data)
@@ -78,8 +84,8 @@ class FolderSink:
             **output.facts,
             **facts,
             "dyed": dyed,
-            "width": image.shape[1],
-            "height": image.shape[0],
+            "width": size[1],
+            "height": size[0],
             "bytes": len(data),
             "sha256": hashlib.sha256(data).hexdigest(),
             **self.provenance,
