@@ -68,6 +68,18 @@ def device_count() -> int:
     return len(require_cuda().gpus)
 
 
+def device_names() -> list[str]:
+    """Name and compute capability of every device. Raises CudaUnavailable."""
+    devices = require_cuda().gpus
+    if simulated():
+        return ["Numba's simulator"]
+    names = (device.name.decode() if isinstance(device.name, bytes) else str(device.name) for device in devices)
+    return [
+        f"{name} (sm {'.'.join(map(str, device.compute_capability))})"
+        for name, device in zip(names, devices, strict=True)
+    ]
+
+
 def simulated() -> bool:
     """Whether Numba runs kernels in its simulator (NUMBA_ENABLE_CUDASIM=1)."""
     from numba import config

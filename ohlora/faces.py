@@ -9,6 +9,7 @@ import csv
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import overload
@@ -32,6 +33,11 @@ def face_from_seed(seed: int, label_size: int = 0) -> Face:
     """
     if isinstance(seed, bool) or not 0 <= seed <= MAX_SEED:
         raise BadRequest(f"seed must be in [0, {MAX_SEED}], got {seed}")
+    return _drawn(int(seed), label_size)
+
+
+@lru_cache(maxsize=1024)  # planning and rendering ask for the same faces, a batch or two apart
+def _drawn(seed: int, label_size: int) -> Face:
     stream = np.random.Generator(np.random.Philox(key=seed))
     z = stream.standard_normal(Z_SIZE).astype(np.float32)
     label = stream.standard_normal(label_size).astype(np.float32)

@@ -271,7 +271,7 @@ def test_wrong_names() -> None:
     parsing, picture = scene(1)
     with pytest.raises(ValueError, match="algorithm must be one of v1, v2, hairstyle, got 'v3'"):
         score(parsing, picture, algorithm="v3")
-    with pytest.raises(ValueError, match="backend must be one of auto, cpu, reference, got 'gpu'"):
+    with pytest.raises(ValueError, match="backend must be one of auto, cpu, cuda, reference, got 'gpu'"):
         score(parsing, picture, backend="gpu")
     with pytest.raises(ValueError, match="threads must be at least 1"):
         score(parsing, picture, threads=0)

@@ -28,6 +28,7 @@ def doctor(bundle: options.BundleName = "demo", json: options.Json = False) -> N
     rows += [
         {"check": f"backend {b.name}", "ok": b.available, "detail": f"{b.version} {b.detail}".strip()} for b in backends
     ]
+    rows.append(cuda_kernels())
     works = any(b.available for b in backends)
     try:
         opened = Bundle.open(bundle)
@@ -53,6 +54,16 @@ def doctor(bundle: options.BundleName = "demo", json: options.Json = False) -> N
             table.add_row(str(row["check"]), "[green]ok" if row["ok"] else "[red]no", str(row["detail"]))
         Console().print(table)
     raise typer.Exit(0 if healthy else 1)
+
+
+def cuda_kernels() -> dict[str, object]:
+    """Whether `--device cuda` and the kernels' CUDA forms can be used; a machine without a GPU is healthy."""
+    from ohlora.kernels.cuda_arrays import CudaUnavailable, device_names
+
+    try:
+        return {"check": "backend cuda", "ok": True, "detail": "; ".join(device_names())}
+    except CudaUnavailable as error:
+        return {"check": "backend cuda", "ok": False, "detail": str(error).partition(": use backend")[0]}
 
 
 def check_network(bundle: object, role: str) -> dict[str, object]:

@@ -7,7 +7,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from ohlora.engines.device import BUCKET, backend_for
+from ohlora.engines.device import BUCKET, backend_for, engine_of
 from ohlora.render.device_encode import check_encoder
 from ohlora.render.device_pipeline import run_on_device
 from ohlora.render.device_processes import DeviceJob, run_on_devices
@@ -42,10 +42,10 @@ class DeviceWork:
     def provenance(self) -> dict[str, Any]:
         """As `Renderer.provenance`. The number of the device and how many there are make no difference."""
         bundle, setting = self._renderer.bundle, self._setting
-        # A TensorRT engine has the precision that it was built with, and is one of a kind.
-        engine = (
-            f"{setting.backend}-{setting.precision}" if setting.engines is None else f"tensorrt of {setting.engines}"
-        )
+        engine = f"{setting.backend}-{setting.precision}"
+        if setting.engines is not None:  # each build is one of a kind, of its own precision
+            _, built = engine_of(bundle.file(bundle.generator_part().synthesis), setting.engines)
+            engine = f"tensorrt-{built.precision}-{built.engine_sha256[:12]}"
         row = {"bundle": bundle.name, "bundle_sha256": bundle.identity, "engine": f"{engine} on cuda"}
         return row if setting.encoder == "cpu" else {**row, "encoder": setting.encoder}
 

@@ -14,7 +14,7 @@ from ohlora.engines.batches import BatchEngine
 from ohlora.engines.model_file import read_model_file
 from ohlora.engines.selftest import Probe
 from ohlora.engines.spec import EngineSpec
-from ohlora.engines.tensorrt_sidecar import read_sidecar
+from ohlora.engines.tensorrt_sidecar import Sidecar, read_sidecar
 from ohlora.errors import EngineError
 
 BACKENDS = ("auto", "tensorrt", "torch", "onnxruntime")
@@ -92,14 +92,21 @@ def _tensorrt(path: Path, device: int, bucket: int, engines: Path | None, probe:
             "backend tensorrt needs built engines: ohlora export BUNDLE --to tensorrt --out FOLDER, then --engines "
             "FOLDER"
         )
-    sha256 = read_model_file(path).sha256
-    found = [engine for engine in sorted(engines.glob("*.engine")) if read_sidecar(engine).network_sha256 == sha256]
-    if not found:
-        raise EngineError(
-            f"{engines} has no engine of {path.name} (sha256 {sha256[:12]}): build it of this bundle "
-            "(ohlora export BUNDLE --to tensorrt)"
-        )
-    best = read_sidecar(found[0]).batch[1]
+    engine, sidecar = engine_of(path, engines)
+    best = sidecar.batch[1]
     if best != bucket:
-        raise EngineError(f"{found[0]} is made for batches of {best}, {bucket} were asked for: use --batch {best}")
-    return open_tensorrt(found[0], device=device, probe=probe)
+        raise EngineError(f"{engine} is made for batches of {best}, {bucket} were asked for: use --batch {best}")
+    return open_tensorrt(engine, device=device, probe=probe)
+
+
+def engine_of(path: Path, engines: Path) -> tuple[Path, Sidecar]:
+    """The TensorRT engine in folder `engines` that was built of a bundle's file. Raises EngineError without one."""
+    sha256 = read_model_file(path).sha256
+    for engine in sorted(engines.glob("*.engine")):
+        sidecar = read_sidecar(engine)
+        if sidecar.network_sha256 == sha256:
+            return engine, sidecar
+    raise EngineError(
+        f"{engines} has no engine of {path.name} (sha256 {sha256[:12]}): build it of this bundle "
+        "(ohlora export BUNDLE --to tensorrt)"
+    )

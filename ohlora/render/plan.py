@@ -60,12 +60,13 @@ class PortraitPlan:
     def units(self, pending: Iterable[int]) -> Iterator[PortraitUnit]:
         """pending: item numbers in rising order. Yields lazily; memory does not grow with the job."""
         count = len(self.job.looks)
+        records = [look_record(look) for look in self.job.looks]
         for face_index, items in groupby(pending, key=lambda item: item // count):
             face = self.job.faces[face_index]
             by_expression: dict[Expression, list[Output]] = {}
             for item in items:
                 look = self.job.looks[item % count]
-                facts = {"face": face.name, "source": face.source, "group": face.group, **look_record(look)}
+                facts = {"face": face.name, "source": face.source, "group": face.group, **records[item % count]}
                 output = Output(item, self.file_name(face.name, item % count), look.ombre, facts)
                 by_expression.setdefault(look.expression, []).append(output)
             for expression, outputs in by_expression.items():
@@ -87,12 +88,13 @@ class PhotoPlan:
     def units(self, pending: Iterable[int]) -> Iterator[PhotoUnit]:
         count = len(self.looks)
         digits = max(4, len(str(count - 1)))
+        records = [look_record(look)["ombre"] for look in self.looks]
         for index, items in groupby(pending, key=lambda item: item // count):
             outputs = []
             for item in items:
                 look = self.looks[item % count]
                 number = "" if count == 1 else f"_{item % count:0{digits}d}"
-                facts = {"source": self.paths[index].name, "ombre": look_record(look)["ombre"]}
+                facts = {"source": self.paths[index].name, "ombre": records[item % count]}
                 outputs.append(Output(item, f"{self.names[index]}{number}{self.output.suffix}", look.ombre, facts))
             yield PhotoUnit(self.paths[index], tuple(outputs))
 
