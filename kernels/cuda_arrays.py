@@ -28,7 +28,11 @@ class DeviceArray(Protocol):
 
 
 class CudaUnavailable(RuntimeError):
-    """No CUDA device can be used here; says why and what to do."""
+    """No CUDA device can be used here; says why and what to do. reason: the first half of it."""
+
+    def __init__(self, reason: str, remedy: str = "use backend 'cpu'") -> None:
+        super().__init__(f"{reason}: {remedy}")
+        self.reason = reason
 
 
 @dataclass(frozen=True)
@@ -55,12 +59,36 @@ def lies_on_device(value: Any) -> bool:
 def require_cuda() -> Any:
     """`numba.cuda`, ready to launch. Raises CudaUnavailable: package, driver or device are missing or too old."""
     if importlib.util.find_spec("numba_cuda") is None and "numba.cuda" not in sys.modules:
-        raise CudaUnavailable("the CUDA kernels need numba-cuda: pip install 'ohlora[gpu]', or use backend 'cpu'")
+        raise CudaUnavailable("numba-cuda is not installed", "pip install 'ohlora[gpu]', or use backend 'cpu'")
     from numba import cuda
 
     if not cuda.is_available():
-        raise CudaUnavailable(f"no CUDA device can be used ({_why(cuda)}): use backend 'cpu'")
+        raise CudaUnavailable(f"no CUDA device can be used ({_why(cuda)})")
     return cuda
+
+
+@cache
+def require_kernels(device: int) -> None:
+    """Run a kernel that does nothing much: a driver that is too old for the compiler is only found out so.
+
+    Raises CudaUnavailable.
+    """
+    with on(Place(device, 0)) as cuda:
+
+        def mark(out: Any) -> None:
+            out[0] = 1
+
+        try:
+            seen = cuda.device_array(1, np.int32)
+            cuda.jit(mark)[1, 1](seen)
+            seen.copy_to_host()
+        except Exception as error:  # the driver's and the compiler's own types
+            text = " ".join(str(error).split())[:200]
+            raise CudaUnavailable(
+                f"kernels do not run on cuda:{device} ({text})",
+                "update the driver, or install numba-cuda for its CUDA version ('ohlora[gpu-cu12]'), or use backend "
+                "'cpu'",
+            ) from error
 
 
 def device_count() -> int:
@@ -93,7 +121,7 @@ def _why(cuda: Any) -> str:
         cuda.current_context()
     except Exception as error:  # the driver's own types: missing, too old, no device
         reason = error
-    text = " ".join(str(reason or "no driver or no device").split())
+    text = " ".join(str(reason or "no driver or no device").replace("Error at driver init:", "").split()).rstrip(" :.")
     return text if len(text) <= 200 else text[:197] + "..."
 
 
@@ -171,9 +199,8 @@ def place_of(arrays: Mapping[str, Any], stream: Any = None) -> Place:
         raise ValueError(f"all arrays must lie on one device, got {told}")
     device = known.pop() if known else 0
     pointer = _stream_pointer(stream) if stream is not None else _current_stream(next(iter(arrays.values())), device)
-    if simulated():
-        return Place(device, 0)
-    return Place(device, require_cuda().external_stream(pointer))
+    require_kernels(device)
+    return Place(device, 0 if simulated() else require_cuda().external_stream(pointer))
 
 
 def _device_of(array: Any) -> int | None:

@@ -205,6 +205,17 @@ def test_arrays_on_two_devices_are_refused() -> None:
         apply_ombre(images, hair, 0.5, 1, 0)
 
 
+def test_a_driver_that_is_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(kernel: Any) -> Any:
+        raise RuntimeError("[222] Call to cuLinkAddData results in CUDA_ERROR_UNSUPPORTED_PTX_VERSION")
+
+    monkeypatch.setattr(cuda_arrays.require_cuda(), "jit", refuse)
+    with pytest.raises(
+        cuda_arrays.CudaUnavailable, match=r"do not run on cuda:0 .*UNSUPPORTED_PTX_VERSION.*update the driver"
+    ):
+        cuda_arrays.require_kernels.__wrapped__(0)
+
+
 def test_streams_of_other_libraries() -> None:
     class Torch:
         cuda_stream = 7

@@ -308,7 +308,7 @@ def test_encoders_that_do_not_work(
 @pytest.fixture
 def no_cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     def missing() -> int:
-        raise CudaUnavailable("no CUDA device can be used (no driver): use backend 'cpu'")
+        raise CudaUnavailable("no CUDA device can be used (no driver)")
 
     monkeypatch.setattr("ohlora.render.devices.device_count", missing)
     return

@@ -63,7 +63,7 @@ def cuda_kernels() -> dict[str, object]:
     try:
         return {"check": "backend cuda", "ok": True, "detail": "; ".join(device_names())}
     except CudaUnavailable as error:
-        return {"check": "backend cuda", "ok": False, "detail": str(error).partition(": use backend")[0]}
+        return {"check": "backend cuda", "ok": False, "detail": error.reason}
 
 
 def check_network(bundle: object, role: str) -> dict[str, object]:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ohlora.engines.batches import BatchEngine
-from ohlora.kernels.cuda_arrays import Place, device_array, on, simulated, uploaded
+from ohlora.kernels.cuda_arrays import Place, device_array, on, require_kernels, simulated, uploaded
 from ohlora.kernels.ombre import hue_table
 from ohlora.params import Ombre
 from ohlora.render.device_encode import DeviceEncoder
@@ -39,6 +39,7 @@ class Streams:
     """The two streams of a device. `address` of the first is what engines are opened for."""
 
     def __init__(self, device: int) -> None:
+        require_kernels(device)
         with on(Place(device, 0)) as cuda:
             self.work, self.down = cuda.stream(), cuda.stream()
         self.device = device

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ohlora.engines.device import BUCKET
 from ohlora.errors import BadRequest, EngineError
-from ohlora.kernels.cuda_arrays import CudaUnavailable, device_count
+from ohlora.kernels.cuda_arrays import CudaUnavailable, device_count, require_kernels
 from ohlora.render.job import RenderJob
 
 if TYPE_CHECKING:
@@ -44,8 +44,9 @@ def chosen_devices(text: str) -> list[int]:
     if text == "auto":
         try:
             device_count()
+            require_kernels(0)
         except CudaUnavailable as error:
-            _LOG.warning("rendering on the CPU: %s", error)
+            _LOG.warning("rendering on the CPU: %s", error.reason)
             return []
         return [0]
     names = text.split(",")
