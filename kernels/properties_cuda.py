@@ -5,6 +5,7 @@ Nothing comes back to the host: a map with an unknown class gives NaN in its row
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -67,7 +68,6 @@ def _words(name: str, array: Any) -> Any:
     """uint8 [N,224,...] -> uint32 [N,224,W]: rows are a whole number of words."""
     if address(array) % 4:
         raise ValueError(f"{name} does not begin at a multiple of 4 bytes: copy it first")
-    size = 1
-    for length in array.shape:
-        size *= int(length)
-    return array.reshape(size).view(np.uint32).reshape(len(array), SIZE, size // len(array) // SIZE // 4)
+    count, height = (int(length) for length in array.shape[:2])
+    row = math.prod(int(length) for length in array.shape[2:])
+    return array.reshape(count * height * row).view(np.uint32).reshape(count, height, row // 4)

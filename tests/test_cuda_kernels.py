@@ -123,6 +123,14 @@ def test_golden_dyes(shared: Path) -> None:
     assert (made != wanted).mean() <= 0.001
 
 
+def test_nothing_gives_nothing() -> None:
+    images, hair = up(np.zeros((0, 9, 12, 3), np.uint8)), up(np.zeros((0, 7, 7), np.float32))
+    assert apply_ombre(images, hair, 0.5, 1.0, 0.5).shape == (0, 9, 12, 3)
+    parsing, faces = up(np.zeros((0, 224, 224), np.uint8)), up(np.zeros((0, 224, 224, 3), np.uint8))
+    assert score(parsing, faces).shape == (0, 7)
+    assert score(parsing, faces, algorithm="hairstyle").shape == (0, 1)
+
+
 def test_in_place_and_into_an_array() -> None:
     rng = np.random.default_rng(3)
     images, hair = rng.integers(0, 256, (2, 9, 12, 3), np.uint8), maps("soft", (2, 7, 7), rng)
