@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 __all__ = [
     "Bundle",
+    "DeviceSetting",
     "Expression",
     "Face",
     "LiveExpression",
@@ -26,12 +27,14 @@ if TYPE_CHECKING:
     from ohlora.expression_words import expression_from_words, parse_expression_text
     from ohlora.faces import SeedRange
     from ohlora.params import Expression, Face, Ombre
+    from ohlora.render.devices import DeviceSetting
     from ohlora.render.live import LiveExpression
     from ohlora.render.moving_portrait import MovingPortrait
     from ohlora.renderer import Renderer
 
 _HOME = {
     "Bundle": "ohlora.bundle",
+    "DeviceSetting": "ohlora.render.devices",
     "OhloraError": "ohlora.errors",
     "Expression": "ohlora.params",
     "Face": "ohlora.params",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -23,7 +23,8 @@ from ohlora.params import Expression, Face, Ombre
 from ohlora.parsing import parse_faces
 from ohlora.photographs import FaceRules, PhotoReader, dye_heads
 from ohlora.render.device_pipeline import DevicePipeline
-from ohlora.render.devices import DeviceSetting, open_chain
+from ohlora.render.device_stream import DeviceStreams
+from ohlora.render.devices import DeviceSetting, chosen_devices, open_chain
 from ohlora.render.job import Look, RenderJob, make_looks
 from ohlora.render.latents import LatentSource
 from ohlora.render.pipeline import Picture
@@ -52,6 +53,8 @@ class Renderer:
     must pass the bundle's probe first), or "auto": what the bundle's preset was measured in, else f32.
     threads: parallel engine streams, default the usable cores.
     directions: replaces the bundle's own; BadRequest when they are for another generator.
+    device: "cpu", "cuda:N", or "auto": a GPU, with one line of warning the CPU. On a GPU `render` and `stream` run there,
+    as `device_setting` says (exact in float32 by default); mapping, `hair`, `recolor` and `parse` stay on the CPU.
     Raises BundleError for a missing or damaged bundle or part, EngineError when no engine works.
     """
 
@@ -63,10 +66,21 @@ class Renderer:
         precision: str = "auto",
         threads: int | None = None,
         directions: Directions | None = None,
+        device: str = "cpu",
+        device_setting: DeviceSetting | None = None,
     ) -> None:
         self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
         self.backend, self.precision, self.threads = backend, precision, threads
         self._directions = directions
+        devices = chosen_devices(device)
+        if len(devices) > 1:
+            raise BadRequest(f"a Renderer takes one device, not {device}: `ohlora render` takes several")
+        self._on_device: DeviceStreams | None = None
+        if devices:
+            setting = device_setting or DeviceSetting()
+            self._on_device = DeviceStreams(
+                partial(self.device_pipeline, device=devices[0], setting=setting), self._latents
+            )
 
     def __enter__(self) -> Renderer:
         return self
@@ -78,6 +92,8 @@ class Renderer:
 
     def close(self) -> None:
         """Release the engines. The renderer opens them again when it is used again."""
+        if self._on_device is not None:
+            self._on_device.close()
         for engine in (
             self.__dict__.pop("hair_engine", None),
             self.__dict__.pop("parsing_engine", None),
@@ -154,15 +170,17 @@ class Renderer:
 
     def device_pipeline(self, job: RenderJob, device: int, setting: DeviceSetting) -> DevicePipeline:
         """As `producer`, for a CUDA device, where everything but the mapping network runs. Close it."""
-        moves = self._check(job)
         return DevicePipeline(
             job=job,
-            latents=LatentSource(self._mapping, self._end_for(moves), self.directions),
+            latents=self._latents(job),
             w_mean=self.bundle.w_avg(),
             num_layers=self.bundle.generator_part().num_layers,
             open_chain=lambda bucket: open_chain(self.bundle, job, device, setting, bucket),
             bucket=setting.bucket,
         )
+
+    def _latents(self, job: RenderJob) -> LatentSource:
+        return LatentSource(self._mapping, self._end_for(self._check(job)), self.directions)
 
     def _end_for(self, moves: bool) -> Engine | None:
         return self._mapping_end if moves and self.directions and self.directions.needs_mapping_end else None
@@ -184,6 +202,10 @@ class Renderer:
 
     def stream(self, job: RenderJob) -> Iterator[Rendered]:
         """The job's items in order, as arrays; memory does not grow with the job."""
+        if self._on_device is not None:
+            for item, image, facts in self._on_device.stream(job):
+                yield Rendered(item, image, facts)
+            return
         plan, producer = PortraitPlan(job), self.producer(job)
         looks = len(job.looks)
         expressions = len({look.expression for look in job.looks})

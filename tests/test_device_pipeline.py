@@ -305,6 +305,37 @@ def test_encoders_that_do_not_work(
     assert "give --device cuda too" in str(on_the_host.exception)
 
 
+def test_a_renderer_on_a_device(bundle: Bundle, devices: Devices) -> None:
+    people = faces(3)
+    setting = DeviceSetting(bucket=2)
+    dyed = job(3, DYES, expressions=2)
+    undyed = RenderJob(people, (Look(Expression(0.2, 0.0, 0.0)), Look(), Look(Expression(0.2, 0.0, 0.0))))
+    with Renderer(bundle, "onnxruntime") as host:
+        wanted = [rendered.image for rendered in host.stream(undyed)]
+    with Renderer(bundle, "onnxruntime", device="cuda", device_setting=setting) as renderer:
+        first = list(renderer.stream(dyed))
+        opened = len(devices.opened)
+        again = list(renderer.stream(dyed))
+        assert len(devices.opened) == opened == 2, "engines are kept between jobs"
+        assert [item.item for item in first] == list(range(18)), "in the order of the looks"
+        assert all(np.array_equal(a.image, b.image) for a, b in zip(first, again, strict=True))
+        assert all(
+            np.array_equal(a.image, b) for a, b in zip(first, expected(bundle, dyed), strict=True) if a.item % 3 == 1
+        )
+        assert first[0].facts["hair_share"] > 0
+        abandoned = renderer.stream(dyed)
+        assert next(abandoned).item == 0
+        abandoned.close()
+        assert len(list(renderer.stream(dyed))) == 18, "a stream that is left has lost no slot"
+        images = [rendered.image for rendered in renderer.stream(undyed)]
+        assert all(np.array_equal(a, b) for a, b in zip(images, wanted, strict=True))
+        made = renderer.render(people, None, Ombre(0.5, 1.0, 0.5))
+        assert np.array_equal(made, np.stack([first[item].image for item in (0, 6, 12)]))
+    assert all(engine.closed for engine in devices.opened)
+    with pytest.raises(BadRequest, match="a Renderer takes one device"):
+        Renderer(bundle, device="cuda:0,cuda:1")
+
+
 @pytest.fixture
 def no_cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     def missing() -> int:

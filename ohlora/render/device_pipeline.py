@@ -101,23 +101,32 @@ class DevicePipeline:
     def finished(self, units: Iterable[PortraitUnit]) -> Iterator[Finished]:
         """All outputs of `units`, in order. Each must be released; at most SLOTS - UNDER_WAY may be held at once."""
         source = iter(units)
-        while group := list(islice(source, self.bucket)):
-            while group:
-                wp = self._wp(group)
-                while True:
-                    assert self._chain is not None
-                    try:
-                        self._chain.start(wp[: self.bucket])
-                        break
-                    except Exception as error:
-                        if is_out_of_memory(error):
-                            yield from self._drained()
-                        self._halve(error)
-                        self._open()
-                made, group = group[: self.bucket], group[self.bucket :]
-                self.runs += len(made)
-                yield from self._dyed(made)
-        yield from self._drained()
+        try:
+            while group := list(islice(source, self.bucket)):
+                while group:
+                    yield from self._start(self._wp(group))
+                    made, group = group[: self.bucket], group[self.bucket :]
+                    self.runs += len(made)
+                    yield from self._dyed(made)
+            yield from self._drained()
+        finally:  # of a run that is not finished: nobody else has these slots
+            for under in self._waiting:
+                under.slot.arrived.synchronize()
+                self._free.put(under.slot)
+            self._waiting.clear()
+
+    def _start(self, wp: NDArray[np.float32]) -> Iterator[Finished]:
+        """Start as many of wp's portraits as a bucket holds, in smaller ones where the device has no room."""
+        while True:
+            assert self._chain is not None
+            try:
+                self._chain.start(wp[: self.bucket])
+                return
+            except Exception as error:
+                if is_out_of_memory(error):
+                    yield from self._drained()
+                self._halve(error)
+                self._open()
 
     def _wp(self, group: Sequence[PortraitUnit]) -> NDArray[np.float32]:
         asked = [(unit.face, self.job.faces[unit.face], unit.expression) for unit in group]
