@@ -53,8 +53,8 @@ class Renderer:
     must pass the bundle's probe first), or "auto": what the bundle's preset was measured in, else f32.
     threads: parallel engine streams, default the usable cores.
     directions: replaces the bundle's own; BadRequest when they are for another generator.
-    device: "cpu", "cuda:N", or "auto": a GPU, with one line of warning the CPU. On a GPU `render` and `stream` run there,
-    as `device_setting` says (exact in float32 by default); mapping, `hair`, `recolor` and `parse` stay on the CPU.
+    device: "cpu", "cuda:N", or "auto": a GPU, or with one line of warning the CPU. On a GPU `render` and `stream` run as
+    `device_setting` says (in float32 by default); mapping, `hair`, `recolor` and `parse` stay on the CPU.
     Raises BundleError for a missing or damaged bundle or part, EngineError when no engine works.
     """
 
@@ -78,9 +78,8 @@ class Renderer:
         self._on_device: DeviceStreams | None = None
         if devices:
             setting = device_setting or DeviceSetting()
-            self._on_device = DeviceStreams(
-                partial(self.device_pipeline, device=devices[0], setting=setting), self._latents
-            )
+            make = partial(self.device_pipeline, device=devices[0], setting=setting)
+            self._on_device = DeviceStreams(make, self._latents)
 
     def __enter__(self) -> Renderer:
         return self

@@ -305,7 +305,7 @@ def test_encoders_that_do_not_work(
     assert "give --device cuda too" in str(on_the_host.exception)
 
 
-def test_a_renderer_on_a_device(bundle: Bundle, devices: Devices) -> None:
+def test_a_renderer_on_a_device(bundle: Bundle, devices: Devices, monkeypatch: pytest.MonkeyPatch) -> None:
     people = faces(3)
     setting = DeviceSetting(bucket=2)
     dyed = job(3, DYES, expressions=2)
@@ -332,6 +332,7 @@ def test_a_renderer_on_a_device(bundle: Bundle, devices: Devices) -> None:
         made = renderer.render(people, None, Ombre(0.5, 1.0, 0.5))
         assert np.array_equal(made, np.stack([first[item].image for item in (0, 6, 12)]))
     assert all(engine.closed for engine in devices.opened)
+    monkeypatch.setattr("ohlora.render.devices.device_count", lambda: 2)
     with pytest.raises(BadRequest, match="a Renderer takes one device"):
         Renderer(bundle, device="cuda:0,cuda:1")
 
