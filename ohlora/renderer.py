@@ -53,7 +53,7 @@ class Renderer:
     must pass the bundle's probe first), or "auto": what the bundle's preset was measured in, else f32.
     threads: parallel engine streams, default the usable cores.
     directions: replaces the bundle's own; BadRequest when they are for another generator.
-    device: "cpu", "cuda:N", or "auto": a GPU, or with one line of warning the CPU. On a GPU `render` and `stream` run as
+    device: "cpu", "cuda:N", or "auto": a GPU, or with one line of warning the CPU. There `render` and `stream` run, as
     `device_setting` says (in float32 by default); mapping, `hair`, `recolor` and `parse` stay on the CPU.
     Raises BundleError for a missing or damaged bundle or part, EngineError when no engine works.
     """
