@@ -1,10 +1,12 @@
-"""Products and sums that are rounded one by one, as NumPy does: a compiler would join them to fused multiply-adds.
+"""What a kernel asks of its compiler: products and sums that are rounded one by one, as NumPy does, where fused
+multiply-adds would be taken; registers for so many blocks on a multiprocessor.
 
-Inside Numba's simulator plain operators do just that.
+Inside Numba's simulator plain operators do the former, and there is no latter.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from numba import cuda
@@ -42,3 +44,8 @@ else:
     @cuda.jit(device=True)
     def dadd(a: Any, b: Any) -> Any:
         return libdevice.dadd_rn(a, b)
+
+
+def resident(threads: int, blocks: int) -> Callable[[Any], Any]:
+    """`cuda.jit` for blocks of `threads`, of which `blocks` are to be on a multiprocessor at once."""
+    return cuda.jit if simulated() else cuda.jit(launch_bounds=(threads, blocks))

@@ -9,7 +9,7 @@ import numpy as np
 from numba import cuda
 
 from ohlora.kernels.cuda_arrays import simulated
-from ohlora.kernels.cuda_exact import dadd, dmul, fadd, fmul
+from ohlora.kernels.cuda_exact import dadd, dmul, fadd, fmul, resident
 
 COLUMNS = 8 if simulated() else 256  # threads of a block, one for each column of its tile
 ROWS = 8  # of a tile; enough that interpolating the first source rows anew matters little
@@ -228,7 +228,7 @@ def _tints(dye, i):
     return (TINT * np.float32(dye[i, 0]), TINT * np.float32(dye[i, 1]), TINT * np.float32(dye[i, 2]))
 
 
-@cuda.jit
+@resident(COLUMNS, 4)
 def blend_mask(images8, images32, coverage, found, dye, out8, out32, words, nearest, unweighted):
     """Dye i on its picture, with the B of `cover`."""
     pixels32 = cuda.shared.array(TILE_WORDS, np.uint32)
@@ -250,7 +250,7 @@ def blend_mask(images8, images32, coverage, found, dye, out8, out32, words, near
     _unstage(pixels32, pixels8, words, i, top, left, out8, out32)
 
 
-@cuda.jit
+@resident(COLUMNS, 3)  # with a fourth, values would be kept in memory
 def blend_hair(
     images8, images32, hair, columns, across, rows, down, found, dye, out8, out32, words, nearest, unweighted
 ):

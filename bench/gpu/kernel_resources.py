@@ -73,7 +73,8 @@ def assembled(kernel: Any, signature: tuple[Any, ...], architecture: str) -> tup
     # Device functions ask for the present device's architecture even where a kernel is compiled for another.
     device = SimpleNamespace(compute_capability=(major, minor))
     with mock.patch("numba.cuda.dispatcher.get_current_device", return_value=device):
-        ptx, _ = cuda.compile_ptx(kernel.py_func, signature, cc=(major, minor))
+        bounds = kernel.targetoptions.get("launch_bounds")
+        ptx, _ = cuda.compile_ptx(kernel.py_func, signature, cc=(major, minor), launch_bounds=bounds)
     options = LinkerOptions(arch=f"sm_{major}{minor}", ptxas_options=["-v"])
     linker = Linker(ObjectCode.from_ptx(ptx.encode()), options=options)
     linker.link("cubin")
