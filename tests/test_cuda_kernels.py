@@ -123,6 +123,21 @@ def test_golden_dyes(shared: Path) -> None:
     assert (made != wanted).mean() <= 0.001
 
 
+def test_more_pictures_than_a_launch_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(9)
+    images, hair = rng.integers(0, 256, (5, 9, 12, 3), np.uint8), maps("soft", (5, 7, 7), rng)
+    dyes = rng.random((3, 5))
+    at_once = apply_ombre(up(images), up(hair), *dyes).copy_to_host()
+    swept = apply_ombre(up(images[:1]), up(hair[:1]), *dyes).copy_to_host()
+    parsing, faces = np.stack([face(), cross()]), rng.integers(0, 256, (2, 224, 224, 3), np.uint8)
+    monkeypatch.setattr("ohlora.kernels.ombre_cuda.MOST_PICTURES", 2)
+    monkeypatch.setattr("ohlora.kernels.properties_cuda.MOST_PICTURES", 1)
+    assert np.array_equal(apply_ombre(up(images), up(hair), *dyes).copy_to_host(), at_once)
+    assert np.array_equal(apply_ombre(up(images[:1]), up(hair[:1]), *dyes).copy_to_host(), swept)
+    wanted = score(parsing, faces, backend="reference")
+    assert np.array_equal(score(up(parsing), up(faces)).copy_to_host(), wanted, equal_nan=True)
+
+
 def test_nothing_gives_nothing() -> None:
     images, hair = up(np.zeros((0, 9, 12, 3), np.uint8)), up(np.zeros((0, 7, 7), np.float32))
     assert apply_ombre(images, hair, 0.5, 1.0, 0.5).shape == (0, 9, 12, 3)
