@@ -36,7 +36,7 @@ class DeviceWork:
         chosen = "f32" if precision == "auto" else precision
         self._renderer, self._job, self._devices = renderer, job, devices
         check_encoder(encoder, job.output)
-        self._setting = DeviceSetting(backend_for(backend, engines), chosen, batch or BUCKET, engines, encoder)
+        self._setting = DeviceSetting(backend_for(backend, chosen, engines), chosen, batch or BUCKET, engines, encoder)
         self.runs = 0
 
     def provenance(self) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import importlib.util
 from pathlib import Path
 from typing import Any, Protocol
 
+from ohlora.engines import PRECISIONS
 from ohlora.engines.batches import BatchEngine
 from ohlora.engines.model_file import read_model_file
 from ohlora.engines.selftest import Probe
@@ -53,45 +54,47 @@ def open_device_engine(
     precision: 'f32', 'bf16' or 'f16', of torch; a TensorRT engine has its own.
     Raises EngineError naming what is missing.
     """
-    backend = backend_for(backend, engines)
+    backend = backend_for(backend, precision, engines)
     if backend == "tensorrt":
+        assert engines is not None
         return _tensorrt(path, device, bucket, engines, probe)
-    if engines is not None:
-        raise EngineError(f"{engines} holds TensorRT engines, backend {backend} takes none: leave one of them out")
     if backend == "torch":
-        if importlib.util.find_spec("torch") is None:
-            raise EngineError("backend torch is not installed: pip install 'ohlora[train]'")
         from ohlora.engines.torch_device import open_torch_device
 
         return open_torch_device(path, device=f"cuda:{device}", precision=precision, bucket=bucket, probe=probe)
-    if precision != "f32":
-        raise EngineError(
-            f"backend onnxruntime computes a bundle's networks in f32, not {precision}: use backend torch"
-        )
     from ohlora.engines.onnxruntime_device import open_onnxruntime_device
 
     return open_onnxruntime_device(path, device=device, bucket=bucket, stream=stream, probe=probe)
 
 
-def backend_for(backend: str, engines: Path | None) -> str:
-    """The backend that a name means here. Raises EngineError for an unknown one."""
+def backend_for(backend: str, precision: str, engines: Path | None) -> str:
+    """The backend that a name means here. Raises EngineError for what does not go together or is not installed."""
     if backend not in BACKENDS:
         raise EngineError(f"unknown backend '{backend}' for a GPU: choose {', '.join(BACKENDS)}")
-    if backend != "auto":
-        return backend
-    if engines is not None:
-        return "tensorrt"
-    return "torch" if importlib.util.find_spec("torch") is not None else "onnxruntime"
-
-
-def _tensorrt(path: Path, device: int, bucket: int, engines: Path | None, probe: Probe | None) -> BatchEngine:
-    from ohlora.engines.tensorrt import open_tensorrt
-
-    if engines is None:
+    if precision not in PRECISIONS:
+        raise EngineError(f"unknown precision '{precision}': choose one of {', '.join(PRECISIONS)}")
+    has_torch = importlib.util.find_spec("torch") is not None
+    if backend == "auto":
+        backend = "tensorrt" if engines is not None else "torch" if has_torch else "onnxruntime"
+    if backend == "tensorrt" and engines is None:
         raise EngineError(
             "backend tensorrt needs built engines: ohlora export BUNDLE --to tensorrt --out FOLDER, then --engines "
             "FOLDER"
         )
+    if backend != "tensorrt" and engines is not None:
+        raise EngineError(f"{engines} holds TensorRT engines, backend {backend} takes none: leave one of them out")
+    if backend == "torch" and not has_torch:
+        raise EngineError("backend torch is not installed: pip install 'ohlora[train]'")
+    if backend == "onnxruntime" and precision != "f32":
+        raise EngineError(
+            f"backend onnxruntime computes a bundle's networks in f32, not {precision}: use backend torch"
+        )
+    return backend
+
+
+def _tensorrt(path: Path, device: int, bucket: int, engines: Path, probe: Probe | None) -> BatchEngine:
+    from ohlora.engines.tensorrt import open_tensorrt
+
     engine, sidecar = engine_of(path, engines)
     best = sidecar.batch[1]
     if best != bucket:
