@@ -58,7 +58,7 @@ def lies_on_device(value: Any) -> bool:
 @cache
 def require_cuda() -> Any:
     """`numba.cuda`, ready to launch. Raises CudaUnavailable: package, driver or device are missing or too old."""
-    if importlib.util.find_spec("numba_cuda") is None and "numba.cuda" not in sys.modules:
+    if importlib.util.find_spec("numba_cuda") is None and not simulated():
         raise CudaUnavailable("numba-cuda is not installed", "pip install 'ohlora[gpu]', or use backend 'cpu'")
     from numba import cuda
 
