@@ -170,10 +170,12 @@ def _parts(count: int) -> list[slice]:
 
 def hair_taps(hair: Sequence[int], size: tuple[int, int], place: Place) -> tuple[Any, Any, Any, Any]:
     """Pixels and weights of columns, then of rows, on the device."""
-    return (*_axis_taps(int(hair[2]), size[1], place.device), *_axis_taps(int(hair[1]), size[0], place.device))
+    columns, rows = (cubic_on_device(int(hair[axis]), size[axis - 1], place.device) for axis in (2, 1))
+    return (*columns, *rows)
 
 
 @cache
-def _axis_taps(source: int, target: int, device: int) -> tuple[Any, Any]:
+def cubic_on_device(source: int, target: int, device: int) -> tuple[Any, Any]:
+    """`cubic_taps` of one axis, kept on the device."""
     pixels, weights = cubic_taps(source, target)
     return uploaded(np.array(pixels), device), uploaded(weights.astype(np.float32), device)

@@ -12,7 +12,8 @@ import numpy as np
 from numba import cuda
 
 from ohlora.kernels.cuda_arrays import Place, on, simulated, uploaded
-from ohlora.kernels.resize_taps import area_taps, cubic_taps
+from ohlora.kernels.ombre_cuda import cubic_on_device
+from ohlora.kernels.resize_taps import area_taps
 
 THREADS = 8 if simulated() else 256
 
@@ -40,12 +41,11 @@ def hair_facts(hair: Any, rows: Any, facts: Any, place: Place) -> None:
 @cache
 def _taps(source: int, target: int, device: int) -> tuple[Any, Any]:
     """Source pixels int32 [S,K] and weights float32 [S,K], on the device."""
-    if source > target:
-        first, weights = area_taps(source, target)
-        pixels = np.minimum(first[:, None] + np.arange(weights.shape[1]), source - 1).astype(np.int32)
-    else:
-        pixels, weights = cubic_taps(source, target)
-    return uploaded(np.array(pixels), device), uploaded(weights.astype(np.float32), device)
+    if source <= target:
+        return cubic_on_device(source, target, device)
+    first, weights = area_taps(source, target)
+    pixels = np.minimum(first[:, None] + np.arange(weights.shape[1]), source - 1).astype(np.int32)
+    return uploaded(pixels, device), uploaded(weights.astype(np.float32), device)
 
 
 @cuda.jit

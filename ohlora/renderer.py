@@ -78,6 +78,8 @@ class Renderer:
         self._on_device: DeviceStreams | None = None
         if devices:
             setting = device_setting or DeviceSetting()
+            if setting.encoder != "cpu":
+                raise BadRequest(f"a Renderer gives arrays, so encoder {setting.encoder} has no use: leave it 'cpu'")
             make = partial(self.device_pipeline, device=devices[0], setting=setting)
             self._on_device = DeviceStreams(make, self._latents)
 

@@ -28,6 +28,9 @@ ROOT = Path(__file__).resolve().parents[1]
 # Of 255, after the contrast, which multiplies by 4: float64 differs from OpenCV's float32 cubic by up to 1.7e-4 (for a
 # handful of pixels, whose positions OpenCV rounds most; 5e-5 from 224 to 256).
 COVERAGE = 1e-3
+simulator_only = pytest.mark.skipif(
+    not cuda_arrays.simulated(), reason="memory of the host stands for a device's: only in the simulator"
+)
 FEW = settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
 
 
@@ -170,6 +173,7 @@ class Foreign:
         }  # fmt: skip
 
 
+@simulator_only
 def test_arrays_of_other_libraries_are_not_copied() -> None:
     rng = np.random.default_rng(4)
     images, hair = rng.integers(0, 256, (2, 9, 12, 3), np.uint8), maps("soft", (2, 7, 7), rng)
@@ -179,6 +183,7 @@ def test_arrays_of_other_libraries_are_not_copied() -> None:
     assert np.array_equal(out, apply_ombre(up(images), up(hair), 0.5, 1.0, 0.5).copy_to_host()), "written in place"
 
 
+@simulator_only
 def test_arrays_that_do_not_fit_are_named() -> None:
     images, hair = up(np.zeros((2, 8, 8, 3), np.uint8)), up(np.zeros((2, 7, 7), np.float32))
     mask = prepare_hair(hair, (8, 8))
@@ -222,6 +227,7 @@ class Placed(Foreign):
         return (2, self._device)
 
 
+@simulator_only
 def test_arrays_on_two_devices_are_refused() -> None:
     images, hair = Placed(np.zeros((1, 8, 8, 3), np.uint8), 0), Placed(np.zeros((1, 7, 7), np.float32), 1)
     with pytest.raises(ValueError, match="one device, got images on cuda:0, hair on cuda:1"):
@@ -400,17 +406,19 @@ for name, (kernel, signature, threads) in kernels().items():
 
 
 def test_without_a_gpu_the_error_says_so() -> None:
-    if cuda_arrays.simulated() is False:
-        pytest.skip("there is a GPU")
+    pytest.importorskip("numba_cuda", reason="numba-cuda is not installed")
     code = """
 from ohlora.kernels.cuda_arrays import CudaUnavailable, require_cuda
 try:
     require_cuda()
 except CudaUnavailable as error:
     print(error)
+else:
+    print("usable")
 """
     done = plain(code)
-    if not done.stdout:
+    assert done.returncode == 0, done.stderr[-2000:]
+    if done.stdout.strip() == "usable":
         pytest.skip("there is a GPU")
     assert "no CUDA device can be used (" in done.stdout
     assert "use backend 'cpu'" in done.stdout

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from ohlora.kernels import cuda_arrays
 from ohlora.kernels.cuda_arrays import CudaUnavailable
 from ohlora.kernels.ombre import apply_ombre
 from ohlora.params import Z_SIZE, Expression, Face, Ombre
+from ohlora.render.device_chain import runs
 from ohlora.render.device_pipeline import run_on_device
 from ohlora.render.devices import DeviceSetting, chosen_devices
 from ohlora.render.job import Look, RenderJob
@@ -184,6 +184,12 @@ def test_other_errors_are_raised(bundle: Bundle, monkeypatch: pytest.MonkeyPatch
         rendered(bundle, job(1), bucket=2)
 
 
+def test_portraits_that_lie_together_are_copied_together() -> None:
+    assert runs([0, 1, 2, 3]) == [(0, 0, 4)]
+    assert runs([2, 2, 3, 5, 6, 1]) == [(0, 2, 1), (1, 2, 2), (3, 5, 2), (5, 1, 1)]
+    assert runs([]) == []
+
+
 class Noted:
     """A record in memory."""
 
@@ -330,18 +336,19 @@ def test_a_renderer_on_a_device(bundle: Bundle, devices: Devices, monkeypatch: p
         made = renderer.render(people, None, Ombre(0.5, 1.0, 0.5))
         assert np.array_equal(made, np.stack([first[item].image for item in (0, 4)]))
     assert all(engine.closed for engine in devices.opened)
+    with pytest.raises(BadRequest, match="a Renderer gives arrays, so encoder nvimgcodec has no use"):
+        Renderer(bundle, device="cuda", device_setting=DeviceSetting(encoder="nvimgcodec"))
     monkeypatch.setattr("ohlora.render.devices.device_count", lambda: 2)
     with pytest.raises(BadRequest, match="a Renderer takes one device"):
         Renderer(bundle, device="cuda:0,cuda:1")
 
 
 @pytest.fixture
-def no_cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def no_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing() -> int:
         raise CudaUnavailable("no CUDA device can be used (no driver)")
 
     monkeypatch.setattr("ohlora.render.devices.device_count", missing)
-    return
 
 
 def test_devices_by_name(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,7 @@ import onnx
 import torch
 from torch import Tensor
 
-from ohlora.bench.gpu.timing import REPEATS, ceilings, timed
+from ohlora.bench.gpu.timing import REPEATS, ceilings, run_section, timed
 from ohlora.bundle import Bundle
 from ohlora.engines.torch_device import DeviceRunner
 from ohlora.engines.torch_graph import LOWERED, torch_graph
@@ -98,15 +98,13 @@ class Bench:
         print(json.dumps(row), flush=True)
 
     def section(self, name: str, work: Callable[[], None]) -> None:
-        began = time.perf_counter()
-        try:
-            work()
-        except Exception as error:  # one section never takes the others with it
+        def failed(error: Exception) -> None:
             self.rows.append({"what": name, "failed": f"{type(error).__name__}: {str(error)[:300]}"})
             print(f"{name} FAILED: {error}", flush=True)
+
+        run_section(name, work, failed)
         if self.on_gpu:
             torch.cuda.empty_cache()
-        print(f"-- {name}: {time.perf_counter() - began:.1f} s", flush=True)
 
     # sections
 

@@ -32,6 +32,16 @@ def timed(work: Callable[[], Any], device: torch.device, repeats: int = REPEATS)
     return statistics.median(times)
 
 
+def run_section(name: str, work: Callable[[], None], failed: Callable[[Exception], None]) -> None:
+    """One section of a bench: an error is handed to `failed`, and never takes the other sections with it."""
+    began = time.perf_counter()
+    try:
+        work()
+    except Exception as error:
+        failed(error)
+    print(f"-- {name}: {time.perf_counter() - began:.1f} s", flush=True)
+
+
 def ceilings(device: torch.device) -> dict[str, float]:
     """bf16_tflops of a large matmul; copy_tb_per_s of a large copy on the device, read and written bytes together."""
     side = 8192 if device.type == "cuda" else 512

@@ -146,8 +146,8 @@ class DeviceChain:
             self._copied[turn].synchronize()
             target = (self._dyed[turn] if self.encoder is None else slot.images)[:count]
             if self._hair is None:
-                for row, (number, _) in enumerate(asked):
-                    target[row : row + 1].copy_to_device(self._images[number : number + 1], stream=work)
+                for row, first, length in runs([number for number, _ in asked]):
+                    target[row : row + length].copy_to_device(self._images[first : first + length], stream=work)
             else:
                 self._tables[turn][:count] = [(*dye_row(ombre), number) for number, ombre in asked]
                 table = self._dyes[turn][:count]
@@ -173,6 +173,18 @@ class DeviceChain:
         for engine in self._engines:
             engine.close()
         self._dyed, self._dyes, self._tables, self._latents = [], [], [], []
+
+
+def runs(numbers: Sequence[int]) -> list[tuple[int, int, int]]:
+    """Consecutive numbers taken together: (place, first number, length) of each run; a job without dyes is one run."""
+    found: list[tuple[int, int, int]] = []
+    for place, number in enumerate(numbers):
+        if found and number == found[-1][1] + found[-1][2]:
+            start, first, length = found[-1]
+            found[-1] = (start, first, length + 1)
+        else:
+            found.append((place, number, 1))
+    return found
 
 
 def dye_row(ombre: Ombre | None) -> tuple[float, float, float, float, float]:
