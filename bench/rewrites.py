@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ohlora.atomic import write_bytes
+from ohlora.bench.declined import BatchedStyles, phase_kernels
 from ohlora.bench.main_job import machine
 from ohlora.bench.test_generator_bench import PlainUpConv, generator
 from ohlora.export.discriminator_rewrite import DiscriminatorGraph
@@ -37,6 +38,7 @@ from ohlora.export.graph import to_onnx
 from ohlora.export.onnx import SynthesisGraph, exact_reference
 from ohlora.export.passes import passes_of
 from ohlora.export.rewrites import collapse_upsampling, synthesis_layers
+from ohlora.export.student_rewrite import InferenceStudent
 from ohlora.training.nets.bisenet import BiSeNet
 from ohlora.training.nets.effisegnet import SHIPPED_ENCODER, SIZE, Decoder, EffiSegNet, upsample
 from ohlora.training.nets.stylegan import Generator
@@ -77,39 +79,6 @@ def documented_upsampling(module: Generator) -> Generator:
         if isinstance(convolution, UpConv) and convolution.flipped:
             layer.conv = PlainUpConv(convolution)
     return plain
-
-
-class BatchedStyles(nn.Module):
-    """Style affines of equal size as one batched product: the grouping that is not made."""
-
-    def __init__(self, rewritten: Generator) -> None:
-        super().__init__()
-        copied = copy.deepcopy(rewritten)
-        self.synthesis = copied.synthesis
-        affines = [layer.adain.affine for layer in synthesis_layers(copied)]
-        groups: dict[int, list[int]] = {}
-        for index, affine in enumerate(affines):
-            groups.setdefault(affine.weight.shape[0], []).append(index)
-        self.groups = list(groups.values())
-        for number, members in enumerate(self.groups):
-            weights = torch.stack([affines[index].weight.detach().T for index in members])
-            self.register_buffer(f"weight{number}", weights.contiguous())
-            self.register_buffer(
-                f"bias{number}", torch.stack([affines[index].bias.detach() for index in members])[:, None]
-            )
-        for layer in synthesis_layers(copied):
-            layer.adain.affine = nn.Identity()  # type: ignore[assignment] # it is given styles now
-
-    def forward(self, wp: Tensor) -> Tensor:
-        styles: dict[int, Tensor] = {}
-        for number, members in enumerate(self.groups):
-            made = wp[:, members].transpose(0, 1) @ getattr(self, f"weight{number}") + getattr(self, f"bias{number}")
-            styles |= dict(zip(members, made.unbind(0), strict=True))
-        x: Tensor = self.synthesis.const
-        for index, layer in enumerate(self.synthesis.layers):
-            x = layer(x, styles[index])
-        image: Tensor = self.synthesis.to_rgb[-1](x)
-        return image
 
 
 def generator_rows() -> Iterator[Row]:
@@ -185,6 +154,8 @@ def student_case(encoder: str) -> Case:
         for one in passes_of("student"):
             module = one.function(module)
             yield Row(one.name, one.effect, module)
+        effect = "the depthwise 3x3 over the doubled map as four kernels over the small one"
+        yield Row("phase_kernels", effect, phase_kernels(cast(InferenceStudent, module)), "declined")
 
     def wanted() -> NDArray[np.float64]:
         return np.asarray(documented_student(student).double()(image.double()).numpy())

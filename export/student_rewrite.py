@@ -5,9 +5,9 @@ in float64 and rounded once to the student's own precision. The steps, each a fu
 
     fold_encoder_norms   every batch norm of the encoder into the convolution before it
     push_down_decoder    (b) the decoder's norms into the 1x1 convolutions after them, and those before the upsampling
-    phase_kernels        (d) the depthwise 3x3 over a nearest-doubled map as four kernels over the small map
 
-The decoder already works as (a), (c) and (e) say while it is trained (`effisegnet.Decoder`).
+The decoder already works as (a), (c) and (e) say while it is trained (`effisegnet.Decoder`). (d), the depthwise 3x3
+over the doubled map as four kernels over the small one, is not done: runtimes are slower with it (`passes.DECLINED`).
 """
 
 from __future__ import annotations
@@ -112,27 +112,8 @@ def conv1x1(weight: Tensor, bias: Tensor | None = None, kind: torch.dtype = torc
     return layer
 
 
-def phase_weights(weight: Tensor) -> Tensor:
-    """Depthwise 3x3 over a nearest-doubled map -> four 3x3 kernels per channel over the small map.
-
-    Output row 2i+a of the doubled map sees small rows i-1, i, i for a = 0 and i, i, i+1 for a = 1; columns alike.
-    weight [C,1,3,3] -> [4C,1,3,3], ordered for pixel shuffle.
-    """
-    gather = torch.zeros(2, 3, 3, dtype=torch.float64)  # [phase, small row, tap]
-    gather[0, 0, 0] = gather[0, 1, 1] = gather[0, 1, 2] = 1
-    gather[1, 1, 0] = gather[1, 1, 1] = gather[1, 2, 2] = 1
-    phases = torch.einsum("ast,bur,ctr->cabsu", gather, gather, weight[:, 0].double())
-    return phases.reshape(-1, 1, 3, 3)
-
-
 class InferenceDecoder(nn.Module):
-    """The decoder with norms folded and every 1x1 convolution moved before the nearest upsampling it follows.
-
-    cheap: the depthwise 3x3 over the doubled map, until `store_phases` puts its four phases over the small map there.
-    """
-
-    cheap: nn.Conv2d | None
-    phases: nn.Conv2d | None
+    """The decoder with norms folded and every 1x1 convolution moved before the nearest upsampling it follows."""
 
     half_scale: Tensor
     half_shift: Tensor
@@ -160,7 +141,7 @@ class InferenceDecoder(nn.Module):
             self.reduces.append(conv1x1(matrix, reduce @ constant if index == 0 else None, kind))
         self._keep_affine("half", g1p)
         channels = g1c.conv.in_channels
-        self.cheap, self.phases = g1c.conv, None
+        self.cheap = g1c.conv
         cheap_scale, cheap_shift = affine_of(g1c.norm)
         mix = g2p.conv.weight[:, :, 0, 0].double()
         self.mix_half = conv1x1(mix[:, :channels], mix[:, channels:] @ cheap_shift, kind)
@@ -180,23 +161,8 @@ class InferenceDecoder(nn.Module):
         self.register_buffer(f"{name}_scale", scale)
         self.register_buffer(f"{name}_shift", shift)
 
-    @torch.no_grad()
-    def store_phases(self) -> None:
-        """Rewrite (d): no convolution over the doubled map any more."""
-        assert self.cheap is not None, "the phases are stored already"
-        channels = self.cheap.in_channels
-        kernels = phase_weights(self.cheap.weight)
-        self.phases = nn.Conv2d(
-            channels, 4 * channels, 3, padding=1, groups=channels, bias=False, dtype=self.cheap.weight.dtype
-        )
-        self.phases.weight.copy_(kernels)
-        self.cheap = None
-
     def doubled(self, half: Tensor) -> Tensor:
         """half [N,32,112,112] -> the depthwise convolution over its doubled form, activated, [N,32,224,224]."""
-        if self.phases is not None:
-            return F.pixel_shuffle(F.relu(self.phases(half)), 2)
-        assert self.cheap is not None
         return F.relu(self.cheap(F.interpolate(half, scale_factor=2, mode="nearest")))
 
     def forward(self, levels: list[Tensor]) -> Tensor:
@@ -249,16 +215,9 @@ def push_down_decoder(model: EffiSegNet) -> InferenceStudent:
     return InferenceStudent(result.encoder, InferenceDecoder(result.decoder)).eval()
 
 
-def phase_kernels(student: InferenceStudent) -> InferenceStudent:
-    """Rewrite (d): the depthwise 3x3 over the doubled map runs as four kernels over the small map."""
-    result = copy.deepcopy(student)
-    result.decoder.store_phases()
-    return result
-
-
 def rewrite_student(model: EffiSegNet) -> InferenceStudent:
     """An equal, smaller module for 224x224 pictures. `model` is left as it is.
 
     Raises CheckpointError for EfficientNets with blocks of an unknown type.
     """
-    return phase_kernels(push_down_decoder(fold_encoder_norms(model)))
+    return push_down_decoder(fold_encoder_norms(model))

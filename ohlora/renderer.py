@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -298,13 +297,12 @@ class Renderer:
     def photo_producer(
         self,
         looks: Sequence[Look],
-        pool: ThreadPoolExecutor,
         max_pixels: int = MAX_PIXELS,
         rules: FaceRules | None = None,
     ) -> PhotoProducer:
         """For jobs over picture files. rules: default "auto", as `FaceRules` has it."""
         dyes = any(look.ombre is not None for look in looks)
-        return PhotoProducer(self.photo_reader(rules) if dyes else None, max_pixels, pool)
+        return PhotoProducer(self.photo_reader(rules) if dyes else None, max_pixels)
 
     def provenance(self, generator: bool) -> dict[str, Any]:
         """What a metadata row needs to make its picture again."""

@@ -276,10 +276,7 @@ def test_a_growing_discriminator_is_refused() -> None:
 
 def test_student_passes_end_where_the_export_begins() -> None:
     student = random_module("student")
-    made = apply_passes("student", student)
-    assert isinstance(made, InferenceStudent)
-    with pytest.raises(AssertionError, match="stored already"):
-        made.decoder.store_phases()
+    assert isinstance(apply_passes("student", student), InferenceStudent)
 
 
 def test_parsing_path_of_facexformer_equals_and_drops_the_other_heads() -> None:

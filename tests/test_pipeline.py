@@ -23,7 +23,14 @@ from ohlora.render.plan import Output, PortraitPlan, PortraitUnit
 class Counter:
     """Producer, writer and record in one; remembers how many units were ever under way."""
 
-    def __init__(self, bad_faces: set[int] = frozenset(), full_at: int | None = None, slow: float = 0.0) -> None:
+    def __init__(
+        self,
+        bad_faces: set[int] = frozenset(),
+        full_at: int | None = None,
+        slow: float = 0.0,
+        calls: tuple[int, int] | None = None,
+    ) -> None:
+        self.of_a_call = calls
         self.bad_faces, self.full_at, self.slow = bad_faces, full_at, slow
         self.lock = threading.Lock()
         self.left: dict[int, int] = {}
@@ -31,6 +38,9 @@ class Counter:
         self.rows: dict[int, dict[str, Any]] = {}
         self.failures: dict[int, str] = {}
         self.runs = 0
+
+    def calls(self, batch: int) -> tuple[int, int]:
+        return self.of_a_call or (max(1, batch // 2), 1)
 
     def produce(self, units: Sequence[PortraitUnit]) -> list[Picture | ImageError]:
         with self.lock:
@@ -70,11 +80,18 @@ def do(counter: Counter, faces: int, dyes: int, batch: int, workers: int) -> Tot
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.integers(1, 12), st.integers(1, 20), st.integers(1, 9), st.integers(1, 4), st.sets(st.integers(0, 11)))
+@given(
+    st.integers(1, 12),
+    st.integers(1, 20),
+    st.integers(1, 9),
+    st.integers(1, 4),
+    st.sets(st.integers(0, 11)),
+    st.sampled_from([None, (1, 1), (1, 3)]),
+)
 def test_everything_is_done_once_within_the_window(
-    faces: int, dyes: int, batch: int, workers: int, bad: set[int]
+    faces: int, dyes: int, batch: int, workers: int, bad: set[int], calls: tuple[int, int] | None
 ) -> None:
-    counter = Counter(bad_faces=bad)
+    counter = Counter(bad_faces=bad, calls=calls)
     totals = do(counter, faces, dyes, batch, workers)
     failing = {f for f in bad if f < faces}
     assert counter.runs == totals.units == faces

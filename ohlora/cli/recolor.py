@@ -57,11 +57,9 @@ def recolor(
 
     Example: `ohlora recolor clip.mp4 --out dyed --color 0.9`
     """
-    from concurrent.futures import ThreadPoolExecutor
 
     from ohlora.cli.execute import Setting, execute
     from ohlora.cli.recolor_video import VideoSetting, recolor_videos
-    from ohlora.engines import usable_cores
     from ohlora.face_detector import FaceDetector
     from ohlora.photographs import FaceRules
     from ohlora.render.job import OutputFormat, look_record, make_looks
@@ -95,18 +93,17 @@ def recolor(
             recolor_videos(renderer, paths, names, [look.ombre for look in looks], out, request, provenance, setting)
         paths = without(pictures, out)
         plan = PhotoPlan(paths, output_names(paths, roots), looks, output)
-        with ThreadPoolExecutor(max_workers=workers or usable_cores(), thread_name_prefix="ohlora-read") as pool:
-            producer = renderer.photo_producer(looks, pool, int(max_megapixels * 1e6), rules)
-            request["sources"] = [[str(path.absolute()), *fingerprint(path)] for path in paths]
-            execute(
-                plan,
-                producer,
-                out,
-                output,
-                provenance,
-                request,
-                Setting(batch, workers, restart, contact_sheet, json),
-            )
+        producer = renderer.photo_producer(looks, int(max_megapixels * 1e6), rules)
+        request["sources"] = [[str(path.absolute()), *fingerprint(path)] for path in paths]
+        execute(
+            plan,
+            producer,
+            out,
+            output,
+            provenance,
+            request,
+            Setting(batch, workers, restart, contact_sheet, json),
+        )
 
 
 def example_path() -> Path:

@@ -101,12 +101,16 @@ def sample(
 
 def unbundle(
     bundle: Annotated[str, typer.Argument(help="Bundle folder, or 'demo' for the one that ships.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Weights to write (.safetensors, kind stylegan).")] = Path(
-        "generator.safetensors"
-    ),
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Weights to write; default generator.safetensors or student.safetensors."),
+    ] = None,
+    network: Annotated[
+        str, typer.Option("--network", help="`generator` (kind stylegan) or `hair`, the hair student.")
+    ] = "generator",
     json: options.Json = False,
 ) -> None:
-    """Write a bundle's generator as weights to train on; its pictures are checked against the bundle's.
+    """Write a bundle's generator or hair student as weights to train on; what they make is checked against the bundle.
 
     Example: `ohlora train unbundle demo --out generator.safetensors`
     """
@@ -116,9 +120,26 @@ def unbundle(
     from ohlora.cli.train import require_training
 
     require_training()
+    from ohlora.errors import BadRequest
+
+    if network == "hair":
+        from ohlora.training.bundle_student import student_from_bundle
+        from ohlora.training.student import save_student
+
+        out = out or Path("student.safetensors")
+        student = student_from_bundle(bundle)
+        save_student(out, student.state_dict(), student.encoder_name)
+        if json:
+            typer.echo(json_module.dumps({"out": str(out), "encoder": student.encoder_name}))
+        else:
+            typer.echo(f"hair student on {student.encoder_name} -> {out}")
+        return
+    if network != "generator":
+        raise BadRequest(f"there is no network '{network}' to take out of a bundle: choose generator or hair")
     from ohlora.training import checkpoints
     from ohlora.training.bundle_generator import generator_from_bundle
 
+    out = out or Path("generator.safetensors")
     module = generator_from_bundle(bundle)
     checkpoints.save(module, out, "stylegan")
     config = module.config

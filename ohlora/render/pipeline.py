@@ -1,4 +1,4 @@
-"""Do the plan: portraits are made a few at a time while the finished ones are dyed, encoded and written.
+"""Do the plan: pictures are made a few at a time while the finished ones are dyed, encoded and written.
 
 At most `batch` units are between "started" and "written": that bounds memory, and it is all that a killed job
 does again.
@@ -7,8 +7,10 @@ does again.
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -45,6 +47,9 @@ class Picture:
 @runtime_checkable
 class Producer(Protocol[UnitT]):
     """Makes the pictures of some units. An error in place of a picture fails that unit only."""
+
+    def calls(self, batch: int) -> tuple[int, int]:
+        """(units of a call, calls at once) that are fastest where at most `batch` units may be under way."""
 
     def produce(self, units: Sequence[UnitT]) -> list[Picture | ImageError]: ...
 
@@ -180,12 +185,22 @@ def run(
     On an exception (Ctrl-C included) no new work starts, work under way is finished and recorded, then it is raised.
     """
     source: Iterator[UnitT] = iter(units)
-    chunk = max(1, batch // 2)
-    with WritePool(record, workers, advance) as pool:
+    size, at_once = producer.calls(batch)
+    # Where calls are small, one more than are being made waits, so that no maker does.
+    most = min(batch, max(at_once + 1, size))
+    ahead: deque[tuple[list[UnitT], Future[list[Picture | ImageError]]]] = deque()
+    with WritePool(record, workers, advance) as pool, _makers(at_once) as makers:
         totals = pool.totals
-        while group := list(islice(source, chunk)):
-            pool.wait_until(batch - len(group))
-            for unit, picture in zip(group, producer.produce(group), strict=True):
+        while True:
+            while (free := most - sum(len(group) for group, _ in ahead)) >= size:
+                if not (group := list(islice(source, size))):
+                    break
+                pool.wait_until(batch - (most - free) - len(group))
+                ahead.append((group, makers.submit(producer.produce, group)))
+            if not ahead:
+                break
+            group, making = ahead.popleft()
+            for unit, picture in zip(group, making.result(), strict=True):
                 totals.units += 1
                 if isinstance(picture, ImageError):
                     for output in unit.outputs:
@@ -194,3 +209,13 @@ def run(
                 pool.put(totals.units, unit.outputs, partial(writer.write, picture))
         pool.wait_until(0)
     return totals
+
+
+@contextmanager
+def _makers(count: int) -> Iterator[ThreadPoolExecutor]:
+    """Threads that make pictures; what they have not begun is dropped at the end."""
+    pool = ThreadPoolExecutor(count, thread_name_prefix="ohlora-make")
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
