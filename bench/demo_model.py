@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 
 import ohlora
 from ohlora.atomic import make_folder, write_bytes
-from ohlora.bench.main_job import accuracy, command, machine
+from ohlora.bench.machine import machine
+from ohlora.bench.main_job import accuracy, command
 from ohlora.faces import SeedRange, face_from_seed, load_faces
 from ohlora.images import encode_image
 from ohlora.params import Expression, Ombre

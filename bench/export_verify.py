@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ohlora.bench.main_job import machine
+from ohlora.bench.machine import machine
 from ohlora.engines import usable_cores
 from ohlora.export.exporter import Request, export
 from ohlora.export.networks import network_named

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from ohlora.bench.main_job import machine
+from ohlora.bench.machine import machine
 from ohlora.bundle import Bundle
 from ohlora.engines import open_engine
 from ohlora.export.portrait_graph import portrait_graph, recolor_graph

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from ohlora.atomic import make_folder, write_bytes
-from ohlora.bench.main_job import machine
+from ohlora.bench.machine import machine
 from ohlora.errors import OhloraError
 from ohlora.images import encode_image
 from ohlora.training.data.portrait_faces import png

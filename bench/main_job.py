@@ -10,9 +10,7 @@ itself reports, after its engines are open.
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import json
-import platform
 import subprocess
 import sys
 import tempfile
@@ -24,25 +22,12 @@ import numpy as np
 import torch
 
 from ohlora.atomic import write_bytes
-from ohlora.bench.baselines import documented_portrait
+from ohlora.bench.baselines import DocumentedWay
+from ohlora.bench.machine import machine
 from ohlora.bundle import Bundle
-from ohlora.engines import usable_cores
 from ohlora.training import checkpoints
 from ohlora.training.nets.stylegan import Generator
 from ohlora.training.student import load_student
-
-PACKAGES = ("ohlora", "torch", "numpy", "numba", "onnxruntime", "openvino", "opencv-python-headless")
-
-
-def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
-    model = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if "model name" in line]
-        model = names[0] if names else model
-    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
-    return {"cpu": model, "cores": usable_cores(), "python": platform.python_version(), "versions": versions}
 
 
 def command(*arguments: str) -> dict[str, Any]:
@@ -65,12 +50,12 @@ def baseline(generator: Path, kind: str, student: Path, count: int) -> dict[str,
     """The documented way, seconds per dyed portrait: median over `count` after three to warm up."""
     module = checkpoints.load(kind, generator)
     assert isinstance(module, Generator)
-    hair = load_student(student)
+    way = DocumentedWay(module, load_student(student))
     times = []
     with tempfile.TemporaryDirectory(prefix="ohlora-bench-") as folder:
         for seed in range(count + 3):
             started = time.perf_counter()
-            documented_portrait(module, hair, seed, Path(folder), 0.5)
+            way.render([seed], 0.5, Path(folder))
             times.append(time.perf_counter() - started)
     median = float(np.median(times[3:]))
     spread = [round(float(v) * 1e3, 1) for v in np.percentile(times[3:], [25, 75])]

@@ -25,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 
 from ohlora.atomic import write_bytes
-from ohlora.bench.main_job import machine
+from ohlora.bench.machine import machine
 from ohlora.bundle import Bundle
 from ohlora.engines import Engine, open_engine, usable_cores
 from ohlora.export.student_onnx import export_student

@@ -311,7 +311,7 @@ def main() -> None:
     parser.add_argument("--picture", type=Path, help="keep the photograph here, and the dyed one beside it")
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
-    from ohlora.bench.main_job import machine  # brings PyTorch, which nothing else here needs
+    from ohlora.bench.machine import machine
 
     with Renderer("demo") as renderer:
         engine = renderer.hair_engine

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ohlora.bench.main_job import machine
+from ohlora.bench.machine import machine
 from ohlora.bench.test_generator_bench import PlainUpConv
 from ohlora.bundle import Bundle, HairPart
 from ohlora.engines import usable_cores

@@ -16,45 +16,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from ohlora.atomic import write_bytes
 from ohlora.bench.baselines_properties import DOCUMENTED
-from ohlora.bench.main_job import machine
+from ohlora.bench.machine import machine
+from ohlora.bench.scenes import Maps, batch, of_folders, painted
 from ohlora.engines import usable_cores
-from ohlora.kernels.properties import ALGORITHMS, SIZE, score
-from ohlora.scores_sources import squeezed
-from ohlora.training.data.portrait_faces import PortraitFace
-from ohlora.training.parsing_faces import ParsedPortrait, find_parsed_faces
+from ohlora.kernels.properties import ALGORITHMS, score
 
-Maps = NDArray[np.uint8]
-PORTRAITS = 24
 BATCH = 500  # of a long run, 100 MB at once
-
-
-def scenes(data: list[Path]) -> tuple[Maps, Maps]:
-    """Maps uint8 [K,224,224] and pictures uint8 [K,224,224,3] of real faces, or of painted ones without `data`."""
-    faces = find_parsed_faces(data) if data else [ParsedPortrait(PortraitFace(s, SIZE)) for s in range(PORTRAITS)]
-    maps, pictures = [], []
-    for face in faces:
-        image, classes, _ = face.read()
-        maps.append(cv2.resize(classes, (SIZE, SIZE), interpolation=cv2.INTER_NEAREST))
-        pictures.append(squeezed(np.ascontiguousarray(image)))
-    return np.stack(maps), np.stack(pictures)
-
-
-def batch(maps: Maps, pictures: Maps, first: int, count: int) -> tuple[Maps, Maps]:
-    """Numbers first .. first + count - 1 of an endless row of different scenes."""
-    parsing, images = np.empty((count, *maps.shape[1:]), np.uint8), np.empty((count, *pictures.shape[1:]), np.uint8)
-    for i in range(count):
-        turn, face = divmod(first + i, len(maps))
-        shift = (turn * 5 % 23 - 11, turn * 3 % 37 - 18)
-        step = -1 if turn % 2 else 1
-        parsing[i] = np.roll(maps[face][:, ::step], shift, (0, 1))
-        images[i] = np.roll(pictures[face][:, ::step], shift, (0, 1))
-    return parsing, images
 
 
 def documented(algorithm: str, parsing: Maps, images: Maps) -> NDArray[np.float64]:
@@ -140,7 +112,7 @@ def main() -> None:
     parser.add_argument("--algorithms", nargs="+", default=list(ALGORITHMS), choices=list(ALGORITHMS))
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
-    maps, pictures = scenes(given.data)
+    maps, pictures = of_folders(given.data) if given.data else painted()
     result = {
         "machine": machine(),
         "scenes": f"{len(maps)} faces of --data" if given.data else f"{len(maps)} painted portraits",

@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import argparse
 import copy
-import ctypes
 import json
-import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -31,7 +29,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ohlora.atomic import write_bytes
 from ohlora.bench.declined import BatchedStyles, phase_kernels
-from ohlora.bench.main_job import machine
+from ohlora.bench.machine import keep_memory, machine
 from ohlora.bench.test_generator_bench import PlainUpConv, generator
 from ohlora.export.discriminator_rewrite import DiscriminatorGraph
 from ohlora.export.graph import to_onnx
@@ -228,19 +226,6 @@ def timed(run: Callable[[], Any]) -> dict[str, Any]:
     low, middle, high = (round(float(v) * 1e3, 3) for v in np.percentile(times, [25, 50, 75]))
     fastest = round(min(times) * 1e3, 3)
     return {"median_ms": middle, "quartiles_ms": [low, high], "fastest_ms": fastest, "rounds": len(times)}
-
-
-def keep_memory() -> bool:
-    """Let glibc keep freed memory; whether it does.
-
-    By default it gives large blocks back to the system after each operation, depending on what ran before; page faults
-    then take more time than the arithmetic of eager PyTorch, and rows cannot be compared.
-    """
-    trim_threshold, most_mapped = -1, -4  # of malloc.h
-    if platform.libc_ver()[0] != "glibc":
-        return False
-    library = ctypes.CDLL(None)
-    return bool(library.mallopt(trim_threshold, 2**31 - 1) and library.mallopt(most_mapped, 0))
 
 
 def onnxruntime_runner(model: bytes, inputs: dict[str, NDArray[Any]]) -> Callable[[], NDArray[Any]]:

@@ -15,7 +15,7 @@ from typing import Any
 
 import onnx
 
-from ohlora.bench.main_job import machine
+from ohlora.bench.machine import machine
 from ohlora.bundle import Bundle
 from ohlora.export.lowering import tensorrt_form
 from ohlora.export.portrait_graph import portrait_graph

@@ -2,24 +2,13 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from ohlora.bench.baselines import documented_ombre
+from ohlora.bench.baselines_ombre import documented_ombre
+from ohlora.bench.suites.kernels import scene
 from ohlora.kernels.ombre import apply_ombre, blend_ombre, prepare_hair
-
-
-def scene(count: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """Pictures with hair on about a third of the area, down both sides."""
-    rng = np.random.default_rng(1)
-    y, x = np.mgrid[-1:1:224j, -1:1:224j]
-    ring = (np.hypot(x, y * 0.8) < 0.85) & (np.hypot(x, (y - 0.1) * 0.9) > 0.5)
-    hair = cv2.GaussianBlur(ring.astype(np.float32), (0, 0), 2)
-    images = rng.integers(0, 256, (count, 256, 256, 3)).astype(np.uint8)
-    return images, np.repeat(hair[None], count, 0)
 
 
 @pytest.mark.parametrize("count", [1, 16, 64])

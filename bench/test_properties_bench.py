@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from ohlora.bench.properties import batch, documented, scenes
+from ohlora.bench.properties import documented
+from ohlora.bench.scenes import batch, painted
 from ohlora.kernels.properties import ALGORITHMS, score
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_documented(benchmark: BenchmarkFixture, algorithm: str) -> None:
-    parsing, images = batch(*scenes([]), 0, 4)
+    parsing, images = batch(*painted(), 0, 4)
     made = benchmark.pedantic(lambda: documented(algorithm, parsing, images), rounds=5)
     assert np.allclose(made, score(parsing, images, algorithm=algorithm), rtol=1e-11, equal_nan=True)
 
@@ -21,5 +22,5 @@ def test_documented(benchmark: BenchmarkFixture, algorithm: str) -> None:
 @pytest.mark.parametrize("backend", ["reference", "cpu"])
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_score(benchmark: BenchmarkFixture, algorithm: str, backend: str, count: int) -> None:
-    parsing, images = batch(*scenes([]), 0, count)
+    parsing, images = batch(*painted(), 0, count)
     benchmark.pedantic(lambda: score(parsing, images, algorithm=algorithm, backend=backend), rounds=5, warmup_rounds=1)

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from ohlora.atomic import write_bytes
-from ohlora.bench.main_job import machine
+from ohlora.bench.machine import machine
 from ohlora.directions import read_directions
 from ohlora.export.search_engines import compiled_portrayer, compiled_scorer
 from ohlora.params import PROPERTIES

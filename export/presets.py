@@ -1,14 +1,17 @@
 """Named qualities of a compiled network, each a gate that is measured: exact, balanced, fast.
 
-A network gets the first of its forms, the fastest first, that passes; one that was asked for by precision and does
+A network gets the first of its forms, the fastest here first, that passes; one that was asked for by precision and does
 not pass fails the export. The forms are an int8 plan (`int8_plan`), bfloat16 arithmetic where the CPU has it, and the
 float32 network itself.
 """
 
 from __future__ import annotations
 
+import statistics
 import tempfile
+import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -17,12 +20,15 @@ import onnx
 from numpy.typing import NDArray
 
 from ohlora.engines import backend_report, open_engine
+from ohlora.engines.rows import RowEngine
 from ohlora.errors import BadRequest, EngineError
 from ohlora.export.graph_passes import subpixel
 from ohlora.export.int8_plan import Int8Plan, plan_int8
 from ohlora.export.quality import MaskQuality, PictureQuality, mask_quality, picture_quality, psnr
 
 Arrays = dict[str, NDArray[Any]]
+# (name, model, arithmetic, plan)
+Form = tuple[str, onnx.ModelProto, str, Int8Plan | None]
 QualityT = TypeVar("QualityT", PictureQuality, MaskQuality)
 
 # An int8 plan that does less of the work than this gains little over bfloat16 of everything.
@@ -31,6 +37,9 @@ WORTHWHILE = 0.5
 NEARLY_ALL = 0.9
 # Planning judges few rows, the gate many: plans aim this much higher.
 MARGIN_DB, MARGIN_IOU = 0.5, 0.0005
+TIMED_ROWS, TIMED_ROUNDS = 8, 5
+# A form that rounds more has to be so many times faster: a tie, or noise, shall not cost quality.
+HANDICAP = {"fp32": 1.0, "bf16": 1.05, "int8": 1.1, "int8+bf16": 1.1}
 
 
 @dataclass(frozen=True)
@@ -174,7 +183,10 @@ def choose(
     exact = run_rows(subject.model, subject.inputs)[subject.output]
     tried: dict[str, dict[str, float]] = {}
     last: QualityT | None = None
-    for form, model, arithmetic, plan in _forms(subject, exact, precision, symmetric, judged_in_plan):
+    forms = _forms(subject, exact, precision, symmetric, judged_in_plan)
+    if len(forms) > 1 and not symmetric:  # symmetric plans run elsewhere: what is faster here says nothing
+        forms = _fastest_first(subject, forms, report)
+    for form, model, arithmetic, plan in forms:
         made = exact if form == "fp32" else run_rows(model, subject.inputs, arithmetic)[subject.output]
         quality = last = subject.quality(exact, made)
         tried[form] = quality.to_json()
@@ -188,16 +200,37 @@ def choose(
     )
 
 
+def _fastest_first(subject: Subject[QualityT], forms: Sequence[Form], report: Callable[[str], None]) -> Sequence[Form]:
+    """Sorted by what a row takes in the engines that would be used here, measured in turn, times a handicap."""
+    few = {name: value[:TIMED_ROWS] for name, value in subject.inputs.items()}
+    times: list[list[float]] = [[] for _ in forms]
+    with tempfile.TemporaryDirectory(prefix="ohlora-preset-") as folder, ExitStack() as opened:
+        engines = [
+            opened.enter_context(_opened(Path(folder) / f"{number}.onnx", model, arithmetic))
+            for number, (_, model, arithmetic, _) in enumerate(forms)
+        ]
+        for _ in range(TIMED_ROUNDS + 1):  # the first is to warm up
+            for taken, engine in zip(times, engines, strict=True):
+                started = time.perf_counter()
+                engine(**few)
+                taken.append((time.perf_counter() - started) / len(next(iter(few.values()))))
+    medians = [statistics.median(taken[1:]) for taken in times]
+    order = sorted(range(len(forms)), key=lambda number: medians[number] * HANDICAP[forms[number][0]])
+    shown = ", ".join(f"{forms[number][0]} {1e3 * medians[number]:.1f} ms" for number in order)
+    report(f"  {subject.name} a row: {shown}")
+    return [forms[number] for number in order]
+
+
 def _forms(
     subject: Subject[QualityT], exact: NDArray[Any], precision: str | None, symmetric: bool, judged: int
-) -> Sequence[tuple[str, onnx.ModelProto, str, Int8Plan | None]]:
-    """(name, model, arithmetic, plan), the fastest first."""
+) -> Sequence[Form]:
+    """What the network could be, the fastest first by what is known without measuring."""
     bf16 = has_bf16()
     if precision == "bf16" and not bf16:
         raise EngineError("this CPU has no bf16 instructions to measure bf16 with: use fp32 or int8")
     plain = ("fp32", subject.model, "f32", None)
     rounded = ("bf16", subject.model, "bf16", None)
-    forms: list[tuple[str, onnx.ModelProto, str, Int8Plan | None]] = []
+    forms: list[Form] = []
     plan = None
     if precision in (None, "int8") and subject.aims is not None:
         plan = _plan(subject, exact, symmetric, judged)
@@ -205,7 +238,7 @@ def _forms(
         integer = ("int8", plan.model, "f32", plan)
         mixed = ("int8+bf16", plan.model, "bf16", plan)
         if precision == "int8" or plan.share >= WORTHWHILE or not bf16:
-            forms += [mixed] if bf16 and plan.share < NEARLY_ALL and precision is None else []
+            forms += [mixed] if bf16 and precision is None and (not symmetric or plan.share < NEARLY_ALL) else []
             forms.append(integer)
         else:
             forms += [rounded, integer]
@@ -232,12 +265,14 @@ def _plan(subject: Subject[QualityT], exact: NDArray[Any], symmetric: bool, judg
 
 def run_rows(model: onnx.ModelProto, inputs: Arrays, precision: str = "f32") -> Arrays:
     """Outputs of the engine that would be used here."""
-    with tempfile.TemporaryDirectory(prefix="ohlora-preset-") as folder:
-        path = Path(folder) / "model.onnx"
-        path.write_bytes(model.SerializeToString())
-        backend = "openvino" if precision == "bf16" else "auto"
-        with open_engine(path, backend=backend, precision=precision) as engine:
-            return engine(**inputs)
+    temporary = tempfile.TemporaryDirectory(prefix="ohlora-preset-")
+    with temporary as folder, _opened(Path(folder) / "model.onnx", model, precision) as engine:
+        return engine(**inputs)
+
+
+def _opened(path: Path, model: onnx.ModelProto, precision: str) -> RowEngine:
+    path.write_bytes(model.SerializeToString())
+    return open_engine(path, backend="openvino" if precision == "bf16" else "auto", precision=precision)
 
 
 def _shown(quality: PictureQuality | MaskQuality) -> str:

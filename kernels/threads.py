@@ -12,6 +12,7 @@ from functools import cache
 
 # A thread's share should outweigh handing it over (about 20 us): a picture of 256x256 takes 100 us and more.
 PIXELS_PER_TASK = 100_000
+SHARES = 4
 
 
 def for_each(work: Callable[[int], None], count: int, pixels: int, threads: int | None) -> None:
@@ -20,8 +21,16 @@ def for_each(work: Callable[[int], None], count: int, pixels: int, threads: int 
     if min(usable, count, pixels // PIXELS_PER_TASK) < 2:
         for i in range(count):
             work(i)
-    else:
-        list(_pool(usable).map(work, range(count)))
+        return
+
+    def share(part: range) -> None:
+        for i in part:
+            work(i)
+
+    # A few shares a thread: little to hand over, and little to wait for at the end.
+    step = max(1, count // (SHARES * usable))
+    parts = [range(start, min(start + step, count)) for start in range(0, count, step)]
+    list(_pool(usable).map(share, parts))
 
 
 def _cores() -> int:

@@ -75,6 +75,9 @@ CASES: dict[str, list[tuple[list[np.ndarray], list[np.ndarray | None], dict[str,
     ],
     "MatMul": [([X], [floats(5, 4)], {})],
     "InstanceNormalization": [([X], [floats(3), floats(3)], {"epsilon": 1e-3})],
+    "BatchNormalization": [
+        ([X], [floats(3), floats(3), floats(3), np.abs(floats(3)) + np.float32(0.5)], {"epsilon": 1e-3})
+    ],
     "LayerNormalization": [([X], [floats(5), floats(5)], {"axis": -1})],
     "MaxPool": [([X], [], {"kernel_shape": [3, 3], "strides": [2, 2], "ceil_mode": 1})],
     "AveragePool": [([X], [], {"kernel_shape": [2, 2], "strides": [2, 2]})],

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ohlora.cli import animate, bundle, doctor, export, recolor, render, score, train
+from ohlora.cli import animate, bench, bundle, doctor, export, recolor, render, score, train
 from ohlora.errors import OhloraError, OutputError
 
 DONE, SOME_FAILED, BAD_REQUEST, INTERRUPTED = 0, 1, 2, 130
@@ -28,6 +28,7 @@ app.command("render")(render.render)
 app.command("animate")(animate.animate)
 app.command("score")(score.score)
 app.command("export")(export.export)
+app.command("bench")(bench.bench)
 app.command("doctor")(doctor.doctor)
 app.add_typer(bundle.app, name="bundle")
 app.add_typer(train.app, name="train")

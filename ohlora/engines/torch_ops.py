@@ -107,6 +107,17 @@ def _instance_norm(attributes: Attributes, given: Given) -> Function:
     return norm
 
 
+def _batch_norm(attributes: Attributes, given: Given) -> Function:
+    if attributes.get("training_mode", 0):
+        raise Unsupported("a batch norm that learns")
+    epsilon = attributes.get("epsilon", 1e-5)
+
+    def norm(x: Tensor, scale: Tensor, shift: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
+        return F.batch_norm(x, mean, variance, scale, shift, eps=epsilon)
+
+    return norm
+
+
 def _layer_norm(attributes: Attributes, given: Given) -> Function:
     epsilon, axis = attributes.get("epsilon", 1e-5), attributes.get("axis", -1)
 
@@ -371,7 +382,8 @@ def _divide(a: Tensor, b: Tensor) -> Tensor:
 
 OPS: dict[str, Maker] = {
     "Abs": _plain(torch.abs), "Add": _plain(torch.add), "And": _plain(torch.logical_and), "ArgMax": _arg(torch.argmax),
-    "ArgMin": _arg(torch.argmin), "AveragePool": _pool(F.avg_pool2d), "Cast": _cast, "Clip": _clip, "Concat": _concat,
+    "ArgMin": _arg(torch.argmin), "AveragePool": _pool(F.avg_pool2d),
+    "BatchNormalization": _batch_norm, "Cast": _cast, "Clip": _clip, "Concat": _concat,
     "Conv": _conv, "ConvTranspose": _conv_transpose, "Cos": _plain(torch.cos), "DepthToSpace": _depth_to_space,
     "DequantizeLinear": _dequantize, "Div": _plain(_divide), "Equal": _plain(torch.eq), "Erf": _plain(torch.erf),
     "Exp": _plain(torch.exp), "Expand": _expand, "Flatten": _flatten, "Floor": _plain(torch.floor), "Gather": _gather,

@@ -1,0 +1,167 @@
+"""Synthesis and hair networks alone: eager PyTorch, plain ONNX Runtime, and this package's engines at every preset."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ohlora.bench.suites.options import Options
+from ohlora.bench.timing import Facts, Group, Work
+from ohlora.bundle import Bundle
+from ohlora.engines import Engine, backend_report
+from ohlora.faces import face_from_seed
+from ohlora.hair import SIZE, resize_area
+
+if TYPE_CHECKING:
+    from torch import nn
+
+BATCH = 8
+SEED = 7_100_000  # faces that no preset was judged or calibrated on
+STUDENT_GOAL = 10.0
+EAGER = "eager PyTorch, documented, batch 8, channels last"
+Runner = Callable[[NDArray[Any]], NDArray[Any]]
+
+
+def engine_groups(options: Options) -> Iterator[Group]:
+    """Groups of batch 8 and, unless quick, of one picture at a time."""
+    for batch in (BATCH,) if options.quick else (BATCH, 1):
+        yield synthesis(options, batch)
+        yield hair(options, batch)
+
+
+def synthesis(options: Options, batch: int) -> Group:
+    """wp -> picture bytes."""
+    subject, wp = options.subject, latents(options.subject.bundle)
+    eager: dict[str, Runner] = {}
+    if subject.documented is not None:
+        from ohlora.export.onnx import ByteSynthesis
+
+        eager = eager_forms(ByteSynthesis(subject.documented.generator).eval(), {"wp": wp}, "image")
+
+    def picture_facts(made: NDArray[Any], wanted: NDArray[Any]) -> Facts:
+        from ohlora.export.quality import psnr
+
+        found = psnr(wanted, made)
+        return {"psnr_db": float(found.mean()), "worst_db": float(found.min())}
+
+    def opened(bundle: Bundle, backend: str) -> Engine:
+        mapping, engine = bundle.generator_engines(backend)
+        mapping.close()
+        return engine
+
+    return network_group(options, "synthesis", batch, wp, eager, opened, ("wp", "image"), picture_facts, None)
+
+
+def hair(options: Options, batch: int) -> Group:
+    """Picture bytes -> hair map."""
+    subject, pictures = options.subject, portraits(options.subject.bundle)
+    eager: dict[str, Runner] = {}
+    if subject.documented is not None:
+        from ohlora.bench.baselines import ByteEffiSegNet
+
+        eager = eager_forms(ByteEffiSegNet(subject.documented.student).eval(), {"image": pictures}, "hair")
+
+    def map_facts(made: NDArray[Any], wanted: NDArray[Any]) -> Facts:
+        from ohlora.export.quality import mask_quality
+
+        return {"iou": mask_quality(wanted, made).iou, "max_difference": float(np.abs(made - wanted).max())}
+
+    def opened(bundle: Bundle, backend: str) -> Engine:
+        return bundle.hair_engine(backend)
+
+    goal = STUDENT_GOAL if batch == BATCH else None
+    return network_group(options, "student", batch, pictures, eager, opened, ("image", "hair"), map_facts, goal)
+
+
+def network_group(
+    options: Options,
+    name: str,
+    batch: int,
+    rows: NDArray[Any],
+    eager: dict[str, Runner],
+    opened: Callable[[Bundle, str], Engine],
+    ports: tuple[str, str],
+    facts: Callable[[NDArray[Any], NDArray[Any]], Facts],
+    goal: float | None,
+) -> Group:
+    """The baseline of a batch of 8 is PyTorch's fastest form, channels last; of one picture, plain PyTorch."""
+    stack, given = ExitStack(), rows[:batch]
+    runners = {key: run for key, run in eager.items() if f"batch {batch}" in key or "ONNX" in key}
+    baseline = next((key for key in (EAGER, "eager PyTorch, documented, batch 1") if key in runners), None)
+    wanted = None if baseline is None else runners[baseline](given)
+
+    def work(run: Runner, reached: float | None = None) -> Work:
+        accuracy = None if wanted is None else lambda: facts(run(given), wanted)
+        return Work(functools.partial(run, given), batch, accuracy, reached)
+
+    works = {key: work(run) for key, run in runners.items()}
+    names = list(options.subject.bundles)
+    for preset, bundle in options.subject.bundles.items():
+        for backend in (status.name for status in backend_report(["openvino", "onnxruntime"]) if status.available):
+            engine = opened(bundle, backend)
+            stack.callback(engine.close)
+            reached = goal if preset == names[-1] and len(names) > 1 and backend == "openvino" else None
+            works[f"ohlora {preset}, {backend} {engine.precision}"] = work(
+                functools.partial(_engine_run, engine, *ports), reached
+            )
+    return Group("engines", f"{name}, batch {batch}", "picture", works, baseline, stack)
+
+
+def _engine_run(engine: Engine, given: str, made: str, rows: NDArray[Any]) -> NDArray[Any]:
+    return engine(**{given: rows})[made]
+
+
+def eager_forms(module: nn.Module, example: dict[str, NDArray[Any]], output: str) -> dict[str, Runner]:
+    """Eager PyTorch at both batches and in both memory layouts, and ONNX Runtime on its plain export."""
+    import torch
+
+    from ohlora.export.graph import to_onnx
+
+    def eager(network: nn.Module) -> Runner:
+        def run(rows: NDArray[Any]) -> NDArray[Any]:
+            with torch.inference_mode():
+                return np.asarray(network(torch.from_numpy(rows)).numpy())
+
+        return run
+
+    last = copy.deepcopy(module).to(memory_format=torch.channels_last)
+    runners = {
+        "eager PyTorch, documented, batch 1": eager(module),
+        "eager PyTorch, documented, batch 8": eager(module),
+        EAGER: eager(last),
+    }
+    ((name, rows),) = example.items()
+    model = to_onnx(module, {name: torch.from_numpy(rows[:2])}, output).SerializeToString()
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    runners["plain ONNX Runtime"] = lambda rows: session.run(None, {name: rows})[0]
+    return runners
+
+
+def latents(bundle: Bundle) -> NDArray[np.float32]:
+    """wp [8,L,W] of faces that nothing was judged on."""
+    part = bundle.generator_part()
+    faces = [face_from_seed(SEED + i, part.label_size) for i in range(BATCH)]
+    inputs = {"z": np.stack([face.z for face in faces])}
+    if part.label_size:
+        inputs["label"] = np.stack([face.label for face in faces])
+    engine = bundle.mapping_engine()
+    w = engine(**inputs)["w"]
+    engine.close()
+    return np.ascontiguousarray(np.repeat(w[:, None], part.num_layers, axis=1))
+
+
+def portraits(bundle: Bundle) -> NDArray[np.uint8]:
+    """The same faces' portraits at the student's size, uint8 [8,224,224,3]."""
+    import ohlora
+
+    with ohlora.Renderer(bundle) as renderer:
+        made = renderer.render(ohlora.SeedRange(SEED, SEED + BATCH - 1, renderer.label_size))
+    return np.stack([resize_area(picture, (SIZE, SIZE)) for picture in made])

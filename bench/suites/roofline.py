@@ -1,0 +1,134 @@
+"""What this machine can do at most, and how near the networks come to it: arithmetic and memory, both measured.
+
+Operations are those of convolutions and products, two for each multiplication. Bytes are the least that has to move:
+weights, and every such layer's input and output, once, in the width that is computed in.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ohlora.bench.records import Row
+from ohlora.bench.suites.engines import BATCH, latents, portraits
+from ohlora.bench.suites.options import Options
+from ohlora.bundle import Bundle
+from ohlora.engines import Engine, backend_report, open_engine, usable_cores
+
+CEILINGS, POINTS = "ceilings", "networks"
+CHANNELS, SIZE, LAYERS = 512, 32, 8  # of the convolutions that arithmetic is measured with: wide, in the caches
+COPIED = 256 << 20
+ROUNDS = 7
+WIDTHS = {"f32": 4, "bf16": 2, "int8": 1}
+
+
+def roofline_rows(options: Options) -> Iterator[Row]:
+    """Ceilings, then every preset's networks. Needs onnx (the train extra)."""
+    copied = copy_rate()
+    yield Row("roofline", CEILINGS, "memory copy", "GB/s", value=copied, facts={"ceiling": copied})
+    bf16 = any(status.bf16 for status in backend_report(["openvino"]))
+    for precision in ("f32", "bf16") if bf16 else ("f32",):
+        peak = round(arithmetic_rate(precision), 1)
+        yield Row("roofline", CEILINGS, f"convolutions {precision}", "GFLOP/s", value=peak, facts={"ceiling": peak})
+    for preset, bundle in options.subject.bundles.items():
+        yield from points(preset, bundle)
+
+
+def points(preset: str, bundle: Bundle) -> Iterator[Row]:
+    """Both networks of a bundle, batch 8."""
+    mapping, synthesis = bundle.generator_engines()
+    mapping.close()
+    hair = bundle.hair_engine()
+    for name, engine, file, inputs in (
+        ("synthesis", synthesis, bundle.generator_part().synthesis, {"wp": latents(bundle)}),
+        ("student", hair, bundle.hair_part().file, {"image": portraits(bundle)}),
+    ):
+        seconds = fastest(functools.partial(engine, **inputs)) / BATCH
+        macs, moved = work_of(bundle.file(file), WIDTHS.get(engine.precision, 4))
+        rate = 2 * macs / seconds / 1e9
+        engine.close()
+        yield Row(
+            "roofline", POINTS, f"{name} {preset}, {engine.precision}", "picture", ms=round(1e3 * seconds, 3),
+            facts={"gflops": round(rate, 1), "gmac": round(macs / 1e9, 3), "flops_per_byte": round(2 * macs / moved)},
+        )  # fmt: skip
+
+
+def fastest(call: Callable[[], Any]) -> float:
+    """Seconds of the fastest of a few calls: a ceiling is not a median."""
+    call()
+    times = []
+    for _ in range(ROUNDS):
+        started = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - started)
+    return min(times)
+
+
+def copy_rate() -> float:
+    """GB/s read and written by all cores, of blocks that no cache holds."""
+    cores = usable_cores()
+    parts = [(np.ones(COPIED // 8 // cores), np.empty(COPIED // 8 // cores)) for _ in range(cores)]
+    with ThreadPoolExecutor(cores) as pool:
+        seconds = fastest(lambda: list(pool.map(lambda pair: np.copyto(pair[1], pair[0]), parts)))
+    return round(2 * COPIED / seconds / 1e9, 2)
+
+
+def arithmetic_rate(precision: str) -> float:
+    """GFLOP/s of the engine that computes fastest here, in convolutions of 512 channels."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    weight = np.random.default_rng(0).standard_normal((CHANNELS, CHANNELS, 3, 3)).astype(np.float32) / 70
+    nodes = [
+        helper.make_node("Conv", [f"x{i}", "w"], [f"x{i + 1}"], pads=[1, 1, 1, 1], name=f"conv{i}")
+        for i in range(LAYERS)
+    ]
+    sides = [
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", CHANNELS, SIZE, SIZE])]
+        for name in ("x0", f"x{LAYERS}")
+    ]
+    graph = helper.make_graph(nodes, "convolutions", *sides, [numpy_helper.from_array(weight, "w")])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    rows = np.zeros((usable_cores() * 2, CHANNELS, SIZE, SIZE), np.float32)
+    with tempfile.TemporaryDirectory(prefix="ohlora-bench-") as folder:
+        path = Path(folder) / "convolutions.onnx"
+        path.write_bytes(model.SerializeToString())
+        engine: Engine
+        with open_engine(path, precision=precision) as engine:
+            seconds = fastest(lambda: engine(x0=rows))
+    return 2 * len(rows) * LAYERS * CHANNELS * CHANNELS * 9 * SIZE * SIZE / seconds / 1e9
+
+
+def work_of(path: Path, width: int) -> tuple[int, int]:
+    """(multiplications, least bytes moved) of one row of an ONNX file. width: bytes of a number."""
+    import onnx
+
+    model = onnx.load(path)
+    for side in (*model.graph.input, *model.graph.output):
+        side.type.tensor_type.shape.dim[0].dim_value = 1
+    known = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
+    shapes = {tensor.name: tuple(tensor.dims) for tensor in known.initializer}
+    for value in (*known.value_info, *known.input, *known.output):
+        shapes[value.name] = tuple(max(1, dim.dim_value) for dim in value.type.tensor_type.shape.dim)
+    macs = numbers = 0
+    for node in known.node:
+        if node.op_type not in ("Conv", "ConvTranspose", "MatMul", "Gemm"):
+            continue
+        x, weight, made = (shapes.get(name, ()) for name in (*node.input[:2], node.output[0]))
+        if not x or not weight or not made:
+            continue
+        if node.op_type == "Conv":
+            macs += math.prod(made) * math.prod(weight[1:])
+        elif node.op_type == "ConvTranspose":
+            macs += math.prod(x) * math.prod(weight[1:])
+        else:
+            macs += math.prod(made) * x[-1]
+        numbers += math.prod(x) + math.prod(weight) + math.prod(made)
+    return macs, numbers * width

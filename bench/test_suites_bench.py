@@ -1,0 +1,89 @@
+"""The suites of `ohlora bench` as rows of pytest-benchmark, for the bundle given by --bundle.
+
+Run: pytest bench/test_suites_bench.py --benchmark-only --benchmark-group-by=group [--bundle MY] [--presets exact,fast]
+Every row carries its accuracy against the group's baseline. Ratios are better taken from `ohlora bench`, which gives
+each way its turn in every round; here one way is finished before the next begins.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from ohlora.bench.jobs import Folders
+from ohlora.bench.machine import machine
+from ohlora.bench.subjects import PRESET_NAMES, Subject, bundle_subject, full_size_subject
+from ohlora.bench.suites import SUITES
+from ohlora.bench.suites.options import QUICK_ITEMS, Options
+from ohlora.bench.suites.processes import measured_job, render_of, run_command
+from ohlora.bench.timing import Group, Work
+
+ROUNDS = 3
+TIMED = [name for name in SUITES if name != "scaling"]
+
+
+@functools.cache
+def options(config: pytest.Config) -> Options:
+    presets = [name for name in config.getoption("--presets", "").split(",") if name]
+    config.add_cleanup(lambda: opened.subject.close())
+    subject: Subject
+    if config.getoption("--full-size", False):
+        subject = full_size_subject(presets or PRESET_NAMES)
+    else:
+        subject = bundle_subject(config.getoption("--bundle", "demo"), presets)
+    opened = Options(subject, quick=True)
+    return opened
+
+
+def groups(config: pytest.Config) -> Iterator[Group]:
+    for name in TIMED:
+        for group in SUITES[name](options(config)):
+            assert isinstance(group, Group)
+            config.add_cleanup(group.opened.close)
+            yield group
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if metafunc.function is test_way:
+        cases = [(group, name) for group in groups(metafunc.config) for name in group.works]
+        names = [f"{group.suite}-{group.name}-{name}" for group, name in cases]
+        metafunc.parametrize(("group", "name"), cases, ids=names)
+
+
+def test_way(benchmark: Any, group: Group, name: str) -> None:
+    work: Work = group.works[name]
+    benchmark.group = f"{group.suite}: {group.name}"
+    benchmark.extra_info |= {"units_of_a_call": work.units, "unit": group.unit, **machine()}
+    benchmark.pedantic(work.call, rounds=ROUNDS, warmup_rounds=1)
+    if work.accuracy is not None:
+        found = work.accuracy()
+        benchmark.extra_info["accuracy"] = found
+        # Gates of quality are the presets'; here only a broken way shall fail.
+        assert found.get("psnr_db", 100.0) > 25
+        assert found.get("iou", 1.0) > 0.98
+        assert found.get("share_differing", 0.0) < 0.5
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    folder = tmp_path_factory.mktemp("cache")
+    run_command(render_of(1, folder / "first"), folder)
+    return folder
+
+
+@pytest.mark.parametrize("items", QUICK_ITEMS)
+def test_job_of(benchmark: Any, cache: Any, items: int) -> None:
+    """A job of the demo bundle in a process of its own."""
+    benchmark.group = "scaling: items of one job, demo bundle"
+    peaks = []
+    with Folders() as folders:
+
+        def job() -> None:
+            peaks.append(measured_job(items, folders.new(), cache)[1])
+
+        run: Callable[[], None] = job
+        benchmark.pedantic(run, rounds=ROUNDS)
+    benchmark.extra_info |= {"items": items, "peak_mb": max(peaks)}

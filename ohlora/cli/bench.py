@@ -1,0 +1,159 @@
+"""`ohlora bench`: measure this machine, beside the baselines, and compare with a saved run."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ohlora.cli import options
+
+if TYPE_CHECKING:
+    from ohlora.bench.compare import Change
+    from ohlora.bench.records import Row, Run
+    from ohlora.bench.subjects import Subject
+
+
+def bench(
+    suite: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--suite",
+            "-s",
+            help="kernels, engines, stages, pipeline, roofline, cold-start, scaling; repeatable.",
+        ),
+    ] = None,
+    bundle: Annotated[str, typer.Option("--bundle", "-b", help="Bundle folder, or 'demo'.")] = "demo",
+    full_size: Annotated[
+        bool, typer.Option("--full-size", help="A 256-px generator of the published size in place of a bundle.")
+    ] = False,
+    presets: Annotated[
+        str | None,
+        typer.Option("--presets", help="Of exact, balanced, fast; default all with --full-size, else as given."),
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer rounds, forms and items: a look, no figure.")] = False,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for bench.json, report.md and plots.")] = None,
+    compare: Annotated[
+        Path | None, typer.Option("--compare", help="A saved bench.json; exit status 1 when this run is worse.")
+    ] = None,
+    margin: Annotated[
+        float, typer.Option("--margin", help="Share of the speed that may be lost.", min=0.0, max=1.0)
+    ] = 0.2,
+    json: options.Json = False,
+) -> None:
+    """Measure kernels, engines, stages and whole jobs beside their baselines, each with its accuracy.
+
+    The documented way (eager PyTorch) and presets need the train extra; without it those rows are left out, which is
+    said. Plots need matplotlib (the bench extra).
+
+    Example: `ohlora bench --suite kernels --suite pipeline --out bench-1`
+    """
+    import json as json_module
+
+    from ohlora.bench.compare import compare as compare_runs
+    from ohlora.bench.records import Run
+    from ohlora.bench.suites import chosen, run_suites
+    from ohlora.bench.suites.options import Options
+    from ohlora.errors import BadRequest
+
+    names = chosen(suite or [])
+    old = None if compare is None else Run.load(compare)
+    if out is not None and out.exists() and not out.is_dir():
+        raise BadRequest(f"--out {out} is a file: give a folder")
+    subject = open_subject(bundle, full_size, presets, names)
+    try:
+        run = run_suites(Options(subject, quick), names, lambda rows: show(rows, sys.stderr if json else sys.stdout))
+    finally:
+        subject.close()
+    changes = [] if old is None else compare_runs(run, old, margin)
+    if out is not None:
+        write(run, out)
+    if json:
+        found = [{"row": list(change.row), "kind": change.kind, "text": change.text} for change in changes]
+        typer.echo(json_module.dumps({"out": None if out is None else str(out), "goals": goals(run), "changes": found}))
+    else:
+        finish(run, changes, old is not None, margin, out)
+    if any(change.regression for change in changes):
+        raise typer.Exit(1)
+
+
+def open_subject(bundle: str, full_size: bool, presets: str | None, names: list[str]) -> Subject:
+    """Raises BadRequest for what does not go together or needs the train extra."""
+    from ohlora.bench.subjects import PRESET_NAMES, bundle_subject, full_size_subject
+    from ohlora.errors import BadRequest
+
+    asked = [] if presets is None else [name.strip() for name in presets.split(",") if name.strip()]
+    for name in asked:
+        if name not in PRESET_NAMES:
+            raise BadRequest(f"there is no preset '{name}': choose of {', '.join(PRESET_NAMES)}")
+    if full_size and bundle != "demo":
+        raise BadRequest("give either --bundle or --full-size: the full-size generator is a bundle of its own")
+
+    def report(line: str) -> None:
+        print(line, file=sys.stderr)
+
+    if not {"engines", "pipeline", "roofline"} & set(names):  # no network of the subject's is run
+        return bundle_subject(bundle, (), report, modules=False)
+    try:
+        if full_size:
+            return full_size_subject(asked or PRESET_NAMES, report)
+        return bundle_subject(bundle, asked, report)
+    except ImportError as error:
+        what = "--full-size" if full_size else "--presets"
+        raise BadRequest(f"{what} needs the train extra: pip install 'ohlora[train]' ({error})") from error
+
+
+def show(rows: list[Row], stream: object) -> None:
+    """One group as a table."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from ohlora.bench.report import COLUMNS, cells
+
+    table = Table(title=f"{rows[0].suite}: {rows[0].group}", title_justify="left", show_edge=False, pad_edge=False)
+    for name in COLUMNS[1:]:
+        table.add_column(name, justify="left" if name in ("way", "accuracy", "goal") else "right")
+    for row in rows:
+        table.add_row(*cells(row))
+    Console(file=stream, width=None if getattr(stream, "isatty", bool)() else 150).print(table, "")  # type: ignore[arg-type]
+
+
+def write(run: Run, out: Path) -> None:
+    """bench.json, report.md, plots. Without matplotlib there are no plots, which is said."""
+    from ohlora.atomic import make_folder, write_bytes
+    from ohlora.bench.report import markdown
+
+    make_folder(out)
+    run.save(out / "bench.json")
+    plots: list[str] = []
+    try:
+        from ohlora.bench.plots import draw
+
+        plots = draw(run, out)
+    except ImportError as error:
+        print(f"no plots: {error}; pip install 'ohlora[bench]'", file=sys.stderr)
+    write_bytes(out / "report.md", markdown(run, plots).encode())
+
+
+def goals(run: Run) -> list[dict[str, object]]:
+    return [
+        {"group": row.group, "name": row.name, "goal": row.goal, "kind": row.goal_kind, "met": row.met}
+        for row in run.rows
+        if row.goal is not None
+    ]
+
+
+def finish(run: Run, changes: list[Change], compared: bool, margin: float, out: Path | None) -> None:
+    reached = [row.met for row in run.rows if row.goal is not None]
+    if reached:
+        typer.echo(f"goals met: {sum(map(bool, reached))} of {len(reached)}")
+    for entry in run.left_out:
+        print(f"left out of {entry['suite']}: {entry['why']}", file=sys.stderr)
+    for change in changes:
+        typer.echo(f"{change.kind}: {' / '.join(change.row)}: {change.text}")
+    if compared and not any(change.regression for change in changes):
+        typer.echo(f"no row is worse than the saved run by more than {margin:.0%}")
+    if out is not None:
+        typer.echo(f"-> {out}")
