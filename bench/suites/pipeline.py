@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 FIRST = 8_000_000  # seeds of the timed faces
 COLOR, DYE = 0.5, Ombre(0.5, 0.7, 0.5)
 DOCUMENTED = "documented way"
-UNIQUE, FEW = 48, 4  # faces of a turn: ours, and of ways that take a third of a second each
+UNIQUE, FEW = 32, 4  # faces of a turn: ours, and of ways that take a third of a second each
 DYES, FILES, FRAMES, JUDGED = 1000, 192, 48, 8
 SIDE = 256  # of the files that are recoloured
 UNIQUE_GOALS = {"balanced": 6.0, "fast": 10.0}

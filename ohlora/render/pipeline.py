@@ -104,6 +104,10 @@ class WritePool:
             self._pending[self._pool.submit(self._write, part, write, done)] = number
             self._left[number] = self._left.get(number, 0) + 1
 
+    def write_here(self, outputs: Sequence[Output], write: Callable[[Output], dict[str, Any]]) -> None:
+        """Write on the calling thread: where a unit has few outputs, handing them over costs more than it gains."""
+        self._write(outputs, write, lambda: None)
+
     def _write(
         self, outputs: Sequence[Output], write: Callable[[Output], dict[str, Any]], done: Callable[[], None]
     ) -> None:
@@ -188,20 +192,34 @@ def run(
     size, at_once = producer.calls(batch)
     # Where calls are small, one more than are being made waits, so that no maker does.
     most = min(batch, max(at_once + 1, size))
-    ahead: deque[tuple[list[UnitT], Future[list[Picture | ImageError]]]] = deque()
+    ahead: deque[tuple[list[UnitT], Future[list[Picture | ImageError | None]]]] = deque()
+
     with WritePool(record, workers, advance) as pool, _makers(at_once) as makers:
         totals = pool.totals
+
+        def make(group: list[UnitT]) -> list[Picture | ImageError | None]:
+            made: list[Picture | ImageError | None] = list(producer.produce(group))
+            if at_once == 1:  # the only maker shall go on making
+                return made
+            for place, (unit, picture) in enumerate(zip(group, made, strict=True)):
+                if isinstance(picture, Picture) and len(unit.outputs) <= OUTPUTS_PER_TASK:
+                    pool.write_here(unit.outputs, partial(writer.write, picture))
+                    made[place] = None
+            return made
+
         while True:
             while (free := most - sum(len(group) for group, _ in ahead)) >= size:
                 if not (group := list(islice(source, size))):
                     break
                 pool.wait_until(batch - (most - free) - len(group))
-                ahead.append((group, makers.submit(producer.produce, group)))
+                ahead.append((group, makers.submit(make, group)))
             if not ahead:
                 break
             group, making = ahead.popleft()
             for unit, picture in zip(group, making.result(), strict=True):
                 totals.units += 1
+                if picture is None:  # written by its maker
+                    continue
                 if isinstance(picture, ImageError):
                     for output in unit.outputs:
                         pool.fail(output, str(picture))

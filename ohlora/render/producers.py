@@ -94,8 +94,10 @@ class PhotoProducer:
     max_pixels: int
 
     def calls(self, batch: int) -> tuple[int, int]:
-        """File by file: none waits for the slowest of a group."""
-        return 1, usable_cores() if self.reader is None else self.reader.engine.threads
+        """File by file: none waits for the slowest of a group. Twice as many as the engine computes at once: while one
+        of a pair waits for it, the other decodes, dyes and writes.
+        """
+        return 1, 2 * (usable_cores() if self.reader is None else self.reader.engine.threads)
 
     def produce(self, units: Sequence[PhotoUnit]) -> list[Picture | ImageError]:
         return [self._one(unit.path) for unit in units]
