@@ -12,7 +12,7 @@ from functools import cache
 
 # A thread's share should outweigh handing it over (about 20 us): a picture of 256x256 takes 100 us and more.
 PIXELS_PER_TASK = 100_000
-SHARES = 4
+SHARES = 2
 
 
 def for_each(work: Callable[[int], None], count: int, pixels: int, threads: int | None) -> None:

@@ -176,9 +176,11 @@ def test_bad_requests_are_one_line(arguments: list[str], message: str) -> None:
 
 @pytest.fixture(scope="module")
 def fast(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """The demo bundle at the preset fast, judged on few faces."""
+    """The demo bundle at the preset fast in int8, judged on few faces."""
     out = tmp_path_factory.mktemp("fast") / "demo-fast"
-    export(bundle_source("demo", SIZE), Request("bundle", out, preset="fast", seeds=8), lambda line: None)
+    export(
+        bundle_source("demo", SIZE), Request("bundle", out, preset="fast", precision="int8", seeds=8), lambda line: None
+    )
     return Bundle.open(out)
 
 
