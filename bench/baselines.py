@@ -56,11 +56,18 @@ class DocumentedWay:
             self.generator = generator.to(memory_format=torch.channels_last)
             self.student = student.to(memory_format=torch.channels_last)
 
+    def latents(self, seeds: Sequence[int]) -> Tensor:
+        """wp of some seeds, as `SeedRange` has them: z, and the label where there is one."""
+        size = self.generator.config.label_size
+        faces = [face_from_seed(seed, size) for seed in seeds]
+        z = torch.from_numpy(np.stack([face.z for face in faces]))
+        label = torch.from_numpy(np.stack([face.label for face in faces])) if size else None
+        return self.generator.truncate(self.generator.mapping(z, label))
+
     @torch.no_grad()
     def portraits(self, seeds: Sequence[int]) -> list[Rgb]:
         """Pictures of some seeds, one network run."""
-        z = torch.from_numpy(np.stack([face_from_seed(seed).z for seed in seeds]))
-        image = self.generator.synthesis(self.generator.truncate(self.generator.mapping(z)))
+        image = self.generator.synthesis(self.latents(seeds))
         pixels = ((image + 1) * 127.5 + 0.5).clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()
         return [np.ascontiguousarray(picture) for picture in pixels]
 
@@ -120,9 +127,8 @@ class PlainOnnxRuntime(DocumentedWay):
 
     @torch.no_grad()
     def portraits(self, seeds: Sequence[int]) -> list[Rgb]:
-        z = torch.from_numpy(np.stack([face_from_seed(seed).z for seed in seeds]))
-        wp = self.generator.truncate(self.generator.mapping(z)).numpy()
-        image = self._synthesis.run(None, {"wp": np.ascontiguousarray(wp)})[0]
+        wp = np.ascontiguousarray(self.latents(seeds).numpy())
+        image = self._synthesis.run(None, {"wp": wp})[0]
         pixels = np.clip((image + 1) * 127.5 + 0.5, 0, 255).astype(np.uint8).transpose(0, 2, 3, 1)
         return [np.ascontiguousarray(picture) for picture in pixels]
 

@@ -18,7 +18,7 @@ def draw(run: Run, out: Path) -> list[str]:
     import matplotlib as mpl
 
     mpl.use("svg")
-    mpl.rcParams["svg.hashsalt"] = "ohlora"  # equal runs, equal files
+    mpl.rcParams |= {"svg.hashsalt": "ohlora", "svg.fonttype": "none"}  # equal runs, equal files; text as text
     from matplotlib import pyplot
 
     plots: dict[str, Callable[[Any, list[Row]], bool]] = {

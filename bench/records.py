@@ -83,6 +83,7 @@ def rows_of(group: Group, timings: dict[str, Timing]) -> list[Row]:
                 else (_digits(timing.ratio_quartiles[0]), _digits(timing.ratio_quartiles[1])),
                 accuracy={} if work.accuracy is None else {k: _digits(v, 5) for k, v in work.accuracy().items()},
                 goal=work.goal,
+                goal_kind=group.goal_kind,
                 what=work.what,
             )
         )
@@ -126,6 +127,26 @@ class Run:
             raise BadRequest(f"cannot read the bench result {path}: {error.strerror or error}") from error
         except (ValueError, KeyError, TypeError) as error:
             raise BadRequest(f"{path} is no result of `ohlora bench` ({error}): give a bench.json") from error
+
+
+def joined(new: Run, old: Run) -> Run:
+    """`new` with the suites of `old` that it did not measure: a group's ways are always of one run.
+
+    Raises BadRequest when they are of different machines, versions or bundles.
+    """
+    for what, one, other in (
+        ("machine", new.machine, old.machine),
+        ("bundle", new.settings.get("subject"), old.settings.get("subject")),
+    ):
+        if one != other:
+            raise BadRequest(f"the earlier run is of another {what}: {other}, this one of {one}; take another --out")
+    suites = list(new.settings["suites"])
+    kept = [name for name in old.settings["suites"] if name not in suites]
+    presets = new.settings.get("presets") or old.settings.get("presets", [])
+    settings = old.settings | {"suites": [*kept, *suites], "presets": presets}
+    rows = [row for row in old.rows if row.suite not in suites]
+    left_out = [entry for entry in old.left_out if entry["suite"] not in suites]
+    return Run(new.machine, settings, [*rows, *new.rows], [*left_out, *new.left_out])
 
 
 def _lean(row: dict[str, Any]) -> dict[str, Any]:

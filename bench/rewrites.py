@@ -274,7 +274,8 @@ def measure(row: Row, inputs: dict[str, Tensor], wanted: NDArray[np.float64]) ->
     return found
 
 
-def run_case(case: Case) -> list[dict[str, Any]]:
+def run_case(case: Case, say: Callable[[str], None] = print) -> list[dict[str, Any]]:
+    """Rows of one network. say: takes each row's line as it is done."""
     wanted = case.wanted()
     done: list[dict[str, Any]] = []
     chain: list[dict[str, Any]] = []  # rows that later ones build on
@@ -289,7 +290,7 @@ def run_case(case: Case) -> list[dict[str, Any]]:
         done.append(found)
         if row.beside is None:
             chain.append(found)
-        print(line(found), flush=True)
+        say(line(found))
     return done
 
 

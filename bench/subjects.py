@@ -19,7 +19,7 @@ from ohlora.errors import OhloraError
 if TYPE_CHECKING:
     from ohlora.bench.baselines import DocumentedWay
 
-AS_GIVEN = "as given"
+AS_GIVEN, FULL_SIZE = "as given", "full size"
 PRESET_NAMES = ("exact", "balanced", "fast")
 JUDGED_SEEDS = 24  # faces that a preset is gated on here; `ohlora export` takes 200
 Report = Callable[[str], None]
@@ -85,7 +85,7 @@ def full_size_subject(presets: Sequence[str], report: Report = print) -> Subject
     from ohlora.training.nets.stylegan import Generator
 
     demo = Bundle.open("demo")
-    subject = Subject("full size", {}, None)
+    subject = Subject(FULL_SIZE, {}, None)
     folder = _work_folder(subject, f"full size 2 {demo.generator_identity} {sorted(demo.engine_hashes.items())}")
     weights = folder / "generator.safetensors"
     if not weights.exists():

@@ -18,7 +18,7 @@ TURN, MOST_CALLS = 0.3, 1000
 class Work:
     """call: does `units` of what its group counts. accuracy: how far its results are from the baseline's.
 
-    goal: times the baseline's speed that it is to reach. what: a few words for tables.
+    goal: times the baseline's speed that it is to reach, or seconds (`Group.goal_kind`). what: a few words for tables.
     """
 
     call: Callable[[], Any]
@@ -32,7 +32,7 @@ class Work:
 class Group:
     """Works that do the same thing. baseline: name of one, or None. unit: what is counted ("portrait").
 
-    opened: what has to be closed afterwards.
+    opened: what has to be closed afterwards. goal_kind: as in `records.Row`.
     """
 
     suite: str
@@ -41,6 +41,7 @@ class Group:
     works: dict[str, Work]
     baseline: str | None = None
     opened: ExitStack = field(default_factory=ExitStack)
+    goal_kind: str = "times"
 
     def __enter__(self) -> Group:
         return self

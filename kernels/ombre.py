@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import importlib
 import json
+import sys
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -32,6 +34,9 @@ ROUNDINGS = ("truncate", "nearest")
 # B = clip((255 H - 191.25) * 4, 0, 255): nothing below H = 0.75, everything at H = 1 (spec section 3).
 THRESHOLD, CONTRAST = np.float32(191.25), np.float32(4.0)
 ONE_AS_BITS = np.float32(1.0).view(np.uint32)
+# What NumPy does before Numba is imported: 64 pictures of 256x256, each call of a few (larger ones take memory).
+FIRST_PIXELS, SMALL_PIXELS = 64 << 16, 4 << 16
+_done, _counting = 0, threading.Lock()
 HAIR_ROW = np.float32(191.25)  # a row with such a B is a hair row (section 4)
 
 # What comes out is of the kind that went in.
@@ -98,8 +103,8 @@ def prepare_hair(
         raise ValueError(f"size must be (height, width) of at least 1, got {tuple(size)}")
     if _on_device(backend, hair):
         return cast("DeviceMask", _backend("cuda").prepare(hair, (height, width), stream))
-    form = _backend(backend)
     hair = _checked_hair(hair, threads)
+    form = _form(backend, len(hair) * height * width)
     return _masks(hair, (height, width), form, threads)
 
 
@@ -145,7 +150,9 @@ def blend_ombre(
         raise ValueError(f"mask is of shape {mask.coverage.shape}, images are {pixels.shape}: they must be of one size")
     dyes = _dyes(color, height, grad_height, len(pixels))
     target = _target(pixels, dyes, out)
-    _backend(backend).blend(pixels, mask, dyes, target, rounding == "nearest", compat_unweighted, threads)
+    _form(backend, target.size // 3).blend(
+        pixels, mask, dyes, target, rounding == "nearest", compat_unweighted, threads
+    )
     return cast(ImagesT, target)
 
 
@@ -173,8 +180,8 @@ def apply_ombre(
         made = _backend("cuda").apply(images, hair, dyes, out, rounding == "nearest", compat_unweighted, stream)
         return cast(ImagesT, made)
     pixels = _checked("images", images)
-    form = _backend(backend)
     maps = _checked_hair(hair, threads)
+    form = _form(backend, pixels.size // 3)
     if hasattr(form, "apply") and len(maps) == len(pixels):
         _check_setting(rounding, threads)
         dyes = _dyes(color, height, grad_height, len(pixels))
@@ -309,6 +316,19 @@ def _dyes(color: ArrayLike, height: ArrayLike, grad_height: ArrayLike, pictures:
     spread = {name: np.ascontiguousarray(np.broadcast_to(array, (count,))) for name, array in values.items()}
     hue = (spread["color"] * 360.0).astype(np.int64) % 360
     return Dyes(hue_table()[hue], spread["height"], spread["grad_height"])
+
+
+def _form(name: str, pixels: int) -> Any:
+    """The CPU form that does so many pixels. "auto": NumPy's for the first few pictures, since importing Numba takes
+    longer than all of them and a small job ends before that; then Numba's. Both give the same bytes.
+    """
+    global _done
+    if name != "auto" or "ohlora.kernels.ombre_cpu" in sys.modules:
+        return _backend(name)
+    with _counting:
+        _done += pixels
+        few = pixels <= SMALL_PIXELS and _done <= FIRST_PIXELS
+    return _backend("reference" if few else "cpu")
 
 
 def _backend(name: str) -> Any:

@@ -11,6 +11,7 @@ from ohlora.bench.suites.kernels import kernel_groups
 from ohlora.bench.suites.options import Options
 from ohlora.bench.suites.pipeline import job_groups
 from ohlora.bench.suites.processes import cold_start_groups, scaling_rows
+from ohlora.bench.suites.rewrites import rewrite_rows
 from ohlora.bench.suites.roofline import roofline_rows
 from ohlora.bench.suites.stages import stage_groups
 from ohlora.bench.timing import Group, measure
@@ -21,6 +22,7 @@ Suite = Callable[[Options], Iterator[Group] | Iterator[Row]]
 SUITES: dict[str, Suite] = {
     "kernels": kernel_groups,
     "engines": engine_groups,
+    "rewrites": rewrite_rows,
     "stages": stage_groups,
     "pipeline": job_groups,
     "roofline": roofline_rows,

@@ -22,7 +22,7 @@ def bench(
         typer.Option(
             "--suite",
             "-s",
-            help="kernels, engines, stages, pipeline, roofline, cold-start, scaling; repeatable.",
+            help="kernels, engines, rewrites, stages, pipeline, roofline, cold-start, scaling; repeatable.",
         ),
     ] = None,
     bundle: Annotated[str, typer.Option("--bundle", "-b", help="Bundle folder, or 'demo'.")] = "demo",
@@ -35,6 +35,9 @@ def bench(
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Fewer rounds, forms and items: a look, no figure.")] = False,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for bench.json, report.md and plots.")] = None,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Keep rows of other suites that an earlier run here left in --out.")
+    ] = False,
     compare: Annotated[
         Path | None, typer.Option("--compare", help="A saved bench.json; exit status 1 when this run is worse.")
     ] = None,
@@ -53,7 +56,7 @@ def bench(
     import json as json_module
 
     from ohlora.bench.compare import compare as compare_runs
-    from ohlora.bench.records import Run
+    from ohlora.bench.records import Run, joined
     from ohlora.bench.suites import chosen, run_suites
     from ohlora.bench.suites.options import Options
     from ohlora.errors import BadRequest
@@ -62,6 +65,9 @@ def bench(
     old = None if compare is None else Run.load(compare)
     if out is not None and out.exists() and not out.is_dir():
         raise BadRequest(f"--out {out} is a file: give a folder")
+    if keep and out is None:
+        raise BadRequest("--keep needs --out: the folder of the earlier run")
+    earlier = Run.load(out / "bench.json") if keep and out is not None else None
     subject = open_subject(bundle, full_size, presets, names)
     try:
         run = run_suites(Options(subject, quick), names, lambda rows: show(rows, sys.stderr if json else sys.stdout))
@@ -69,7 +75,7 @@ def bench(
         subject.close()
     changes = [] if old is None else compare_runs(run, old, margin)
     if out is not None:
-        write(run, out)
+        write(run if earlier is None else joined(run, earlier), out)
     if json:
         found = [{"row": list(change.row), "kind": change.kind, "text": change.text} for change in changes]
         typer.echo(json_module.dumps({"out": None if out is None else str(out), "goals": goals(run), "changes": found}))
@@ -81,7 +87,7 @@ def bench(
 
 def open_subject(bundle: str, full_size: bool, presets: str | None, names: list[str]) -> Subject:
     """Raises BadRequest for what does not go together or needs the train extra."""
-    from ohlora.bench.subjects import PRESET_NAMES, bundle_subject, full_size_subject
+    from ohlora.bench.subjects import FULL_SIZE, PRESET_NAMES, Subject, bundle_subject, full_size_subject
     from ohlora.errors import BadRequest
 
     asked = [] if presets is None else [name.strip() for name in presets.split(",") if name.strip()]
@@ -95,7 +101,7 @@ def open_subject(bundle: str, full_size: bool, presets: str | None, names: list[
         print(line, file=sys.stderr)
 
     if not {"engines", "pipeline", "roofline"} & set(names):  # no network of the subject's is run
-        return bundle_subject(bundle, (), report, modules=False)
+        return Subject(FULL_SIZE, {}, None) if full_size else bundle_subject(bundle, (), report, modules=False)
     try:
         if full_size:
             return full_size_subject(asked or PRESET_NAMES, report)
