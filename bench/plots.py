@@ -85,7 +85,7 @@ def roofline(figure: Any, rows: list[Row]) -> bool:
         return False
     bandwidth = float(memory.facts["ceiling"])
     ax = figure.subplots()
-    places = [10.0**power for power in (-1, 0, 1, 2, 3)]
+    places = [10 ** (power / 20) for power in range(-20, 61)]
     for name, row in ceilings.items():
         if name == "memory copy":
             continue
