@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
+pytest.importorskip("scipy", reason="the train extra draws the portraits that are scored")
+
 from ohlora.bench.properties import documented
 from ohlora.bench.scenes import batch, painted
 from ohlora.kernels.properties import ALGORITHMS, score
