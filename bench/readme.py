@@ -10,13 +10,12 @@ import sys
 from pathlib import Path
 
 from ohlora.bench.records import Run
-from ohlora.bench.report import BEGIN, END, machine_text, readme_table, update_readme
+from ohlora.bench.report import readme_block, update_readme
 
 
 def in_step(readme: Path, result: Path) -> bool:
     """Whether the README shows the result."""
-    run = Run.load(result)
-    return f"{BEGIN}\n{machine_text(run)}.\n\n{readme_table(run)}\n{END}" in readme.read_text(encoding="utf-8")
+    return readme_block(Run.load(result)) in readme.read_text(encoding="utf-8")
 
 
 def main() -> None:

@@ -22,6 +22,7 @@ class Row:
     ms: milliseconds a `unit`, median, with `quartiles_ms` of `rounds`. times_baseline: how many times the baseline's
     speed. value: of rows that are no time (a ratio of memory). accuracy: against the baseline's results.
     goal: to be reached; goal_kind: "times" (times_baseline, at least), "seconds" (at most), "ratio" (value, at most).
+    what: a few words.
     """
 
     suite: str
@@ -84,7 +85,6 @@ def rows_of(group: Group, timings: dict[str, Timing]) -> list[Row]:
                 accuracy={} if work.accuracy is None else {k: _digits(v, 5) for k, v in work.accuracy().items()},
                 goal=work.goal,
                 goal_kind=group.goal_kind,
-                what=work.what,
             )
         )
     return rows

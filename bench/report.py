@@ -159,6 +159,11 @@ def _once(lines: Iterable[Sequence[str]]) -> list[Sequence[str]]:
     return shown
 
 
+def readme_block(run: Run) -> str:
+    """What stands between the README's marks, marks included."""
+    return f"{BEGIN}\n{machine_text(run)}.\n\n{readme_table(run)}\n{END}"
+
+
 def update_readme(path: Path, run: Run) -> bool:
     """Put the table between its marks; whether that changed the file. Raises BadRequest without marks."""
     text = path.read_text(encoding="utf-8")
@@ -166,7 +171,7 @@ def update_readme(path: Path, run: Run) -> bool:
         raise BadRequest(f"{path} has no place for the table: put a line '{BEGIN}' and a line '{END}' there")
     before, rest = text.split(BEGIN, 1)
     after = rest.split(END, 1)[1]
-    made = f"{before}{BEGIN}\n{machine_text(run)}.\n\n{readme_table(run)}\n{END}{after}"
+    made = f"{before}{readme_block(run)}{after}"
     if made == text:
         return False
     write_bytes(path, made.encode())

@@ -18,14 +18,13 @@ TURN, MOST_CALLS = 0.3, 1000
 class Work:
     """call: does `units` of what its group counts. accuracy: how far its results are from the baseline's.
 
-    goal: times the baseline's speed that it is to reach, or seconds (`Group.goal_kind`). what: a few words for tables.
+    goal: times the baseline's speed that it is to reach, or seconds (`Group.goal_kind`).
     """
 
     call: Callable[[], Any]
     units: int = 1
     accuracy: Callable[[], Facts] | None = None
     goal: float | None = None
-    what: str = ""
 
 
 @dataclass
