@@ -39,9 +39,9 @@ def draw(run: Run, out: Path) -> list[str]:
 
 
 def techniques(figure: Any, rows: list[Row]) -> bool:
-    """Bars: times the baseline, one panel for networks and one for whole jobs."""
+    """Bars: times the baseline, a panel for each group."""
     panels = []
-    for suite in ("rewrites", "engines", "pipeline"):
+    for suite in ("rewrites", "kernels", "engines", "pipeline"):
         mine = [row for row in rows if row.suite == suite and row.times_baseline is not None]
         for group, members in groupby(mine, key=lambda row: row.group):
             panels.append((group, [(row.name, row.times_baseline) for row in members]))
@@ -51,7 +51,7 @@ def techniques(figure: Any, rows: list[Row]) -> bool:
     axes = figure.subplots(len(panels), 1, squeeze=False, height_ratios=[len(bars) + 1 for _, bars in panels])[:, 0]
     for ax, (group, bars) in zip(axes, panels, strict=True):
         names, values = zip(*reversed(bars), strict=True)
-        ours = [COLOR if name.startswith("ohlora") else FAINT for name in names]
+        ours = [COLOR if name.startswith(("ohlora", "Numba")) else FAINT for name in names]
         drawn = ax.barh(names, values, color=ours)
         ax.bar_label(drawn, fmt="%.3gx", padding=3)
         ax.set_title(group, loc="left", fontsize=10)

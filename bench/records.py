@@ -65,6 +65,8 @@ class Row:
 def rows_of(group: Group, timings: dict[str, Timing]) -> list[Row]:
     """Rows of a measured group, baseline first."""
     order = sorted(group.works, key=lambda name: name != group.baseline)
+    # Without the baseline (PyTorch is not installed) a ratio can neither be met nor missed.
+    unjudged = group.goal_kind == "times" and group.baseline is None
     rows = []
     for name in order:
         work, timing = group.works[name], timings[name]
@@ -83,7 +85,7 @@ def rows_of(group: Group, timings: dict[str, Timing]) -> list[Row]:
                 if timing.ratio_quartiles is None
                 else (_digits(timing.ratio_quartiles[0]), _digits(timing.ratio_quartiles[1])),
                 accuracy={} if work.accuracy is None else {k: _digits(v, 5) for k, v in work.accuracy().items()},
-                goal=work.goal,
+                goal=None if unjudged else work.goal,
                 goal_kind=group.goal_kind,
             )
         )

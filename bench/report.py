@@ -60,7 +60,7 @@ def goal_text(row: Row) -> str:
 
 def time_text(row: Row) -> str:
     if row.ms is None:
-        return "" if row.value is None else f"{row.value:g}"
+        return "" if row.value is None else f"{row.value:g} {row.unit}"
     return number(row.ms)
 
 

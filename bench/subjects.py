@@ -66,7 +66,7 @@ def bundle_subject(
         why = f"no eager PyTorch baseline: {error}"
     subject = Subject(opened.name, {AS_GIVEN: opened}, documented, why)
     if presets:
-        folder = _work_folder(subject, opened.generator_identity if opened.manifest.generator else opened.name)
+        folder = _work_folder(subject, sorted(opened.engine_hashes.items()), opened.name)
         subject.bundles = at_presets(opened, presets, folder, report)
     return subject
 

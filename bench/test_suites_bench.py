@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from ohlora.bench.jobs import Folders
-from ohlora.bench.machine import machine
+from ohlora.bench.machine import keep_memory, machine
 from ohlora.bench.subjects import PRESET_NAMES, Subject, bundle_subject, full_size_subject
 from ohlora.bench.suites import SUITES
 from ohlora.bench.suites.options import QUICK_ITEMS, Options
@@ -27,6 +27,7 @@ TIMED = ("kernels", "engines", "stages", "pipeline", "cold-start")  # the others
 
 @functools.cache
 def options(config: pytest.Config) -> Options:
+    keep_memory()
     presets = [name for name in config.getoption("--presets", "").split(",") if name]
     config.add_cleanup(lambda: opened.subject.close())
     subject: Subject

@@ -34,7 +34,8 @@ ROUNDINGS = ("truncate", "nearest")
 # B = clip((255 H - 191.25) * 4, 0, 255): nothing below H = 0.75, everything at H = 1 (spec section 3).
 THRESHOLD, CONTRAST = np.float32(191.25), np.float32(4.0)
 ONE_AS_BITS = np.float32(1.0).view(np.uint32)
-# What NumPy does before Numba is imported: 64 pictures of 256x256, each call of a few (larger ones take memory).
+# What NumPy does before Numba is imported, mask and dye counted each: 32 pictures of 256x256, each call of a few
+# (larger ones take memory).
 FIRST_PIXELS, SMALL_PIXELS = 64 << 16, 4 << 16
 _done, _counting = 0, threading.Lock()
 HAIR_ROW = np.float32(191.25)  # a row with such a B is a hair row (section 4)
@@ -187,7 +188,7 @@ def apply_ombre(
         dyes = _dyes(color, height, grad_height, len(pixels))
         if len(dyes) == len(pixels):
             target = _target(pixels, dyes, out)
-            form.apply(pixels, maps, _resized, dyes, target, rounding == "nearest", compat_unweighted, threads)
+            form.apply(pixels, maps, dyes, target, rounding == "nearest", compat_unweighted, threads)
             return cast(ImagesT, target)
     mask = _masks(maps, pixels.shape[1:3], form, threads)
     return blend_ombre(
@@ -280,13 +281,13 @@ def _masks(maps: NDArray[np.float32], size: Sequence[int], form: Any, threads: i
     bottom = np.full(len(maps), -1, dtype=np.int32)
 
     def one(i: int) -> None:
-        top[i], bottom[i] = form.cover(_resized(maps[i], (height, width)), coverage[i])
+        top[i], bottom[i] = form.cover(resized_map(maps[i], (height, width)), coverage[i])
 
     for_each(one, len(maps), coverage.size, threads)
     return HairMask(coverage, top, bottom)
 
 
-def _resized(
+def resized_map(
     hair: NDArray[np.float32], size: tuple[int, int], into: tuple[Any, Any] = (None, None)
 ) -> NDArray[np.float32]:
     """255 H at `size` (height, width). into: arrays of the map's and of that size to use, or None."""

@@ -7,13 +7,12 @@ Pictures run in parallel (`kernels.threads`).
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from ohlora.kernels.ombre import Dyes, HairMask, gradient_rows
+from ohlora.kernels.ombre import Dyes, HairMask, gradient_rows, resized_map
 from ohlora.kernels.threads import for_each
 
 
@@ -148,17 +147,13 @@ def blend(
 def apply(
     images: NDArray[np.uint8],
     hair: NDArray[np.float32],
-    resized: Callable[..., NDArray[np.float32]],
     dyes: Dyes,
     out: NDArray[np.uint8],
     nearest: bool,
     unweighted: bool,
     threads: int | None,
 ) -> None:
-    """Dye `images`, one dye each, without storing their masks: a mask stays in the cache of the core that made it.
-
-    resized(map, size, into): 255 times the map at that size, by way of the arrays `into`.
-    """
+    """Dye `images`, one dye each, without storing their masks: a mask stays in the cache of the core that made it."""
     local = threading.local()
     size = (images.shape[1], images.shape[2])
 
@@ -167,7 +162,7 @@ def apply(
             local.maps = tuple(np.empty(shape, np.float32) for shape in (hair.shape[1:], size, size))
         scaled, enlarged, coverage = local.maps
         # Not in place: the loop would not be vectorised.
-        rows = cover(resized(hair[i], size, (scaled, enlarged)), coverage)
+        rows = cover(resized_map(hair[i], size, (scaled, enlarged)), coverage)
         _dye(images[i], coverage, rows, dyes, i, nearest, unweighted, out[i])
 
     for_each(one, len(dyes), out.size // 3, threads)

@@ -26,6 +26,7 @@ from ohlora.training import bundle_student
 from ohlora.training.bundle_student import student_from_bundle
 from ohlora.training.nets.effisegnet import SHIPPED_ENCODER, EffiSegNet
 from ohlora.training.student import load_student
+from tests.small_bundle import relist
 
 
 def maps(student: EffiSegNet) -> np.ndarray:
@@ -88,9 +89,11 @@ def test_a_network_that_is_not_ours_is_refused(tmp_path: Path) -> None:
     fewer = copy.deepcopy(graph)
     last = next(node for node in reversed(fewer.graph.node) if node.op_type == "Conv")
     fewer.graph.node.remove(last)
-    with pytest.raises(StopIteration):
-        refilled(fewer)
     shutil.copytree(demo.path, tmp_path / "copy")
+    (tmp_path / "copy" / "hair.onnx").write_bytes(fewer.SerializeToString())
+    relist(tmp_path / "copy", "hair.onnx")
+    with pytest.raises(BundleError, match=r"hair\.onnx is no student that `ohlora bundle build` exported"):
+        student_from_bundle(tmp_path / "copy")
     manifest = tmp_path / "copy" / "bundle.json"
     manifest.write_text(manifest.read_text().replace("EffiSegNet (tf_efficientnet_lite0", "UNet (resnet18"))
     with pytest.raises(BundleError, match=r"no EffiSegNet but 'UNet \(resnet18"):
