@@ -21,6 +21,7 @@ from pydantic import (
 )
 
 from ohlora.errors import BundleError
+from ohlora.installation import upgrade_command
 from ohlora.latent_spaces import SPLIT_SPACES, Space
 
 FORMAT = 1
@@ -253,7 +254,7 @@ def parse_manifest(text: bytes, where: str) -> tuple[BundleManifest, dict[str, A
     if raw["format"] > FORMAT:
         raise BundleError(
             f"{where} was made by a newer ohlora (format {raw['format']}, this one reads up to {FORMAT}): "
-            "pip install --upgrade ohlora"
+            + upgrade_command()
         )
     if raw["format"] < 1:
         raise BundleError(f"{where} has format {raw['format']}, which never existed: get the bundle again")

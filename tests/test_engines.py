@@ -234,11 +234,11 @@ def test_auto_says_which_and_why(hair, caplog):
 
 
 def test_auto_falls_back_with_one_line(hair, images, monkeypatch, caplog):
-    broken = engines.Backend("torn", "no_such_package", "pip install torn")
+    broken = engines.Backend("torn", "no_such_package")
     monkeypatch.setattr(engines, "BACKENDS", (broken, *BACKENDS))
     with caplog.at_level(logging.WARNING, "ohlora"), open_engine(hair) as engine:
         assert engine.backend in NAMES
-        assert "torn is not installed: pip install torn" in engine.reason
+        assert "torn is not installed: pip install no_such_package" in engine.reason
     (record,) = caplog.records
     assert "falls back to" in record.getMessage()
     assert "\n" not in record.getMessage()
@@ -260,8 +260,8 @@ def test_auto_falls_back_when_compiling_fails(hair, images, monkeypatch, caplog)
 
 
 def test_no_backend_left_lists_all(hair, monkeypatch):
-    monkeypatch.setattr(engines, "BACKENDS", tuple(engines.Backend(n, f"no_{n}", f"pip install {n}") for n in "ab"))
-    with pytest.raises(EngineError, match=r"a: backend a is not installed: pip install a; b: backend b"):
+    monkeypatch.setattr(engines, "BACKENDS", tuple(engines.Backend(n, f"no_{n}") for n in "ab"))
+    with pytest.raises(EngineError, match=r"a: backend a is not installed: pip install no_a; b: backend b"):
         open_engine(hair)
 
 
@@ -344,7 +344,7 @@ def test_report_lists_every_backend(monkeypatch):
     for row in INSTALLED:
         assert row.version
         assert row.detail
-    monkeypatch.setattr(engines, "BACKENDS", (engines.Backend("torn", "no_such_package", "pip install torn"),))
+    monkeypatch.setattr(engines, "BACKENDS", (engines.Backend("torn", "no_such_package"),))
     (row,) = backend_report()
     assert (row.available, row.bf16) == (False, False)
-    assert "pip install torn" in row.detail
+    assert "pip install no_such_package" in row.detail

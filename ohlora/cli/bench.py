@@ -89,6 +89,7 @@ def open_subject(bundle: str, full_size: bool, presets: str | None, names: list[
     """Raises BadRequest for what does not go together or needs the train extra."""
     from ohlora.bench.subjects import FULL_SIZE, PRESET_NAMES, Subject, bundle_subject, full_size_subject
     from ohlora.errors import BadRequest
+    from ohlora.installation import install_command
 
     asked = [] if presets is None else [name.strip() for name in presets.split(",") if name.strip()]
     for name in asked:
@@ -108,7 +109,7 @@ def open_subject(bundle: str, full_size: bool, presets: str | None, names: list[
         return bundle_subject(bundle, asked, report)
     except ImportError as error:
         what = "--full-size" if full_size else "--presets"
-        raise BadRequest(f"{what} needs the train extra: pip install 'ohlora[train]' ({error})") from error
+        raise BadRequest(f"{what} needs the train extra: {install_command('train')} ({error})") from error
 
 
 def show(rows: list[Row], stream: object) -> None:
@@ -130,6 +131,7 @@ def write(run: Run, out: Path) -> None:
     """bench.json, report.md, plots. Without matplotlib there are no plots, which is said."""
     from ohlora.atomic import make_folder, write_bytes
     from ohlora.bench.report import markdown
+    from ohlora.installation import install_command
 
     make_folder(out)
     run.save(out / "bench.json")
@@ -139,7 +141,7 @@ def write(run: Run, out: Path) -> None:
 
         plots = draw(run, out)
     except ImportError as error:
-        print(f"no plots: {error}; pip install 'ohlora[bench]'", file=sys.stderr)
+        print(f"no plots: {error}; {install_command('bench')}", file=sys.stderr)
     write_bytes(out / "report.md", markdown(run, plots).encode())
 
 

@@ -6,9 +6,12 @@ import typer
 
 from ohlora.cli import options
 
+# A row: "check" says of what, "ok" is None for what may well be missing, "detail" has versions or the remedy.
+Row = dict[str, object]
+
 
 def doctor(bundle: options.BundleName = "demo", json: options.Json = False) -> None:
-    """Check backends, the bundle and its engines; exit status 1 when something does not work.
+    """Import every package, run backends, a kernel and the bundle's engines; exit status 1 when something is broken.
 
     Example: `ohlora doctor --bundle my-bundle`
     """
@@ -20,9 +23,11 @@ def doctor(bundle: options.BundleName = "demo", json: options.Json = False) -> N
     from ohlora.engines import backend_report, usable_cores
     from ohlora.errors import OhloraError
 
-    rows: list[dict[str, object]] = [
+    rows: list[Row] = [
         {"check": "ohlora", "ok": True, "detail": f"{__version__}, Python {platform.python_version()}"},
         {"check": "machine", "ok": True, "detail": f"{platform.machine()}, {usable_cores()} usable cores"},
+        *packages(),
+        numba_kernel(),
     ]
     backends = backend_report()
     rows += [
@@ -42,21 +47,70 @@ def doctor(bundle: options.BundleName = "demo", json: options.Json = False) -> N
         rows += [check_network(opened, role) for role in ("hair", "generator") if getattr(opened.manifest, role)]
     except OhloraError as error:
         rows.append({"check": f"bundle {bundle}", "ok": False, "detail": str(error)})
-    healthy = works and all(row["ok"] for row in rows if not str(row["check"]).startswith("backend"))
+    healthy = works and all(row["ok"] is not False for row in rows if not str(row["check"]).startswith("backend"))
     if json:
         typer.echo(json_module.dumps({"healthy": healthy, "checks": rows}))
     else:
         from rich.console import Console
         from rich.table import Table
+        from rich.text import Text
 
         table = Table("check", "", "detail")
         for row in rows:
-            table.add_row(str(row["check"]), "[green]ok" if row["ok"] else "[red]no", str(row["detail"]))
+            mark = "-" if row["ok"] is None else "[green]ok" if row["ok"] else "[red]no"
+            table.add_row(str(row["check"]), mark, Text(str(row["detail"])))  # '.[train]' is not markup
         Console().print(table)
     raise typer.Exit(0 if healthy else 1)
 
 
-def cuda_kernels() -> dict[str, object]:
+def packages() -> list[Row]:
+    """The packages that the runtime and each extra ask for: imported, and new enough."""
+    import warnings
+
+    from ohlora.installation import install_command, package_reports
+
+    rows: list[Row] = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of other people's packages
+        reports = list(package_reports())
+    for report in reports:
+        check = f"extra {report.name}" if report.name else "packages"
+        absent = f"not installed: {', '.join(report.missing)}"
+        if report.name and not report.working and not report.broken:
+            rows.append({"check": check, "ok": None, "detail": f"not installed: {install_command(report.name)}"})
+        elif (report.broken and not report.missing) or (report.missing and not report.name):
+            problems = [*report.broken, *([absent] if report.missing else [])]
+            rows.append({"check": check, "ok": False, "detail": f"{'; '.join(problems)}: {report.repair}"})
+        elif report.missing:  # some of an extra's packages, which may be here for something else
+            problems = [*report.broken, absent]
+            rows.append({"check": check, "ok": None, "detail": f"{'; '.join(problems)}: {report.repair}"})
+        else:
+            rows.append({"check": check, "ok": True, "detail": ", ".join(report.working)})
+    return rows
+
+
+def numba_kernel() -> Row:
+    """Compile the ombre kernel and hold it to the NumPy form, bit for bit."""
+    import numpy as np
+
+    from ohlora.installation import repair_command
+    from ohlora.kernels.ombre import apply_ombre
+
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
+    hair = rng.random((2, 32, 32), dtype=np.float32)
+    try:
+        dyed = apply_ombre(images, hair, 0.5, 0.7, 0.5, backend="cpu")
+    except Exception as error:  # Numba and LLVM raise types of their own
+        detail = f"the ombre kernel does not compile ({' '.join(str(error).split())[:200]})"
+    else:
+        if np.array_equal(dyed, apply_ombre(images, hair, 0.5, 0.7, 0.5, backend="reference")):
+            return {"check": "numba kernel", "ok": True, "detail": "ombre, compiled: equal to NumPy"}
+        detail = "the compiled ombre kernel differs from NumPy"
+    return {"check": "numba kernel", "ok": False, "detail": f"{detail}: {repair_command('', ['numba', 'llvmlite'])}"}
+
+
+def cuda_kernels() -> Row:
     """Whether `--device cuda` and the kernels' CUDA forms can be used; a machine without a GPU is healthy."""
     from ohlora.kernels.cuda_arrays import CudaUnavailable, device_names
 
@@ -66,7 +120,7 @@ def cuda_kernels() -> dict[str, object]:
         return {"check": "backend cuda", "ok": False, "detail": error.reason}
 
 
-def check_network(bundle: object, role: str) -> dict[str, object]:
+def check_network(bundle: object, role: str) -> Row:
     """Open an engine (which runs its self-test) and time a few rows."""
     import time
 

@@ -17,10 +17,11 @@ def require_training() -> None:
     import importlib.util
 
     from ohlora.errors import BadRequest
+    from ohlora.installation import install_command
 
     missing = [name for name in ("torch", "timm", "lightning", "onnx") if importlib.util.find_spec(name) is None]
     if missing:
-        raise BadRequest(f"this command needs {', '.join(missing)}: pip install 'ohlora[train]'")
+        raise BadRequest(f"this command needs {', '.join(missing)}: {install_command('train')}")
 
 
 @app.callback()

@@ -18,10 +18,11 @@ def require_zoo() -> None:
 
     from ohlora.cli.train import require_training
     from ohlora.errors import BadRequest
+    from ohlora.installation import install_command
 
     require_training()
     if importlib.util.find_spec("segmentation_models_pytorch") is None:
-        raise BadRequest("this command needs segmentation_models_pytorch: pip install 'ohlora[train]'")
+        raise BadRequest(f"this command needs segmentation_models_pytorch: {install_command('train')}")
 
 
 def hairzoo(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ohlora.engines.spec import EngineSpec, TensorSpec
 from ohlora.errors import EngineError
+from ohlora.installation import install_command, repair_command
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -55,21 +56,29 @@ class Engine(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """One way to run a network. `machines`: where 'auto' considers it, empty for everywhere; if it is `automatic`."""
+    """One way to run a network. `machines`: where 'auto' considers it, empty for everywhere; if it is `automatic`.
+
+    extra: the extra of ohlora that brings `package`; "" for what the runtime itself depends on.
+    """
 
     name: str
     package: str
-    install: str
     precisions: tuple[str, ...] = ("f32",)
     machines: tuple[str, ...] = ()
     automatic: bool = True
+    extra: str = ""
+
+    @property
+    def install(self) -> str:
+        """The command that installs it."""
+        return install_command(self.extra) if self.extra else f"pip install {self.package}"
 
 
 # In 'auto' order: OpenVINO is the faster one on x86, ONNX Runtime runs everywhere.
 BACKENDS = (
-    Backend("openvino", "openvino", "pip install openvino", ("f32", "bf16"), ("x86_64", "AMD64")),
-    Backend("onnxruntime", "onnxruntime", "pip install onnxruntime"),
-    Backend("torch", "torch", "pip install 'ohlora[train]'", PRECISIONS, automatic=False),
+    Backend("openvino", "openvino", ("f32", "bf16"), ("x86_64", "AMD64")),
+    Backend("onnxruntime", "onnxruntime"),
+    Backend("torch", "torch", PRECISIONS, automatic=False, extra="train"),
 )
 
 
@@ -217,7 +226,7 @@ def _module(backend: Backend) -> Any:
     except Exception as error:  # a broken install fails in any way, ImportError to missing system libraries
         raise EngineError(
             f"backend {backend.name} does not import ({_one_line(error)}): "
-            f"{backend.install.replace('install', 'install --force-reinstall')}"
+            f"{repair_command(backend.extra, [backend.package])}"
         ) from error
     return module
 

@@ -17,6 +17,7 @@ from ohlora.engines.selftest import Probe
 from ohlora.engines.spec import EngineSpec
 from ohlora.engines.tensorrt_sidecar import Sidecar, read_sidecar
 from ohlora.errors import EngineError
+from ohlora.installation import install_command
 
 BACKENDS = ("auto", "tensorrt", "torch", "onnxruntime")
 BUCKET = 64
@@ -84,7 +85,7 @@ def backend_for(backend: str, precision: str, engines: Path | None) -> str:
     if backend != "tensorrt" and engines is not None:
         raise EngineError(f"{engines} holds TensorRT engines, backend {backend} takes none: leave one of them out")
     if backend == "torch" and not has_torch:
-        raise EngineError("backend torch is not installed: pip install 'ohlora[train]'")
+        raise EngineError(f"backend torch is not installed: {install_command('train')}")
     if backend == "onnxruntime" and precision != "f32":
         raise EngineError(
             f"backend onnxruntime computes a bundle's networks in f32, not {precision}: use backend torch"
