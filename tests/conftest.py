@@ -1,4 +1,8 @@
-"""Shared fixtures. Reference data live outside the repository; tests that need them skip without them."""
+"""Shared fixtures.
+
+The reference data of seeded weights are in tests/golden. Reference faces and published tables live outside the
+repository; tests that need them skip without them.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +21,21 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+GOLDEN = Path(__file__).resolve().parent / "golden"
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
 @pytest.fixture(scope="session")
+def golden() -> Path:
+    """Folder of the reference data that are part of the repository: numbers of seeded weights, no faces."""
+    return GOLDEN
+
+
+@pytest.fixture(scope="session")
 def shared() -> Path:
-    """Folder of golden vectors and reference faces; not part of a user's checkout."""
+    """Folder of reference faces, what was made from them, and published tables; not part of the repository."""
     if not (SHARED / "golden").is_dir():
-        pytest.skip("reference data (../shared) are not part of this checkout")
+        pytest.skip("needs reference faces or published tables (../shared), which are not part of the repository")
     return SHARED
 
 

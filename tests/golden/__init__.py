@@ -1,0 +1,1 @@
+"""Reference data made with the upstream models; see README.md here."""
