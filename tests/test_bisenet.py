@@ -26,22 +26,22 @@ def published() -> dict[str, Tensor]:
     return {key: golden_value(key, shape) for key, shape in published_shapes().items()}
 
 
-def test_published_keys(shared: Path) -> None:
-    table = json.loads((shared / "golden" / "segmentation" / "bisenet19_keys.json").read_text())
+def test_published_keys(golden: Path) -> None:
+    table = json.loads((golden / "segmentation" / "bisenet19_keys.json").read_text())
     assert {key: tuple(entry["shape"]) for key, entry in table.items()} == published_shapes()
 
 
 @torch.no_grad()
-def test_golden_outputs(shared: Path, published: dict[str, Tensor]) -> None:
+def test_golden_outputs(golden: Path, published: dict[str, Tensor]) -> None:
     model = from_upstream(published).eval()
-    with np.load(shared / "golden" / "segmentation" / "bisenet19.npz") as golden:
-        rng = np.random.Generator(np.random.PCG64(int(golden["input_seed"])))
+    with np.load(golden / "segmentation" / "bisenet19.npz") as stored:
+        rng = np.random.Generator(np.random.PCG64(int(stored["input_seed"])))
         image = torch.from_numpy(rng.standard_normal((1, 3, 256, 256)).astype(np.float32))
         for made, name, step in zip(
             model(image), ("out_every8", "out16_every16", "out32_every16"), (8, 16, 16), strict=True
         ):
-            difference = np.abs(made[0, :, ::step, ::step].numpy() - golden[name]).max()
-            assert difference < TOLERANCE * golden[name].std(), name
+            difference = np.abs(made[0, :, ::step, ::step].numpy() - stored[name]).max()
+            assert difference < TOLERANCE * stored[name].std(), name
     assert torch.equal(model.parse(image), model(image)[0])
 
 

@@ -105,6 +105,28 @@ def test_what_the_dye_is_truncated_to() -> None:
     assert np.array_equal(np.clip(exact, 0, 255).astype(np.uint8), np.clip(low, 0, 255).astype(np.uint8))
 
 
+@pytest.mark.parametrize("name", ["all_255_0", "all_255_1", "bottom_strip_0", "bottom_strip_1"])
+def test_golden_points(golden: Path, name: str) -> None:
+    """Hair maps that are the same in every column: eight columns of the picture are enough."""
+    case = json.loads((golden / "ombre" / "special.json").read_text())[name]
+    with np.load(golden / "ombre" / "special_points.npz") as stored:
+        rows, first = np.unique(stored["yx"][:, 0], return_index=True)
+        hair = stored[f"mask_{name.rpartition('_')[0]}"][None, :, :7].astype(np.float32) / np.float32(255)
+        points, wanted = stored["rgb"][first], stored[f"out_{name}"][first]
+    images = np.zeros((1, 256, 8, 3), np.uint8)
+    images[0, rows] = points[:, None]
+    dye = (case["color"], case["ombre_height"], case["ombre_grad_height"])
+    made = apply_ombre(up(images), up(hair), *dye).copy_to_host()
+    assert (wanted != points).any()
+    assert np.array_equal(made[0, rows], np.broadcast_to(wanted[:, None], (len(rows), 8, 3)))
+
+
+def test_golden_hairstyles(golden: Path) -> None:
+    with np.load(golden / "cnn" / "hairstyle_score.npz") as stored:
+        made = score(up(stored["parsing"]), up(stored["face_bgr"]), algorithm="hairstyle").copy_to_host()
+        np.testing.assert_allclose(made[:, 0], stored["raw_score"], rtol=1e-12)
+
+
 def test_golden_dyes(shared: Path) -> None:
     """A strip of a golden face: the whole picture takes the simulator minutes."""
     folder = shared / "golden" / "ombre"
@@ -296,9 +318,9 @@ def test_scores_are_the_references() -> None:
 
 
 @pytest.mark.parametrize("algorithm", ["v1", "v2"])
-def test_edge_cases_are_scored_as_by_the_reference(shared: Path, algorithm: str) -> None:
+def test_edge_cases_are_scored_as_by_the_reference(golden: Path, algorithm: str) -> None:
     """The maps of the golden edge cases, for which the reference is tested against their scores."""
-    with np.load(shared / "golden" / "properties" / "edge_maps.npz") as found:
+    with np.load(golden / "properties" / "edge_maps.npz") as found:
         names = [name for name in found.files if name != "image_bgr"]
         parsing, picture = np.stack([found[name] for name in names]), found["image_bgr"]
     assert len(names) >= 40

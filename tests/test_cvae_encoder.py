@@ -29,8 +29,8 @@ TOLERANCE = 1e-4
 
 
 @pytest.fixture(scope="module")
-def stylegan(shared: Path) -> Path:
-    return shared / "golden" / "stylegan"
+def stylegan(golden: Path) -> Path:
+    return golden / "stylegan"
 
 
 @cache

@@ -26,16 +26,16 @@ from ohlora.training.student import load_student
 # --- against reference data -----------------------------------------------------------------------------------------
 
 
-def kd_data(shared: Path) -> tuple[dict[str, Any], np.ndarray, np.ndarray]:
-    expected = json.loads((shared / "golden" / "segmentation" / "kd_metrics.json").read_text())
+def kd_data(golden: Path) -> tuple[dict[str, Any], np.ndarray, np.ndarray]:
+    expected = json.loads((golden / "segmentation" / "kd_metrics.json").read_text())
     rng = np.random.Generator(np.random.PCG64(expected["seed"]))
     logits = rng.standard_normal((expected["n"], 1, 224, 224)).astype(np.float32)
     label = (rng.integers(0, 256, size=logits.shape).astype(np.uint8).astype(np.float64) / 255).astype(np.float32)
     return expected, logits, label
 
 
-def test_documented_losses(shared: Path) -> None:
-    expected, logits, label = kd_data(shared)
+def test_documented_losses(golden: Path) -> None:
+    expected, logits, label = kd_data(golden)
     for name, key in (("mse", "mse_sum"), ("soft_bce", "bce_sum"), ("kl", "kl_sum")):
         value = LOSSES[name](torch.from_numpy(logits).double(), torch.from_numpy(label).double())
         assert float(value) == pytest.approx(expected["loss_float64"][key], rel=1e-6)
@@ -50,9 +50,9 @@ def test_soft_bce_clamps_its_logs_as_documented() -> None:
     assert float(LOSSES["soft_bce"](logits, label)) == pytest.approx(float(documented), rel=1e-12)
 
 
-def test_documented_validation_loss(shared: Path) -> None:
+def test_documented_validation_loss(golden: Path) -> None:
     """Sum over pixels and pictures, over 224*224 and the number of pictures."""
-    expected, logits, label = kd_data(shared)
+    expected, logits, label = kd_data(golden)
     rest = iter(logits)
 
     class Known:
@@ -74,8 +74,8 @@ def test_documented_validation_loss(shared: Path) -> None:
     assert value == pytest.approx(expected["validation_loss_per_image_pixel_bce"], rel=1e-5)
 
 
-def test_documented_metrics(shared: Path) -> None:
-    expected, logits, label = kd_data(shared)
+def test_documented_metrics(golden: Path) -> None:
+    expected, logits, label = kd_data(golden)
     metrics = HairMetrics()
     for one, truth in zip(1 / (1 + np.exp(-logits)), label, strict=True):
         metrics.add(one[0], truth[0])

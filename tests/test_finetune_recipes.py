@@ -41,8 +41,8 @@ def by_name(module: Generator | Discriminator) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("version", ["v1", "v4", "v8", "v9"])
-def test_what_is_trained_is_documented(shared: Path, version: str) -> None:
-    lists = json.loads((shared / "golden/stylegan/trainable_parameters.json").read_text())[version]
+def test_what_is_trained_is_documented(golden: Path, version: str) -> None:
+    lists = json.loads((golden / "stylegan/trainable_parameters.json").read_text())[version]
     chosen = RECIPES[version]
     with torch.device("meta"):
         generator = Generator(stylegan.CONFIGS[version])
@@ -69,9 +69,9 @@ def test_documented_numbers() -> None:
 
 
 @pytest.mark.parametrize("version", list(GENERATOR_KEYS))
-def test_networks_of_the_documented_size_have_the_published_shapes(shared: Path, version: str) -> None:
+def test_networks_of_the_documented_size_have_the_published_shapes(golden: Path, version: str) -> None:
     """From the documented start weights, with the label added as documented."""
-    stored = json.loads((shared / f"golden/stylegan/keys_{GENERATOR_KEYS[version]}.json").read_text())
+    stored = json.loads((golden / f"stylegan/keys_{GENERATOR_KEYS[version]}.json").read_text())
     wanted = {name: tuple(shape) for name, shape, _ in stored["keys"] if not name.endswith("blur.kernel")}
     with torch.device("meta"):  # shapes only
         start = Generator(stylegan.CONFIGS[RECIPES[version].starts_from])

@@ -58,10 +58,10 @@ class Recorded(GanSteps):
 
 @pytest.mark.slow  # the documented size: half a minute each
 @pytest.mark.parametrize("version", ["v1", "v9"])
-def test_a_step_is_the_reference_step(shared: Path, version: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_is_the_reference_step(golden: Path, version: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # The plain memory order: the other one is faster, and rounds five times as much.
     monkeypatch.setattr(gan_steps, "in_channels_last", lambda module, device: module)
-    golden = dict(np.load(shared / f"golden/stylegan/gan_step_{version}.npz"))
+    stored = dict(np.load(golden / f"stylegan/gan_step_{version}.npz"))
     generator = import_generator(generator_state(version), version)
     discriminator = import_discriminator(discriminator_state(version), version)
     networks: dict[str, tuple[Any, str]] = {"generator": (generator, "G"), "discriminator": (discriminator, "D")}
@@ -70,43 +70,43 @@ def test_a_step_is_the_reference_step(shared: Path, version: str, monkeypatch: p
     steps = Recorded(recipe(version, mixing=0.0, random_noise=False), fabric, generator, discriminator)
     steps.gradients = {}
     draws = GivenLatents(7, 0, 0, 4, slice(0, 4), fabric.device)
-    object.__setattr__(draws, "given", golden["latents"])
+    object.__setattr__(draws, "given", stored["latents"])
     object.__setattr__(draws, "used", used := [])
-    batch = Batch(rule_images(int(golden["image_seed"]))[:4], torch.from_numpy(golden["label"]))
+    batch = Batch(rule_images(int(stored["image_seed"]))[:4], torch.from_numpy(stored["label"]))
     result = steps.train_batch(batch, draws, None, "the test")
 
     assert used == [DISCRIMINATOR, GENERATOR]
-    assert len(used) == golden["latents_used"]
-    assert len(result.g_losses) == golden["g_train_count"]
-    assert result.d_losses[-1] == pytest.approx(float(golden["d_loss"]), abs=1e-4)
-    assert result.g_losses[-1] == pytest.approx(float(golden["g_loss_last"]), abs=1e-4)
-    assert float(result.real.mean()) == pytest.approx(float(golden["real_scores_mean"]), abs=1e-4)
-    assert float(result.fake.mean()) == pytest.approx(float(golden["fake_scores_mean"]), abs=1e-4)
-    assert result.auroc == pytest.approx(float(golden["real_fake_auroc"]))
-    np.testing.assert_allclose(generator.w_avg.numpy(), golden["w_avg_after"], atol=1e-5)
+    assert len(used) == stored["latents_used"]
+    assert len(result.g_losses) == stored["g_train_count"]
+    assert result.d_losses[-1] == pytest.approx(float(stored["d_loss"]), abs=1e-4)
+    assert result.g_losses[-1] == pytest.approx(float(stored["g_loss_last"]), abs=1e-4)
+    assert float(result.real.mean()) == pytest.approx(float(stored["real_scores_mean"]), abs=1e-4)
+    assert float(result.fake.mean()) == pytest.approx(float(stored["fake_scores_mean"]), abs=1e-4)
+    assert result.auroc == pytest.approx(float(stored["real_fake_auroc"]))
+    np.testing.assert_allclose(generator.w_avg.numpy(), stored["w_avg_after"], atol=1e-5)
     for name, (network, letter) in networks.items():
         names = published_names(network)
-        listed = [str(key) for key in golden[f"{letter}_grad_names"]]
+        listed = [str(key) for key in stored[f"{letter}_grad_names"]]
         gradients = steps.gradients[name]
         assert {k for k, ours in names.items() if ours in gradients} == set(listed)
         now = network.state_dict()
         for i, key in enumerate(listed):
-            gradient, wanted = gradients[names[key]].contiguous().flatten(), golden[f"{letter}_grad_8"][i]
+            gradient, wanted = gradients[names[key]].contiguous().flatten(), stored[f"{letter}_grad_8"][i]
             places = np.arange(8) * max(1, gradient.numel() // 8) % gradient.numel()
             largest = max(float(gradient.abs().max()), 1e-12)
             np.testing.assert_allclose(gradient.numpy()[places], wanted, atol=GRADIENT * largest, err_msg=key)
-            norm = float(golden[f"{letter}_grad_norm"][i])
+            norm = float(stored[f"{letter}_grad_norm"][i])
             assert float(gradient.double().norm()) == pytest.approx(norm, rel=GRADIENT, abs=1e-12), key
             moved = (now[names[key]] - before[name][names[key]]).contiguous().flatten().numpy()[places]
             certain = np.abs(wanted) > LARGE
-            change = golden[f"{letter}_delta_8"][i]
+            change = stored[f"{letter}_delta_8"][i]
             np.testing.assert_allclose(moved[certain], change[certain], atol=CHANGE, err_msg=key)
         still = now.keys() - {names[key] for key in listed} - {"w_avg"}
         assert all(torch.equal(now[key], before[name][key]) for key in still)
 
 
-def test_scripted_losses_give_the_documented_numbers_of_updates(shared: Path) -> None:
-    cases = json.loads((shared / "golden/stylegan/repeat_rule_cases.json").read_text())
+def test_scripted_losses_give_the_documented_numbers_of_updates(golden: Path) -> None:
+    cases = json.loads((golden / "stylegan/repeat_rule_cases.json").read_text())
     assert len(cases) > 50
     for case in cases:
         rule = RULES[RECIPES[case["rule"]].repeat]

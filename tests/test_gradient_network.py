@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -34,10 +35,14 @@ def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("space", LENGTHS)
-def test_reference_scores_and_directions(shared: Path, space: str) -> None:
+def test_reference_scores_and_directions(golden: Path, space: str) -> None:
     made = GradientNetwork.from_arrays({k: v.numpy() for k, v in plain_state(shapes(LENGTHS[space])).items()})
-    first = np.load(shared / "golden" / "cnn" / f"gradient_nn_{space}.npz")
-    second = np.load(shared / "golden" / "stylegan" / "v9_gradient_nn.npz")
+    for file in (f"cnn/gradient_nn_{space}.keys.json", f"stylegan/keys_v9_gradient_nn_{space}.json"):
+        listed = json.loads((golden / file).read_text())
+        pairs = listed.items() if "keys" not in listed else ((key, shape) for key, shape, _ in listed["keys"])
+        assert {key: tuple(shape) for key, shape in pairs} == shapes(LENGTHS[space])
+    first = np.load(golden / "cnn" / f"gradient_nn_{space}.npz")
+    second = np.load(golden / "stylegan" / "v9_gradient_nn.npz")
     for x, scores, directions in (
         (first["mid_vector"], first["output"], first["direction"]),
         (second[f"{space}_x"], second[f"{space}_y"], second[f"{space}_direction"]),

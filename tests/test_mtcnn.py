@@ -243,10 +243,13 @@ def test_a_box_outside_the_picture_does_not_shift_the_others() -> None:
 # --- facenet-pytorch -------------------------------------------------------------------------------------------------
 
 
-def test_crop_box_rule(shared: Path, rows: list[dict[str, str]]) -> None:
+def test_crop_box_rule(golden: Path) -> None:
     pytest.importorskip("torch")
     from ohlora.training.mtcnn import crop_box
 
+    with (golden / "segmentation" / "crop_boxes.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 60
     for row in rows:
         crop = crop_box([float(row[name]) for name in ("x1", "y1", "x2", "y2")], 256, 256)
         wanted = [int(row[name]) for name in ("crop_x0", "crop_y0", "crop_x1", "crop_y1")]

@@ -100,6 +100,13 @@ def content(out: Path) -> dict[str, bytes]:
 # --- files -----------------------------------------------------------------------------------------------------------
 
 
+def test_documented_bytes(golden: Path) -> None:
+    """What upstream stores for each byte of a face picture."""
+    with np.load(golden / "properties" / "stored_face_values.npz") as stored:
+        values = stored["values"]
+    assert np.array_equal(documented_face(np.arange(256, dtype=np.uint8)[None, :, None].repeat(3, 2))[0].T, values)
+
+
 def test_documented_face_pictures(shared: Path) -> None:
     """Variant A's face pictures of the reference data, byte for byte, from the reference crops."""
     faces = shared / "data" / "faces"

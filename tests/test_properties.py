@@ -69,7 +69,10 @@ def test_golden_faces(shared: Path, name: str, backend: str) -> None:
     check(got, wanted, name)
     exact = {"v1": [0, 2, 3], "v2": [0], "hairstyle": []}[algorithm]
     assert np.array_equal(got[:, exact], wanted[:, exact], equal_nan=True)
+    check_normalization(folder, name, got)
 
+
+def check_normalization(folder: Path, name: str, got: NDArray[np.float64]) -> None:
     _, figures = table(folder / f"{name}_stats.csv")
     mean, deviation = statistics(got)
     assert np.allclose(mean, figures[:, 0], rtol=1e-12)
@@ -77,6 +80,13 @@ def test_golden_faces(shared: Path, name: str, backend: str) -> None:
     _, normalized = table(folder / f"{name}_normalized.csv")
     assert np.array_equal(normalize(got), normalized, equal_nan=True)
     assert np.array_equal(normalize(got[:5], mean=mean, std=deviation), normalized[:5], equal_nan=True)
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_golden_normalization(golden: Path, name: str) -> None:
+    """From the stored raw scores of the 60 faces."""
+    folder = golden / "properties"
+    check_normalization(folder, name, table(folder / f"{name}_raw.csv")[1])
 
 
 def cases(folder: Path) -> Iterator[tuple[str, Maps, Maps, dict[str, Any]]]:
@@ -96,9 +106,9 @@ def ours(value: Any) -> float:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_golden_edge_cases_and_random_maps(shared: Path, backend: str) -> None:
+def test_golden_edge_cases_and_random_maps(golden: Path, backend: str) -> None:
     count = 0
-    for name, parsing, picture, expected in cases(shared / "golden" / "properties"):
+    for name, parsing, picture, expected in cases(golden / "properties"):
         v1, v2 = expected["v1"], expected["v2"]
         background = v1["background_mean_std"]
         wanted = {
@@ -123,8 +133,8 @@ def test_golden_edge_cases_and_random_maps(shared: Path, backend: str) -> None:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_golden_hairstyle_of_the_cnn_folder(shared: Path, backend: str) -> None:
-    with np.load(shared / "golden" / "cnn" / "hairstyle_score.npz") as stored:
+def test_golden_hairstyle_of_the_cnn_folder(golden: Path, backend: str) -> None:
+    with np.load(golden / "cnn" / "hairstyle_score.npz") as stored:
         got = score(stored["parsing"], stored["face_bgr"], algorithm="hairstyle", backend=backend)
         check(got[:, 0], stored["raw_score"], "cnn/hairstyle_score")
         assert stored["raw_score"][2] == 0.45

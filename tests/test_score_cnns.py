@@ -43,8 +43,8 @@ def network(name: str) -> Any:
 
 
 @pytest.fixture(scope="module")
-def cnn(shared: Path) -> Path:
-    return shared / "golden" / "cnn"
+def cnn(golden: Path) -> Path:
+    return golden / "cnn"
 
 
 def pictures(folder: Path, name: str) -> Tensor:
@@ -105,17 +105,17 @@ def test_keys_are_the_published_ones(cnn: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "file"), [("gender", "keys_gender_cnn"), ("property", "keys_v2_property_cnn")])
-def test_keys_and_counts_of_the_stylegan_data(shared: Path, name: str, file: str) -> None:
-    content = json.loads((shared / "golden" / "stylegan" / f"{file}.json").read_text())
+def test_keys_and_counts_of_the_stylegan_data(golden: Path, name: str, file: str) -> None:
+    content = json.loads((golden / "stylegan" / f"{file}.json").read_text())
     assert score_cnns_keys.published_shapes(name) == {key: tuple(shape) for key, shape, _ in content["keys"]}
     assert sum(p.numel() for p in make(name).parameters()) == content["n_params"]
 
 
 @torch.no_grad()
-def test_property_scores_of_rule_images_match(shared: Path) -> None:
+def test_property_scores_of_rule_images_match(golden: Path) -> None:
     from tests.test_stylegan import rule_images
 
-    with np.load(shared / "golden" / "stylegan" / "v2_property_cnn.npz") as file:
+    with np.load(golden / "stylegan" / "v2_property_cnn.npz") as file:
         made = network("property")(rule_images(int(file["image_seed"])))
         assert np.abs(made.numpy() - file["scores"]).max() <= TOLERANCE
 

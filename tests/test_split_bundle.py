@@ -325,8 +325,8 @@ def test_it_comes_back_as_a_module(made: Path, module: Generator) -> None:
         torch.testing.assert_close(back.mapping(z, label), module.mapping(z, label), rtol=0, atol=1e-5)
 
 
-def test_reference_edits_through_the_exported_graphs(shared: Path) -> None:
-    data = np.load(shared / "golden" / "stylegan" / "v9_generator.npz")
+def test_reference_edits_through_the_exported_graphs(golden: Path) -> None:
+    data = np.load(golden / "stylegan" / "v9_generator.npz")
     with torch.no_grad():
         rewritten = fold_gains(import_generator(generator_state("v9"), "v9").eval())
         mapping, end = mapping_graph(rewritten), mapping_end_graph(rewritten)

@@ -42,9 +42,11 @@ def published() -> dict[str, Tensor]:
     return {key: golden_value(key, shape) for key, shape in published_shapes().items()}
 
 
-@pytest.fixture(scope="module")
-def golden(shared: Path) -> dict[str, np.ndarray]:
-    with np.load(shared / "golden" / "segmentation" / "effisegnet_b0.npz") as file:
+@pytest.fixture
+def stored(request: pytest.FixtureRequest, case: str) -> dict[str, np.ndarray]:
+    """Input a is noise; b and c are a face, and stay outside the repository."""
+    folder = request.getfixturevalue("golden") if case == "a" else request.getfixturevalue("shared") / "golden"
+    with np.load(folder / "segmentation" / "effisegnet_b0.npz") as file:
         return {name: file[name] for name in file.files}
 
 
@@ -52,13 +54,17 @@ def scaled(image: np.ndarray) -> Tensor:
     return torch.from_numpy(((image.astype(np.float32) / 255 - 0.5) / 0.5).transpose(2, 0, 1)[None].copy())
 
 
-def inputs(golden: dict[str, np.ndarray]) -> dict[str, Tensor]:
-    seeded = np.random.Generator(np.random.PCG64(int(golden["input_a_seed"])))
-    return {
-        "a": torch.from_numpy(seeded.standard_normal((1, 3, 224, 224)).astype(np.float32)),
-        "b": scaled(golden["input_b_uint8"]),
-        "c": scaled(golden["input_c_uint8"]),
-    }
+def input_of(stored: dict[str, np.ndarray], case: str) -> Tensor:
+    if case != "a":
+        return scaled(stored[f"input_{case}_uint8"])
+    seeded = np.random.Generator(np.random.PCG64(int(stored["input_a_seed"])))
+    return torch.from_numpy(seeded.standard_normal((1, 3, 224, 224)).astype(np.float32))
+
+
+def difference(made: Tensor, stored: np.ndarray) -> float:
+    """Of a map [224,224], of which every pixel or every n-th is stored."""
+    step = 224 // len(stored)
+    return float(np.abs(made.numpy()[::step, ::step] - stored).max())
 
 
 def random_student(encoder: str, seed: int = 3) -> EffiSegNet:
@@ -73,34 +79,35 @@ def random_student(encoder: str, seed: int = 3) -> EffiSegNet:
     return model.eval()
 
 
-def test_published_keys(shared: Path) -> None:
-    table = json.loads((shared / "golden" / "segmentation" / "effisegnet_b0_keys.json").read_text())
+def test_published_keys(golden: Path) -> None:
+    table = json.loads((golden / "segmentation" / "effisegnet_b0_keys.json").read_text())
     assert {key: tuple(entry["shape"]) for key, entry in table.items()} == published_shapes()
 
 
 @pytest.mark.parametrize("case", ["a", "b", "c"])
 @torch.no_grad()
-def test_golden_output(published: dict[str, Tensor], golden: dict[str, np.ndarray], case: str) -> None:
-    hair = from_upstream(published).eval()(inputs(golden)[case])[0, 0].numpy()
-    assert np.abs(hair - golden[f"output_{case}"]).max() < TOLERANCE
+def test_golden_output(published: dict[str, Tensor], stored: dict[str, np.ndarray], case: str) -> None:
+    hair = from_upstream(published).eval()(input_of(stored, case))[0, 0]
+    assert difference(hair, stored[f"output_{case}"]) < TOLERANCE
 
 
+@pytest.mark.parametrize("case", ["a"])
 @torch.no_grad()
-def test_golden_logits_and_levels(published: dict[str, Tensor], golden: dict[str, np.ndarray]) -> None:
+def test_golden_logits_and_levels(published: dict[str, Tensor], stored: dict[str, np.ndarray], case: str) -> None:
     model = from_upstream(published).eval()
-    image = inputs(golden)["a"]
-    assert np.abs(model.logits(image)[0, 0].numpy() - golden["logits_a"]).max() < 1e-4
-    levels = [level[0].numpy() for level in model.encoder(image)]
-    assert np.abs(levels[0][:4, ::4, ::4] - golden["enc0_ch0_3"].reshape(4, 28, 28)).max() < 1e-4
-    assert np.abs(levels[4] - golden["enc4"].reshape(levels[4].shape)).max() < 1e-4
+    image = input_of(stored, case)
+    assert difference(model.logits(image)[0, 0], stored["logits_a"]) < 1e-4
+    names = {"enc0_ch0_3": 4, "enc1_ch0_3": 2, "enc2_ch0_7": 1, "enc3_ch0_15": 1, "enc4": 1}
+    for (name, step), level in zip(names.items(), model.encoder(image), strict=True):
+        made, wanted = level[0].numpy(), stored[name]
+        assert np.abs(made[: len(wanted), ::step, ::step] - wanted).max() < 1e-4, name
 
 
+@pytest.mark.parametrize("case", ["a", "b"])
 @torch.no_grad()
-def test_golden_through_rewrites(published: dict[str, Tensor], golden: dict[str, np.ndarray]) -> None:
-    small = rewrite_student(from_upstream(published))
-    for case in ("a", "b"):
-        hair = small(inputs(golden)[case])[0, 0].numpy()
-        assert np.abs(hair - golden[f"output_{case}"]).max() < TOLERANCE
+def test_golden_through_rewrites(published: dict[str, Tensor], stored: dict[str, np.ndarray], case: str) -> None:
+    hair = rewrite_student(from_upstream(published))(input_of(stored, case))[0, 0]
+    assert difference(hair, stored[f"output_{case}"]) < TOLERANCE
 
 
 @pytest.mark.parametrize("encoder", ["tf_efficientnet_b0", SHIPPED_ENCODER])

@@ -27,26 +27,26 @@ def golden_state() -> dict[str, torch.Tensor]:
     }
 
 
-def test_keys_and_shapes_are_the_published_ones(shared: Path) -> None:
-    stored = json.loads((shared / "golden/stylegan/keys_v5_discriminator.json").read_text())
+def test_keys_and_shapes_are_the_published_ones(golden: Path) -> None:
+    stored = json.loads((golden / "stylegan/keys_v5_discriminator.json").read_text())
     assert keys.published_shapes() == {name: tuple(shape) for name, shape, _ in stored["keys"]}
     assert sum(p.numel() for p in V5Discriminator().parameters()) == stored["n_params"] == 5_914_116
 
 
-def test_scores_and_penalty_are_the_reference_ones(shared: Path) -> None:
-    golden = np.load(shared / "golden/stylegan/v5_discriminator.npz")
+def test_scores_and_penalty_are_the_reference_ones(golden: Path) -> None:
+    stored = np.load(golden / "stylegan/v5_discriminator.npz")
     module = keys.from_upstream(golden_state()).eval()
-    images, label = rule_images(int(golden["image_seed"])), torch.from_numpy(golden["label"])
+    images, label = rule_images(int(stored["image_seed"])), torch.from_numpy(stored["label"])
     with torch.no_grad():
         score = module(images, label)
-    np.testing.assert_allclose(score.numpy(), golden["score_b8"], atol=1e-4)
+    np.testing.assert_allclose(score.numpy(), stored["score_b8"], atol=1e-4)
     real = images[:4].clone().requires_grad_(True)
     (gradient,) = torch.autograd.grad(module(real, label[:4]).sum(), real, create_graph=True)
     penalty = float(gradient.detach().square().sum((1, 2, 3)).mean())
-    assert penalty == pytest.approx(float(golden["r1_penalty_b4"]), rel=1e-3)
-    rows, columns = golden["pix_yx"].T
+    assert penalty == pytest.approx(float(stored["r1_penalty_b4"]), rel=1e-3)
+    rows, columns = stored["pix_yx"].T
     found = gradient.detach().numpy()[:, :, rows, columns]
-    np.testing.assert_allclose(found, golden["r1_grad_pix_b4"], atol=1e-3 * float(gradient.detach().abs().max()))
+    np.testing.assert_allclose(found, stored["r1_grad_pix_b4"], atol=1e-3 * float(gradient.detach().abs().max()))
 
 
 @pytest.mark.parametrize("width", [1.0, 1 / 16])

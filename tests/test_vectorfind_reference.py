@@ -20,16 +20,11 @@ from ohlora.training.vectorfind.settings import PRESETS, SearchSettings, parse_c
 from ohlora.training.vectorfind.svm import fit_svm
 from tests.golden_weights import draw
 
-GOLDEN = Path(__file__).resolve().parents[2] / "shared" / "golden" / "cnn"
-needs_golden = pytest.mark.skipif(not GOLDEN.is_dir(), reason="needs the project's golden vectors")
-
-
 # Reference vectors
 
 
-@needs_golden
-def test_selection_is_the_reference_in_every_case() -> None:
-    data = np.load(GOLDEN / "top_bottom_selection.npz")
+def test_selection_is_the_reference_in_every_case(golden: Path) -> None:
+    data = np.load(golden / "cnn" / "top_bottom_selection.npz")
     cases = [name.removeprefix("score_") for name in data.files if name.startswith("score_")]
     assert len(cases) == 24
     for case in cases:
@@ -39,9 +34,8 @@ def test_selection_is_the_reference_in_every_case() -> None:
         np.testing.assert_array_equal(smallest, data[f"{name}_smallest_{group}"])
 
 
-@needs_golden
-def test_svm_reaches_the_reference_optimum_and_its_sign() -> None:
-    data = np.load(GOLDEN / "svm_direction.npz")
+def test_svm_reaches_the_reference_optimum_and_its_sign(golden: Path) -> None:
+    data = np.load(golden / "cnn" / "svm_direction.npz")
     fitted = fit_svm(data["vectors"][data["largest_idx"]], data["vectors"][data["smallest_idx"]])
     np.testing.assert_allclose(fitted.coef, data["coef"][0], atol=2e-6)
     assert fitted.intercept == pytest.approx(float(data["intercept"][0]), abs=2e-6)
@@ -50,10 +44,9 @@ def test_svm_reaches_the_reference_optimum_and_its_sign() -> None:
     assert fitted.decision(data["vectors"][data["smallest_idx"]]).mean() > 0
 
 
-@needs_golden
 @pytest.mark.parametrize("space", ["w", "mapping_split1", "mapping_split2"])
-def test_regression_network_and_its_gradient_are_the_reference(space: str) -> None:
-    data = np.load(GOLDEN / f"gradient_nn_{space}.npz")
+def test_regression_network_and_its_gradient_are_the_reference(golden: Path, space: str) -> None:
+    data = np.load(golden / "cnn" / f"gradient_nn_{space}.npz")
     vectors = data["mid_vector"]
     network = RegressionNetwork(vectors.shape[1])
     state = {}
