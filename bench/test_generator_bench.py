@@ -24,8 +24,8 @@ from torch import Tensor, nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
 from ohlora.engines import backend_report, open_engine  # noqa: E402
-from ohlora.export.onnx import ByteSynthesis, synthesis_graph, to_onnx  # noqa: E402
-from ohlora.export.rewrites import Collapse, rewrite_generator, synthesis_layers  # noqa: E402
+from ohlora.export.graphs.generator import ByteSynthesis, synthesis_graph, to_onnx  # noqa: E402
+from ohlora.export.rewrites.generator import Collapse, rewrite_generator, synthesis_layers  # noqa: E402
 from ohlora.training.nets.stylegan import CONFIGS, Generator  # noqa: E402
 from ohlora.training.nets.stylegan_layers import UpConv, scaled  # noqa: E402
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from ohlora.bench.baselines_ombre import documented_ombre
+from ohlora.bench.baselines.ombre import documented_ombre
 from ohlora.bench.suites.kernels import scene
 from ohlora.kernels.ombre import apply_ombre, blend_ombre, prepare_hair
 

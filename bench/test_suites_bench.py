@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 
-from ohlora.bench.jobs import Folders
-from ohlora.bench.machine import keep_memory, machine
-from ohlora.bench.subjects import PRESET_NAMES, Subject, bundle_subject, full_size_subject
+from ohlora.bench.runner.jobs import Folders
+from ohlora.bench.runner.machine import keep_memory, machine
+from ohlora.bench.runner.subjects import PRESET_NAMES, Subject, bundle_subject, full_size_subject
+from ohlora.bench.runner.timing import Group, Work
 from ohlora.bench.suites import SUITES
 from ohlora.bench.suites.options import QUICK_ITEMS, Options
 from ohlora.bench.suites.processes import measured_job, render_of, run_command
-from ohlora.bench.timing import Group, Work
 
 ROUNDS = 3
 TIMED = ("kernels", "engines", "stages", "pipeline", "cold-start")  # the others give figures that are no times of calls

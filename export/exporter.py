@@ -15,10 +15,10 @@ import onnx
 
 from ohlora import __version__
 from ohlora.errors import BadRequest, OutputError
+from ohlora.export.bundle.preset import JUDGED_SEEDS, preset_bundle
 from ohlora.export.formats import Batch, format_named, refuse
 from ohlora.export.lowering import Lowered, Lowering
-from ohlora.export.preset_bundle import JUDGED_SEEDS, preset_bundle
-from ohlora.export.presets import preset_named
+from ohlora.export.precision.presets import preset_named
 from ohlora.export.sources import Source
 
 REPORT_NAME = "export.json"
@@ -144,7 +144,7 @@ def _openvino_files(
 def _tensorrt_files(
     lowered: Sequence[Lowered], folder: Path, source: Source, request: Request, report: Callable[[str], None]
 ) -> list[Written]:
-    from ohlora.export.tensorrt_builder import build_engine
+    from ohlora.export.tensorrt.builder import build_engine
 
     written = []
     for one in lowered:
@@ -167,7 +167,7 @@ def _tensorrt_files(
 def _triton_files(
     lowered: Sequence[Lowered], folder: Path, source: Source, request: Request, report: Callable[[str], None]
 ) -> list[Written]:
-    from ohlora.export.triton_export import write_lowered
+    from ohlora.export.triton.export import write_lowered
 
     return [_written(one, tuple(files)) for one, files in write_lowered(lowered, folder, source, request, report)]
 

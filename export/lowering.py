@@ -8,15 +8,15 @@ from typing import Any
 
 import onnx
 
-from ohlora.engines.typed_graph import Low, lower
+from ohlora.engines.onnx_torch.mixed_precision import Low, lower
 from ohlora.errors import EngineError
+from ohlora.export.bundle.preset import lower_hair, lower_synthesis
 from ohlora.export.formats import JUDGED, LOWERED_TYPES, TYPED
-from ohlora.export.graph_passes import subpixel
-from ohlora.export.networks_compare import Comparison, Kind, figures
-from ohlora.export.portrait_graph import portrait_graph, recolor_graph
-from ohlora.export.preset_bundle import lower_hair, lower_synthesis
-from ohlora.export.presets import Chosen, Preset, run_rows
-from ohlora.export.quality import MaskQuality, PictureQuality
+from ohlora.export.graphs.passes import subpixel
+from ohlora.export.graphs.portrait import portrait_graph, recolor_graph
+from ohlora.export.networks.compare import Comparison, Kind, figures
+from ohlora.export.precision.presets import Chosen, Preset, run_rows
+from ohlora.export.precision.quality import MaskQuality, PictureQuality
 from ohlora.export.sources import COMPOSED, Graph, Source
 
 TYPES: dict[str, Low] = {"fp16": "float16", "bf16": "bfloat16"}

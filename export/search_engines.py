@@ -1,7 +1,7 @@
 """Engines for a search of directions: the scoring CNN and a checkpoint's synthesis, compiled for this machine.
 
 Scoring is a large part of a search's work on a CPU; compiled, it takes a third of the time that PyTorch takes
-(bench/vectorfind.py measures it).
+(bench/studies/vectorfind.py measures it).
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from torch.nn import functional as F
 
 from ohlora.engines import Engine, open_engine
 from ohlora.errors import EngineError
-from ohlora.export.graph import to_onnx
-from ohlora.export.onnx import export_generator
+from ohlora.export.graphs.from_torch import to_onnx
+from ohlora.export.graphs.generator import export_generator
 from ohlora.training.nets.score_cnns import SIZE, MergedCnn, PropertyCnn
 from ohlora.training.nets.stylegan import Generator
 from ohlora.training.vectorfind.portrayer import Portrayer, engine_portrayer

@@ -16,7 +16,11 @@ from torch import nn
 from ohlora.bundle import Bundle
 from ohlora.engines.model_file import read_model_file
 from ohlora.errors import BadRequest
-from ohlora.export.networks import (
+from ohlora.export.bundle.preset import judged_latents
+from ohlora.export.graphs.portrait import portrait_graph, recolor_graph
+from ohlora.export.graphs.portrait_requests import portrait_requests, recolor_requests
+from ohlora.export.networks.compare import Kind
+from ohlora.export.networks.registry import (
     NETWORKS,
     Figures,
     NetworkExport,
@@ -25,10 +29,6 @@ from ohlora.export.networks import (
     load_network,
     network_named,
 )
-from ohlora.export.networks_compare import Kind
-from ohlora.export.portrait_graph import portrait_graph, recolor_graph
-from ohlora.export.portrait_requests import portrait_requests, recolor_requests
-from ohlora.export.preset_bundle import judged_latents
 from ohlora.faces import face_from_seed
 from ohlora.training.data import portraits
 from ohlora.training.data.portrait_faces import TEST_SEEDS
@@ -118,7 +118,7 @@ def bundle_source(where: str | Path, size: tuple[int, int]) -> Source:
 
 
 def weights_source(network: str, kind: str | None, path: Path | None, options: Mapping[str, str]) -> Source:
-    """The graphs of one file of weights (`networks.NETWORKS`), compared with the module when they are built.
+    """The graphs of one file of weights (`networks.table.NETWORKS`), compared with the module when they are built.
 
     Raises BadRequest and CheckpointError.
     """

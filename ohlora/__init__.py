@@ -22,29 +22,29 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from ohlora.base.values import Expression, Face, Ombre
     from ohlora.bundle import Bundle
     from ohlora.errors import OhloraError
-    from ohlora.expression_words import expression_from_words, parse_expression_text
     from ohlora.faces import SeedRange
-    from ohlora.params import Expression, Face, Ombre
-    from ohlora.render.devices import DeviceSetting
+    from ohlora.latents.expression_words import expression_from_words, parse_expression_text
+    from ohlora.render.gpu.devices import DeviceSetting
     from ohlora.render.live import LiveExpression
     from ohlora.render.moving_portrait import MovingPortrait
-    from ohlora.renderer import Renderer
+    from ohlora.render.renderer import Renderer
 
 _HOME = {
     "Bundle": "ohlora.bundle",
-    "DeviceSetting": "ohlora.render.devices",
+    "DeviceSetting": "ohlora.render.gpu.devices",
     "OhloraError": "ohlora.errors",
-    "Expression": "ohlora.params",
-    "Face": "ohlora.params",
-    "Ombre": "ohlora.params",
+    "Expression": "ohlora.base.values",
+    "Face": "ohlora.base.values",
+    "Ombre": "ohlora.base.values",
     "LiveExpression": "ohlora.render.live",
     "MovingPortrait": "ohlora.render.moving_portrait",
-    "Renderer": "ohlora.renderer",
+    "Renderer": "ohlora.render.renderer",
     "SeedRange": "ohlora.faces",
-    "expression_from_words": "ohlora.expression_words",
-    "parse_expression_text": "ohlora.expression_words",
+    "expression_from_words": "ohlora.latents.expression_words",
+    "parse_expression_text": "ohlora.latents.expression_words",
 }
 
 

@@ -17,9 +17,9 @@ from typing import overload
 import numpy as np
 from numpy.typing import NDArray
 
+from ohlora.base.values import Z_SIZE, Face
 from ohlora.bundle import Bundle
 from ohlora.errors import BadRequest
-from ohlora.params import Z_SIZE, Face
 
 LABEL_SIZES = (0, 3, 7)
 MAX_SEED = 2**63 - 1

@@ -43,7 +43,7 @@ def shared() -> Path:
 def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle with a small random generator of the documented family (64 px, no label) and the demo's student."""
     torch = pytest.importorskip("torch")
-    from ohlora.export.bundle_builder import build_bundle
+    from ohlora.export.bundle.builder import build_bundle
     from ohlora.training import checkpoints
     from ohlora.training.nets.stylegan import Generator, GeneratorConfig
 

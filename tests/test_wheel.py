@@ -58,15 +58,15 @@ def test_every_module_of_the_checkout_is_in_it(wheel: zipfile.ZipFile) -> None:
             assert f"ohlora/{path.relative_to(ROOT).as_posix()}" in names
     for path in (ROOT / "ohlora").rglob("*.py"):
         assert path.relative_to(ROOT).as_posix() in names
-    for page in ("local_page", "label_page", "select_page"):  # what the browser loads
-        for path in (ROOT / "training" / page).iterdir():
+    for page in ("local", "label", "select"):  # what the browser loads
+        for path in (ROOT / "training" / "pages" / page).iterdir():
             assert path.is_dir() or f"ohlora/{path.relative_to(ROOT).as_posix()}" in names
 
 
 def test_data_files(wheel: zipfile.ZipFile) -> None:
     names = set(wheel.namelist())
-    assert {"ohlora/py.typed", "ohlora/examples/astronaut.jpg", "ohlora/kernels/hue_table.json"} <= names
-    manifest = json.loads(wheel.read("ohlora/bundles/demo/bundle.json"))
-    assert {f"ohlora/bundles/demo/{file}" for file in manifest["files"]} <= names
+    assert {"ohlora/py.typed", "ohlora/photos/examples/astronaut.jpg", "ohlora/kernels/ombre/hue_table.json"} <= names
+    manifest = json.loads(wheel.read("ohlora/bundle/demo/bundle.json"))
+    assert {f"ohlora/bundle/demo/{file}" for file in manifest["files"]} <= names
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert not [name for name in names if "/tests/" in name or name.endswith((".pth", ".pkl"))]

@@ -21,9 +21,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ohlora.atomic import atomic_path
+from ohlora.base.atomic import atomic_path
 from ohlora.errors import BadRequest, CheckpointError
-from ohlora.training.state_dicts import Layout, Shapes, likeness, load_layout
+from ohlora.training.weights.state_dicts import Layout, Shapes, likeness, load_layout
 
 OWN_FORMAT = "ohlora-module-1"
 NESTED = "models"  # training snapshots hold their networks one level down
@@ -60,7 +60,7 @@ class Kind:
         return () if self.version is None else (self.version,)
 
 
-STYLEGAN = "ohlora.training.nets.stylegan_keys"
+STYLEGAN = "ohlora.training.weights.stylegan_keys"
 SCORE_CNNS = ("gender", "quality", "age", "glass", "property", "hairstyle", "merged")
 
 
@@ -75,7 +75,7 @@ def _discriminator(version: str | None) -> Kind:
 
 
 def _score_cnn(name: str) -> Kind:
-    module = "ohlora.training.nets.score_cnns_keys"
+    module = "ohlora.training.weights.score_cnns_keys"
     return Kind(module, "from_upstream", name, None, "published_shapes", "from_config", "config_of")
 
 
@@ -100,23 +100,26 @@ KINDS: dict[str, Kind] = {
     "discriminator-finetune-v8": _discriminator("v8"),
     "discriminator-finetune-v9": _discriminator("v9"),
     "effisegnet-v4": Kind(
-        "ohlora.training.nets.effisegnet_keys", "from_upstream", part="model", shapes="published_shapes"
+        "ohlora.training.weights.effisegnet_keys", "from_upstream", part="model", shapes="published_shapes"
     ),
     "facexformer": Kind(
-        "ohlora.training.nets.facexformer_keys", "from_upstream", part="state_dict_backbone", shapes="published_shapes"
+        "ohlora.training.weights.facexformer_keys",
+        "from_upstream",
+        part="state_dict_backbone",
+        shapes="published_shapes",
     ),
-    "bisenet-19": Kind("ohlora.training.nets.bisenet_keys", "from_upstream", shapes="published_shapes"),
+    "bisenet-19": Kind("ohlora.training.weights.bisenet_keys", "from_upstream", shapes="published_shapes"),
     # Documented width or any other.
     **{f"cnn-{name}": _score_cnn(name) for name in SCORE_CNNS},
     "cvae-encoder-v3": Kind(
-        "ohlora.training.nets.cvae_encoder_keys",
+        "ohlora.training.weights.cvae_encoder_keys",
         "from_upstream",
         shapes="published_shapes",
         own="from_config",
         config="config_of",
     ),
     "discriminator-finetune-v5": Kind(
-        "ohlora.training.nets.stylegan_v5_discriminator_keys",
+        "ohlora.training.weights.stylegan_v5_discriminator_keys",
         "from_upstream",
         part="discriminator",
         shapes="published_shapes",

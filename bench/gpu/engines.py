@@ -25,16 +25,16 @@ from torch import Tensor
 
 from ohlora.bench.gpu.timing import REPEATS, ceilings, run_section, timed
 from ohlora.bundle import Bundle
-from ohlora.engines.torch_device import DeviceRunner
-from ohlora.engines.torch_graph import LOWERED, torch_graph
-from ohlora.engines.typed_graph import lower
-from ohlora.export.graph import run_graph
-from ohlora.export.graph_builder import GraphBuilder
-from ohlora.export.networks_compare import figures
-from ohlora.export.ombre_graph import add_hair, add_ombre
-from ohlora.export.onnx import ByteSynthesis, synthesis_graph
-from ohlora.export.rewrites import Collapse, rewrite_generator, synthesis_layers
-from ohlora.hair import SIZE
+from ohlora.engines.onnx_torch.mixed_precision import lower
+from ohlora.engines.onnx_torch.torch_device import DeviceRunner
+from ohlora.engines.onnx_torch.torch_graph import LOWERED, torch_graph
+from ohlora.export.graphs.builder import GraphBuilder
+from ohlora.export.graphs.from_torch import run_graph
+from ohlora.export.graphs.generator import ByteSynthesis, synthesis_graph
+from ohlora.export.graphs.ombre import add_hair, add_ombre
+from ohlora.export.networks.compare import figures
+from ohlora.export.rewrites.generator import Collapse, rewrite_generator, synthesis_layers
+from ohlora.photos.segmentation import SIZE
 from ohlora.training.nets.stylegan import CONFIGS, Generator, GeneratorConfig
 from ohlora.training.nets.stylegan_layers import Conv, UpConv
 

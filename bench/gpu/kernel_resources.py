@@ -16,7 +16,7 @@ from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
-from ohlora.kernels.cuda_arrays import simulated
+from ohlora.kernels.gpu.arrays import simulated
 
 ARCHITECTURES = ("8.0", "9.0", "12.0")
 
@@ -25,10 +25,10 @@ def kernels() -> dict[str, tuple[Callable[..., Any], tuple[Any, ...], int]]:
     """Name -> kernel, its signature as the launches make it, threads of a block."""
     from numba import types as t
 
-    from ohlora.kernels import hairstyle_cuda_kernels as hairstyle
-    from ohlora.kernels import ombre_cuda_kernels as ombre
-    from ohlora.kernels import pictures_cuda as pictures
-    from ohlora.kernels import properties_cuda_kernels as properties
+    from ohlora.kernels.gpu import images as pictures
+    from ohlora.kernels.ombre import cuda_kernels as ombre
+    from ohlora.kernels.properties import cuda_hairstyle_kernels as hairstyle
+    from ohlora.kernels.properties import cuda_kernels as properties
 
     def array(dtype: Any, dimensions: int) -> Any:
         return t.Array(dtype, dimensions, "C")

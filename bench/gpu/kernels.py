@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 from numba import cuda
 
-from ohlora.hair import resize_area
-from ohlora.kernels import ombre_cuda, pictures_cuda
-from ohlora.kernels.cuda_arrays import Place, on
+from ohlora.kernels.gpu import images as pictures_cuda
+from ohlora.kernels.gpu.arrays import Place, on
 from ohlora.kernels.ombre import Dyes, HairMask, blend_ombre, hue_table, prepare_hair
+from ohlora.kernels.ombre import cuda as ombre_cuda
 from ohlora.kernels.properties import SIZE, score
-from ohlora.kernels.properties_cuda import hairstyle_scratch
-from ohlora.kernels.properties_cuda import score as device_score
+from ohlora.kernels.properties.cuda import hairstyle_scratch
+from ohlora.kernels.properties.cuda import score as device_score
+from ohlora.photos.segmentation import resize_area
 
 POISON = 0xA5
 

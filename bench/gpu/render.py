@@ -28,19 +28,19 @@ import numpy as np
 import torch
 from numba import cuda
 
+from ohlora.base.values import Ombre
 from ohlora.bench.gpu.kernels import KERNELS, DeviceInputs, Kernel, differences, fresh
 from ohlora.bench.gpu.timing import ceilings, run_section, timed
 from ohlora.bundle import Bundle
-from ohlora.images import encode_image
-from ohlora.kernels.cuda_arrays import Place, simulated
-from ohlora.params import Ombre
-from ohlora.render.device_pipeline import run_on_device
-from ohlora.render.devices import DeviceSetting
+from ohlora.io.images import encode_image
+from ohlora.kernels.gpu.arrays import Place, simulated
+from ohlora.render.gpu.devices import DeviceSetting
+from ohlora.render.gpu.pipeline import run_on_device
 from ohlora.render.job import Look, OutputFormat, RenderJob
 from ohlora.render.journal import Journal
 from ohlora.render.plan import Output, PortraitPlan
+from ohlora.render.renderer import Renderer
 from ohlora.render.sinks import FolderSink
-from ohlora.renderer import Renderer
 
 SIDE = 256
 PICTURES = 2048  # that a timed graph goes through, batch by batch: what the least kernel reads of them is 200 MB
@@ -118,7 +118,7 @@ def kernel_seconds(report: Report, kernel: Kernel, sets: list[DeviceInputs]) -> 
 def full_size_bundle(folder: Path) -> Bundle:
     """A generator as published, with seeded weights, and the demo's hair finder."""
     from ohlora.bench.gpu.engines import generator
-    from ohlora.export.bundle_builder import build_bundle
+    from ohlora.export.bundle.builder import build_bundle
     from ohlora.training import checkpoints
     from ohlora.training.nets.stylegan import CONFIGS
 

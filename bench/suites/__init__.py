@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from ohlora.bench.machine import keep_memory, machine
-from ohlora.bench.records import Row, Run, rows_of
+from ohlora.bench.runner.machine import keep_memory, machine
+from ohlora.bench.runner.records import Row, Run, rows_of
+from ohlora.bench.runner.timing import Group, measure
 from ohlora.bench.suites.engines import engine_groups
 from ohlora.bench.suites.kernels import kernel_groups
 from ohlora.bench.suites.options import Options
@@ -14,7 +15,6 @@ from ohlora.bench.suites.processes import cold_start_groups, scaling_rows
 from ohlora.bench.suites.rewrites import rewrite_rows
 from ohlora.bench.suites.roofline import roofline_rows
 from ohlora.bench.suites.stages import stage_groups
-from ohlora.bench.timing import Group, measure
 from ohlora.engines import usable_cores
 from ohlora.errors import BadRequest
 

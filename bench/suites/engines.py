@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ohlora.bench.runner.timing import Facts, Group, Work
 from ohlora.bench.suites.options import Options
-from ohlora.bench.timing import Facts, Group, Work
 from ohlora.bundle import Bundle
 from ohlora.engines import Engine, backend_report
 from ohlora.faces import face_from_seed
-from ohlora.hair import SIZE, resize_area
+from ohlora.photos.segmentation import SIZE, resize_area
 
 if TYPE_CHECKING:
     from torch import nn
@@ -40,12 +40,12 @@ def synthesis(options: Options, batch: int) -> Group:
     subject, wp = options.subject, latents(options.subject.bundle)
     eager: dict[str, Runner] = {}
     if subject.documented is not None:
-        from ohlora.export.onnx import ByteSynthesis
+        from ohlora.export.graphs.generator import ByteSynthesis
 
         eager = eager_forms(ByteSynthesis(subject.documented.generator).eval(), {"wp": wp}, "image")
 
     def picture_facts(made: NDArray[Any], wanted: NDArray[Any]) -> Facts:
-        from ohlora.export.quality import psnr
+        from ohlora.export.precision.quality import psnr
 
         found = psnr(wanted, made)
         return {"psnr_db": float(found.mean()), "worst_db": float(found.min())}
@@ -63,12 +63,12 @@ def hair(options: Options, batch: int) -> Group:
     subject, pictures = options.subject, portraits(options.subject.bundle)
     eager: dict[str, Runner] = {}
     if subject.documented is not None:
-        from ohlora.bench.baselines import ByteEffiSegNet
+        from ohlora.bench.baselines.documented import ByteEffiSegNet
 
         eager = eager_forms(ByteEffiSegNet(subject.documented.student).eval(), {"image": pictures}, "hair")
 
     def map_facts(made: NDArray[Any], wanted: NDArray[Any]) -> Facts:
-        from ohlora.export.quality import mask_quality
+        from ohlora.export.precision.quality import mask_quality
 
         return {"iou": mask_quality(wanted, made).iou, "max_difference": float(np.abs(made - wanted).max())}
 
@@ -121,7 +121,7 @@ def eager_forms(module: nn.Module, example: dict[str, NDArray[Any]], output: str
     """Eager PyTorch at both batches and in both memory layouts, and ONNX Runtime on its plain export."""
     import torch
 
-    from ohlora.export.graph import to_onnx
+    from ohlora.export.graphs.from_torch import to_onnx
 
     def eager(network: nn.Module) -> Runner:
         def run(rows: NDArray[Any]) -> NDArray[Any]:

@@ -8,11 +8,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ohlora.bench.baselines_ombre import documented_ombre
-from ohlora.bench.baselines_properties import DOCUMENTED
-from ohlora.bench.scenes import batch, painted
+from ohlora.bench.baselines.ombre import documented_ombre
+from ohlora.bench.baselines.properties import DOCUMENTED
+from ohlora.bench.runner.scenes import batch, painted
+from ohlora.bench.runner.timing import Facts, Group, Work
 from ohlora.bench.suites.options import Options
-from ohlora.bench.timing import Facts, Group, Work
 from ohlora.kernels.ombre import apply_ombre, blend_ombre, prepare_hair
 from ohlora.kernels.properties import ALGORITHMS, score
 

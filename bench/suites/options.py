@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ohlora.bench.subjects import Subject
+from ohlora.bench.runner.subjects import Subject
 
 ITEMS = (1, 10, 100, 500, 5_000, 50_000)
 QUICK_ITEMS = (1, 10, 100, 500)

@@ -13,16 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 import ohlora
-from ohlora.bench import jobs
+from ohlora.base.values import Expression, Ombre
+from ohlora.bench.runner import jobs
+from ohlora.bench.runner.timing import Facts, Group, Work
 from ohlora.bench.suites.options import Options
-from ohlora.bench.timing import Facts, Group, Work
-from ohlora.hair import resize_area
-from ohlora.images import encode_image, read_image
-from ohlora.params import Expression, Ombre
-from ohlora.render.animation import write_animation
+from ohlora.io.animation import write_animation
+from ohlora.io.images import encode_image, read_image
+from ohlora.photos.segmentation import resize_area
 
 if TYPE_CHECKING:
-    from ohlora.bench.baselines import DocumentedWay
+    from ohlora.bench.baselines.documented import DocumentedWay
 
 FIRST = 8_000_000  # seeds of the timed faces
 COLOR, DYE = 0.5, Ombre(0.5, 0.7, 0.5)
@@ -66,7 +66,7 @@ class Ways:
         documented = self.options.subject.documented
         if documented is None:
             return {}
-        from ohlora.bench.baselines import DocumentedWay, PlainOnnxRuntime
+        from ohlora.bench.baselines.documented import DocumentedWay, PlainOnnxRuntime
 
         ways = {DOCUMENTED: documented}
         if not self.options.quick:
@@ -92,7 +92,7 @@ class Ways:
 
 
 def closeness(wanted: Sequence[NDArray[np.uint8]], made: Sequence[NDArray[np.uint8]]) -> Facts:
-    from ohlora.export.quality import psnr
+    from ohlora.export.precision.quality import psnr
 
     first, second = np.stack(wanted), np.stack(made)
     found = psnr(first, second)
@@ -184,7 +184,7 @@ def _recolored_facts(options: Options, renderer: ohlora.Renderer, files: list[Pa
         return None
 
     def facts() -> Facts:
-        from ohlora.bench.baselines import documented_dye
+        from ohlora.bench.baselines.documented import documented_dye
 
         images = [read_image(file) for file in files[:JUDGED]]
         wanted = documented_dye(images, documented.hair(images), COLOR)

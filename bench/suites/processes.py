@@ -12,10 +12,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from ohlora.bench.jobs import Folders
-from ohlora.bench.records import Row
+from ohlora.bench.runner.jobs import Folders
+from ohlora.bench.runner.records import Row
+from ohlora.bench.runner.timing import Group, Work
 from ohlora.bench.suites.options import Options
-from ohlora.bench.timing import Group, Work
 from ohlora.engines.cache import CACHE_VARIABLE
 
 COLD_GOAL, MEMORY_GOAL = 3.0, 1.1

@@ -1,11 +1,11 @@
-"""What each exact rewrite gains, one after the other, in OpenVINO (`bench.rewrites` has the other runtimes)."""
+"""What each exact rewrite gains, one after the other, in OpenVINO (`rewrite_cases` has the other runtimes)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
 
-from ohlora.bench.records import Row
+from ohlora.bench.runner.records import Row
 from ohlora.bench.suites.options import Options
 
 NETWORKS = ("generator", "student")
@@ -16,7 +16,7 @@ def rewrite_rows(options: Options) -> Iterator[Row]:
     """One picture, two threads. Accuracy is the largest difference from the documented form in float64."""
     import torch
 
-    from ohlora.bench.rewrites import CASES, run_case
+    from ohlora.bench.suites.rewrite_cases import CASES, run_case
     from ohlora.training.nets.effisegnet import SHIPPED_ENCODER
 
     for network in NETWORKS:
@@ -26,7 +26,7 @@ def rewrite_rows(options: Options) -> Iterator[Row]:
 
 
 def row_of(network: str, found: dict[str, Any]) -> Row:
-    """A row of `bench.rewrites`; those that are no part of the rows after them say so."""
+    """A row of `rewrite_cases`; those that are no part of the rows after them say so."""
     timed = found["openvino"]
     beside = f" ({found['beside']})" if found["beside"] else ""
     return Row(

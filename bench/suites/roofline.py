@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from ohlora.bench.records import Row
+from ohlora.bench.runner.records import Row
 from ohlora.bench.suites.engines import BATCH, latents, portraits
 from ohlora.bench.suites.options import Options
 from ohlora.bundle import Bundle

@@ -10,14 +10,14 @@ from typing import Any
 import cv2
 import numpy as np
 
-from ohlora.bench.jobs import OUTPUT, Folders
+from ohlora.base.values import Ombre
+from ohlora.bench.runner.jobs import OUTPUT, Folders
+from ohlora.bench.runner.timing import Group, Work
 from ohlora.bench.suites.kernels import differing, scene
 from ohlora.bench.suites.options import Options
-from ohlora.bench.timing import Group, Work
-from ohlora.hair import student_input
-from ohlora.images import encode_image, read_image
+from ohlora.io.images import encode_image, read_image
 from ohlora.kernels.ombre import prepare_hair
-from ohlora.params import Ombre
+from ohlora.photos.segmentation import student_input
 from ohlora.render.pipeline import Picture
 from ohlora.render.plan import Output
 from ohlora.render.sinks import FolderSink

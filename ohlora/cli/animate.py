@@ -13,9 +13,9 @@ from ohlora.cli import options
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ohlora.params import Expression, Ombre
+    from ohlora.base.values import Expression, Ombre
     from ohlora.render.job import Look
-    from ohlora.renderer import Renderer
+    from ohlora.render.renderer import Renderer
 
 DEFAULT_CURVE = "gif40"
 DYE_FPS = 20.0  # of an animation along --color alone
@@ -79,11 +79,11 @@ def animate(
     from ohlora.cli.render import refuse_idle_dye
     from ohlora.errors import BadRequest
     from ohlora.faces import load_faces
-    from ohlora.images import list_images
+    from ohlora.io.images import list_images
     from ohlora.render.curves import find_curve
     from ohlora.render.job_file import faces_record
     from ohlora.render.plan import output_names
-    from ohlora.renderer import Renderer
+    from ohlora.render.renderer import Renderer
 
     if photos and faces:
         raise BadRequest("give pictures or --faces, not both")
@@ -230,11 +230,11 @@ def write_all(
     """
     import hashlib
 
-    from ohlora.atomic import make_folder, remove_leftovers
+    from ohlora.base.atomic import make_folder, remove_leftovers
     from ohlora.cli.execute import open_journal
     from ohlora.cli.progress import Progress
     from ohlora.errors import ImageError
-    from ohlora.render.animation import write_animation
+    from ohlora.io.animation import write_animation
     from ohlora.render.job import look_record
 
     provenance = renderer.provenance(generator=bool(subjects) and not isinstance(subjects[0][1], Path))
@@ -277,10 +277,10 @@ def write_all(
 
 def moving_frames(renderer: Renderer, subject: Any, looks: list[Look]) -> Iterator[Any]:
     """uint8 RGB frames of one face or picture file; hair is found once per distinct picture."""
-    from ohlora.images import read_image
+    from ohlora.io.images import read_image
     from ohlora.render.moving_portrait import MovingPortrait
-    from ohlora.render.producers import pictures_with_hair
     from ohlora.render.sinks import dye
+    from ohlora.render.sources import pictures_with_hair
 
     if isinstance(subject, Path):
         picture = pictures_with_hair([read_image(subject)], renderer.hair_engine, [{}])[0]

@@ -11,9 +11,9 @@ import typer
 from ohlora.cli import options
 
 if TYPE_CHECKING:
-    from ohlora.bench.compare import Change
-    from ohlora.bench.records import Row, Run
-    from ohlora.bench.subjects import Subject
+    from ohlora.bench.runner.compare import Change
+    from ohlora.bench.runner.records import Row, Run
+    from ohlora.bench.runner.subjects import Subject
 
 
 def bench(
@@ -55,8 +55,8 @@ def bench(
     """
     import json as json_module
 
-    from ohlora.bench.compare import compare as compare_runs
-    from ohlora.bench.records import Run, joined
+    from ohlora.bench.runner.compare import compare as compare_runs
+    from ohlora.bench.runner.records import Run, joined
     from ohlora.bench.suites import chosen, run_suites
     from ohlora.bench.suites.options import Options
     from ohlora.errors import BadRequest
@@ -87,9 +87,9 @@ def bench(
 
 def open_subject(bundle: str, full_size: bool, presets: str | None, names: list[str]) -> Subject:
     """Raises BadRequest for what does not go together or needs the train extra."""
-    from ohlora.bench.subjects import FULL_SIZE, PRESET_NAMES, Subject, bundle_subject, full_size_subject
+    from ohlora.base.installation import install_command
+    from ohlora.bench.runner.subjects import FULL_SIZE, PRESET_NAMES, Subject, bundle_subject, full_size_subject
     from ohlora.errors import BadRequest
-    from ohlora.installation import install_command
 
     asked = [] if presets is None else [name.strip() for name in presets.split(",") if name.strip()]
     for name in asked:
@@ -117,7 +117,7 @@ def show(rows: list[Row], stream: object) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from ohlora.bench.report import COLUMNS, cells
+    from ohlora.bench.runner.report import COLUMNS, cells
 
     table = Table(title=f"{rows[0].suite}: {rows[0].group}", title_justify="left", show_edge=False, pad_edge=False)
     for name in COLUMNS[1:]:
@@ -129,15 +129,15 @@ def show(rows: list[Row], stream: object) -> None:
 
 def write(run: Run, out: Path) -> None:
     """bench.json, report.md, plots. Without matplotlib there are no plots, which is said."""
-    from ohlora.atomic import make_folder, write_bytes
-    from ohlora.bench.report import markdown
-    from ohlora.installation import install_command
+    from ohlora.base.atomic import make_folder, write_bytes
+    from ohlora.base.installation import install_command
+    from ohlora.bench.runner.report import markdown
 
     make_folder(out)
     run.save(out / "bench.json")
     plots: list[str] = []
     try:
-        from ohlora.bench.plots import draw
+        from ohlora.bench.runner.plots import draw
 
         plots = draw(run, out)
     except ImportError as error:

@@ -10,7 +10,7 @@ import typer
 from ohlora.cli import options
 
 if TYPE_CHECKING:
-    from ohlora.export.onnx import Storage
+    from ohlora.export.graphs.generator import Storage
 
 app = typer.Typer(help="Build, inspect and verify model bundles.", no_args_is_help=True)
 Where = Annotated[str, typer.Argument(help="Bundle folder, or 'demo'.")]
@@ -22,7 +22,7 @@ def info(bundle: Where = "demo", json: options.Json = False) -> None:
     import json as json_module
 
     from ohlora.bundle import Bundle
-    from ohlora.bundle_description import describe
+    from ohlora.bundle.description import describe
 
     opened = Bundle.open(bundle)
     if json:
@@ -115,7 +115,7 @@ def build(
         )
     except (OSError, ValueError, KeyError) as error:
         raise BadRequest(f"cannot read --card, --metrics or --parsing-metrics: {error!r}") from error
-    from ohlora.export.bundle_builder import build_bundle
+    from ohlora.export.bundle.builder import build_bundle
 
     bundle = build_bundle(
         out,
@@ -167,7 +167,7 @@ def update(
         text = None if card is None else card.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise BadRequest(f"cannot read --card {card}: {error}") from error
-    from ohlora.export.bundle_update import update_bundle
+    from ohlora.export.bundle.update import update_bundle
 
     made = update_bundle(
         bundle,

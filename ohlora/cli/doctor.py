@@ -67,7 +67,7 @@ def packages() -> list[Row]:
     """The packages that the runtime and each extra ask for: imported, and new enough."""
     import warnings
 
-    from ohlora.installation import install_command, package_reports
+    from ohlora.base.installation import install_command, package_reports
 
     rows: list[Row] = []
     with warnings.catch_warnings():
@@ -93,7 +93,7 @@ def numba_kernel() -> Row:
     """Compile the ombre kernel and hold it to the NumPy form, bit for bit."""
     import numpy as np
 
-    from ohlora.installation import repair_command
+    from ohlora.base.installation import repair_command
     from ohlora.kernels.ombre import apply_ombre
 
     rng = np.random.default_rng(0)
@@ -112,7 +112,7 @@ def numba_kernel() -> Row:
 
 def cuda_kernels() -> Row:
     """Whether `--device cuda` and the kernels' CUDA forms can be used; a machine without a GPU is healthy."""
-    from ohlora.kernels.cuda_arrays import CudaUnavailable, device_names
+    from ohlora.kernels.gpu.arrays import CudaUnavailable, device_names
 
     try:
         return {"check": "backend cuda", "ok": True, "detail": "; ".join(device_names())}

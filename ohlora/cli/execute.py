@@ -12,12 +12,12 @@ from typing import Any, Protocol
 
 import typer
 
-from ohlora.atomic import write_bytes
+from ohlora.base.atomic import write_bytes
 from ohlora.cli.progress import Progress
 from ohlora.engines import usable_cores
 from ohlora.errors import BadRequest, OutputError
-from ohlora.images import encode_image, read_image
-from ohlora.render.contact_sheet import contact_sheet
+from ohlora.io.contact_sheet import contact_sheet
+from ohlora.io.images import encode_image, read_image
 from ohlora.render.job import OutputFormat
 from ohlora.render.journal import Journal
 from ohlora.render.pipeline import Producer, Record, Totals, run

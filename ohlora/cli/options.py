@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from ohlora.directions import Directions as DirectionSet
-    from ohlora.params import Expression, Ombre
+    from ohlora.base.values import Expression, Ombre
+    from ohlora.latents.directions import Directions as DirectionSet
 
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the results; the same folder resumes.")]
 BundleName = Annotated[str, typer.Option("--bundle", "-b", help="Bundle folder, or 'demo' for the one that ships.")]
@@ -68,8 +68,8 @@ ExpressionSeed = Annotated[
 
 def own_directions(directions: Path | None, space: str | None) -> DirectionSet | None:
     """The set of --directions and --space; None for the bundle's own. Raises BadRequest."""
-    from ohlora.directions import read_directions
     from ohlora.errors import BadRequest
+    from ohlora.latents.directions import read_directions
 
     if directions is None and space is not None:
         raise BadRequest(f"--space {space} chooses among the tables of a folder: give --directions FOLDER too")
@@ -78,7 +78,7 @@ def own_directions(directions: Path | None, space: str | None) -> DirectionSet |
 
 def make_ombres(color: str | None, height: str, grad_height: str) -> list[Ombre] | None:
     """VALUES of the three options, zipped -> ombres; None when no colour is given."""
-    from ohlora.params import Ombre
+    from ohlora.base.values import Ombre
     from ohlora.render.job import spread, zip_values
 
     if color is None:
@@ -94,7 +94,7 @@ def make_ombres(color: str | None, height: str, grad_height: str) -> list[Ombre]
 def make_presets(texts: list[str], seed: int | None) -> list[Expression]:
     """--expression, repeated -> expressions. Preset i is drawn by (seed, i) alone; the middles without a seed."""
     from ohlora.errors import BadRequest
-    from ohlora.expression_words import preset_expression
+    from ohlora.latents.expression_words import preset_expression
 
     if seed is not None and not texts:
         raise BadRequest(
@@ -105,7 +105,7 @@ def make_presets(texts: list[str], seed: int | None) -> list[Expression]:
 
 def make_expressions(eyes: str, mouth: str, pose: str) -> list[Expression]:
     """VALUES of the three options, zipped -> expressions."""
-    from ohlora.params import Expression
+    from ohlora.base.values import Expression
     from ohlora.render.job import spread, zip_values
 
     values = {name: spread(f"--{name}", v) for name, v in (("eyes", eyes), ("mouth", mouth), ("pose", pose))}

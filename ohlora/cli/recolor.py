@@ -60,12 +60,12 @@ def recolor(
 
     from ohlora.cli.execute import Setting, execute
     from ohlora.cli.recolor_video import VideoSetting, recolor_videos
-    from ohlora.face_detector import FaceDetector
-    from ohlora.photographs import FaceRules
+    from ohlora.photos.face_detector import FaceDetector
+    from ohlora.photos.heads import FaceRules
+    from ohlora.photos.video import Smoothing
     from ohlora.render.job import OutputFormat, look_record, make_looks
     from ohlora.render.plan import PhotoPlan, output_names
-    from ohlora.renderer import Renderer
-    from ohlora.video_recolor import Smoothing
+    from ohlora.render.renderer import Renderer
 
     ombres = options.make_ombres(color, ombre_height, grad_height)
     looks = make_looks(None, ombres)
@@ -110,7 +110,7 @@ def example_path() -> Path:
     """The portrait that ships with the package."""
     from importlib.resources import files
 
-    return Path(str(files("ohlora"))) / "examples" / "astronaut.jpg"
+    return Path(str(files("ohlora"))) / "photos" / "examples" / "astronaut.jpg"
 
 
 def sort_sources(roots: list[Path], recursive: bool) -> tuple[list[Path], list[Path]]:
@@ -120,8 +120,8 @@ def sort_sources(roots: list[Path], recursive: bool) -> tuple[list[Path], list[P
     said. Raises BadRequest when both pictures and videos are named, and as `list_images` does.
     """
     from ohlora.errors import BadRequest
-    from ohlora.images import list_images
-    from ohlora.video_files import is_video, list_videos
+    from ohlora.io.images import list_images
+    from ohlora.io.video import is_video, list_videos
 
     videos = [root for root in roots if not root.is_dir() and is_video(root)]
     others = [root for root in roots if root not in videos]

@@ -12,17 +12,17 @@ from typing import Any
 
 import typer
 
-from ohlora.atomic import make_folder, remove_leftovers
+from ohlora.base.atomic import make_folder, remove_leftovers
+from ohlora.base.values import Ombre
 from ohlora.cli.execute import SHOWN_FAILURES, open_journal
 from ohlora.cli.progress import Progress
 from ohlora.cli.recolor import fingerprint
 from ohlora.errors import ImageError
-from ohlora.params import Ombre
-from ohlora.photographs import FaceRules
+from ohlora.io.video import expected_frames
+from ohlora.photos.heads import FaceRules
+from ohlora.photos.video import Smoothing, recolor_video
 from ohlora.render.job import Look, look_record
-from ohlora.renderer import Renderer
-from ohlora.video_files import expected_frames
-from ohlora.video_recolor import Smoothing, recolor_video
+from ohlora.render.renderer import Renderer
 
 
 @dataclass(frozen=True)

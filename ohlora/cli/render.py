@@ -11,8 +11,8 @@ import typer
 from ohlora.cli import options
 
 if TYPE_CHECKING:
+    from ohlora.base.values import Face
     from ohlora.bundle import Bundle
-    from ohlora.params import Face
     from ohlora.render.job import Look
 
 HEIGHT, GRAD_HEIGHT, STRENGTH = "0.7", "0.5", "0"
@@ -81,11 +81,11 @@ def render(
     from ohlora.cli.execute import Setting, execute
     from ohlora.cli.render_device import DeviceWork
     from ohlora.errors import BadRequest
-    from ohlora.render.devices import chosen_devices
+    from ohlora.render.gpu.devices import chosen_devices
     from ohlora.render.job import Look, OutputFormat, RenderJob, look_record
     from ohlora.render.job_file import faces_record, read_job_file
     from ohlora.render.plan import PortraitPlan
-    from ohlora.renderer import Renderer
+    from ohlora.render.renderer import Renderer
 
     if faces and count is not None:
         raise BadRequest("give either --count or --faces: --count N is short for --faces 0-(N-1)")
@@ -152,8 +152,8 @@ def asked_looks(
 ) -> tuple[Look, ...]:
     """Strengths, words or a named set, and the dye. Raises BadRequest when there is more than one of them."""
     from ohlora.errors import BadRequest
+    from ohlora.render.edits import named_looks
     from ohlora.render.job import make_looks
-    from ohlora.render.look_sets import named_looks
 
     moved = [f"--{name} {value}" for name, value in strengths.items() if value != STRENGTH]
     presets = options.make_presets(expression or [], expression_seed)

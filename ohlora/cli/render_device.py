@@ -7,16 +7,16 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from ohlora.engines.device import BUCKET, backend_for, engine_of
-from ohlora.render.device_encode import check_encoder
-from ohlora.render.device_pipeline import run_on_device
-from ohlora.render.device_processes import DeviceJob, run_on_devices
-from ohlora.render.devices import DeviceSetting
+from ohlora.engines.gpu.device import BUCKET, backend_for, engine_of
+from ohlora.render.gpu.devices import DeviceSetting
+from ohlora.render.gpu.encode import check_encoder
+from ohlora.render.gpu.pipeline import run_on_device
+from ohlora.render.gpu.processes import DeviceJob, run_on_devices
 from ohlora.render.job import RenderJob
 from ohlora.render.pipeline import Record, Totals
 from ohlora.render.plan import PortraitPlan
+from ohlora.render.renderer import Renderer
 from ohlora.render.sinks import FolderSink
-from ohlora.renderer import Renderer
 
 
 class DeviceWork:

@@ -70,7 +70,7 @@ def score(
     from ohlora.errors import BadRequest
     from ohlora.kernels.properties import ALGORITHMS
     from ohlora.scores import score_folder, score_pictures
-    from ohlora.scores_sources import BundlePictures, number_pictures, read_index
+    from ohlora.scores.sources import BundlePictures, number_pictures, read_index
 
     chosen = list(ALGORITHMS) if "all" in (algorithm or []) else algorithm or ["v2"]
     if (parsing is None) == (bundle is None):
@@ -95,7 +95,7 @@ def score(
             pictures = number_pictures(_pictures(sources, recursive, out), read_index(parsing)) if sources else None
             result = score_folder(parsing, out, chosen, pictures=pictures, **settings)
         else:
-            from ohlora.renderer import Renderer
+            from ohlora.render.renderer import Renderer
 
             paths = number_pictures(_pictures(sources, recursive, out))
             renderer = stack.enter_context(Renderer(bundle or "", backend, threads=threads))
@@ -106,7 +106,7 @@ def score(
 
 def _pictures(sources: Sequence[Path] | None, recursive: bool, out: Path) -> list[Path]:
     from ohlora.cli.recolor import without
-    from ohlora.images import list_images
+    from ohlora.io.images import list_images
 
     return without(list_images(sources or [], recursive), out)
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ohlora.base.installation import install_command, repair_command
 from ohlora.engines.spec import EngineSpec, TensorSpec
 from ohlora.errors import EngineError
-from ohlora.installation import install_command, repair_command
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -66,6 +66,13 @@ class Backend:
     precisions: tuple[str, ...] = ("f32",)
     machines: tuple[str, ...] = ()
     automatic: bool = True
+
+    @property
+    def module(self) -> str:
+        """Where it is: PyTorch is imported in one room only."""
+        room = "ohlora.engines.onnx_torch" if self.package == "torch" else "ohlora.engines"
+        return f"{room}.{self.name}_backend"
+
     extra: str = ""
 
     @property
@@ -221,7 +228,7 @@ def _module(backend: Backend) -> Any:
     if importlib.util.find_spec(backend.package) is None:
         raise EngineError(f"backend {backend.name} is not installed: {backend.install}")
     try:
-        module = importlib.import_module(f"ohlora.engines.{backend.name}")
+        module = importlib.import_module(backend.module)
         importlib.import_module(backend.package)
     except Exception as error:  # a broken install fails in any way, ImportError to missing system libraries
         raise EngineError(

@@ -17,7 +17,7 @@ from typing import Any
 
 import platformdirs
 
-from ohlora.atomic import make_folder, write_bytes
+from ohlora.base.atomic import make_folder, write_bytes
 from ohlora.errors import OutputError
 
 CACHE_VARIABLE = "OHLORA_CACHE_DIR"

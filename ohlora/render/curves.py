@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ohlora.base.values import Expression, Ombre
 from ohlora.errors import BadRequest
-from ohlora.params import Expression, Ombre
 from ohlora.render.job import Look
 from ohlora.render.live import LIVE_PARAMETERS, MAX_FRAMES, blink_expressions, live_expressions
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from ohlora.base.values import Expression, Face, Ombre
 from ohlora.errors import BadRequest
-from ohlora.images import EXTENSIONS
-from ohlora.params import Expression, Face, Ombre
+from ohlora.io.images import EXTENSIONS
 
 ROUNDINGS = ("truncate", "nearest")
 MAX_LOOKS = 1_000_000

@@ -9,13 +9,13 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from ohlora.base.values import Expression, Face, Ombre
 from ohlora.bundle import Bundle
 from ohlora.errors import BadRequest
-from ohlora.expression_words import MAX_SEED, preset_expression
 from ohlora.faces import JoinedFaces, SeedRange, load_faces
-from ohlora.params import Expression, Face, Ombre
+from ohlora.latents.expression_words import MAX_SEED, preset_expression
+from ohlora.render.edits import named_looks
 from ohlora.render.job import Look, OutputFormat, RenderJob, look_record
-from ohlora.render.look_sets import named_looks
 
 
 class _Strict(BaseModel):

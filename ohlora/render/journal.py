@@ -28,7 +28,7 @@ from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Any
 
-from ohlora.atomic import atomic_path, explain_os_error, make_folder, remove_leftovers, write_bytes
+from ohlora.base.atomic import atomic_path, explain_os_error, make_folder, remove_leftovers, write_bytes
 from ohlora.errors import BadRequest, OutputError
 
 try:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ohlora.base.values import PROPERTIES, Expression
 from ohlora.errors import BadRequest
-from ohlora.params import PROPERTIES, Expression
 
 MAX_FRAMES = 1_000_000
 _STREAM = 0x6C697665  # third and fourth word of the Philox counter; see `live_stream`

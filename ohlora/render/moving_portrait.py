@@ -8,13 +8,13 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
+from ohlora.base.values import Expression, Face, Ombre
 from ohlora.errors import BadRequest, ImageError
-from ohlora.params import Expression, Face, Ombre
 from ohlora.render.job import Look, RenderJob
 from ohlora.render.pipeline import Picture
 from ohlora.render.plan import PortraitUnit
+from ohlora.render.renderer import Renderer
 from ohlora.render.sinks import dye
-from ohlora.renderer import Renderer
 
 # Looks under way at once in `frames`: enough to keep every engine stream busy, few enough to bound memory.
 FRAMES_PER_CHUNK = 16

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from ohlora.errors import ImageError, OhloraError, OutputError
 from ohlora.kernels.ombre import HairMask
-from ohlora.photographs import HeadMask
+from ohlora.photos.heads import HeadMask
 from ohlora.render.plan import Output, PhotoUnit, PortraitUnit
 
 # Outputs of one unit are written in tasks of this many: enough to keep all workers busy on one face's sweep,

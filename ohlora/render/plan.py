@@ -8,8 +8,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from ohlora.base.values import Expression, Ombre
 from ohlora.errors import BadRequest
-from ohlora.params import Expression, Ombre
 from ohlora.render.job import Look, OutputFormat, RenderJob, look_record
 
 

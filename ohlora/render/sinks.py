@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ohlora.atomic import make_folder, remove_leftovers, write_bytes
-from ohlora.images import encode_image
+from ohlora.base.atomic import make_folder, remove_leftovers, write_bytes
+from ohlora.base.values import Ombre
+from ohlora.io.images import encode_image
 from ohlora.kernels.ombre import blend_ombre
-from ohlora.params import Ombre
-from ohlora.photographs import dye_heads
+from ohlora.photos.heads import dye_heads
 from ohlora.render.job import OutputFormat
 from ohlora.render.pipeline import Picture
 from ohlora.render.plan import Output

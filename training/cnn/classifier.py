@@ -20,10 +20,10 @@ import numpy as np
 from lightning.fabric import Fabric
 from torch import nn
 
-from ohlora.atomic import make_folder, remove_leftovers, write_bytes
-from ohlora.bundle_files import file_sha256
+from ohlora.base.atomic import make_folder, remove_leftovers, write_bytes
+from ohlora.bundle.files import file_sha256
 from ohlora.errors import BadRequest
-from ohlora.numbered import numbered_images
+from ohlora.io.numbered_images import numbered_images
 from ohlora.training import checkpoints
 from ohlora.training.cnn.folds import Split, make_folds
 from ohlora.training.cnn.logs import write_epoch_detail, write_train_log
@@ -32,10 +32,10 @@ from ohlora.training.cnn.objectives import Classification
 from ohlora.training.cnn.pictures import fingerprint, load_pictures, of_numbers
 from ohlora.training.cnn.recipes import RANDOM, ClassifierRecipe, classifier_recipe
 from ohlora.training.cnn.retry import until_success
-from ohlora.training.distributed import make_fabric
-from ohlora.training.labels import read_labels
+from ohlora.training.data.labels import read_labels
+from ohlora.training.loop.distributed import make_fabric
 from ohlora.training.nets.score_cnns import ClassifierCnn, ClassifierConfig
-from ohlora.training.nets.score_cnns_keys import published_state
+from ohlora.training.weights.score_cnns_keys import published_state
 
 MODELS, LOGS = "models", "log"
 

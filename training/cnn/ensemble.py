@@ -12,12 +12,12 @@ import torch
 from lightning.fabric import Fabric
 from numpy.typing import NDArray
 
-from ohlora.bundle_files import file_sha256
+from ohlora.bundle.files import file_sha256
 from ohlora.errors import BadRequest
 from ohlora.training import checkpoints
 from ohlora.training.cnn.loop import EVALUATION_BATCH
 from ohlora.training.cnn.pictures import Images, network_input
-from ohlora.training.distributed import make_fabric
+from ohlora.training.loop.distributed import make_fabric
 from ohlora.training.nets.score_cnns import ATTRIBUTES, ClassifierCnn, at_cnn_size
 
 NAME = r"(?:cnn_ohlora_v3_)?{}_model_([0-9]+)\.(pt|safetensors)"  # both documented names

@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ohlora.atomic import atomic_path, make_folder, remove_leftovers, write_bytes
+from ohlora.base.atomic import atomic_path, make_folder, remove_leftovers, write_bytes
 from ohlora.errors import BadRequest, ImageError
-from ohlora.images import SUFFIXES
-from ohlora.numbered import numbered_images
-from ohlora.score_table import ScoreTable, read_score_table, write_score_table
+from ohlora.io.images import SUFFIXES
+from ohlora.io.numbered_images import numbered_images
+from ohlora.scores.table import ScoreTable, read_score_table, write_score_table
 from ohlora.training.cnn.pictures import of_numbers
 from ohlora.training.cnn.recipes import FilterRecipe
-from ohlora.training.labels import read_labels
+from ohlora.training.data.labels import read_labels
 
 LIST = "filtered.csv"
 BELOW, LABELLED, NO_SCORE = "number below {}", "labelled by hand", "no score"

@@ -10,7 +10,7 @@ from sklearn.model_selection import KFold, StratifiedKFold
 
 from ohlora.errors import BadRequest
 from ohlora.training.cnn.recipes import KFOLD
-from ohlora.training.cnn.seeds import derive
+from ohlora.training.loop.seeds import derive
 
 Rows = NDArray[np.int64]
 

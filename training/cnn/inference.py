@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ohlora.atomic import write_bytes
+from ohlora.base.atomic import write_bytes
 from ohlora.errors import ImageError
 from ohlora.training.cnn.loop import EVALUATION_BATCH
 from ohlora.training.cnn.pictures import Images, fingerprint, read_all, read_picture

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ohlora.atomic import write_bytes
+from ohlora.base.atomic import write_bytes
 from ohlora.training.cnn.loop import Attempt
 from ohlora.training.cnn.objectives import VALIDATION_SHOWN, log_name
 

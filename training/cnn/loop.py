@@ -20,14 +20,14 @@ from lightning.fabric import Fabric
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ohlora.atomic import atomic_path, explain_os_error
+from ohlora.base.atomic import atomic_path, explain_os_error
 from ohlora.errors import BadRequest, OhloraError
 from ohlora.training.cnn.folds import Split
 from ohlora.training.cnn.objectives import Measured, Objective
 from ohlora.training.cnn.pictures import Images, PictureSet, network_input
 from ohlora.training.cnn.recipes import LoopRecipe
-from ohlora.training.cnn.seeds import derive
-from ohlora.training.distributed import average_gradients, gathered, mean_of
+from ohlora.training.loop.distributed import average_gradients, gathered, mean_of
+from ohlora.training.loop.seeds import derive
 
 Report = Callable[[dict[str, Any]], None]
 EVALUATION_BATCH = 32  # documented 4; without dropout the size of a batch changes nothing

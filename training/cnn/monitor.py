@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ohlora.atomic import write_bytes
+from ohlora.base.atomic import write_bytes
 from ohlora.errors import BadRequest
 from ohlora.training.cnn.ensemble import Ensemble, present
 from ohlora.training.cnn.pictures import Images

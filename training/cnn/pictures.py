@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from ohlora.errors import BadRequest, ImageError
-from ohlora.images import read_image
+from ohlora.io.images import read_image
 from ohlora.kernels.threads import for_each
 from ohlora.training.gan.store import ImageStore
 from ohlora.training.nets.score_cnns import SIZE

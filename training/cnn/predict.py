@@ -8,14 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from ohlora.atomic import make_folder, remove_leftovers
+from ohlora.base.atomic import make_folder, remove_leftovers
 from ohlora.errors import BadRequest
-from ohlora.numbered import numbered_images
-from ohlora.score_table import ScoreTable, read_score_table, write_score_table
+from ohlora.io.numbered_images import numbered_images
+from ohlora.scores.table import ScoreTable, read_score_table, write_score_table
 from ohlora.training.cnn.ensemble import Ensemble
 from ohlora.training.cnn.inference import infer
 from ohlora.training.cnn.pictures import of_numbers
-from ohlora.training.labels import read_labels
+from ohlora.training.data.labels import read_labels
 from ohlora.training.nets.score_cnns import ATTRIBUTES
 
 # Documented names by the attributes in them.

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ohlora.errors import BadRequest
-from ohlora.score_table import PROPERTY_COLUMNS
-from ohlora.training.cnn.seeds import MAX_SEED
-from ohlora.training.distributed import PRECISIONS
+from ohlora.scores.table import PROPERTY_COLUMNS
+from ohlora.training.loop.distributed import PRECISIONS
+from ohlora.training.loop.seeds import MAX_SEED
 from ohlora.training.nets.score_cnns import ATTRIBUTES, require_width
 
 KFOLD, STRATIFIED = "k-fold", "stratified"

@@ -13,10 +13,10 @@ import numpy as np
 from lightning.fabric import Fabric
 from torch import nn
 
-from ohlora.atomic import make_folder, remove_leftovers, write_bytes
+from ohlora.base.atomic import make_folder, remove_leftovers, write_bytes
 from ohlora.errors import BadRequest
-from ohlora.numbered import numbered_images
-from ohlora.score_table import ScoreTable, read_score_table
+from ohlora.io.numbered_images import numbered_images
+from ohlora.scores.table import ScoreTable, read_score_table
 from ohlora.training import checkpoints
 from ohlora.training.cnn.folds import split_once
 from ohlora.training.cnn.logs import write_score_log, write_validation_log
@@ -24,9 +24,9 @@ from ohlora.training.cnn.loop import Examples, Report, Trainer, save_tensors
 from ohlora.training.cnn.objectives import VALIDATION_SHOWN, Regression
 from ohlora.training.cnn.pictures import fingerprint, load_pictures, of_numbers
 from ohlora.training.cnn.recipes import ScoreCnnRecipe, score_cnn_recipe
-from ohlora.training.distributed import make_fabric
+from ohlora.training.loop.distributed import make_fabric
 from ohlora.training.nets.score_cnns import HairstyleCnn, MergedCnn, PropertyCnn
-from ohlora.training.nets.score_cnns_keys import ScoreCnn, make, published_state
+from ohlora.training.weights.score_cnns_keys import ScoreCnn, make, published_state
 
 MERGED_FILE = "ohlora_v3_merged_property_cnn.pth"
 SHOWN = 5

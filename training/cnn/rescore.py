@@ -12,17 +12,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ohlora.atomic import make_folder, remove_leftovers, write_bytes
-from ohlora.bundle_files import file_sha256
+from ohlora.base.atomic import make_folder, remove_leftovers, write_bytes
+from ohlora.bundle.files import file_sha256
 from ohlora.errors import BadRequest
-from ohlora.numbered import numbered_images
-from ohlora.score_table import PROPERTY_COLUMNS, ScoreTable, format_score, read_score_table, write_score_table
+from ohlora.io.numbered_images import numbered_images
+from ohlora.scores.table import PROPERTY_COLUMNS, ScoreTable, format_score, read_score_table, write_score_table
 from ohlora.training import checkpoints
 from ohlora.training.cnn.inference import infer
 from ohlora.training.cnn.objectives import correlation
 from ohlora.training.cnn.pictures import Images, network_input
 from ohlora.training.cnn.recipes import HAIRSTYLE_COLUMNS
-from ohlora.training.distributed import make_fabric
+from ohlora.training.loop.distributed import make_fabric
 
 COLUMNS = {
     "property": PROPERTY_COLUMNS,

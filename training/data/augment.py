@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ohlora.images import encode_image
+from ohlora.io.images import encode_image
 
 Image = NDArray[np.uint8]
 BACKGROUND_CLASS = 0  # of the 19-class parser

@@ -14,11 +14,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ohlora.base.values import Z_SIZE, Face
 from ohlora.bundle import Bundle, file_sha256
 from ohlora.errors import BadRequest
 from ohlora.faces import face_from_seed
-from ohlora.params import Z_SIZE, Face
-from ohlora.renderer import Renderer
+from ohlora.render.renderer import Renderer
 from ohlora.training import checkpoints
 from ohlora.training.data.portrait_faces import (
     DatasetSettings,

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ohlora.errors import BadRequest
-from ohlora.images import list_images, read_image
+from ohlora.io.images import list_images, read_image
 
 # Where the hair map of a picture may lie, relative to the picture's folder; {stem} is its name without suffix,
 # {number} what follows "face_" (the documented layout, spec: segmentation, section 1).

@@ -23,10 +23,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ohlora.atomic import atomic_path, make_folder, remove_leftovers, write_bytes
+from ohlora.base.atomic import atomic_path, make_folder, remove_leftovers, write_bytes
 from ohlora.errors import BadRequest, OutputError
 from ohlora.faces import MAX_SEED
-from ohlora.images import encode_image
+from ohlora.io.images import encode_image
 from ohlora.training.data import portraits
 from ohlora.training.data.hair_faces import HairFace, Sample
 from ohlora.training.data.portraits import PARAMETERS, parameters_from_seeds, render

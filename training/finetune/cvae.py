@@ -17,7 +17,6 @@ import torch
 from lightning.fabric import Fabric
 
 from ohlora.training import checkpoints
-from ohlora.training.distributed import my_share
 from ohlora.training.finetune.cvae_losses import COLUMNS, LOSSES
 from ohlora.training.finetune.cvae_steps import CvaeSteps
 from ohlora.training.finetune.draws import Draws
@@ -31,8 +30,9 @@ from ohlora.training.finetune.run_folder import CsvLog, RunFolder, Stopped
 from ohlora.training.finetune.transfer import trained_report
 from ohlora.training.gan.data import to_tensor
 from ohlora.training.gan.fast import keep_freed_memory
-from ohlora.training.nets.cvae_encoder_keys import published_encoder
-from ohlora.training.nets.stylegan_keys import published_generator
+from ohlora.training.loop.distributed import my_share
+from ohlora.training.weights.cvae_encoder_keys import published_encoder
+from ohlora.training.weights.stylegan_keys import published_generator
 
 Report = Callable[[dict[str, Any]], None]
 LOG = "train_log_{version}.csv"

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from ohlora.errors import BadRequest
 from ohlora.training import checkpoints
-from ohlora.training.distributed import average_gradients, gathered, mean_of
 from ohlora.training.finetune.cvae_losses import (
     LossWeights,
     cvae_loss,
@@ -26,6 +25,7 @@ from ohlora.training.finetune.recipes import Recipe
 from ohlora.training.finetune.run_folder import require_finite
 from ohlora.training.finetune.transfer import start_generator, train_only, trained_parameters
 from ohlora.training.gan.fast import in_channels_last
+from ohlora.training.loop.distributed import average_gradients, gathered, mean_of
 from ohlora.training.nets.cvae_encoder import REDUCTION, CvaeEncoder, EncoderConfig, draw_latent
 from ohlora.training.nets.score_cnns import ClassifierCnn, PropertyCnn
 from ohlora.training.nets.stylegan import CONFIGS, GeneratorConfig

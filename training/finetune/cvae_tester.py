@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from ohlora.atomic import make_folder, write_bytes
+from ohlora.base.atomic import make_folder, write_bytes
 from ohlora.errors import BadRequest
-from ohlora.images import encode_image
+from ohlora.io.images import encode_image
 from ohlora.training.finetune.property_test import (
     TESTER_GRID,
     Conditioning,

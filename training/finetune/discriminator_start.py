@@ -16,9 +16,8 @@ import torch
 from lightning.fabric import Fabric
 
 from ohlora.errors import BadRequest
-from ohlora.numbered import numbered_images
+from ohlora.io.numbered_images import numbered_images
 from ohlora.training import checkpoints
-from ohlora.training.distributed import make_fabric, my_share
 from ohlora.training.finetune.draws import DISCRIMINATOR, Draws
 from ohlora.training.finetune.gan_steps import Batch, GanSteps
 from ohlora.training.finetune.inputs import MADE_BY, fingerprint, load_generator
@@ -27,6 +26,7 @@ from ohlora.training.finetune.recipes import Recipe
 from ohlora.training.finetune.run_folder import RunFolder
 from ohlora.training.gan.data import to_tensor
 from ohlora.training.gan.fast import keep_freed_memory
+from ohlora.training.loop.distributed import make_fabric, my_share
 from ohlora.training.nets.stylegan import GeneratorConfig
 from ohlora.training.nets.stylegan_discriminator import Discriminator, DiscriminatorConfig
 

@@ -17,7 +17,6 @@ from lightning.fabric import Fabric
 from ohlora.errors import BadRequest
 from ohlora.training import checkpoints
 from ohlora.training.cnn.monitor import Monitor
-from ohlora.training.distributed import my_share
 from ohlora.training.finetune.draws import Draws
 from ohlora.training.finetune.gan_steps import Batch, BatchResult, GanSteps
 from ohlora.training.finetune.gan_watch import GanWatch
@@ -35,6 +34,7 @@ from ohlora.training.finetune.transfer import (
 )
 from ohlora.training.gan.data import to_images, to_tensor
 from ohlora.training.gan.fast import keep_freed_memory
+from ohlora.training.loop.distributed import my_share
 from ohlora.training.nets.score_cnns import PropertyCnn
 from ohlora.training.nets.stylegan import Generator
 from ohlora.training.nets.stylegan_discriminator import Discriminator

@@ -11,7 +11,6 @@ from lightning.fabric import Fabric
 from torch import Tensor, nn
 
 from ohlora.errors import BadRequest
-from ohlora.training.distributed import average_gradients, gathered, mean_of
 from ohlora.training.finetune.draws import DISCRIMINATOR, GENERATOR, Draws
 from ohlora.training.finetune.penalty_blur import with_cheap_blur
 from ohlora.training.finetune.recipes import Recipe
@@ -20,6 +19,7 @@ from ohlora.training.finetune.run_folder import require_finite
 from ohlora.training.finetune.transfer import AnyDiscriminator, train_only, trained_parameters
 from ohlora.training.gan.fast import in_channels_last
 from ohlora.training.gan.losses import discriminator_loss, generator_loss, gradient_penalty
+from ohlora.training.loop.distributed import average_gradients, gathered, mean_of
 from ohlora.training.nets.stylegan import Generator
 
 

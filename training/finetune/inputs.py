@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from ohlora.errors import BadRequest, CheckpointError
-from ohlora.images import list_images
+from ohlora.io.images import list_images
 from ohlora.training import checkpoints
 from ohlora.training.finetune.recipes import Recipe
 from ohlora.training.nets.stylegan import Generator
@@ -100,7 +100,7 @@ def load_generator(source: Path | str, *, smooth: bool = False) -> Generator:
     if path.suffix in (".pth", ".pt", ".safetensors") or path.is_file():
         module = _load_recognised(path, "stylegan", GENERATORS, smooth)
     else:
-        from ohlora.training.bundle_generator import generator_from_bundle
+        from ohlora.training.unbundle.generator import generator_from_bundle
 
         module = generator_from_bundle(source)
     assert isinstance(module, Generator)

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ohlora.errors import BadRequest
-from ohlora.numbered import numbered_images
-from ohlora.score_table import ScoreTable, read_score_table
+from ohlora.io.numbered_images import numbered_images
+from ohlora.scores.table import ScoreTable, read_score_table
 from ohlora.training.finetune.inputs import MADE_BY, FineTuneInputs, fingerprint
 from ohlora.training.finetune.recipes import Recipe
 from ohlora.training.gan.data import read_square

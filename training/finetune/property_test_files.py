@@ -16,12 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ohlora.atomic import make_folder, write_bytes
+from ohlora.base.atomic import make_folder, write_bytes
+from ohlora.base.values import Z_SIZE
 from ohlora.errors import BadRequest
 from ohlora.faces import face_from_seed
-from ohlora.images import encode_image
-from ohlora.params import Z_SIZE
-from ohlora.render.contact_sheet import contact_sheet
+from ohlora.io.contact_sheet import contact_sheet
+from ohlora.io.images import encode_image
 from ohlora.training.finetune.cvae_losses import gender_picture
 from ohlora.training.finetune.property_test import (
     EPOCH_GRID,

@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ohlora.atomic import atomic_path
+from ohlora.base.atomic import atomic_path
 from ohlora.errors import OutputError
 from ohlora.training import checkpoints
 from ohlora.training.finetune.transfer import AnyDiscriminator
-from ohlora.training.nets import stylegan_v5_discriminator_keys as v5_keys
 from ohlora.training.nets.stylegan import Generator
 from ohlora.training.nets.stylegan_discriminator import Discriminator
-from ohlora.training.nets.stylegan_keys import published_discriminator, published_generator
+from ohlora.training.weights import stylegan_v5_discriminator_keys as v5_keys
+from ohlora.training.weights.stylegan_keys import published_discriminator, published_generator
 
 PREFIX = "stylegan_"
 

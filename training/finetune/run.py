@@ -10,10 +10,10 @@ from typing import Any
 
 from lightning.fabric import Fabric
 
-from ohlora.atomic import write_bytes
-from ohlora.training.distributed import make_fabric
+from ohlora.base.atomic import write_bytes
 from ohlora.training.finetune.inputs import FineTuneInputs
 from ohlora.training.finetune.recipes import Recipe
+from ohlora.training.loop.distributed import make_fabric
 
 Report = Callable[[dict[str, Any]], None]
 

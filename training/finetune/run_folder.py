@@ -21,7 +21,7 @@ import torch
 from lightning.fabric import Fabric
 from torch import Tensor, nn
 
-from ohlora.atomic import explain_os_error, make_folder, remove_leftovers, write_bytes
+from ohlora.base.atomic import explain_os_error, make_folder, remove_leftovers, write_bytes
 from ohlora.errors import BadRequest, OhloraError
 from ohlora.training.finetune.published import write_torch
 

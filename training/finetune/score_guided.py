@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ohlora.training import checkpoints
-from ohlora.training.distributed import average_gradients, mean_of, my_share
 from ohlora.training.finetune.cvae_losses import (
     LOGGED,
     property_scores,
@@ -40,7 +39,8 @@ from ohlora.training.finetune.run_folder import RunFolder, Stopped, require_fini
 from ohlora.training.finetune.transfer import start_generator, train_only, trained_parameters, trained_report
 from ohlora.training.gan.fast import in_channels_last, keep_freed_memory
 from ohlora.training.gan.loop import normal
-from ohlora.training.nets.score_cnns_keys import published_state
+from ohlora.training.loop.distributed import average_gradients, mean_of, my_share
+from ohlora.training.weights.score_cnns_keys import published_state
 
 Report = Callable[[dict[str, Any]], None]
 GROUP = 50  # steps, unless the recipe says so

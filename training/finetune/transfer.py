@@ -15,12 +15,12 @@ from torch import nn
 
 from ohlora.errors import BadRequest
 from ohlora.training.finetune.recipes import Recipe
-from ohlora.training.nets import stylegan_v5_discriminator_keys as v5_keys
 from ohlora.training.nets.score_cnns import PropertyCnn
 from ohlora.training.nets.stylegan import Generator
 from ohlora.training.nets.stylegan_discriminator import Discriminator
-from ohlora.training.nets.stylegan_keys import discriminator_layout, generator_layout
 from ohlora.training.nets.stylegan_v5_discriminator import V5Discriminator, from_property_cnn
+from ohlora.training.weights import stylegan_v5_discriminator_keys as v5_keys
+from ohlora.training.weights.stylegan_keys import discriminator_layout, generator_layout
 
 AnyDiscriminator = Discriminator | V5Discriminator
 Network = Generator | Discriminator | V5Discriminator

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ohlora.atomic import make_folder, write_bytes
-from ohlora.images import encode_image
+from ohlora.base.atomic import make_folder, write_bytes
+from ohlora.io.images import encode_image
 from ohlora.training.finetune.property_test import pearson, tested_scores
 from ohlora.training.finetune.recipes import EXPRESSIONS, PROPERTIES, Recipe
 from ohlora.training.gan.data import to_images

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from ohlora.errors import BadRequest
 from ohlora.faces import face_from_seed
-from ohlora.hair import resize_area
-from ohlora.images import list_images, read_image
+from ohlora.io.images import list_images, read_image
+from ohlora.photos.segmentation import resize_area
 from ohlora.training.gan.store import Images, ImageStore, area_mean
 
 Renderer = Callable[[NDArray[np.float32], int], Images]  # (z [N, z_size], R) -> uint8 [N, R, R, 3]

@@ -21,7 +21,7 @@ import torch
 from lightning.fabric import Fabric
 from numpy.typing import NDArray
 
-from ohlora.atomic import atomic_path, make_folder, remove_leftovers, write_bytes
+from ohlora.base.atomic import atomic_path, make_folder, remove_leftovers, write_bytes
 from ohlora.errors import BadRequest, OhloraError
 from ohlora.training import checkpoints
 from ohlora.training.gan.config import GanConfig, Phase, time_shares

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from ohlora.errors import BadRequest
 from ohlora.training.nets.effisegnet import SHIPPED_ENCODER
-from ohlora.training.student import imagenet_encoder_state
+from ohlora.training.weights.student import imagenet_encoder_state
 
 STRIDES = (2, 4, 8, 16)
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from ohlora.atomic import atomic_path, explain_os_error, make_folder, write_bytes
-from ohlora.images import encode_image
+from ohlora.base.atomic import atomic_path, explain_os_error, make_folder, write_bytes
+from ohlora.io.images import encode_image
 from ohlora.training.gan.store import Images
 
 WIDTH, HEIGHT, MARGIN = 900, 260, 56

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
-from ohlora.atomic import write_bytes
+from ohlora.base.atomic import write_bytes
 from ohlora.errors import BadRequest
 from ohlora.training import checkpoints
 from ohlora.training.gan.config import GanConfig

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ohlora.atomic import atomic_path, make_folder, remove_leftovers, write_bytes
+from ohlora.base.atomic import atomic_path, make_folder, remove_leftovers, write_bytes
 from ohlora.errors import BadRequest
 
 CHUNK = 512

@@ -11,9 +11,9 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from ohlora.atomic import atomic_path, make_folder, remove_leftovers
+from ohlora.base.atomic import atomic_path, make_folder, remove_leftovers
 from ohlora.errors import BadRequest
-from ohlora.images import list_images
+from ohlora.io.images import list_images
 from ohlora.training.hairzoo.folds import consecutive
 from ohlora.training.hairzoo.pictures import MaskedPicture, ZooData
 

@@ -19,10 +19,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ohlora.atomic import atomic_path
+from ohlora.base.atomic import atomic_path
 from ohlora.errors import BadRequest, CheckpointError
 from ohlora.training.hairzoo.models import DECODERS, build_model
-from ohlora.training.state_dicts import Layout, load_layout
+from ohlora.training.weights.state_dicts import Layout, load_layout
 
 PREFIX = "encoder."  # the published program wraps the network in a module of that name
 PARALLEL = "module."  # what nn.DataParallel puts before it

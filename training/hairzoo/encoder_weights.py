@@ -16,8 +16,8 @@ from ohlora.errors import BadRequest, CheckpointError
 from ohlora.training.hairzoo.checkpoint import read_pickle
 from ohlora.training.hairzoo.config import ZooConfig
 from ohlora.training.hairzoo.models import TAKEN_FROM_TIMM, TIMM, build_model, encoder_named
-from ohlora.training.state_dicts import Layout, load_layout
-from ohlora.training.student import imagenet_encoder_state
+from ohlora.training.weights.state_dicts import Layout, load_layout
+from ohlora.training.weights.student import imagenet_encoder_state
 
 NONE, DOCUMENTED, INSTALLED = "none", "documented", "installed"
 IMAGENET, NOISY_STUDENT = "imagenet", "noisy-student"

@@ -13,9 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from ohlora.atomic import make_folder, write_bytes
+from ohlora.base.atomic import make_folder, write_bytes
 from ohlora.errors import BadRequest, ImageError
-from ohlora.images import Rgb, encode_image, read_image
+from ohlora.io.images import Rgb, encode_image, read_image
 from ohlora.training.data.portrait_faces import png
 from ohlora.training.hairzoo.checkpoint import load_checkpoint, parse_name
 from ohlora.training.hairzoo.config import DIVISOR, DOCUMENTED_SIZE

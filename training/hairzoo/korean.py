@@ -19,7 +19,7 @@ from PIL import Image as PilImage
 from PIL import ImageDraw
 
 from ohlora.errors import BadRequest
-from ohlora.images import read_image
+from ohlora.io.images import read_image
 from ohlora.training.hairzoo.folds import grouped
 from ohlora.training.hairzoo.pictures import Image, Mask, ZooData
 

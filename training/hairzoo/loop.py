@@ -19,7 +19,7 @@ from lightning.fabric.plugins import MixedPrecision
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from ohlora.atomic import atomic_path, make_folder, remove_leftovers, write_bytes
+from ohlora.base.atomic import atomic_path, make_folder, remove_leftovers, write_bytes
 from ohlora.errors import BadRequest, OhloraError
 from ohlora.training.hairzoo.checkpoint import load_weights, save_checkpoint
 from ohlora.training.hairzoo.config import ZooConfig

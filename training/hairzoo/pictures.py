@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ohlora.errors import BadRequest
-from ohlora.images import read_image
+from ohlora.io.images import read_image
 from ohlora.training.data.hair_faces import HairFace
 
 Image = NDArray[np.uint8]  # RGB [H,W,3]

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from ohlora.training.hairzoo import distort
 from ohlora.training.hairzoo.config import ZooConfig
 from ohlora.training.hairzoo.pictures import Image, Mask, ZooPicture
-from ohlora.training.teacher_protocol import DEVIATION, MEAN
+from ohlora.training.teachers.protocol import DEVIATION, MEAN
 
 Pair = tuple[Image, Mask]
 Sample = tuple[NDArray[np.float32], NDArray[np.float32]]  # picture [3,S,S], normalised; label [1,S,S] in [0,1]

@@ -11,13 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from ohlora.atomic import write_bytes
-from ohlora.images import encode_image
-from ohlora.render.contact_sheet import contact_sheet
+from ohlora.base.atomic import write_bytes
+from ohlora.io.contact_sheet import contact_sheet
+from ohlora.io.images import encode_image
 from ohlora.training.hairzoo.pictures import Image, ZooPicture
 from ohlora.training.hairzoo.pipeline import normalised, resized
-from ohlora.training.metrics import HairMetrics
-from ohlora.training.report import overlay
+from ohlora.training.students.metrics import HairMetrics
+from ohlora.training.students.report import overlay
 
 CELL = 224
 

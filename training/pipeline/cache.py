@@ -19,8 +19,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from ohlora.atomic import explain_os_error, make_folder, write_bytes
-from ohlora.bundle_files import file_sha256
+from ohlora.base.atomic import explain_os_error, make_folder, write_bytes
+from ohlora.bundle.files import file_sha256
 from ohlora.errors import BadRequest
 from ohlora.training.pipeline.graph import External, Stage
 from ohlora.training.pipeline.manifest import Manifest, changed_file, key_of

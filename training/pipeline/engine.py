@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from ohlora.atomic import explain_os_error
+from ohlora.base.atomic import explain_os_error
 from ohlora.errors import BadRequest, OhloraError
 from ohlora.render.journal import Journal
 from ohlora.training.pipeline.cache import Done, StageFolder, external_hash, stage_key

@@ -18,9 +18,9 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 from torch.nn import functional as F
 
-from ohlora.images import read_image
+from ohlora.io.images import read_image
+from ohlora.training.directions.reader import Reader, disturbed, paint_portraits, sample_parameters
 from ohlora.training.pipeline.portrait_truth import NAMES, truth
-from ohlora.training.reader import Reader, disturbed, paint_portraits, sample_parameters
 
 READ_AT_ONCE = 64
 

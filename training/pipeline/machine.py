@@ -8,7 +8,7 @@ import torch
 from lightning.fabric import Fabric
 
 from ohlora.engines import backend_report
-from ohlora.training.distributed import make_fabric
+from ohlora.training.loop.distributed import make_fabric
 from ohlora.training.pipeline.graph import Work
 
 FULL, HALF, AUTO = "32-true", "bf16-mixed", "auto"

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ohlora.atomic import TEMPORARY_PREFIX
-from ohlora.bundle_files import file_sha256
+from ohlora.base.atomic import TEMPORARY_PREFIX
+from ohlora.bundle.files import file_sha256
 from ohlora.errors import OutputError
 
 Entry = tuple[int, int, str]  # size, modification time in ns, sha256

@@ -8,17 +8,17 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ohlora.atomic import make_folder, remove_leftovers, write_bytes
+from ohlora.base.atomic import make_folder, remove_leftovers, write_bytes
 from ohlora.bundle import Bundle
 from ohlora.faces import face_from_seed
-from ohlora.hair import resize_area
-from ohlora.images import encode_image, read_image
-from ohlora.renderer import Renderer
+from ohlora.io.images import encode_image, read_image
+from ohlora.photos.segmentation import resize_area
+from ohlora.render.renderer import Renderer
+from ohlora.training.data.parsing_classes import HAIR, EyePoints
 from ohlora.training.data.portrait_faces import png
 from ohlora.training.data.portraits import parameters_from_latents, render
-from ohlora.training.parse import FACE, PARSING
-from ohlora.training.parsing_classes import HAIR, EyePoints
-from ohlora.training.teacher_protocol import SIZE, Image, Labels
+from ohlora.training.teachers.parse import FACE, PARSING
+from ohlora.training.teachers.protocol import SIZE, Image, Labels
 
 PAINTED_AT_ONCE = 64
 HALF = 0.5

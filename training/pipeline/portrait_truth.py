@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from ohlora.errors import BadRequest
 from ohlora.faces import face_from_seed
+from ohlora.training.data.labels import Labels
 from ohlora.training.data.portraits import index, parameters_from_latents
-from ohlora.training.labels import Labels
 
 Column = Callable[[str], NDArray[np.float32]]  # a parameter's values by name
 

@@ -15,9 +15,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from ohlora.atomic import write_bytes
-from ohlora.hair import resize_area
-from ohlora.images import encode_image, read_image
+from ohlora.base.atomic import write_bytes
+from ohlora.io.images import encode_image, read_image
+from ohlora.photos.segmentation import resize_area
 from ohlora.training.pipeline import charts
 from ohlora.training.pipeline.cache import deciding
 from ohlora.training.pipeline.engine import StageState

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ohlora.directions import Directions
-from ohlora.params import PROPERTIES, Face
+from ohlora.base.values import PROPERTIES, Face
+from ohlora.latents.directions import Directions
 from ohlora.training.vectorfind.find import Found, Population
 from ohlora.training.vectorfind.portrayer import Portrayer
 from ohlora.training.vectorfind.samples import codes

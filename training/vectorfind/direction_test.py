@@ -13,9 +13,9 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from ohlora.directions import Directions
-from ohlora.params import PROPERTIES, Face
-from ohlora.training.direction_measure import pearson
+from ohlora.base.values import PROPERTIES, Face
+from ohlora.latents.directions import Directions
+from ohlora.training.directions.measure import pearson
 from ohlora.training.vectorfind.portrayer import Floats, Images, Portrayer
 from ohlora.training.vectorfind.scorers import Scorer
 from ohlora.training.vectorfind.settings import SearchSettings

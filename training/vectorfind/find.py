@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ohlora.directions import EVERYONE, Directions
+from ohlora.base.values import PROPERTIES
 from ohlora.errors import BadRequest
-from ohlora.gradient_network import GradientNetwork
-from ohlora.latent_spaces import check_space
-from ohlora.params import PROPERTIES
-from ohlora.training.cnn.seeds import derive
+from ohlora.latents.directions import EVERYONE, Directions
+from ohlora.latents.gradient_network import GradientNetwork
+from ohlora.latents.spaces import check_space
+from ohlora.training.loop.seeds import derive
 from ohlora.training.vectorfind import orthogonal
 from ohlora.training.vectorfind.direction_test import leakage
 from ohlora.training.vectorfind.gradient import train_regression

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ohlora.errors import BadRequest, OhloraError
-from ohlora.gradient_network import KEYS, GradientNetwork
-from ohlora.training.cnn.seeds import derive
+from ohlora.latents.gradient_network import KEYS, GradientNetwork
+from ohlora.training.loop.seeds import derive
 
 DROPOUT = 0.25
 MIN_SAMPLES = 20

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ohlora.params import PROPERTIES
+from ohlora.base.values import PROPERTIES
 from ohlora.training.gan.losses import FeatureNet
 from ohlora.training.gan.quality import distances, picture_features
 

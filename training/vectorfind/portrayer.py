@@ -13,16 +13,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ohlora.base.values import Z_SIZE
 from ohlora.bundle import Bundle
 from ohlora.engines import Engine
 from ohlora.errors import BadRequest
 from ohlora.faces import LABEL_SIZES
-from ohlora.latent_spaces import Space, space_size
-from ohlora.params import Z_SIZE
-from ohlora.training.bundle_generator import generator_from_bundle
-from ohlora.training.directions import state_sha256
+from ohlora.latents.spaces import Space, space_size
+from ohlora.training.directions.known_latents import state_sha256
 from ohlora.training.nets.stylegan import Generator
-from ohlora.training.sample import as_bytes, exact_arithmetic
+from ohlora.training.sampling.sample import as_bytes, exact_arithmetic
+from ohlora.training.unbundle.generator import generator_from_bundle
 
 Floats = NDArray[np.float32]
 Images = NDArray[np.uint8]

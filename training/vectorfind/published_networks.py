@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from ohlora.errors import BadRequest, CheckpointError
-from ohlora.gradient_network import KEYS, GradientNetwork
-from ohlora.training.state_dicts import listed
+from ohlora.latents.gradient_network import KEYS, GradientNetwork
+from ohlora.training.weights.state_dicts import listed
 
-# Published networks raise the score along their gradient, sets of directions lower it (`ohlora.directions`).
+# Published networks raise the score along their gradient, sets of directions lower it (`ohlora.latents.directions`).
 PUBLISHED_SCALE = -1.0
 
 

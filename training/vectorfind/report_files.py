@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ohlora.atomic import make_folder, write_bytes
-from ohlora.directions import Directions
-from ohlora.images import encode_image
-from ohlora.params import PROPERTIES
+from ohlora.base.atomic import make_folder, write_bytes
+from ohlora.base.values import PROPERTIES
+from ohlora.io.images import encode_image
+from ohlora.latents.directions import Directions
 from ohlora.training.gan.store import Images
 
 PICTURES = "inference_test_after_training"

@@ -19,10 +19,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ohlora.atomic import atomic_path, make_folder, remove_leftovers
+from ohlora.base.atomic import atomic_path, make_folder, remove_leftovers
 from ohlora.errors import BadRequest
 from ohlora.faces import MAX_SEED, face_from_seed
-from ohlora.latent_spaces import Space
+from ohlora.latents.spaces import Space
 from ohlora.render.journal import Journal
 from ohlora.training.vectorfind.portrayer import Floats, Portrayer
 from ohlora.training.vectorfind.scorers import Scorer, require_columns

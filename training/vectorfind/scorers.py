@@ -16,17 +16,17 @@ import torch
 from numpy.typing import NDArray
 
 from ohlora.bundle import Bundle
-from ohlora.bundle_files import file_sha256
+from ohlora.bundle.files import file_sha256
 from ohlora.errors import BadRequest, CheckpointError
-from ohlora.hair import resize_area
 from ohlora.kernels.properties import PROPERTIES as KERNEL_COLUMNS
 from ohlora.kernels.properties import SIZE as PARSED_SIZE
 from ohlora.kernels.properties import score as kernel_score
-from ohlora.parsing import parse_faces
+from ohlora.photos.parsing import parse_faces
+from ohlora.photos.segmentation import resize_area
 from ohlora.training import checkpoints
 from ohlora.training.cnn.pictures import network_input
+from ohlora.training.directions.reader import Reader, load_reader
 from ohlora.training.nets.score_cnns import PROPERTY_PARTS, MergedCnn, PropertyCnn, at_cnn_size
-from ohlora.training.reader import Reader, load_reader
 
 Images = NDArray[np.uint8]
 Scores = NDArray[np.float64]

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from ohlora.atomic import make_folder, write_bytes
-from ohlora.bundle_files import file_sha256
-from ohlora.directions import FILE_NAME, Directions, read_directions, write_directions
-from ohlora.params import PROPERTIES, Face
+from ohlora.base.atomic import make_folder, write_bytes
+from ohlora.base.values import PROPERTIES, Face
+from ohlora.bundle.files import file_sha256
+from ohlora.latents.directions import FILE_NAME, Directions, read_directions, write_directions
 from ohlora.training.vectorfind import report_files as files
 from ohlora.training.vectorfind.calibrate import calibrated, measure_shifts
 from ohlora.training.vectorfind.find import Population, find_directions, population

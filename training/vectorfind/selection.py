@@ -9,8 +9,8 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from ohlora.directions import EVERYONE
 from ohlora.errors import BadRequest
+from ohlora.latents.directions import EVERYONE
 
 HIGH, LOW = "h", "l"
 

@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from difflib import get_close_matches
 from typing import Any
 
+from ohlora.base.values import PROPERTIES
 from ohlora.errors import BadRequest
-from ohlora.latent_spaces import Space, check_space
-from ohlora.params import PROPERTIES
+from ohlora.latents.spaces import Space, check_space
 from ohlora.training.vectorfind.gradient import GradientTraining
 
 METHODS = ("svm", "gradient", "orthogonal")
@@ -25,7 +25,7 @@ TEST_SEED = 2**40  # far from the seeds that people and samples take
 class SearchSettings:
     """One search.
 
-    Where: space (`ohlora.latent_spaces`). groups: scores whose letters make a face's group, () for one group of all;
+    Where: space (`ohlora.latents.spaces`). groups: scores whose letters make a face's group, () for one group of all;
     cutoffs: theirs, () measures medians of the samples.
     How: methods for eyes, mouth and pose. samples: scored codes, of the seeds from first_seed on. share: of a group
     that is "largest", and "smallest". c: of the SVM; train_share: of the extremes, the rest validates. protect: scores

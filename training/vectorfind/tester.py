@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ohlora.directions import Directions
+from ohlora.base.values import PROPERTIES, Face
 from ohlora.errors import BadRequest
 from ohlora.faces import face_from_seed
-from ohlora.params import PROPERTIES, Face
+from ohlora.latents.directions import Directions
 from ohlora.render.job_file import faces_record
 from ohlora.render.journal import Journal
 from ohlora.training.vectorfind import report_files as files

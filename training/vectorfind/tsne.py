@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ohlora.atomic import make_folder, write_bytes
-from ohlora.images import encode_image
-from ohlora.params import PROPERTIES
+from ohlora.base.atomic import make_folder, write_bytes
+from ohlora.base.values import PROPERTIES
+from ohlora.io.images import encode_image
 from ohlora.training.vectorfind.find import Population
 from ohlora.training.vectorfind.samples import SampleStore
 from ohlora.training.vectorfind.selection import extremes, group_names

@@ -1,0 +1,1 @@
+"""The documented ways that speed is compared with."""

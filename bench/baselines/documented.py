@@ -1,0 +1,137 @@
+"""What speed is compared with: the documented way of doing each step, written from the specs, nothing tuned."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ohlora.bench.baselines.ombre import documented_ombre
+from ohlora.faces import face_from_seed
+from ohlora.training.nets.effisegnet import SIZE, EffiSegNet
+from ohlora.training.nets.stylegan import Generator
+
+Rgb = NDArray[np.uint8]
+
+
+class ByteEffiSegNet(nn.Module):
+    """image uint8 [N,224,224,3] -> hair float32 [N,224,224], the network between as it is documented."""
+
+    def __init__(self, student: EffiSegNet) -> None:
+        super().__init__()
+        self.student = student
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.student(image.permute(0, 3, 1, 2).float() / 127.5 - 1)[:, 0]
+
+
+def documented_dye(images: Sequence[Rgb], hair: NDArray[np.float32], color: float) -> list[Rgb]:
+    """Picture after picture."""
+    return [documented_ombre(image, one, color) for image, one in zip(images, hair, strict=True)]
+
+
+@dataclass
+class DocumentedWay:
+    """Networks loaded once, eager PyTorch float32, NumPy ombre, one JPEG at a time.
+
+    batch: pictures a network run. channels_last: of the networks' maps. generator and student are given in the
+    documented form, nothing rewritten.
+    """
+
+    generator: Generator
+    student: EffiSegNet
+    batch: int = 1
+    channels_last: bool = False
+
+    def __post_init__(self) -> None:
+        if self.channels_last:
+            generator, student = copy.deepcopy(self.generator), copy.deepcopy(self.student)
+            self.generator = generator.to(memory_format=torch.channels_last)
+            self.student = student.to(memory_format=torch.channels_last)
+
+    def latents(self, seeds: Sequence[int]) -> Tensor:
+        """wp of some seeds, as `SeedRange` has them: z, and the label where there is one."""
+        size = self.generator.config.label_size
+        faces = [face_from_seed(seed, size) for seed in seeds]
+        z = torch.from_numpy(np.stack([face.z for face in faces]))
+        label = torch.from_numpy(np.stack([face.label for face in faces])) if size else None
+        return self.generator.truncate(self.generator.mapping(z, label))
+
+    @torch.no_grad()
+    def portraits(self, seeds: Sequence[int]) -> list[Rgb]:
+        """Pictures of some seeds, one network run."""
+        image = self.generator.synthesis(self.latents(seeds))
+        pixels = ((image + 1) * 127.5 + 0.5).clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()
+        return [np.ascontiguousarray(picture) for picture in pixels]
+
+    @torch.no_grad()
+    def hair(self, images: Sequence[Rgb]) -> NDArray[np.float32]:
+        """Hair maps [N,224,224] of pictures, one network run."""
+        small = np.stack([cv2.resize(image, (SIZE, SIZE), interpolation=cv2.INTER_AREA) for image in images])
+        x = torch.from_numpy(small).permute(0, 3, 1, 2).float() / 127.5 - 1
+        if self.channels_last:
+            x = x.contiguous(memory_format=torch.channels_last)
+        return np.asarray(self.student(x)[:, 0].numpy())
+
+    def dyed(self, seeds: Sequence[int], color: float) -> list[Rgb]:
+        """Dyed portraits, `batch` at a time."""
+        made: list[Rgb] = []
+        for start in range(0, len(seeds), self.batch):
+            images = self.portraits(seeds[start : start + self.batch])
+            made += documented_dye(images, self.hair(images), color)
+        return made
+
+    def render(self, seeds: Sequence[int], color: float, out: Path) -> None:
+        """Dyed portraits as JPEG files."""
+        for start in range(0, len(seeds), self.batch):
+            some = seeds[start : start + self.batch]
+            for seed, image in zip(some, self.dyed(some, color), strict=True):
+                cv2.imwrite(str(out / f"{seed:06d}.jpg"), image[..., ::-1])
+
+    def recolor(self, files: Sequence[Path], color: float, out: Path) -> None:
+        """Picture files of one size, dyed, as JPEG files."""
+        for start in range(0, len(files), self.batch):
+            some = files[start : start + self.batch]
+            images = [np.ascontiguousarray(np.asarray(cv2.imread(str(file)))[..., ::-1]) for file in some]
+            for file, image in zip(some, documented_dye(images, self.hair(images), color), strict=True):
+                cv2.imwrite(str(out / f"{file.stem}.jpg"), image[..., ::-1])
+
+
+class PlainOnnxRuntime(DocumentedWay):
+    """The documented way with both networks exported as they are and run by ONNX Runtime with its default options."""
+
+    def __post_init__(self) -> None:
+        import onnxruntime
+
+        from ohlora.export.graphs.from_torch import to_onnx
+        from ohlora.export.graphs.generator import SynthesisGraph
+
+        config = self.generator.config
+        wp = torch.zeros(2, config.layers, config.w_size)
+        image = torch.zeros(2, SIZE, SIZE, 3, dtype=torch.uint8)
+        graphs = (
+            to_onnx(SynthesisGraph(self.generator), {"wp": wp}, "image"),
+            to_onnx(ByteEffiSegNet(self.student), {"image": image}, "hair"),
+        )
+        self._synthesis, self._hair = (
+            onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+            for graph in graphs
+        )
+
+    @torch.no_grad()
+    def portraits(self, seeds: Sequence[int]) -> list[Rgb]:
+        wp = np.ascontiguousarray(self.latents(seeds).numpy())
+        image = self._synthesis.run(None, {"wp": wp})[0]
+        pixels = np.clip((image + 1) * 127.5 + 0.5, 0, 255).astype(np.uint8).transpose(0, 2, 3, 1)
+        return [np.ascontiguousarray(picture) for picture in pixels]
+
+    def hair(self, images: Sequence[Rgb]) -> NDArray[np.float32]:
+        small = np.stack([cv2.resize(image, (SIZE, SIZE), interpolation=cv2.INTER_AREA) for image in images])
+        return np.asarray(self._hair.run(None, {"image": small})[0])

@@ -1,0 +1,1 @@
+"""The machinery of a run: what is measured, timing in turn, records, reports."""

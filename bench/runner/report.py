@@ -1,0 +1,178 @@
+"""A run as text: tables for the terminal, a Markdown report, the README's table, the list of goals."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from pathlib import Path
+
+from ohlora.base.atomic import write_bytes
+from ohlora.bench.runner.records import Row, Run
+from ohlora.errors import BadRequest
+
+# Figures of accuracy, the first that a row has is the one that tables show: (name, how it is written).
+ACCURACY = (
+    ("psnr_db", "{:.1f} dB"),
+    ("iou", "IoU {:.4f}"),
+    ("share_differing", "{:.2%} differ"),
+    ("max_difference", "at most {:.1g}"),
+)
+EQUAL_DB = 100.0
+COLUMNS = ("what", "way", "ms", "per second", "against", "accuracy", "goal")
+BEGIN, END = "<!-- bench table: begin -->", "<!-- bench table: end -->"
+
+
+def accuracy_text(row: Row) -> str:
+    for name, pattern in ACCURACY:
+        if name in row.accuracy:
+            value = row.accuracy[name]
+            if (name == "psnr_db" and value >= EQUAL_DB) or (name == "share_differing" and value == 0):
+                return "equal"
+            worst = row.accuracy.get("worst_db")
+            return pattern.format(value) + (f" (worst {worst:.1f})" if name == "psnr_db" and worst is not None else "")
+    return ""
+
+
+def number(value: float) -> str:
+    """Three digits that count, no exponent."""
+    return f"{value:,.0f}" if value >= 99.95 else f"{value:.3g}"
+
+
+def times_text(row: Row) -> str:
+    if row.times_baseline is None:
+        return ""
+    if row.name == row.baseline:
+        return "1"
+    spread = row.times_quartiles
+    return f"{number(row.times_baseline)}x" + (f" ({number(spread[0])} to {number(spread[1])})" if spread else "")
+
+
+def goal_text(row: Row) -> str:
+    if row.goal is None:
+        return ""
+    wanted = {
+        "times": f"{row.goal:g}x or more",
+        "seconds": f"{row.goal:g} s or less",
+        "ratio": f"{row.goal:g} or less",
+    }[row.goal_kind]
+    return f"{wanted}: {'met' if row.met else 'missed'}"
+
+
+def time_text(row: Row) -> str:
+    if row.ms is None:
+        return "" if row.value is None else f"{row.value:g} {row.unit}"
+    return number(row.ms)
+
+
+def cells(row: Row) -> tuple[str, ...]:
+    rate = "" if row.per_second is None else f"{number(row.per_second)} {row.unit}s"
+    peak = row.facts.get("peak_mb")
+    extra = accuracy_text(row) or (f"peak {peak:g} MB" if peak is not None else "")
+    return row.name, time_text(row), rate, times_text(row), extra, goal_text(row)
+
+
+def table_rows(rows: Iterable[Row]) -> list[tuple[str, ...]]:
+    """Cells for every row, the group's name in the first of its rows."""
+    lines = []
+    for (_, group), members in groupby(rows, key=lambda row: (row.suite, row.group)):
+        for place, row in enumerate(members):
+            lines.append((group if place == 0 else "", *cells(row)))
+    return lines
+
+
+def markdown_table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    made = [header, ["---"] * len(header), *lines]
+    return "\n".join(f"| {' | '.join(line)} |" for line in made)
+
+
+def machine_text(run: Run) -> str:
+    found = run.machine
+    versions = ", ".join(f"{name} {version}" for name, version in found.get("versions", {}).items())
+    return f"{found.get('cpu')}, {found.get('cores')} cores used, Python {found.get('python')}; {versions}"
+
+
+def markdown(run: Run, plots: Sequence[str] = ()) -> str:
+    """The whole report."""
+    presets = ", ".join(run.settings.get("presets", []))
+    parts = [
+        "# Bench report",
+        f"{machine_text(run)}.",
+        f"Measured: {run.settings.get('subject', '')}; presets {presets}. Times are medians of rounds in which every "
+        "way has its turn; ratios are of the same round, with quartiles. How: bench/README.md of the source.",
+    ]
+    goals = [row for row in run.rows if row.goal is not None]
+    if goals:
+        parts += ["## Goals", goal_table(goals)]
+    for suite, rows in groupby(run.rows, key=lambda row: row.suite):
+        parts += [f"## {suite}", markdown_table(COLUMNS, table_rows(rows))]
+    if run.left_out:
+        parts += ["## Not measured", "\n".join(f"- {entry['suite']}: {entry['why']}" for entry in run.left_out)]
+    parts += [f"![{Path(name).stem}]({name})" for name in plots]
+    return "\n\n".join(parts) + "\n"
+
+
+def goal_table(rows: Iterable[Row]) -> str:
+    lines = []
+    for row in rows:
+        reached = times_text(row) if row.goal_kind == "times" else f"{time_text(row)}{' ms' if row.ms else ''}"
+        lines.append((row.group, row.name, row.baseline or "", reached, accuracy_text(row), goal_text(row)))
+    return markdown_table(("what", "way", "against", "measured", "accuracy", "goal"), lines)
+
+
+def readme_table(run: Run) -> str:
+    """The README's table: whole jobs, the student, the kernels, start and memory, each beside its baseline."""
+    lines = []
+    for (suite, group), members in groupby(run.rows, key=lambda row: (row.suite, row.group)):
+        shown = [row for row in members if _in_readme(row)]
+        for row in shown:
+            rate = "" if row.per_second is None or suite == "cold-start" else number(row.per_second)
+            measured = times_text(row) if row.times_baseline is not None else _plain(row)
+            lines.append((group, row.name, rate, measured, accuracy_text(row)))
+    return markdown_table(("job", "way", "per second", "against the first way", "accuracy"), _once(lines))
+
+
+def _plain(row: Row) -> str:
+    if row.value is not None:
+        return f"{row.value:g}x"
+    return f"{row.ms / 1e3:.2g} s" if row.ms is not None else ""
+
+
+def _in_readme(row: Row) -> bool:
+    if row.suite == "pipeline":
+        return True
+    return row.goal is not None or (
+        row.name == row.baseline and row.suite in ("kernels", "engines") and _goal_group(row)
+    )
+
+
+def _goal_group(row: Row) -> bool:
+    return row.group.startswith(("ombre, batch", "scores v2", "student, batch 8"))
+
+
+def _once(lines: Iterable[Sequence[str]]) -> list[Sequence[str]]:
+    """The first cell only where it changes."""
+    shown: list[Sequence[str]] = []
+    last = ""
+    for line in lines:
+        shown.append(("" if line[0] == last else line[0], *line[1:]))
+        last = line[0]
+    return shown
+
+
+def readme_block(run: Run) -> str:
+    """What stands between the README's marks, marks included."""
+    return f"{BEGIN}\n{machine_text(run)}.\n\n{readme_table(run)}\n{END}"
+
+
+def update_readme(path: Path, run: Run) -> bool:
+    """Put the table between its marks; whether that changed the file. Raises BadRequest without marks."""
+    text = path.read_text(encoding="utf-8")
+    if BEGIN not in text or END not in text:
+        raise BadRequest(f"{path} has no place for the table: put a line '{BEGIN}' and a line '{END}' there")
+    before, rest = text.split(BEGIN, 1)
+    after = rest.split(END, 1)[1]
+    made = f"{before}{readme_block(run)}{after}"
+    if made == text:
+        return False
+    write_bytes(path, made.encode())
+    return True

@@ -1,0 +1,1 @@
+"""One-off measurements, each a command of a checkout; they are not in the wheel."""

@@ -1,0 +1,154 @@
+"""Face parsing: ms per picture of the student's engine beside both teachers, and how good the student is, in one run.
+
+    python -m ohlora.bench.studies.parsing --student runs/parsing/student.safetensors --data faces --data more-faces \
+        --bisenet 79999_iter.pth --facexformer model.pt --out bench/results/parsing.json
+
+Timed is everything from a decoded picture to its class map, networks loaded once: the student through its compiled
+engine, the teachers in PyTorch. Teachers without a weights file get random weights, which take the same time. Rounds
+alternate between all of them, so that a disturbance of the machine meets each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ohlora.base.atomic import write_bytes
+from ohlora.bench.runner.machine import machine
+from ohlora.bundle import Bundle
+from ohlora.engines import Engine, open_engine, usable_cores
+from ohlora.export.graphs.student import export_student
+from ohlora.photos.parsing import parse_faces
+from ohlora.training.data.hair_faces import LabelledPicture
+from ohlora.training.data.portrait_faces import TEST_SEEDS, PortraitFace
+from ohlora.training.nets.bisenet import BiSeNet
+from ohlora.training.nets.effisegnet import SIZE
+from ohlora.training.nets.facexformer import FaceXFormer
+from ohlora.training.students.parsing.examples import CLASSES, class_shares
+from ohlora.training.students.parsing.faces import find_parsed_faces
+from ohlora.training.students.parsing.metrics import ParsingMetrics
+from ohlora.training.students.parsing.recipes import ParsingConfig
+from ohlora.training.students.sources import make_split
+from ohlora.training.teachers.bisenet import BiSeNetTeacher
+from ohlora.training.teachers.facexformer import FaceXFormerTeacher
+from ohlora.training.teachers.registry import Teacher, load_teacher
+from ohlora.training.weights.student import load_student
+
+Image = NDArray[np.uint8]
+Parse = Callable[[Sequence[Image]], Any]
+WARM_UP = 2
+
+
+def open_parser(source: str, threads: int, folder: Path) -> Engine:
+    """The engine of a bundle's face parser, or of a student's weights file, exported into `folder` first."""
+    if Path(source).suffix != ".safetensors":
+        return Bundle.open(source).parsing_engine(threads=threads)
+    export_student(load_student(Path(source), outputs=CLASSES), folder / "parsing.onnx")
+    return open_engine(folder / "parsing.onnx", threads=threads)
+
+
+def open_teacher(kind: str, weights: Path | None) -> Teacher:
+    """A teacher with published or random weights."""
+    if weights is not None:
+        return load_teacher(weights, kind)
+    torch.manual_seed(0)
+    return BiSeNetTeacher(BiSeNet()) if kind == BiSeNetTeacher.name else FaceXFormerTeacher(FaceXFormer().eval())
+
+
+def parse_with(teacher: Teacher, images: Sequence[Image]) -> NDArray[np.int64]:
+    """Class ids of the teacher's own classes, at its own size."""
+    return np.asarray(teacher.parse(images).argmax(1))
+
+
+def time_together(parsers: dict[str, Parse], images: Sequence[Image], batch: int, rounds: int) -> dict[str, Any]:
+    """Milliseconds per picture of each parser: median and quartiles over alternating rounds of one batch."""
+    chosen = [images[i % len(images)] for i in range(batch)]
+    times: dict[str, list[float]] = {name: [] for name in parsers}
+    for turn in range(rounds + WARM_UP):
+        for name, parse in parsers.items():
+            started = time.perf_counter()
+            parse(chosen)
+            if turn >= WARM_UP:
+                times[name].append(1e3 * (time.perf_counter() - started) / batch)
+    rows = {}
+    for name, values in times.items():
+        low, middle, high = (round(float(v), 2) for v in np.percentile(values, [25, 50, 75]))
+        rows[name] = {"ms_per_picture": middle, "quartiles_ms": [low, high]}
+    return rows
+
+
+def held_out(data: list[Path], holdout: float, seed: int) -> list[LabelledPicture]:
+    """The pictures of people that `train parsing` holds out with the same folders, share and seed."""
+    faces = find_parsed_faces(data)
+    return [faces[i] for i in make_split(faces, ParsingConfig(holdout=holdout, seed=seed)).test]
+
+
+def accuracy(engine: Engine, faces: Sequence[LabelledPicture]) -> dict[str, float]:
+    """Figures of the engine's classes against the labels, per class and mean."""
+    metrics = ParsingMetrics()
+    for face in faces:
+        image, classes, _ = face.read()
+        truth = class_shares(classes, SIZE).argmax(0).astype(np.uint8)
+        metrics.add(parse_faces(engine, [image])[0], truth)
+    return {name: round(value, 4) for name, value in metrics.summary().items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--student", required=True, help=".safetensors of `train parsing`, or a bundle with a parser")
+    parser.add_argument("--data", type=Path, action="append", help="labelled folders to measure on")
+    parser.add_argument("--holdout", type=float, default=ParsingConfig.holdout)
+    parser.add_argument("--split-seed", type=int, default=ParsingConfig.seed)
+    parser.add_argument("--bisenet", type=Path, help="published weights; random ones without")
+    parser.add_argument("--facexformer", type=Path, help="published weights; random ones without")
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 8])
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--threads", type=int, default=usable_cores())
+    parser.add_argument("--out", type=Path)
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ohlora-bench-")))
+        engine = open_parser(given.student, given.threads, folder)
+        stack.enter_context(closing(engine))
+        teachers = {
+            kind: open_teacher(kind, weights)
+            for kind, weights in ((FaceXFormerTeacher.name, given.facexformer), (BiSeNetTeacher.name, given.bisenet))
+        }
+        student = f"student ({engine.backend} {engine.precision})"
+        parsers: dict[str, Parse] = {student: lambda images: parse_faces(engine, images)}
+        for kind, teacher in teachers.items():
+            parsers[kind] = partial(parse_with, teacher)
+        images = [PortraitFace(seed).read()[0] for seed in TEST_SEEDS[:8]]
+        result: dict[str, Any] = {
+            "machine": machine(),
+            "threads": given.threads,
+            "random_weights": [
+                k for k, w in (("facexformer", given.facexformer), ("bisenet-19", given.bisenet)) if not w
+            ],
+            "ms": {f"batch {n}": time_together(parsers, images, n, given.rounds) for n in given.batches},
+        }
+        for rows in result["ms"].values():
+            for kind in teachers:
+                rows[kind]["times_student"] = round(rows[kind]["ms_per_picture"] / rows[student]["ms_per_picture"], 1)
+        if given.data:
+            result["held_out"] = accuracy(engine, held_out(given.data, given.holdout, given.split_seed))
+    text = json.dumps(result, indent=1) + "\n"
+    if given.out:
+        write_bytes(given.out, text.encode())
+    print(text, end="")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Bundles built of checkpoints, part by part, updated, or brought to a preset."""

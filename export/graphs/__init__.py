@@ -1,0 +1,1 @@
+"""ONNX graphs: made of modules, written node by node, changed by exact passes, stored."""

@@ -1,0 +1,128 @@
+"""The mapping network as ONNX: z, label -> w; of one that ends in two branches also what directions may edit there.
+
+    mapping.onnx      z float32 [N,Z], label float32 [N,L] (left out when L = 0) -> w float32 [N,W]
+                      and of a split mapping: mapping_split1 float32 [N,W+S], w1 and w2 before their last layers
+    mapping_end.onnx  mapping_split1 float32 [N,W+S] -> w float32 [N,W], mapping_split2 float32 [N,2W], w1' and w2'
+
+The last layers are in both files: one network in two parts would run twice for every face.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ohlora.export.graphs.from_torch import CHECKED_BATCH, TRACED_BATCH, compare, run_graph, to_onnx
+from ohlora.training.nets.stylegan import Generator, GeneratorConfig, Mapping
+
+
+class SplitMapping(nn.Module):
+    """z [N,Z], label [N,L] -> w [N,W], mapping_split1 [N,W+S]."""
+
+    def __init__(self, mapping: Mapping) -> None:
+        super().__init__()
+        self.mapping = mapping
+
+    def forward(self, z: Tensor, label: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        w1, w2 = self.mapping.hidden(z, label)
+        end1, end2 = self.mapping.ends(w1, w2)
+        return end1 + end2, torch.cat([w1, w2], 1)
+
+
+class MappingEnd(nn.Module):
+    """mapping_split1 [N,W+S] -> w [N,W], mapping_split2 [N,2W]."""
+
+    def __init__(self, mapping: Mapping) -> None:
+        super().__init__()
+        self.mapping = mapping
+
+    def forward(self, mapping_split1: Tensor) -> tuple[Tensor, Tensor]:
+        size = self.mapping.config.w_size
+        end1, end2 = self.mapping.ends(mapping_split1[:, :size], mapping_split1[:, size:])
+        return end1 + end2, torch.cat([end1, end2], 1)
+
+
+def mapping_graph(rewritten: Generator) -> onnx.ModelProto:
+    """The mapping network of a rewritten generator as a checked ONNX model."""
+    config = rewritten.config
+    inputs = {"z": torch.zeros(TRACED_BATCH, config.z_size)}
+    if config.label_size:
+        inputs["label"] = torch.zeros(TRACED_BATCH, config.label_size)
+    properties = generator_properties("mapping", config)
+    if config.split_size:
+        return to_onnx(SplitMapping(rewritten.mapping), inputs, ("w", "mapping_split1"), properties)
+    return to_onnx(rewritten.mapping, inputs, "w", properties)
+
+
+def mapping_end_graph(rewritten: Generator) -> onnx.ModelProto:
+    """The last layers of the split mapping of a rewritten generator as a checked ONNX model."""
+    config = rewritten.config
+    inputs = {"mapping_split1": torch.zeros(TRACED_BATCH, config.w_size + config.split_size)}
+    properties = generator_properties("mapping_end", config)
+    return to_onnx(MappingEnd(rewritten.mapping), inputs, ("w", "mapping_split2"), properties)
+
+
+def generator_properties(role: str, config: GeneratorConfig) -> dict[str, str]:
+    """What a graph's metadata say of the generator it belongs to."""
+    numbers = {
+        "resolution": config.resolution,
+        "layers": config.layers,
+        "z_size": config.z_size,
+        "w_size": config.w_size,
+        "label_size": config.label_size,
+    }
+    if config.split_size:
+        numbers["split_size"] = config.split_size
+    return {"ohlora.role": role} | {f"ohlora.{name}": str(value) for name, value in numbers.items()}
+
+
+def check_mapping(reference: Generator, model: onnx.ModelProto) -> float:
+    """Largest difference of the outputs on random latents. Raises EngineError when it is too large."""
+    z, label = _latents(reference)
+    inputs = {"z": z.numpy()} | ({} if label is None else {"label": label.numpy()})
+    exact = (z.double(), None if label is None else label.double())
+    if reference.config.split_size:
+        wanted = SplitMapping(reference.mapping)(*exact)
+    else:
+        wanted = (reference.mapping(*exact),)
+    return _largest("mapping.onnx", run_graph(model, inputs), wanted)
+
+
+def check_mapping_end(reference: Generator, model: onnx.ModelProto) -> float:
+    """Largest difference of both outputs, on what random latents lead to. Raises EngineError when it is too large."""
+    split1 = _split1(reference)
+    wanted = MappingEnd(reference.mapping)(split1.double())
+    return _largest("mapping_end.onnx", run_graph(model, {"mapping_split1": split1.numpy()}), wanted)
+
+
+def check_same_end(reference: Generator, mapping: onnx.ModelProto, end: onnx.ModelProto) -> float:
+    """Largest difference between w of the whole mapping and w of its end, both as they are stored.
+
+    For weights that are rounded in storage: those of the last layers must be rounded alike in both files. Raises
+    EngineError when it is too large.
+    """
+    z, label = _latents(reference)
+    inputs = {"z": z.numpy()} | ({} if label is None else {"label": label.numpy()})
+    w, split1 = (cast("NDArray[np.float32]", value) for value in run_graph(mapping, inputs))
+    return compare("mapping_end.onnx", run_graph(end, {"mapping_split1": split1})[0], torch.from_numpy(w))
+
+
+def _latents(reference: Generator) -> tuple[Tensor, Tensor | None]:
+    config, stream = reference.config, torch.Generator().manual_seed(0)
+    z = torch.randn(CHECKED_BATCH, config.z_size, generator=stream)
+    return z, torch.randn(CHECKED_BATCH, config.label_size, generator=stream) if config.label_size else None
+
+
+def _split1(reference: Generator) -> Tensor:
+    """Both branches of random latents, float32 [CHECKED_BATCH, W+S]."""
+    z, label = _latents(reference)
+    return torch.cat(reference.mapping.hidden(z.double(), None if label is None else label.double()), 1).float()
+
+
+def _largest(name: str, made: list[NDArray[np.generic]], wanted: tuple[Tensor, ...]) -> float:
+    return max(compare(name, *pair) for pair in zip(made, wanted, strict=True))

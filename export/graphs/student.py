@@ -1,0 +1,91 @@
+"""Students -> ONNX: picture bytes in, hair probability or class ids out, everything between inside the graph."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from onnx import TensorProto, numpy_helper
+from torch import Tensor, nn
+
+from ohlora.base.atomic import write_bytes
+from ohlora.export.graphs.from_torch import to_onnx
+from ohlora.export.rewrites.student import InferenceStudent, rewrite_student
+from ohlora.training.nets.effisegnet import SIZE, EffiSegNet
+
+# Tensors below this stay float32: they are biases and norms, where rounding costs most and saves nothing.
+HALF_FROM = 256
+
+
+class ByteStudent(nn.Module):
+    """image uint8 [N,224,224,3] RGB -> hair float32 [N,224,224]."""
+
+    def __init__(self, student: InferenceStudent) -> None:
+        super().__init__()
+        self.student = student
+
+    def forward(self, image: Tensor) -> Tensor:
+        x = image.permute(0, 3, 1, 2).float() * (1 / 127.5) - 1.0
+        return self.student(x)[:, 0]
+
+
+class ByteParser(nn.Module):
+    """image uint8 [N,224,224,3] RGB -> class ids uint8 [N,224,224], the first of equal maxima. Needs no soft-max."""
+
+    def __init__(self, student: InferenceStudent) -> None:
+        super().__init__()
+        self.student = student
+
+    def forward(self, image: Tensor) -> Tensor:
+        x = image.permute(0, 3, 1, 2).float() * (1 / 127.5) - 1.0
+        return self.student.logits(x).argmax(1).to(torch.uint8)
+
+
+def export_student(model: EffiSegNet, path: Path, *, half_weights: bool = True) -> None:
+    """Rewrite, export and check: output `hair` of a student with one output, `parsing` of one with several.
+
+    half_weights: store large weights as float16 (half the file), compute in float32. Raises CheckpointError for
+    encoders that cannot be rewritten.
+    """
+    rewritten = rewrite_student(model)
+    example = torch.zeros((2, SIZE, SIZE, 3), dtype=torch.uint8)
+    if model.outputs == 1:
+        graph = to_onnx(ByteStudent(rewritten), {"image": example}, "hair")
+    else:
+        graph = to_onnx(ByteParser(rewritten), {"image": example}, "parsing")
+    if half_weights:
+        halve_weights(graph)
+    onnx.checker.check_model(graph)
+    write_bytes(path, graph.SerializeToString(deterministic=True))
+
+
+def halve_weights(model: onnx.ModelProto) -> None:
+    """Store large float32 initialisers as float16 with a Cast behind them; backends fold it when they load."""
+    casts = []
+    for tensor in model.graph.initializer:
+        if tensor.data_type != TensorProto.FLOAT or int(np.prod(tensor.dims)) < HALF_FROM:
+            continue
+        name, stored = tensor.name, f"{tensor.name}_f16"
+        half = numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float16), stored)
+        tensor.CopyFrom(half)
+        casts.append(onnx.helper.make_node("Cast", [stored], [name], name=f"{name}_cast", to=TensorProto.FLOAT))
+    nodes = list(model.graph.node)
+    del model.graph.node[:]
+    model.graph.node.extend([*casts, *nodes])
+
+
+@torch.no_grad()
+def reference_hair(model: EffiSegNet, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """What the exported graph must give, from the unrewritten float32 module; images uint8 [N,224,224,3]."""
+    x = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return model.eval()(x)[:, 0].numpy()
+
+
+@torch.no_grad()
+def reference_logits(model: EffiSegNet, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Class logits [N,C,224,224] of the unrewritten float32 module; images uint8 [N,224,224,3]."""
+    x = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return model.eval().logits(x).numpy()

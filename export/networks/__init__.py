@@ -1,0 +1,1 @@
+"""Every network that has a graph: the table, its entries, inputs and comparisons."""

@@ -1,0 +1,1 @@
+"""Lower precision: presets with gates, int8, and the quality that is kept."""

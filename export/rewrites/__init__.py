@@ -1,0 +1,1 @@
+"""Exact inference rewrites of PyTorch modules, by network and by name."""

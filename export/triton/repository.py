@@ -1,0 +1,208 @@
+"""A model repository for Triton Inference Server: models, configurations, warm-up rows, an ensemble, how to use it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from ohlora import __version__
+from ohlora.engines.spec import TensorSpec
+from ohlora.errors import BadRequest, EngineError
+from ohlora.export.triton.config import TYPES, ModelConfig, Step, WarmUp, parse_config
+
+REPOSITORY_NAME = "ohlora_repository.json"
+_NAME = re.compile(r"[A-Za-z0-9_-]+")
+_ELEMENTS = {1: "float32", 2: "uint8", 3: "int8", 6: "int32", 7: "int64", 9: "bool", 10: "float16", 11: "float64"}
+
+Arrays = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class TritonModel:
+    """A network to serve. data: ONNX bytes. rows: real inputs [N, ...] to warm up with. batch: (min, opt, max)."""
+
+    name: str
+    data: bytes
+    rows: Arrays
+    batch: tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """A chain of models. inputs, outputs: tensors of the ensemble, as steps name them."""
+
+    name: str
+    inputs: Sequence[TensorSpec]
+    outputs: Sequence[TensorSpec]
+    steps: Sequence[Step]
+    max_batch: int
+
+
+def tensors(model: onnx.ModelProto) -> tuple[list[TensorSpec], list[TensorSpec]]:
+    """Inputs and outputs of an ONNX model, first axis the batch. Raises EngineError for free sides besides it."""
+
+    def spec(value: onnx.ValueInfoProto) -> TensorSpec:
+        kind = value.type.tensor_type
+        shape = [dim.dim_value if dim.HasField("dim_value") else None for dim in kind.shape.dim]
+        if None in shape[1:] or not shape:
+            raise EngineError(
+                f"'{value.name}' has sides that the model leaves open: Triton wants rows of a known shape"
+            )
+        return TensorSpec(value.name, _ELEMENTS[kind.elem_type], (None, *shape[1:]))
+
+    inferred = onnx.shape_inference.infer_shapes(model)
+    return [spec(value) for value in inferred.graph.input], [spec(value) for value in inferred.graph.output]
+
+
+def write_repository(
+    models: Sequence[TritonModel], ensembles: Sequence[Ensemble], folder: Path
+) -> dict[str, list[Path]]:
+    """Write into the empty `folder`; returns the files of each model.
+
+    Raises BadRequest for names that are no folder names or come twice, and batches below 1.
+    """
+    names = [model.name for model in models] + [ensemble.name for ensemble in ensembles]
+    for name in names:
+        if not _NAME.fullmatch(name):
+            raise BadRequest(f"'{name}' is no name for a Triton model: letters, digits, '_' and '-'")
+        if names.count(name) > 1:
+            raise BadRequest(f"two Triton models are called '{name}'")
+    written = {}
+    for model in models:
+        least, best, most = model.batch
+        if not 1 <= least <= best <= most:
+            raise BadRequest(f"the batch of '{model.name}' must rise from 1 or more, got {model.batch}")
+        written[model.name] = _write_model(model, folder / model.name)
+    for ensemble in ensembles:
+        place = folder / ensemble.name
+        (place / "1").mkdir(parents=True)  # Triton wants a version folder, empty as it is
+        config = ModelConfig(
+            ensemble.name, ensemble.inputs, ensemble.outputs, ensemble.max_batch, backend="", steps=ensemble.steps
+        )
+        (place / "1" / ".keep").write_bytes(b"")
+        written[ensemble.name] = [_write_text(place / "config.pbtxt", config.text()), place / "1" / ".keep"]
+    content = {
+        "ohlora_version": __version__,
+        "models": {
+            name: {path.relative_to(folder).as_posix(): _sha256(path) for path in paths}
+            for name, paths in written.items()
+        },
+    }
+    _write_text(folder / REPOSITORY_NAME, json.dumps(content, indent=1) + "\n")
+    return written
+
+
+def _write_model(model: TritonModel, place: Path) -> list[Path]:
+    least, best, most = model.batch
+    inputs, outputs = tensors(onnx.load_from_string(model.data))
+    missing = [tensor.name for tensor in inputs if tensor.name not in model.rows]
+    if missing:
+        raise BadRequest(f"'{model.name}' has no warm-up rows for its input '{missing[0]}'")
+    (place / "1").mkdir(parents=True)
+    (place / "warmup").mkdir()
+    files = [place / "1" / "model.onnx"]
+    files[0].write_bytes(model.data)
+    warm_ups = []
+    for batch in sorted({least, best}):
+        warm = WarmUp(f"batch{batch}", batch, {tensor.name: tensor for tensor in inputs})
+        for tensor in inputs:
+            # Triton repeats one row to the batch.
+            path = place / "warmup" / f"{warm.name}-{tensor.name}"
+            path.write_bytes(np.ascontiguousarray(model.rows[tensor.name][:1]).astype(tensor.dtype).tobytes())
+            files.append(path)
+        warm_ups.append(warm)
+    preferred = sorted({size for size in (best, most) if size > 1})
+    config = ModelConfig(model.name, inputs, outputs, most, preferred, warm_ups=warm_ups)
+    return [_write_text(place / "config.pbtxt", config.text()), *files]
+
+
+def validate_repository(folder: Path) -> list[str]:
+    """What is wrong with the repository, one line each; empty when all is well.
+
+    Every config.pbtxt is read as Triton's own message; names, files, warm-up sizes, tensors and ensembles are compared.
+    Raises EngineError without tritonclient.
+    """
+    problems: list[str] = []
+    configs = {path.parent.name: parse_config(path) for path in sorted(folder.glob("*/config.pbtxt"))}
+    if not configs:
+        return [f"{folder} holds no model"]
+    for name, config in configs.items():
+        place = folder / name
+        if config.name != name:
+            problems.append(f"{name}: its configuration is called '{config.name}'")
+        if config.ensemble_scheduling.step:
+            problems += _ensemble_problems(name, config, configs)
+            continue
+        path = place / "1" / (config.default_model_filename or "model.onnx")
+        if not path.is_file():
+            problems.append(f"{name}: {path.relative_to(folder)} is missing")
+            continue
+        inputs, outputs = tensors(onnx.load(path))
+        for side, wanted, given in (("input", inputs, config.input), ("output", outputs, config.output)):
+            problems += _tensor_problems(name, side, wanted, given)
+        problems += _warm_up_problems(place, name, config)
+    return problems
+
+
+def _tensor_problems(name: str, side: str, wanted: Sequence[TensorSpec], given: Any) -> list[str]:
+    from tritonclient.grpc import model_config_pb2
+
+    shown = {t.name: (TYPES[t.dtype], list(t.row_shape) or [1]) for t in wanted}
+    found = {t.name: (model_config_pb2.DataType.Name(t.data_type), list(t.dims)) for t in given}
+    return [] if shown == found else [f"{name}: {side}s are {found}, the model's are {shown}"]
+
+
+def _warm_up_problems(place: Path, name: str, config: Any) -> list[str]:
+    sizes = {t.name: int(np.prod(list(t.dims))) for t in config.input}
+    types = {word: kind for kind, word in TYPES.items()}
+    problems = []
+    for warm in config.model_warmup:
+        for key, value in warm.inputs.items():
+            path = place / "warmup" / value.input_data_file
+            from tritonclient.grpc import model_config_pb2
+
+            item = np.dtype(types[model_config_pb2.DataType.Name(value.data_type)]).itemsize
+            if not path.is_file() or path.stat().st_size != sizes[key] * item:
+                problems.append(f"{name}: warm-up file {path.name} is missing or not one row of '{key}'")
+    return problems
+
+
+def _ensemble_problems(name: str, config: Any, configs: Mapping[str, Any]) -> list[str]:
+    """Every step's model exists and takes what is mapped to it, in its type; every output is made."""
+    known = {tensor.name: tensor.data_type for tensor in config.input}
+    problems = []
+    for step in config.ensemble_scheduling.step:
+        model = configs.get(step.model_name)
+        if model is None:
+            problems.append(f"{name}: there is no model '{step.model_name}'")
+            continue
+        types = {tensor.name: tensor.data_type for tensor in (*model.input, *model.output)}
+        for inner, outer in step.input_map.items():
+            if outer not in known:
+                problems.append(f"{name}: nothing makes '{outer}' before {step.model_name} reads it")
+            elif known[outer] != types.get(inner):
+                problems.append(f"{name}: '{outer}' is of another type than {step.model_name}.{inner}")
+        unfed = {tensor.name for tensor in model.input} - set(step.input_map)
+        problems += [f"{name}: {step.model_name}.{tensor} is not fed" for tensor in sorted(unfed)]
+        known |= {outer: types[inner] for inner, outer in step.output_map.items() if inner in types}
+    return problems + [
+        f"{name}: nothing makes the output '{t.name}'" for t in config.output if known.get(t.name) != t.data_type
+    ]
+
+
+def _write_text(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

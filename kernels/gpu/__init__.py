@@ -1,0 +1,1 @@
+"""What all CUDA kernels share: arrays of any library, exact arithmetic, resizing."""

@@ -1,0 +1,175 @@
+"""Property scores of a face from its class map and its picture (spec: properties; hairstyle: cnn, section 8).
+
+    scores = score(parsing, images, algorithm="v2")   # [N,7], one column for each of PROPERTIES
+    z = normalize(scores)                             # z-scores over these N pictures
+
+Three forms behind the same functions: `reference` (NumPy, the definition), `cpu` (Numba) and `cuda` (Numba-CUDA, for
+arrays on a device). They agree bit for bit: every statistic is a sum of integers that is divided once. The hairstyle
+alone is a mean of fractions, which a device adds up in an order of its own.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+from typing import Any, cast, overload
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ohlora.kernels.gpu.arrays import DeviceArray, lies_on_device
+
+PROPERTIES = ("eyes", "hair_color", "hair_length", "mouth", "pose", "background_mean", "background_std")
+# Columns of each algorithm's result.
+ALGORITHMS = {"v1": PROPERTIES, "v2": PROPERTIES, "hairstyle": ("hairstyle",)}
+BACKENDS = ("auto", "cpu", "cuda", "reference")
+SIZE = 224  # all windows of the documented algorithms are pixel numbers of a 224x224 map
+BACKGROUND, LEFT_EYE, RIGHT_EYE, NOSE, UPPER_LIP, INNER_MOUTH, LOWER_LIP, HAIR = 0, 4, 5, 6, 7, 8, 9, 10
+CLASSES = 11
+
+
+@overload
+def score(
+    parsing: NDArray[np.uint8],
+    images: NDArray[np.uint8],
+    *,
+    algorithm: str = ...,
+    backend: str = ...,
+    threads: int | None = ...,
+    strict_hairstyle: bool = ...,
+    stream: Any = ...,
+) -> NDArray[np.float64]: ...
+@overload
+def score(
+    parsing: DeviceArray,
+    images: DeviceArray,
+    *,
+    algorithm: str = ...,
+    backend: str = ...,
+    threads: int | None = ...,
+    strict_hairstyle: bool = ...,
+    stream: Any = ...,
+) -> DeviceArray: ...
+def score(
+    parsing: Any,
+    images: Any,
+    *,
+    algorithm: str = "v2",
+    backend: str = "auto",
+    threads: int | None = None,
+    strict_hairstyle: bool = False,
+    stream: Any = None,
+) -> NDArray[np.float64] | DeviceArray:
+    """Raw scores: float64 [N,7] in the order of PROPERTIES, [N,1] for algorithm "hairstyle".
+
+    parsing: uint8 [N,224,224], classes 0..10 (docs/parsing.md). images: uint8 [N,224,224,3], RGB or BGR alike, since
+    channels are averaged: for "v2" and "hairstyle" the face that the map was made of; for "v1" the original picture
+    resized to 224x224 (documented so, though it does not lie on the map).
+    threads: pictures in parallel (cpu only), default the usable cores; results never depend on it.
+    strict_hairstyle: a position counts when all 16 pixels of its four blocks are hair, as the documents say; the code
+    that made the published scores looks at eight single pixels, which is the default.
+    stream: of a device, an address or any library's stream; default the one that `parsing`'s library is on. Arrays on a
+    device give an array on it, for which nothing waits; an unknown class makes its row NaN there.
+
+    NaN where a score does not exist: v1 hair colour and length without hair, v1 pose of a nose that is missing or a
+    straight line along one axis, v2 pose of eyes at the same column. Raises ValueError for other shapes, sizes,
+    dtypes, classes and names.
+    """
+    if algorithm not in ALGORITHMS:
+        raise ValueError(f"algorithm must be one of {', '.join(ALGORITHMS)}, got {algorithm!r}")
+    if strict_hairstyle and algorithm != "hairstyle":
+        raise ValueError(f"strict_hairstyle belongs to algorithm 'hairstyle', got {algorithm!r}")
+    if threads is not None and threads < 1:
+        raise ValueError(f"threads must be at least 1, got {threads}")
+    if backend == "cuda" or (backend == "auto" and lies_on_device(parsing)):
+        made = _backend("cuda").score(parsing, images, algorithm, strict_hairstyle, stream=stream)
+        return cast(DeviceArray, made)
+    _check("parsing", parsing, (SIZE, SIZE))
+    _check("images", images, (SIZE, SIZE, 3))
+    if len(parsing) != len(images):
+        raise ValueError(f"{len(parsing)} maps and {len(images)} images: one image for each map is needed")
+    out = np.empty((len(parsing), len(ALGORITHMS[algorithm])), dtype=np.float64)
+    highest = np.zeros(len(parsing), dtype=np.uint8)
+    _backend(backend).score(parsing, images, algorithm, strict_hairstyle, out, highest, threads)
+    if (highest >= CLASSES).any():
+        wrong = int(np.argmax(highest >= CLASSES))
+        raise ValueError(f"map {wrong} holds class {highest[wrong]}: classes are 0 to {CLASSES - 1} (10 is hair)")
+    return out
+
+
+def statistics(scores: ArrayLike, *, ddof: int = 1) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and standard deviation of each column of [N,C], without NaN: float64 [C] each.
+
+    A constant column deviates by exactly 0; one with no value has neither, one with `ddof` values no deviation (NaN).
+    Raises ValueError for another ddof than 0 and 1, infinite scores, other shapes.
+    """
+    values = _scores(scores)
+    if ddof not in (0, 1):
+        raise ValueError(f"ddof must be 0 or 1, got {ddof!r}")
+    mean, deviation = np.full((2, values.shape[1]), np.nan)
+    for column, row in enumerate(values.T):
+        known = row[~np.isnan(row)]
+        if len(known):
+            mean[column] = known.mean()
+        if len(known) > ddof:
+            # The mean of equal numbers can miss them by a bit, and would then make a deviation out of nothing.
+            deviation[column] = 0.0 if known.min() == known.max() else known.std(ddof=ddof)
+    return mean, deviation
+
+
+def normalize(
+    scores: ArrayLike,
+    *,
+    mean: ArrayLike | None = None,
+    std: ArrayLike | None = None,
+    ddof: int = 1,
+    decimals: int | None = 4,
+) -> NDArray[np.float64]:
+    """(score - mean) / std per column, rounded half to even (spec: properties, section 6).
+
+    scores: [N,C], or [N] of one property; the result has that shape. mean, std: [C] of another run, both or neither;
+    by default those of `scores`. ddof: 1 as in all published tables; 0 as in the documents' worked example.
+    decimals: None leaves the result unrounded. NaN stays NaN, and a column that does not vary becomes NaN.
+    Raises ValueError for one of mean and std alone, other shapes, and as `statistics`.
+    """
+    values = _scores(scores)
+    columns = values.shape[1]
+    if (mean is None) != (std is None):
+        raise ValueError("mean and std belong together: give both or neither")
+    found_mean, found_std = statistics(values, ddof=ddof)
+    if mean is not None:
+        found_mean, found_std = (np.asarray(v, np.float64).reshape(-1) for v in (mean, std))
+        if len(found_mean) != columns or len(found_std) != columns:
+            raise ValueError(
+                f"mean and std must have {columns} values each, got {len(found_mean)} and {len(found_std)}"
+            )
+        if (found_std < 0).any():
+            raise ValueError(f"std must not be negative, got {found_std.min():g}")
+    divisor = np.where(found_std > 0, found_std, np.nan)
+    z = (values - found_mean) / divisor
+    if decimals is not None:
+        # Not np.round: it rounds value * 10000, which is another number.
+        z = np.array([v if math.isnan(v) else round(v, decimals) for v in z.ravel().tolist()]).reshape(z.shape)
+    return z.reshape(np.shape(scores)).astype(np.float64, copy=False)
+
+
+def _scores(scores: ArrayLike) -> NDArray[np.float64]:
+    values = np.asarray(scores, dtype=np.float64)
+    if values.ndim not in (1, 2):
+        raise ValueError(f"scores must be [N,C] or [N], got shape {values.shape}")
+    if np.isinf(values).any():
+        raise ValueError("scores must be finite or NaN, got an infinite one")
+    return values if values.ndim == 2 else values[:, None]
+
+
+def _check(name: str, array: Any, shape: tuple[int, ...]) -> None:
+    if not isinstance(array, np.ndarray) or array.dtype != np.uint8 or array.shape[1:] != shape:
+        got = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
+        raise ValueError(f"{name} must be a uint8 array [N,{','.join(map(str, shape))}], got {got}")
+
+
+def _backend(name: str) -> Any:
+    if name not in BACKENDS:
+        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {name!r}")
+    # Numba takes most of a second to import: only when it is used.
+    return importlib.import_module(f"ohlora.kernels.properties.{'cpu' if name == 'auto' else name}")

@@ -1,0 +1,156 @@
+"""`ohlora train directions | gallery | reader`: what a portrait-trained generator needs besides its weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ohlora.cli import options
+
+MEASURED_FACES = 200
+
+
+def directions(
+    generator: Annotated[Path, typer.Argument(help="Generator trained on portraits (.safetensors).")],
+    out: options.Out = Path("runs/directions"),
+    samples: Annotated[int, typer.Option("--samples", min=1, help="Random latents of the regression.")] = 20_000,
+    reader: Annotated[
+        Path | None, typer.Option("--reader", help="Portrait reader of `train reader`: measure the directions with it.")
+    ] = None,
+    measure: Annotated[
+        int | None, typer.Option("--measure", min=3, help="Faces to measure on; needs --reader. Default 200.")
+    ] = None,
+    json: options.Json = False,
+) -> None:
+    """Directions for eyes, mouth and pose from the known parameters of a portrait-trained generator.
+
+    Writes directions.safetensors, bound to this generator, and directions.json with what was found and measured.
+
+    Example: `ohlora train directions runs/gan/generator.safetensors --out runs/directions`
+    """
+    from ohlora.base.atomic import make_folder, write_bytes
+    from ohlora.cli.train import require_training
+    from ohlora.errors import BadRequest
+
+    require_training()
+    if measure is not None and reader is None:
+        raise BadRequest("--measure reads pictures: give --reader too (make one with `ohlora train reader`)")
+    from ohlora.latents.directions import FILE_NAME, write_directions
+    from ohlora.training import checkpoints
+    from ohlora.training.directions.known_latents import find_directions
+    from ohlora.training.directions.measure import from_generator
+    from ohlora.training.directions.reader import load_reader
+    from ohlora.training.nets.stylegan import Generator
+
+    eye = None if reader is None else load_reader(reader)
+    module = checkpoints.load("stylegan", generator)
+    assert isinstance(module, Generator)
+    found, report = find_directions(module, samples=samples)
+    if eye is not None:
+        report["measured"] = measured(from_generator(module, found), eye, measure or MEASURED_FACES, json)
+    make_folder(out)
+    write_directions(out / FILE_NAME, found)
+    write_bytes(out / "directions.json", as_json(report))
+    show(report, out, json)
+
+
+def measured(portray: Any, eye: Any, faces: int, quiet: bool) -> dict[str, Any]:
+    """The figures of `measure_directions`, with a progress bar."""
+    from ohlora.cli.progress import Progress
+    from ohlora.training.directions.measure import STRENGTHS, measure_directions
+
+    runs = 1 + sum(s != 0 for strengths in STRENGTHS.values() for s in strengths)
+    with Progress(faces * runs, "images", quiet=quiet) as progress:
+        return measure_directions(portray, eye, seeds=faces, advance=progress.advance)
+
+
+def as_json(report: dict[str, Any]) -> bytes:
+    import json
+
+    return (json.dumps(report, indent=2) + "\n").encode()
+
+
+def show(report: dict[str, Any], out: Path, as_one_object: bool) -> None:
+    """Print the report, or one line per property."""
+    import json
+
+    if as_one_object:
+        typer.echo(json.dumps({"out": str(out), **report}))
+        return
+    for name, figures in ((name, report.get("measured", {}).get(name)) for name in report["norms"]):
+        if figures:
+            typer.echo(
+                f"{name}: correlation {figures['correlation']:.3f}, per face {figures['correlation_per_face']:.3f}, "
+                f"monotone for {figures['monotone']:.0%} of the faces"
+            )
+    weak = {name: share for name, share in report["readable_from_w"].items() if share < 0.5}
+    for name, share in weak.items():
+        typer.echo(
+            f"warning: w knows little of {name} ({share:.0%} of it): this generator is not trained on portraits?"
+        )
+    typer.echo(f"directions -> {out / 'directions.safetensors'}")
+
+
+def gallery(
+    out: Annotated[Path, typer.Option("--out", "-o", help="The CSV to write.")] = Path("runs/gallery.csv"),
+    count: Annotated[int, typer.Option("--count", "-n", min=1, help="Number of faces.")] = 24,
+    candidates: Annotated[int, typer.Option("--candidates", min=1, help="Seeds to choose from.")] = 3000,
+    first_seed: Annotated[int, typer.Option("--first-seed", min=0, help="The first of them.")] = 0,
+) -> None:
+    """Choose named faces for a bundle: seeds whose portraits differ most from each other, without extremes.
+
+    Example: `ohlora train gallery --count 24 --out runs/gallery.csv`
+    """
+    from ohlora.base.atomic import make_folder
+    from ohlora.cli.train import require_training
+
+    require_training()
+    from ohlora.bundle.gallery import write_gallery
+    from ohlora.training.directions.gallery import choose_seeds, make_gallery
+
+    seeds = choose_seeds(count, candidates=candidates, first_seed=first_seed)
+    entries = make_gallery(seeds)
+    make_folder(out.absolute().parent)
+    write_gallery(out, entries)
+    typer.echo(", ".join(f"{entry.name} (seed {seed})" for entry, seed in zip(entries, seeds, strict=True)))
+    typer.echo(f"gallery of {len(entries)} faces -> {out}")
+
+
+def reader(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Weights to write (.safetensors).")] = Path(
+        "runs/reader.safetensors"
+    ),
+    pictures: Annotated[int, typer.Option("--pictures", min=64, help="Portraits to paint and learn from.")] = 6000,
+    epochs: Annotated[int, typer.Option("--epochs", min=1)] = 14,
+    seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
+    json: options.Json = False,
+) -> None:
+    """Train the small network that reads eyes, mouth, tilt and turn off a portrait (minutes on two cores).
+
+    Example: `ohlora train reader --out runs/reader.safetensors`
+    """
+    import json as json_module
+
+    from ohlora.base.atomic import make_folder, write_bytes
+    from ohlora.cli.train import require_training
+    from ohlora.errors import BadRequest
+
+    require_training()
+    if out.suffix != ".safetensors":
+        raise BadRequest(f"--out must end in .safetensors, got {out}")
+    from ohlora.training.directions.reader import ReaderConfig, save_reader, train_reader
+
+    def line(row: dict[str, Any]) -> None:
+        typer.echo(f"epoch {row['epoch']}/{row['epochs']}: loss {row['loss']:.4f}", err=True)
+
+    make_folder(out.absolute().parent)
+    network, figures = train_reader(ReaderConfig(pictures=pictures, epochs=epochs, seed=seed), report=line)
+    save_reader(out, network)
+    write_bytes(out.with_suffix(".json"), as_json(figures))
+    if json:
+        typer.echo(json_module.dumps({"out": str(out), **figures}))
+    else:
+        shares = ", ".join(f"{name} {value:.3f}" for name, value in figures["r2"].items())
+        typer.echo(f"reader -> {out}; R2 on {figures['held_out']} held-out portraits: {shares}")

@@ -1,0 +1,118 @@
+"""`ohlora train parse`: class maps and soft hair labels of a folder of pictures, by a teacher."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ohlora.cli import options
+
+if TYPE_CHECKING:
+    from ohlora.training.teachers.parse import ParseResult
+
+SHOWN_FAILURES = 20
+
+
+def parse(
+    sources: Annotated[
+        list[Path], typer.Argument(help="Pictures, folders of pictures, or .txt lists of them (one path a line).")
+    ],
+    teacher: Annotated[
+        Path, typer.Option("--teacher", help="Published weights: FaceXFormer (model.pt) or BiSeNet (79999_iter.pth).")
+    ],
+    out: options.Out = Path("runs/parse"),
+    variant: Annotated[
+        str, typer.Option("--variant", help="crop (the largest face with its margin) or full-frame (hair labels).")
+    ] = "crop",
+    kind: Annotated[
+        str | None, typer.Option("--teacher-kind", help="facexformer or bisenet-19; default: what the file is.")
+    ] = None,
+    exact_face: Annotated[
+        bool, typer.Option("--exact-face", help="face_* without the documented round trip, which darkens by up to 1.")
+    ] = False,
+    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Also look into subfolders.")] = False,
+    batch: Annotated[int, typer.Option("--batch", min=1, max=256, help="Pictures in one run of the teacher.")] = 8,
+    device: Annotated[str, typer.Option("--device", help="cpu, cuda or auto.")] = "auto",
+    restart: options.Restart = False,
+    json: options.Json = False,
+) -> None:
+    """Label pictures with a teacher: face, class map, overlay and soft hair map of each. The same command resumes.
+
+    Example: `ohlora train parse photos --teacher model.pt --variant full-frame --out data/parsed`
+    """
+    from ohlora.cli.progress import Progress
+    from ohlora.cli.recolor import without
+    from ohlora.cli.train import require_training
+    from ohlora.io.images import list_images
+
+    require_training()
+    from ohlora.training.teachers.parse import ParseSettings, parse_pictures
+    from ohlora.training.teachers.registry import load_teacher
+
+    settings = ParseSettings(variant, exact_face)
+    paths = without(list_images(expand_lists(sources), recursive), out)
+    expert = load_teacher(teacher, kind, device)
+    with Progress(len(paths), "pictures", quiet=json) as progress:
+
+        def started(pending: int, done: int) -> None:
+            progress.total = pending
+            if done and not json:
+                typer.echo(f"resuming: {done} of {pending + done} pictures are there", err=True)
+
+        result = parse_pictures(
+            paths, out, expert, settings, batch=batch, restart=restart, started=started, advance=progress.advance
+        )
+    summarise(out, result, progress.seconds, json)
+
+
+def expand_lists(sources: list[Path]) -> list[Path]:
+    """Replace each .txt file by the paths in it; relative ones start at the list's folder. Empty lines do not count.
+
+    Raises BadRequest for a list that cannot be read or names nothing.
+    """
+    from ohlora.errors import BadRequest
+
+    paths: list[Path] = []
+    for source in sources:
+        if source.suffix.lower() != ".txt":
+            paths.append(source)
+            continue
+        try:
+            lines = source.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise BadRequest(f"cannot read the list {source}: {error}") from error
+        named = [source.parent / line.strip() for line in lines if line.strip()]
+        if not named:
+            raise BadRequest(f"the list {source} names no picture: one path a line")
+        paths += named
+    return paths
+
+
+def summarise(out: Path, result: ParseResult, seconds: float, as_json: bool) -> None:
+    """Print what happened; raises typer.Exit with 1 when pictures were left out."""
+    import json
+
+    if as_json:
+        summary = {
+            "out": str(out),
+            "pictures": result.pictures,
+            "parsed": result.parsed,
+            "already_there": result.already_there,
+            "failed": len(result.failures),
+            "seconds": round(seconds, 3),
+            "failures": result.failures,
+        }
+        typer.echo(json.dumps(summary))
+    else:
+        for row in result.failures[:SHOWN_FAILURES]:
+            typer.echo(f"{row['status']}: {row['error']}", err=True)
+        if len(result.failures) > SHOWN_FAILURES:
+            left = len(result.failures) - SHOWN_FAILURES
+            typer.echo(f"... and {left} more; parse.jsonl and --json list them all", err=True)
+        parts = [f"{result.parsed} pictures parsed in {seconds:.1f} s -> {out}"]
+        parts += [f"{result.already_there} were there already"] if result.already_there else []
+        parts += [f"{len(result.failures)} left out"] if result.failures else []
+        typer.echo("; ".join(parts))
+    raise typer.Exit(1 if result.failures else 0)

@@ -1,0 +1,66 @@
+"""`ohlora train select`: keep or drop the faces of a direction test, on a page in the browser or by case number."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ohlora.cli import options
+
+
+def select(
+    run: Annotated[Path, typer.Argument(help="Run folder of `ohlora train vectorfind`.")],
+    keep: Annotated[
+        str | None, typer.Option("--keep", help="Keep these case numbers and drop the others, without a page: 12,40.")
+    ] = None,
+    everybody: Annotated[bool, typer.Option("--all", help="Also the cases that did not pass the test.")] = False,
+    order: Annotated[str, typer.Option("--order", help="case, sum (of correlations) or leakage.")] = "case",
+    report: Annotated[
+        Path | None, typer.Option("--report", help="Another folder of test results; default image_generation_report.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Default: RUN/selected; it is gone on with.")] = None,
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0 takes a free one.")] = 0,
+    open_browser: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in the browser.")] = True,
+    restart: Annotated[bool, typer.Option("--restart", help="Forget the decisions that --out holds.")] = False,
+    json: options.Json = False,
+) -> None:
+    """Keep or drop tested faces by one key each; decisions are saved at once. Ctrl-C ends, the same command goes on.
+
+    Example: `ohlora train select runs/vectorfind --order sum`
+    """
+    import json as json_module
+
+    from ohlora.training.pages.select.report import read_report
+    from ohlora.training.pages.select.server import SelectServer
+    from ohlora.training.pages.select.store import SelectionStore
+
+    tested = read_report(run, report)
+    shown = tested.ordered(order, everybody)
+    chosen = None if keep is None else _case_numbers(keep)
+    with SelectionStore(tested, shown, run / "selected" if out is None else out, restart) as store:
+        if chosen is not None:
+            store.choose(chosen)
+        else:
+            before = store.summary()
+            with SelectServer(store, port) as server:
+                decided = before["cases"] - before["open"]
+                server.run(f"{decided} of {before['cases']} faces are decided in {store.out}", open_browser)
+        result = store.summary()
+    if json:
+        typer.echo(json_module.dumps(result))
+        return
+    rest = f", {result['open']} open" if result["open"] else ""
+    typer.echo(f"{len(result['kept'])} faces kept, {result['dropped']} dropped{rest} -> {result['out']}")
+
+
+def _case_numbers(text: str) -> list[int]:
+    """12,40,77 -> numbers. Raises BadRequest naming what is none."""
+    from ohlora.errors import BadRequest
+
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    wrong = [part for part in parts if not (part.isascii() and part.isdecimal())]
+    if wrong or not parts:
+        raise BadRequest(f"--keep takes case numbers such as 12,40,77, got '{wrong[0] if wrong else text}'")
+    return [int(part) for part in parts]

@@ -1,0 +1,116 @@
+"""A bundle's network on a CUDA device, by whichever library is there, for renderers that never leave the device.
+
+What they need of an engine is its `runner`: memory of its own for inputs and outputs, and a way to put a run on a
+stream.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any, Protocol
+
+from ohlora.base.installation import install_command
+from ohlora.engines import PRECISIONS
+from ohlora.engines.batches import BatchEngine
+from ohlora.engines.gpu.tensorrt_sidecar import Sidecar, read_sidecar
+from ohlora.engines.model_file import read_model_file
+from ohlora.engines.selftest import Probe
+from ohlora.engines.spec import EngineSpec
+from ohlora.errors import EngineError
+
+BACKENDS = ("auto", "tensorrt", "torch", "onnxruntime")
+BUCKET = 64
+
+
+class DeviceNetwork(Protocol):
+    """Computes `bucket` rows from its own buffers into its own buffers."""
+
+    spec: EngineSpec
+    bucket: int
+
+    def buffer(self, name: str) -> Any:
+        """Memory of an input or output, [bucket, ...], with `__cuda_array_interface__`."""
+
+    def launch(self, stream: int) -> None:
+        """Put a run on a stream, by its address. Nothing waits."""
+
+
+def open_device_engine(
+    path: Path,
+    *,
+    device: int,
+    stream: int,
+    backend: str = "auto",
+    precision: str = "f32",
+    bucket: int = BUCKET,
+    engines: Path | None = None,
+    probe: Probe | None = None,
+) -> BatchEngine:
+    """The network of an ONNX file on GPU `device`, tested; its `runner` is a DeviceNetwork of `bucket` rows.
+
+    backend: 'tensorrt' takes the engine in folder `engines` that was built of this file (`ohlora export --to
+    tensorrt`); 'torch' compiles and records; 'onnxruntime' takes its CUDA provider, in float32. 'auto': tensorrt with
+    `engines`, else torch where it is installed, else onnxruntime.
+    precision: 'f32', 'bf16' or 'f16', of torch; a TensorRT engine has its own.
+    Raises EngineError naming what is missing.
+    """
+    backend = backend_for(backend, precision, engines)
+    if backend == "tensorrt":
+        assert engines is not None
+        return _tensorrt(path, device, bucket, engines, probe)
+    if backend == "torch":
+        from ohlora.engines.onnx_torch.torch_device import open_torch_device
+
+        return open_torch_device(path, device=f"cuda:{device}", precision=precision, bucket=bucket, probe=probe)
+    from ohlora.engines.gpu.onnxruntime_device import open_onnxruntime_device
+
+    return open_onnxruntime_device(path, device=device, bucket=bucket, stream=stream, probe=probe)
+
+
+def backend_for(backend: str, precision: str, engines: Path | None) -> str:
+    """The backend that a name means here. Raises EngineError for what does not go together or is not installed."""
+    if backend not in BACKENDS:
+        raise EngineError(f"unknown backend '{backend}' for a GPU: choose {', '.join(BACKENDS)}")
+    if precision not in PRECISIONS:
+        raise EngineError(f"unknown precision '{precision}': choose one of {', '.join(PRECISIONS)}")
+    has_torch = importlib.util.find_spec("torch") is not None
+    if backend == "auto":
+        backend = "tensorrt" if engines is not None else "torch" if has_torch else "onnxruntime"
+    if backend == "tensorrt" and engines is None:
+        raise EngineError(
+            "backend tensorrt needs built engines: ohlora export BUNDLE --to tensorrt --out FOLDER, then --engines "
+            "FOLDER"
+        )
+    if backend != "tensorrt" and engines is not None:
+        raise EngineError(f"{engines} holds TensorRT engines, backend {backend} takes none: leave one of them out")
+    if backend == "torch" and not has_torch:
+        raise EngineError(f"backend torch is not installed: {install_command('train')}")
+    if backend == "onnxruntime" and precision != "f32":
+        raise EngineError(
+            f"backend onnxruntime computes a bundle's networks in f32, not {precision}: use backend torch"
+        )
+    return backend
+
+
+def _tensorrt(path: Path, device: int, bucket: int, engines: Path, probe: Probe | None) -> BatchEngine:
+    from ohlora.engines.gpu.tensorrt_backend import open_tensorrt
+
+    engine, sidecar = engine_of(path, engines)
+    best = sidecar.batch[1]
+    if best != bucket:
+        raise EngineError(f"{engine} is made for batches of {best}, {bucket} were asked for: use --batch {best}")
+    return open_tensorrt(engine, device=device, probe=probe)
+
+
+def engine_of(path: Path, engines: Path) -> tuple[Path, Sidecar]:
+    """The TensorRT engine in folder `engines` that was built of a bundle's file. Raises EngineError without one."""
+    sha256 = read_model_file(path).sha256
+    for engine in sorted(engines.glob("*.engine")):
+        sidecar = read_sidecar(engine)
+        if sidecar.network_sha256 == sha256:
+            return engine, sidecar
+    raise EngineError(
+        f"{engines} has no engine of {path.name} (sha256 {sha256[:12]}): build it of this bundle "
+        "(ohlora export BUNDLE --to tensorrt)"
+    )

@@ -1,0 +1,148 @@
+"""ONNX Runtime on a GPU, by its CUDA or TensorRT provider: buffers bound on the device, buckets of one size.
+
+The CPU provider runs through the same code; that is how it is tested where there is no GPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ohlora.engines.batches import Arrays, BatchEngine, tested
+from ohlora.engines.cache import cache_root
+from ohlora.engines.gpu.device_memory import DeviceBuffer
+from ohlora.engines.model_file import ModelFile, read_model_file
+from ohlora.engines.onnxruntime_backend import model_spec
+from ohlora.engines.selftest import Probe
+from ohlora.engines.spec import EngineSpec
+from ohlora.errors import EngineError
+
+BUCKET = 8
+PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+}
+
+
+def provider_options(
+    provider: str, device: int, model: ModelFile, stream: int | None = None
+) -> list[tuple[str, dict[str, Any]]]:
+    """What a session is opened with; the next one takes what the first cannot run.
+
+    TensorRT keeps the engines that it builds in the user's cache, by the model's hash.
+    """
+    placed: dict[str, Any] = {"device_id": device}
+    if stream is not None:
+        placed["user_compute_stream"] = str(stream)
+    options = {} if provider == "cpu" else dict(placed)
+    chosen = [(PROVIDERS[provider], options)]
+    if provider == "tensorrt":
+        root = cache_root()
+        if root is not None:
+            folder = root / "onnxruntime-tensorrt" / model.sha256[:16]
+            options |= {"trt_engine_cache_enable": True, "trt_engine_cache_path": str(folder)}
+            options |= {"trt_timing_cache_enable": True, "trt_timing_cache_path": str(folder)}
+        chosen.append((PROVIDERS["cuda"], placed))
+    return chosen if provider == "cpu" else [*chosen, (PROVIDERS["cpu"], {})]
+
+
+class DeviceSession:
+    """One session with inputs and outputs bound on the device for `bucket` rows."""
+
+    def __init__(
+        self, session: Any, spec: EngineSpec, bucket: int, provider: str, device: int, stream: int | None = None
+    ) -> None:
+        import onnxruntime
+
+        self.spec, self.bucket, self.stream = spec, bucket, stream
+        self._options = onnxruntime.RunOptions()
+        self._options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+        self._session, self._binding = session, session.io_binding()
+        where = ("cpu", 0) if provider == "cpu" else ("cuda", device)
+        self._values: dict[str, Any] = {}
+        for tensors, bind in (
+            (spec.inputs, self._binding.bind_ortvalue_input),
+            (spec.outputs, self._binding.bind_ortvalue_output),
+        ):
+            for tensor in tensors:
+                zeros = np.zeros((bucket, *tensor.row_shape), tensor.dtype)
+                self._values[tensor.name] = onnxruntime.OrtValue.ortvalue_from_numpy(zeros, *where)
+                bind(tensor.name, self._values[tensor.name])
+
+    def __call__(self, inputs: Arrays, outputs: Arrays) -> None:
+        for name, array in inputs.items():
+            self._values[name].update_inplace(np.ascontiguousarray(array))
+        self._session.run_with_iobinding(self._binding)
+        for name, array in outputs.items():
+            array[...] = self._values[name].numpy()
+
+    def buffer(self, name: str) -> DeviceBuffer:
+        """The session's own memory of an input or output, for kernels that write or read it in place."""
+        value = self._values[name]
+        tensor = next(t for t in (*self.spec.inputs, *self.spec.outputs) if t.name == name)
+        return DeviceBuffer(value.data_ptr(), (self.bucket, *tensor.row_shape), tensor.dtype, self.stream or 0)
+
+    def launch(self, stream: int) -> None:
+        """Put a run from buffers to buffers on `stream`, which must be the one that the session was opened for."""
+        if stream != self.stream:
+            raise EngineError("this session was opened for another stream: open it with the one it is to run on")
+        self._session.run_with_iobinding(self._binding, self._options)
+
+    def close(self) -> None:
+        self._values.clear()
+        self._binding = self._session = None
+
+
+def open_onnxruntime_device(
+    path: Path | str,
+    *,
+    provider: str = "cuda",
+    device: int = 0,
+    bucket: int = BUCKET,
+    stream: int | None = None,
+    probe: Probe | Mapping[str, Mapping[str, Any]] | Path | str | None = None,
+) -> BatchEngine:
+    """The network of an ONNX file on GPU `device` by ONNX Runtime, tested.
+
+    provider: 'cuda' or 'tensorrt' ('cpu': for tests). bucket: rows of every run. stream: a CUDA stream's address that
+    all runs are put on, for `runner.launch`.
+    Raises EngineError: a provider that is not there, an unreadable model, a failed self-test.
+    """
+    import onnxruntime
+
+    if provider not in PROVIDERS:
+        raise EngineError(f"unknown provider '{provider}': choose {', '.join(PROVIDERS)}")
+    if bucket < 1:
+        raise EngineError(f"a bucket has at least one row, got {bucket}")
+    present = onnxruntime.get_available_providers()
+    if PROVIDERS[provider] not in present:
+        raise EngineError(
+            f"this onnxruntime {onnxruntime.__version__} has no {PROVIDERS[provider]} (it has {', '.join(present)}): "
+            "pip install onnxruntime-gpu in place of onnxruntime"
+        )
+    model = read_model_file(Path(path))
+    model.require_independent_rows()
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    try:
+        chosen = provider_options(provider, device, model, stream)
+        session = onnxruntime.InferenceSession(model.data, options, providers=chosen)
+    except Exception as error:  # the library's own types: no driver, no such device, a graph it cannot take
+        text = " ".join(str(error).split())[:300]
+        raise EngineError(f"ONNX Runtime cannot open {model.path} on {provider}:{device}: {text}") from error
+    if session.get_providers()[0] != PROVIDERS[provider]:
+        raise EngineError(f"{PROVIDERS[provider]} did not start on device {device}: is there a GPU and its driver?")
+    spec = model_spec(session)
+    engine = BatchEngine(
+        model.name,
+        spec,
+        DeviceSession(session, spec, bucket, provider, device, stream),
+        backend="onnxruntime",
+        precision=model.precision_label("f32"),
+        model_sha256=model.sha256,
+    )
+    return tested(engine, f"onnxruntime: asked for {provider}:{device}", probe)

@@ -1,0 +1,1 @@
+"""Pictures, animations and videos as files: read, written, laid on a sheet."""

@@ -1,0 +1,1 @@
+"""What a face is in numbers: latent spaces, directions that move it, expressions in words."""

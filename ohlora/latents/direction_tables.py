@@ -1,0 +1,117 @@
+"""Published direction tables: one CSV per property and group, `{property}_change_{space}_vector_{group}.csv`."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ohlora.base.values import PROPERTIES
+from ohlora.errors import BadRequest
+from ohlora.latents.spaces import SPACES, Space, check_space
+
+INNER = "property_score_vectors"  # where published sets keep their tables
+_NAME = re.compile(rf"({'|'.join(PROPERTIES)})_change_({'|'.join(SPACES)})_vector_(.+)\.csv")
+
+
+@dataclass(frozen=True)
+class DirectionTables:
+    """Where the tables of one set in one space lie. paths: property -> group -> file, of properties that have some."""
+
+    folder: Path
+    space: Space
+    paths: Mapping[str, Mapping[str, Path]]
+
+    @property
+    def missing(self) -> list[str]:
+        """Properties without a table: in published sets their direction is a network's gradient."""
+        return [name for name in PROPERTIES if name not in self.paths]
+
+    @property
+    def source(self) -> str:
+        """Name of the set: its folder's."""
+        folder = self.folder.absolute()
+        return folder.parent.name if folder.name == INNER else folder.name
+
+    def read(self, without: Collection[str] = ()) -> dict[str, dict[str, NDArray[np.float64]]]:
+        """property -> group -> float64 [D], except for the properties `without`.
+
+        Raises BadRequest for damaged tables, and groups or lengths that differ between properties.
+        """
+        chosen = {name: groups for name, groups in self.paths.items() if name not in without}
+        first = next(iter(chosen), None)
+        vectors: dict[str, dict[str, NDArray[np.float64]]] = {}
+        size: int | None = None
+        for name, groups in chosen.items():
+            assert first is not None
+            if sorted(groups) != sorted(chosen[first]):
+                raise BadRequest(
+                    f"{self.folder}: the groups of {name} {sorted(groups)} differ from those of {first} "
+                    f"{sorted(chosen[first])}"
+                )
+            vectors[name] = {}
+            for group in sorted(groups):
+                vector = read_vector(groups[group])
+                size = len(vector) if size is None else size
+                if len(vector) != size:
+                    raise BadRequest(
+                        f"{groups[group]} must hold {size} finite numbers like the others, got {len(vector)}"
+                    )
+                vectors[name][group] = vector
+        return vectors
+
+
+def list_tables(folder: Path | str) -> dict[Space, DirectionTables]:
+    """The sets of tables in `folder` or its `property_score_vectors`, by space."""
+    folder = Path(folder)
+    inner = folder / INNER
+    folder = inner if inner.is_dir() else folder
+    found: dict[str, dict[str, dict[str, Path]]] = {}
+    for path in sorted(folder.glob("*.csv")):
+        if match := _NAME.fullmatch(path.name):
+            found.setdefault(match[2], {}).setdefault(match[1], {})[match[3]] = path
+    return {
+        space: DirectionTables(folder, space, {name: found[space][name] for name in PROPERTIES if name in found[space]})
+        for space in SPACES
+        if space in found
+    }
+
+
+def find_tables(folder: Path | str, space: str | None = None) -> DirectionTables:
+    """The tables in `folder` or its `property_score_vectors`, of `space` or of the one space that there is.
+
+    Raises BadRequest without any, and for several spaces when none is named.
+    """
+    sets = list_tables(folder)
+    there = ", ".join(f"{one} ({', '.join(tables.paths)})" for one, tables in sets.items())
+    if space is not None:
+        chosen = check_space(space)
+        if chosen not in sets:
+            raise BadRequest(f"no direction tables of space {chosen} in {folder}; it has {there or 'none at all'}")
+        return sets[chosen]
+    if len(sets) > 1:
+        raise BadRequest(f"{folder} has directions in several spaces, {there}: name one (--space {next(iter(sets))})")
+    if not sets:
+        raise BadRequest(
+            f"no direction tables in {folder}: expected files like eyes_change_w_vector_hhh.csv or "
+            "directions.safetensors"
+        )
+    return next(iter(sets.values()))
+
+
+def read_vector(path: Path) -> NDArray[np.float64]:
+    """The one data row of a table, without its row index: float64 [D]. Raises BadRequest."""
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.reader(file))
+        vector = np.array([float(cell) for cell in rows[1][1:]], dtype=np.float64)
+    except (OSError, IndexError, ValueError, csv.Error) as error:
+        raise BadRequest(f"cannot read the direction {path}: {error}") from error
+    if not len(vector) or not np.isfinite(vector).all():
+        raise BadRequest(f"the direction {path} must hold finite numbers")
+    return vector

@@ -1,0 +1,1 @@
+"""Photographs: faces found, heads aligned, hair and classes of a face, edges."""

@@ -1,0 +1,1 @@
+"""Rendering on CUDA devices: from latent to dyed bytes without leaving the device."""

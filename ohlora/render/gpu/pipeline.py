@@ -1,0 +1,224 @@
+"""Portraits on a CUDA device, batch by batch, while the finished ones are encoded and written by CPU workers.
+
+A ring of pinned slots bounds memory: a batch is computed when a slot is free, and a slot is free again when all its
+pictures are written. Where the device has no room, the bucket is halved and the job goes on.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from itertools import islice
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ohlora.engines.gpu.device_memory import is_out_of_memory
+from ohlora.errors import EngineError
+from ohlora.latents.mapping import LatentSource
+from ohlora.render.gpu.chain import DeviceChain, Slot
+from ohlora.render.job import RenderJob
+from ohlora.render.pipeline import Record, Totals, WritePool
+from ohlora.render.plan import Output, PortraitUnit
+from ohlora.render.sources import truncate
+
+SLOTS = 4  # two batches under way on the device, two being written
+UNDER_WAY = 2
+_LOG = logging.getLogger("ohlora")
+
+
+@dataclass(frozen=True)
+class Finished:
+    """Pictures that have arrived. images: uint8 [M,H,W,3], valid until `release`; one output and its facts for each.
+
+    files: makes the pictures' encoded bytes, where the device encodes; then `images` is on the device.
+    """
+
+    images: Any
+    outputs: list[Output]
+    facts: list[dict[str, Any]]
+    dyed: list[bool]
+    release: Callable[[], None]
+    files: Callable[[], list[bytes]] | None = None
+
+
+@dataclass
+class _UnderWay:
+    slot: Slot
+    numbers: list[int]  # of the portrait in its bucket, for each output
+    outputs: list[Output]
+
+
+@dataclass
+class DevicePipeline:
+    """Units -> finished pictures. open_chain: makes a chain for buckets of a size; called again with half of it when
+    the device has no room.
+    """
+
+    job: RenderJob
+    latents: LatentSource
+    w_mean: NDArray[np.float32]
+    num_layers: int
+    open_chain: Callable[[int], DeviceChain]
+    bucket: int
+    runs: int = 0  # portraits made so far
+    _chain: DeviceChain | None = field(default=None, init=False)
+    _free: queue.Queue[Slot] = field(default_factory=queue.Queue, init=False)
+    _waiting: deque[_UnderWay] = field(default_factory=deque, init=False)
+
+    def __post_init__(self) -> None:
+        self._open()
+
+    def _open(self) -> None:
+        while True:
+            try:
+                self._chain = chain = self.open_chain(self.bucket)
+                slots = [chain.new_slot() for _ in range(SLOTS)]
+            except Exception as error:
+                self._halve(error)
+                continue
+            self._free = queue.Queue()
+            for slot in slots:
+                self._free.put(slot)
+            return
+
+    def _halve(self, error: Exception) -> None:
+        """Raises `error` unless it is that the device has no room, and half would still be something."""
+        if not is_out_of_memory(error):
+            raise error
+        self.close()
+        if self.bucket == 1:
+            raise EngineError(f"the device has no room for a single portrait: {_one_line(error)}") from error
+        _LOG.warning("the device has no room for batches of %d: going on with %d", self.bucket, self.bucket // 2)
+        self.bucket //= 2
+
+    def finished(self, units: Iterable[PortraitUnit]) -> Iterator[Finished]:
+        """All outputs of `units`, in order. Each must be released; at most SLOTS - UNDER_WAY may be held at once."""
+        source = iter(units)
+        try:
+            while group := list(islice(source, self.bucket)):
+                while group:
+                    yield from self._start(self._wp(group))
+                    made, group = group[: self.bucket], group[self.bucket :]
+                    self.runs += len(made)
+                    yield from self._dyed(made)
+            yield from self._drained()
+        finally:  # of a run that is not finished: nobody else has these slots
+            for under in self._waiting:
+                under.slot.arrived.synchronize()
+                self._free.put(under.slot)
+            self._waiting.clear()
+
+    def _start(self, wp: NDArray[np.float32]) -> Iterator[Finished]:
+        """Start as many of wp's portraits as a bucket holds, in smaller ones where the device has no room."""
+        while True:
+            assert self._chain is not None
+            try:
+                self._chain.start(wp[: self.bucket])
+                return
+            except Exception as error:
+                if is_out_of_memory(error):
+                    yield from self._drained()
+                self._halve(error)
+                self._open()
+
+    def _wp(self, group: Sequence[PortraitUnit]) -> NDArray[np.float32]:
+        asked = [(unit.face, self.job.faces[unit.face], unit.expression) for unit in group]
+        rows = self.latents.rows(asked)
+        return truncate(rows, self.w_mean, self.num_layers, self.job.psi, self.job.truncation_layers)
+
+    def _dyed(self, group: Sequence[PortraitUnit]) -> Iterator[Finished]:
+        """Every output of the portraits that are on the device now, as many at a time as a slot holds."""
+        assert self._chain is not None
+        pairs = ((number, output) for number, unit in enumerate(group) for output in unit.outputs)
+        while part := list(islice(pairs, self._chain.rows)):
+            while self._free.empty() and self._waiting:
+                yield self._arrived()
+            slot = self._free.get()
+            self._chain.dye(slot, [(number, output.ombre) for number, output in part])
+            self._waiting.append(_UnderWay(slot, [number for number, _ in part], [output for _, output in part]))
+            while len(self._waiting) >= UNDER_WAY:
+                yield self._arrived()
+
+    def _drained(self) -> Iterator[Finished]:
+        while self._waiting:
+            yield self._arrived()
+
+    def _arrived(self) -> Finished:
+        under = self._waiting.popleft()
+        slot, free = under.slot, self._free
+        assert self._chain is not None
+        slot.arrived.synchronize()
+        pixels = self._chain.map_pixels
+        facts, dyed = [], []
+        for number, output in zip(under.numbers, under.outputs, strict=True):
+            hairs, bottom = (int(value) for value in slot.facts[number])
+            facts.append({"hair_share": round(hairs / pixels, 4)} if pixels else {})
+            dyed.append(output.ombre is not None and bottom >= 0)
+        images = slot.images[: len(under.outputs)]
+        encoder, rows = self._chain.encoder, range(len(under.outputs))
+        files = None if encoder is None else cache(lambda: encoder([images[row] for row in rows]))
+        return Finished(images, under.outputs, facts, dyed, lambda: free.put(slot), files)
+
+    def close(self) -> None:
+        """Free the device. What was not finished is lost."""
+        self._waiting.clear()
+        if self._chain is not None:
+            self._chain.close()
+            self._chain = None
+
+
+class Storage(Protocol):
+    """Where files go (`FolderSink`); called by several threads. Both return the metadata row."""
+
+    def store(self, image: NDArray[np.uint8], output: Output, facts: dict[str, Any], dyed: bool) -> dict[str, Any]: ...
+    def store_bytes(
+        self, data: bytes, size: tuple[int, int], output: Output, facts: dict[str, Any], dyed: bool
+    ) -> dict[str, Any]: ...
+
+
+def run_on_device(
+    units: Iterable[PortraitUnit],
+    pipeline: DevicePipeline,
+    sink: Storage,
+    record: Record,
+    *,
+    workers: int,
+    advance: Callable[[int], None] = lambda outputs: None,
+) -> Totals:
+    """Run all units; errors as in `pipeline.run`. `workers` threads encode, unless the device does, and store."""
+    with WritePool(record, workers, advance) as pool:
+        for number, batch in enumerate(pipeline.finished(units)):
+            pool.put(number, batch.outputs, _Writing(batch, sink), batch.release)
+            pool.wait_until(SLOTS)  # takes note of what is done, and raises what stopped a worker
+        pool.wait_until(0)
+        pool.totals.units = pipeline.runs
+        return pool.totals
+
+
+class _Writing:
+    """Stores the outputs of one batch."""
+
+    def __init__(self, batch: Finished, sink: Storage) -> None:
+        self._batch, self._sink, self._lock = batch, sink, threading.Lock()
+        self._row = {output.item: row for row, output in enumerate(batch.outputs)}
+
+    def __call__(self, output: Output) -> dict[str, Any]:
+        batch, row = self._batch, self._row[output.item]
+        facts, dyed = batch.facts[row], batch.dyed[row]
+        if batch.files is None:
+            return self._sink.store(batch.images[row], output, facts, dyed)
+        with self._lock:  # whoever comes first has the device encode all of them
+            data = batch.files()[row]
+        height, width = (int(length) for length in batch.images.shape[1:3])
+        return self._sink.store_bytes(data, (height, width), output, facts, dyed)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

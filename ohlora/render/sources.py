@@ -1,0 +1,116 @@
+"""Make the pictures that outputs are dyed from: portraits from a generator, photographs from files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ohlora.engines import Engine, usable_cores
+from ohlora.errors import ImageError
+from ohlora.io.images import read_image
+from ohlora.kernels.ombre import prepare_hair
+from ohlora.latents.directions import Directions
+from ohlora.latents.mapping import LatentSource
+from ohlora.photos.heads import PhotoReader
+from ohlora.photos.segmentation import find_hair
+from ohlora.render.job import RenderJob
+from ohlora.render.pipeline import Picture
+from ohlora.render.plan import PhotoUnit, PortraitUnit
+
+
+def truncate(
+    w: NDArray[np.float32], mean: NDArray[np.float32], num_layers: int, psi: float, layers: int
+) -> NDArray[np.float32]:
+    """w [N,512] -> wp [N,num_layers,512]; the first `layers` layers pulled towards the mean (spec: stylegan, 2.4)."""
+    wp = np.repeat(w[:, None], num_layers, axis=1)
+    if psi < 1.0 and layers > 0:
+        wp[:, :layers] = mean + (wp[:, :layers] - mean) * np.float32(psi)
+    return wp
+
+
+def pictures_with_hair(
+    images: Sequence[NDArray[np.uint8]], engine: Engine | None, facts: Sequence[dict[str, Any]]
+) -> list[Picture]:
+    """Find the hair of each image; without an engine there is no dye and none is looked for."""
+    if engine is None:
+        return [Picture(image, None, dict(fact)) for image, fact in zip(images, facts, strict=True)]
+    pictures = []
+    for image, hair, fact in zip(images, find_hair(engine, images), facts, strict=True):
+        mask = prepare_hair(hair[None], (image.shape[0], image.shape[1]))
+        share = round(float(np.mean(hair >= 0.5)), 4)
+        pictures.append(Picture(image, mask, {**fact, "hair_share": share}))
+    return pictures
+
+
+@dataclass
+class PortraitProducer:
+    """z -> w (once per face) -> expression -> image, hair. hair_engine None when the job dyes nothing.
+
+    mapping_end: for directions that need it (`Directions.needs_mapping_end`).
+    """
+
+    job: RenderJob
+    mapping: Engine
+    synthesis: Engine
+    hair_engine: Engine | None
+    w_mean: NDArray[np.float32]
+    num_layers: int
+    directions: Directions | None = None
+    mapping_end: Engine | None = None
+    runs: int = 0  # generator runs so far
+    _latents: LatentSource = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._latents = LatentSource(self.mapping, self.mapping_end, self.directions)
+
+    def calls(self, batch: int) -> tuple[int, int]:
+        """One call at a time: threads at the same layer share its weights in the caches, threads apart do not
+        (measured: a tenth slower, see docs/performance.md).
+        """
+        return max(1, batch // 2), 1
+
+    def produce(self, units: Sequence[PortraitUnit]) -> list[Picture | ImageError]:
+        faces = {unit.face: self.job.faces[unit.face] for unit in units}
+        rows = self._latents.rows([(unit.face, faces[unit.face], unit.expression) for unit in units])
+        wp = truncate(rows, self.w_mean, self.num_layers, self.job.psi, self.job.truncation_layers)
+        images = self.synthesis(wp=wp)["image"]
+        self.runs += len(units)
+        return list(pictures_with_hair(list(images), self.hair_engine, [{}] * len(units)))
+
+
+@dataclass
+class PhotoProducer:
+    """Picture file -> image, everybody's hair. A file that cannot be read or has no face fails alone.
+
+    reader None: no dye is asked for, and no hair is looked for.
+    """
+
+    reader: PhotoReader | None
+    max_pixels: int
+
+    def calls(self, batch: int) -> tuple[int, int]:
+        """File by file: none waits for the slowest of a group. Twice as many as the engine computes at once: while one
+        of a pair waits for it, the other decodes, dyes and writes.
+        """
+        return 1, 2 * (usable_cores() if self.reader is None else self.reader.engine.threads)
+
+    def produce(self, units: Sequence[PhotoUnit]) -> list[Picture | ImageError]:
+        return [self._one(unit.path) for unit in units]
+
+    def _one(self, path: Path) -> Picture | ImageError:
+        try:
+            image = read_image(path, max_pixels=self.max_pixels)
+        except ImageError as error:  # names the file itself
+            return error
+        if self.reader is None:
+            return Picture(image, None, {})
+        try:
+            found = self.reader.find(image)
+        except ImageError as error:
+            return ImageError(f"{path}: {error}")
+        return Picture(image, None, found.facts, found.heads)

@@ -1,0 +1,104 @@
+"""Mean and deviation of every score of a run, stored so that other pictures can be normalised by them.
+
+    algorithm,property,mean,std,ddof,count
+    v2,eyes_score,7.1472398543122804,1.9314998601962869,1,60
+
+Normalised scores of different runs can only be compared where one of them lent its figures to the other (spec:
+properties, section 6).
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ohlora.base.atomic import write_bytes
+from ohlora.errors import BadRequest
+from ohlora.kernels.properties import ALGORITHMS, normalize, statistics
+from ohlora.scores.table import ScoreTable, format_score, read_csv_rows
+
+COLUMNS = ("algorithm", "property", "mean", "std", "ddof", "count")
+
+
+@dataclass(frozen=True)
+class ScoreStatistics:
+    """Of the C columns of an algorithm. mean, std: float64 [C], NaN where there is none; counts: int64 [C] values."""
+
+    algorithm: str
+    columns: tuple[str, ...]
+    mean: NDArray[np.float64]
+    std: NDArray[np.float64]
+    counts: NDArray[np.int64]
+    ddof: int
+
+    def normalized(self, table: ScoreTable, decimals: int | None = 4) -> ScoreTable:
+        """z-scores of raw scores; NaN stays, and so becomes a column that did not vary."""
+        values = normalize(table.values, mean=self.mean, std=self.std, decimals=decimals)
+        return ScoreTable(table.numbers, table.columns, values, table.paths)
+
+
+def score_columns(algorithm: str) -> tuple[str, ...]:
+    """Column names of the published tables. Raises BadRequest naming the algorithms there are."""
+    if algorithm not in ALGORITHMS:
+        raise BadRequest(f"unknown algorithm '{algorithm}': choose one of {', '.join(ALGORITHMS)}")
+    return tuple(f"{name}_score" for name in ALGORITHMS[algorithm])
+
+
+def measure(algorithm: str, table: ScoreTable, ddof: int = 1) -> ScoreStatistics:
+    """Figures of raw scores, without NaN. ddof: 1 as in all published tables, 0 as in the documents' example."""
+    if ddof not in (0, 1):
+        raise BadRequest(f"ddof must be 0 or 1, got {ddof}")
+    mean, deviation = statistics(table.values, ddof=ddof)
+    counts = (~np.isnan(table.values)).sum(0)
+    return ScoreStatistics(algorithm, table.columns, mean, deviation, counts, ddof)
+
+
+def write_statistics(path: Path, figures: ScoreStatistics) -> None:
+    """Write atomically with every digit."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for i, column in enumerate(figures.columns):
+        cells = (format_score(float(values[i]), None) for values in (figures.mean, figures.std))
+        writer.writerow([figures.algorithm, column, *cells, figures.ddof, int(figures.counts[i])])
+    write_bytes(path, text.getvalue().encode())
+
+
+def read_statistics(path: Path) -> ScoreStatistics:
+    """Raises BadRequest naming file and line for anything that is not the table of one algorithm."""
+    rows = read_csv_rows(path)
+    if not rows or tuple(rows[0][1]) != COLUMNS:
+        raise BadRequest(f"{path} is no table of score statistics: its first line must be {','.join(COLUMNS)}")
+    algorithms = {row[0] for _, row in rows[1:]}
+    if len(algorithms) != 1:
+        raise BadRequest(
+            f"{path} must hold the figures of one algorithm, it has {', '.join(sorted(algorithms)) or 'none'}"
+        )
+    algorithm = algorithms.pop()
+    columns = score_columns(algorithm)
+    if tuple(row[1] for _, row in rows[1:]) != columns:
+        raise BadRequest(f"{path} must have a line for each of {', '.join(columns)}, in this order")
+    figures = np.array([_figures(path, line, row) for line, row in rows[1:]])
+    ddof = set(figures[:, 2].tolist())
+    if len(ddof) != 1:
+        raise BadRequest(f"{path} must have one ddof in all lines")
+    counts = figures[:, 3].astype(np.int64)
+    return ScoreStatistics(algorithm, columns, figures[:, 0].copy(), figures[:, 1].copy(), counts, int(ddof.pop()))
+
+
+def _figures(path: Path, line: int, row: list[str]) -> tuple[float, float, float, float]:
+    """mean, std, ddof, count of a line."""
+    try:
+        mean, deviation = (float(cell) if cell else math.nan for cell in row[2:4])
+        ddof, count = (int(cell) for cell in row[4:])
+    except ValueError as error:
+        raise BadRequest(f"{path}, line {line}: {error}") from error
+    if math.isinf(mean) or math.isinf(deviation) or deviation < 0 or ddof not in (0, 1) or count < 0:
+        raise BadRequest(f"{path}, line {line}: impossible figures {', '.join(row[2:])}")
+    return mean, deviation, float(ddof), float(count)

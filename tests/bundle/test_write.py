@@ -1,0 +1,134 @@
+"""Writing a bundle: complete or not at all, and never over something else."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from ohlora.bundle import Bundle, write_bundle
+from ohlora.bundle import files as bundle_files
+from ohlora.bundle.manifest import BundleManifest
+from ohlora.engines.cache import CACHE_VARIABLE
+from ohlora.errors import BundleError
+from tests.support.small_bundle import GENERATOR, HAIR, ROW, stage, write, write_gallery
+
+
+@pytest.fixture(autouse=True)
+def _no_cache(monkeypatch):
+    monkeypatch.setenv(CACHE_VARIABLE, "off")
+
+
+@pytest.fixture(scope="session")
+def staging(tmp_path_factory) -> Path:
+    return stage(tmp_path_factory.mktemp("staging"))
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory, staging) -> Path:
+    """A good bundle."""
+    return write(tmp_path_factory.mktemp("bundles") / "small", staging).path
+
+
+def test_existing_things_are_never_overwritten_by_accident(staging, tmp_path):
+    keep = tmp_path / "keep"
+    keep.mkdir()
+    (keep / "thesis.txt").write_text("years of work")
+    for overwrite in (False, True):
+        with pytest.raises(BundleError, match="exists and is no bundle"):
+            write(keep, staging, overwrite=overwrite)
+    a_file = tmp_path / "file"
+    a_file.write_text("x")
+    with pytest.raises(BundleError, match="exists and is no bundle"):
+        write(a_file, staging, overwrite=True)
+    assert (keep / "thesis.txt").read_text() == "years of work"
+    (tmp_path / "empty").mkdir()
+    assert write(tmp_path / "empty", staging).name == "small"
+
+
+def test_overwrite_replaces_all_of_a_bundle(staging, tmp_path):
+    write(tmp_path / "b", staging)
+    with pytest.raises(BundleError, match="pass overwrite"):
+        write(tmp_path / "b", staging)
+    smaller = tmp_path / "smaller"
+    smaller.mkdir()
+    for name in ("hair.onnx", "hair_probe.safetensors"):
+        shutil.copy(staging / name, smaller)
+    none = {"generator": None, "directions": None, "gallery": None}
+    bundle = write_bundle(
+        tmp_path / "b", staging=smaller, name="b2", license="x", provenance="y", overwrite=True, hair=HAIR
+    )
+    assert bundle.name == "b2"
+    assert sorted(p.name for p in bundle.path.iterdir()) == [
+        "bundle.json",
+        "hair.onnx",
+        "hair_probe.safetensors",
+    ]
+    assert all(getattr(bundle.manifest, role) is None for role in none)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["b", "smaller"]
+
+
+@pytest.mark.parametrize("moment", ["copy", "rename"])
+def test_failed_write_keeps_the_old_bundle(staging, tmp_path, monkeypatch, moment):
+    old = write(tmp_path / "b", staging)
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    if moment == "copy":
+        monkeypatch.setattr(shutil, "copyfile", full)
+    else:
+        honest = Path.rename
+
+        def rename(self, target):
+            # Fails for the new bundle only: the old one has already stepped aside.
+            return (
+                full()
+                if Path(target) == old.path and (self / "bundle.json").read_bytes() != before
+                else honest(self, target)
+            )
+
+        before = (old.path / "bundle.json").read_bytes()
+        monkeypatch.setattr(Path, "rename", rename)
+    with pytest.raises(BundleError, match=r"cannot write bundle .*: No space left"):
+        write(tmp_path / "b", staging, description="new", overwrite=True)
+    assert Bundle.open(tmp_path / "b").identity == old.identity
+    assert [p.name for p in tmp_path.iterdir()] == ["b"]
+
+
+def test_invalid_content_is_never_installed(staging, tmp_path):
+    bad = Path(shutil.copytree(staging, tmp_path / "bad"))
+    write_gallery(bad / "gallery.csv", [ROW])
+    with pytest.raises(BundleError, match="has 1 faces, the manifest says 2"):
+        write(tmp_path / "out", bad)
+    with pytest.raises(BundleError, match=r"uses 'net/none.onnx', which 'files' does not list"):
+        write(tmp_path / "out", staging, generator=GENERATOR.model_copy(update={"mapping": "net/none.onnx"}))
+    (bad / "card.md").symlink_to(staging / "MODEL_CARD.md")
+    with pytest.raises(BundleError, match=r"card.md is a link"):
+        write(tmp_path / "out", bad)
+    with pytest.raises(BundleError, match="there is no folder"):
+        write_bundle(tmp_path / "out", staging=tmp_path / "none", name="x", license="x", provenance="x", hair=HAIR)
+    assert [p.name for p in tmp_path.iterdir()] == ["bad"]
+
+
+def test_staging_may_be_a_bundle_itself(whole, tmp_path):
+    manifest = Bundle.open(whole).manifest
+    again = write(tmp_path / "again", whole)
+    assert again.manifest == manifest
+    assert isinstance(manifest, BundleManifest)
+
+
+def test_hashes_are_remembered_only_for_settled_files(tmp_path):
+    path = tmp_path / "f"
+    path.write_bytes(b"one")
+    stamp = path.stat().st_mtime_ns
+    assert bundle_files.file_sha256(path) == hashlib.sha256(b"one").hexdigest()
+    path.write_bytes(b"two")
+    os.utime(path, ns=(stamp, stamp))  # same path, time and size
+    assert bundle_files.file_sha256(path) == hashlib.sha256(b"two").hexdigest()
+    os.utime(path, ns=(10**18, 10**18))
+    bundle_files.file_sha256(path)
+    assert (str(path), 10**18, 3) in bundle_files._HASHES

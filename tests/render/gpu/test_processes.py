@@ -1,0 +1,109 @@
+"""A process per device: shares, rows to the parent's record, errors and stops. The devices here are the host."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("onnx", reason="the train extra (onnx) makes the models these tests run")
+
+from ohlora.base.values import Z_SIZE, Face
+from ohlora.bundle import Bundle
+from ohlora.errors import OhloraError, OutputError
+from ohlora.render.gpu.devices import DeviceSetting
+from ohlora.render.gpu.processes import DeviceJob, cut, run_on_devices
+from ohlora.render.job import Look, OutputFormat, RenderJob
+from tests.support import small_bundle
+from tests.support.small_models import LABEL
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    staging = small_bundle.stage(tmp_path_factory.mktemp("staging"), Z_SIZE)
+    generator = small_bundle.GENERATOR.model_copy(update={"z_size": Z_SIZE, "w_size": Z_SIZE})
+    return small_bundle.write(tmp_path_factory.mktemp("made") / "bundle", staging, generator=generator)
+
+
+class Noted:
+    def __init__(self, interrupt_at: int = -1) -> None:
+        self.rows: dict[int, dict[str, Any]] = {}
+        self.failed: dict[int, str] = {}
+        self._interrupt_at = interrupt_at
+
+    def record(self, item: int, row: dict[str, Any]) -> None:
+        self.rows[item] = row
+        if len(self.rows) == self._interrupt_at:
+            raise KeyboardInterrupt
+
+    def record_failure(self, item: int, message: str) -> None:
+        self.failed[item] = message
+
+
+def request(bundle: Bundle, out: Path, count: int) -> DeviceJob:
+    rng = np.random.default_rng(2)
+    z = rng.standard_normal((count, Z_SIZE)).astype(np.float32)
+    label = rng.standard_normal((count, LABEL)).astype(np.float32)
+    faces = [Face(*row, name=f"f{i}") for i, row in enumerate(zip(z, label, strict=True))]
+    job = RenderJob(faces, (Look(),), OutputFormat("png"))
+    out.mkdir(exist_ok=True)
+    return DeviceJob(bundle.path, job, out, {"engine": "test"}, None, DeviceSetting(), workers=1)
+
+
+def test_shares_keep_faces_together() -> None:
+    shares = cut([0, 1, 2, 3, 4, 5, 9, 10, 11], looks=3, parts=2)
+    assert shares == [[0, 1, 2, 3, 4, 5], [9, 10, 11]]
+    assert cut([], 3, 2) == [[], []]
+    assert cut([4], 1, 3) == [[4], [], []]
+    assert [len(share) for share in cut(range(100), 1, 3)] == [34, 34, 32]
+
+
+def test_two_processes_render_what_one_does(bundle: Bundle, tmp_path: Path) -> None:
+    alone, shared = Noted(), Noted()
+    run_on_devices(request(bundle, tmp_path / "one", 7), [None], range(7), alone)
+    advanced = []
+    totals = run_on_devices(request(bundle, tmp_path / "two", 7), [None, None], range(7), shared, advanced.append)
+    assert (totals.written, totals.units, sum(advanced)) == (7, 7, 7)
+    assert shared.rows == alone.rows, "rows with the hashes of their files"
+    assert sorted(path.name for path in (tmp_path / "two").glob("*.png")) == [f"f{i}.png" for i in range(7)]
+
+
+def test_an_error_of_one_process_ends_the_job(bundle: Bundle, tmp_path: Path) -> None:
+    asked = request(bundle, tmp_path / "out", 6)
+    (tmp_path / "out" / "f4.png").mkdir()  # cannot be replaced by a file
+    noted = Noted()
+    with pytest.raises(OutputError, match=r"f4\.png"):
+        run_on_devices(asked, [None, None], range(6), noted)
+    assert 4 not in noted.rows
+    assert all((tmp_path / "out" / row["file_name"]).is_file() for row in noted.rows.values())
+
+
+def test_interrupted_processes_finish_what_they_began(bundle: Bundle, tmp_path: Path) -> None:
+    noted = Noted(interrupt_at=3)
+    with pytest.raises(KeyboardInterrupt):
+        run_on_devices(request(bundle, tmp_path / "out", 400), [None, None], range(400), noted)
+    written = {path.name for path in (tmp_path / "out").glob("f*.png")}
+    assert written == {row["file_name"] for row in noted.rows.values()}, "every file has its row"
+    assert len(written) < 400
+
+
+def test_a_process_that_is_killed_is_missed(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import multiprocessing
+
+    noted = Noted()
+    record = noted.record
+
+    def kill_one(item: int, row: dict[str, Any]) -> None:
+        record(item, row)
+        children = multiprocessing.active_children()
+        if len(noted.rows) == 3 and children:
+            assert children[0].pid is not None
+            os.kill(children[0].pid, signal.SIGKILL)
+
+    monkeypatch.setattr(noted, "record", kill_one)
+    with pytest.raises(OhloraError, match=r"ended without a word .*: the same command resumes"):
+        run_on_devices(request(bundle, tmp_path / "out", 4000), [None], range(4000), noted)

@@ -1,0 +1,269 @@
+"""Weights files: every layout that exists is read, everything else is refused by name."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ohlora.errors import BadRequest, CheckpointError
+from ohlora.training.checkpoints import KINDS, kind_named, load, save
+from ohlora.training.nets.stylegan import Generator, GeneratorConfig
+from ohlora.training.nets.stylegan_discriminator import Discriminator, DiscriminatorConfig
+from ohlora.training.weights.state_dicts import load_layout
+from ohlora.training.weights.stylegan_keys import (
+    generator_layout,
+    import_generator,
+    published_discriminator,
+    published_generator,
+)
+from tests.support.golden_weights import discriminator_state, generator_state
+
+SMALL = GeneratorConfig(resolution=16, z_size=8, w_size=8, label_size=3, embedding_size=4, channel_max=8)
+DENSE0 = "mapping.dense0.weight"
+
+
+@pytest.fixture
+def v4() -> dict[str, Tensor]:
+    return generator_state("v4")
+
+
+def store(content: Any, folder: Path) -> Path:
+    path = folder / "weights.pth"
+    torch.save(content, path)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["stylegan-finetune-v4", "stylegan-vectorfind-v7"])
+def test_bare_generator(tmp_path: Path, v4: dict[str, Tensor], kind: str) -> None:
+    model = load(kind, store(v4, tmp_path))
+    assert isinstance(model, Generator)
+    assert not model.training
+    assert model.config.label_size == 3
+    again = published_generator(model)
+    assert again.keys() == v4.keys()
+    assert all(torch.equal(again[key], v4[key]) for key in v4)
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_wrapped_files(tmp_path: Path, nested: bool) -> None:
+    first, last = generator_state("original"), dict(generator_state("original"))
+    last["truncation.w_avg"] = torch.ones(512)
+    content: dict[str, Any] = {
+        "generator": first,
+        "generator_smooth": last,
+        "discriminator": discriminator_state("original"),
+    }
+    path = store({"models": content, "optimizers": {"lr": 0.1}} if nested else content, tmp_path)
+    plain, smooth = load("stylegan-celeba256", path), load("stylegan-celeba256", path, smooth=True)
+    assert isinstance(plain, Generator)
+    assert isinstance(smooth, Generator)
+    assert torch.equal(plain.w_avg, first["truncation.w_avg"])
+    assert torch.equal(smooth.w_avg, last["truncation.w_avg"])
+    judge = load("discriminator-celeba256", path)
+    assert isinstance(judge, Discriminator)
+    assert judge.config.group == 4
+    assert torch.equal(published_discriminator(judge)["layer13.weight"], content["discriminator"]["layer13.weight"])
+
+
+def test_wrapped_file_without_the_wanted_part(tmp_path: Path) -> None:
+    path = store({"generator_smooth": {"a": torch.zeros(1)}}, tmp_path)
+    with pytest.raises(CheckpointError, match="no entry 'generator', only generator_smooth; pass smooth=True"):
+        load("stylegan-celeba256", path)
+    with pytest.raises(CheckpointError, match="no entry 'discriminator'"):
+        load("discriminator-celeba256", path)
+
+
+@pytest.mark.parametrize("stored", [torch.ones(15, 512), torch.ones(512), None])
+def test_v5_means_are_ignored(tmp_path: Path, stored: Tensor | None) -> None:
+    state = dict(generator_state("v5"))
+    del state["truncation.w_avg"]
+    if stored is not None:
+        state["truncation.w_avg"] = stored
+    model = load("stylegan-finetune-v5", store(state, tmp_path))
+    assert isinstance(model, Generator)
+    regular = stored is not None and stored.ndim == 1
+    assert torch.equal(model.w_avg, torch.ones(512) if regular else torch.zeros(512))
+    # Only v5 has that defect.
+    state["truncation.w_avg"] = torch.ones(15, 512)
+    with pytest.raises(CheckpointError, match=r"truncation.w_avg \[15, 512\] instead of \[512\]"):
+        import_generator({**generator_state("v4"), "truncation.w_avg": torch.ones(15, 512)}, "v4")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s.pop("synthesis.layer3.bias"), "1 missing: synthesis.layer3.bias"),
+        (lambda s: s.update(extra=torch.zeros(1)), "1 unexpected: extra"),
+        (
+            lambda s: s.update({DENSE0: torch.zeros(512, 9)}),
+            r"mis-shaped: mapping.dense0.weight \[512, 9\] instead",
+        ),
+        (
+            lambda s: s.update({DENSE0: s[DENSE0] * torch.nan}),
+            "not finite real numbers in mapping.dense0.weight",
+        ),
+        (
+            lambda s: s.update({"synthesis.layer2.blur.kernel": torch.zeros(512, 1, 3, 3)}),
+            "other values than the fixed ones in synthesis.layer2.blur.kernel",
+        ),
+        (lambda s: [s.pop(f"synthesis.layer{i}.bias") for i in range(9)], r"9 missing: .* and 6 more"),
+    ],
+)
+def test_damage_is_named(tmp_path: Path, v4: dict[str, Tensor], change: Any, message: str) -> None:
+    state = dict(v4)
+    change(state)
+    with pytest.raises(CheckpointError, match=message) as caught:
+        load("stylegan-finetune-v4", store(state, tmp_path))
+    assert "weights.pth is no 'stylegan-finetune-v4'" in str(caught.value)
+
+
+def test_other_kinds_are_recognised(tmp_path: Path, v4: dict[str, Tensor]) -> None:
+    path = store(v4, tmp_path)
+    with pytest.raises(CheckpointError, match="are those of stylegan-finetune-v4, stylegan-vectorfind-v6"):
+        load("stylegan-finetune-v8", path)
+    with pytest.raises(CheckpointError, match="are those of stylegan-finetune-v4"):
+        load("discriminator-finetune-v4", path)
+    path = store({"some.weight": torch.zeros(2)}, tmp_path)
+    with pytest.raises(CheckpointError) as caught:
+        load("stylegan-finetune-v8", path)
+    assert "Its keys" not in str(caught.value)
+
+
+class Payload:
+    """Unpickling an instance would create a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.path,)
+
+
+def test_foreign_files_are_refused(tmp_path: Path) -> None:
+    path, victim = tmp_path / "weights.pth", tmp_path / "victim"
+    with pytest.raises(CheckpointError, match="no weights file"):
+        load("stylegan-celeba256", path)
+    good = tmp_path / "good.pth"
+    torch.save({"a": torch.zeros(1000)}, good)
+    with zipfile.ZipFile(tmp_path / "other.zip", "w") as archive:
+        archive.writestr("a.txt", "hello")
+    for content in (
+        b"",
+        b"not a checkpoint",
+        good.read_bytes()[:-700],
+        pickle.dumps(Payload(victim)),
+        (tmp_path / "other.zip").read_bytes(),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(CheckpointError, match=r"cannot read .*weights.pth"):
+            load("stylegan-celeba256", path)
+    torch.save({"generator": Payload(victim)}, path)
+    with pytest.raises(CheckpointError, match="cannot read"):
+        load("stylegan-celeba256", path)
+    assert not victim.exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([torch.zeros(1)], "holds a list"),
+        ({1: torch.zeros(1)}, "not a dictionary of named tensors"),
+        ({}, "no state dict"),
+        ({"epoch": 3, "note": "x"}, "no tensors under epoch, note"),
+    ],
+)
+def test_files_without_tensors(tmp_path: Path, content: Any, message: str) -> None:
+    with pytest.raises(CheckpointError, match=message):
+        load("stylegan-celeba256", store(content, tmp_path))
+
+
+def test_unknown_kind() -> None:
+    with pytest.raises(BadRequest, match=r"unknown kind of weights 'stylegan-v77'; known: .*stylegan-celeba256"):
+        load("stylegan-v77", "x.pth")
+
+
+def test_own_files(tmp_path: Path) -> None:
+    model = Generator(SMALL)
+    path = tmp_path / "small.safetensors"
+    save(model, path, "stylegan")
+    again = load("stylegan", path)
+    assert isinstance(again, Generator)
+    assert again.config == SMALL
+    z, label = torch.randn(2, 8), torch.randn(2, 3)
+    assert torch.equal(again(z, label), model.eval()(z, label))
+    judge = Discriminator(DiscriminatorConfig(resolution=16, channel_max=8, group=2))
+    save(judge, tmp_path / "judge.safetensors", "discriminator")
+    assert load("discriminator", tmp_path / "judge.safetensors").config == judge.config
+    with pytest.raises(CheckpointError, match="is no 'discriminator': its metadata say 'stylegan'"):
+        load("discriminator", path)
+    with pytest.raises(BadRequest, match=r"needs a .safetensors name"):
+        save(model, tmp_path / "small.pth", "stylegan")
+
+
+def test_damaged_own_files(tmp_path: Path) -> None:
+    path = tmp_path / "small.safetensors"
+    save_file({"a": torch.zeros(1)}, path)
+    with pytest.raises(CheckpointError, match="was not written by this package"):
+        load("stylegan", path)
+    metadata = {"format": "ohlora-module-1", "kind": "stylegan", "config": '{"resolution": 16, "depth": 3}'}
+    save_file({"a": torch.zeros(1)}, path, metadata=metadata)
+    with pytest.raises(CheckpointError, match=r"no valid 'stylegan'.*depth"):
+        load("stylegan", path)
+    save_file({"a": torch.zeros(1)}, path, metadata=metadata | {"config": '{"resolution": 16}'})
+    with pytest.raises(CheckpointError, match="missing"):
+        load("stylegan", path)
+    save(Generator(SMALL), path, "stylegan")
+    path.write_bytes(path.read_bytes()[:-8])
+    with pytest.raises(CheckpointError, match="cannot read"):
+        load("stylegan", path)
+    torch.save({"a": torch.zeros(1)}, tmp_path / "small.pth")
+    with pytest.raises(CheckpointError, match=r"reads our own .safetensors only"):
+        load("stylegan", tmp_path / "small.pth")
+
+
+def test_loading_leaves_the_random_stream_alone(tmp_path: Path, v4: dict[str, Tensor]) -> None:
+    path = store(v4, tmp_path)
+    torch.manual_seed(5)
+    wanted = torch.rand(3)
+    torch.manual_seed(5)
+    load("stylegan-finetune-v4", path)
+    assert torch.equal(torch.rand(3), wanted)
+
+
+def test_registry_entries_resolve() -> None:
+    for name in KINDS:
+        entry = kind_named(name)
+        if entry.shapes is not None:
+            assert entry.call(entry.shapes, *entry.arguments)
+        assert entry.build or entry.own
+
+
+def test_published_layout_of_a_small_generator_round_trips() -> None:
+    model, again = Generator(SMALL), Generator(SMALL)
+    load_layout(again, published_generator(model), generator_layout(SMALL))
+    assert all(torch.equal(value, again.state_dict()[key]) for key, value in model.state_dict().items())
+
+
+def test_golden_weights_command(tmp_path: Path) -> None:
+    path = tmp_path / "d.pth"
+    root = Path(__file__).resolve().parents[2]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.support.golden_weights",
+        "--kind",
+        "discriminator-finetune-v4",
+        "--out",
+        str(path),
+    ]
+    subprocess.run(command, cwd=root, check=True, timeout=300)
+    assert isinstance(load("discriminator-finetune-v4", path), Discriminator)

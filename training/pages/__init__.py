@@ -1,0 +1,1 @@
+"""Pages in the browser for one person: labelling pictures, choosing faces."""

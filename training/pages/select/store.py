@@ -1,0 +1,239 @@
+"""Which faces are kept, under which names: every decision is on disk before it is acknowledged.
+
+`selection.json` has every decision and is written last: what it says counts. The tables are made from it, and made
+again at the start, so that a process killed between the files leaves nothing that does not fit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ohlora.base.atomic import make_folder, write_bytes
+from ohlora.bundle.gallery import is_face_name
+from ohlora.errors import BadRequest, OutputError
+from ohlora.training.pages.local.cells import CellStore, Change
+from ohlora.training.pages.select.report import Case, Report
+from ohlora.training.pages.select.tables import tables_in, write_tables
+
+FORMAT = 1
+FILE_NAME = "selection.json"
+KEEP, DROP = "keep", "drop"
+DECISION, NAME = "decision", "name"
+_SHOWN = 5
+
+Row = dict[str, str]  # attribute -> text
+
+
+class SelectionStore(CellStore[str]):
+    """The decisions about the cases of one report. Use as a context manager; may be used from any thread.
+
+    shown: the cases that are asked about, in this order; decisions about others are kept as they are. restart: begin
+    without the decisions that `out` holds.
+    Raises BadRequest for a selection of another report, a damaged one, tables without their selection, and a folder
+    that another process is writing; OutputError.
+    """
+
+    activity = "selection"
+
+    def __init__(self, report: Report, shown: Sequence[int], out: Path | str, restart: bool = False) -> None:
+        self.report, self.shown, self.out = report, tuple(shown), Path(out)
+        make_folder(self.out)
+        self._file = self.out / FILE_NAME
+        super().__init__(
+            self._file,
+            f"{self.out} is being written by another `ohlora train select`: use its page, or end it first",
+        )
+        try:
+            self._refuse_foreign_tables()
+            self._rows: dict[int, Row] = {} if restart else self._read()
+            # Decisions before tables: killed in between, nothing old comes back, and no table stands without them.
+            if restart or not self._file.exists():
+                self._commit(self._rows)
+            write_tables(self.out, report, self._kept(self._rows))
+        except BaseException:
+            self.close()
+            raise
+
+    # Reading
+
+    def state(self) -> dict[str, Any]:
+        """Everything a page needs to start: numbers, rows, revision."""
+        with self._mutex:
+            return {
+                "numbers": list(self.shown),
+                "rows": {number: dict(self._rows.get(number, {})) for number in self.shown if self._rows.get(number)},
+                "revision": self.revision,
+            }
+
+    def summary(self) -> dict[str, Any]:
+        """How many cases are shown, dropped and open, and which are kept (those that are not shown too)."""
+        with self._mutex:
+            decisions = [self._rows.get(number, {}).get(DECISION) for number in self.shown]
+            return {
+                "out": str(self.out),
+                "cases": len(decisions),
+                "dropped": decisions.count(DROP),
+                "open": decisions.count(None),
+                "kept": sorted(self._kept(self._rows)),
+            }
+
+    # Writing
+
+    def decide(self, client: str, order: int, number: int, value: str | None, seen: int | None = None) -> Change[str]:
+        """Keep or drop a face; None: not decided. On disk when this returns. client, order, seen: see `CellStore`.
+
+        Raises BadRequest for an unknown case or decision, OutputError when it cannot be written (then nothing changed).
+        """
+        with self._mutex:
+            self._require(number)
+            if value not in (None, KEEP, DROP):
+                raise BadRequest(f"a decision is {KEEP}, {DROP} or null, got {value!r}")
+            return self._set(client, order, number, DECISION, value, seen)
+
+    def rename(self, client: str, order: int, number: int, value: str | None, seen: int | None = None) -> Change[str]:
+        """Name a face in the gallery; None or "" gives the name of its case back. As `decide`, and
+        raises BadRequest for a name that a gallery cannot have or another case has.
+        """
+        with self._mutex:
+            case = self._require(number)
+            if not (value is None or isinstance(value, str)):
+                raise BadRequest(f"a name is a text or null, got {value!r}")
+            name = (value or "").strip()
+            if name in ("", case.name):
+                return self._set(client, order, number, NAME, None, seen)
+            self._require_name(number, name)
+            return self._set(client, order, number, NAME, name, seen)
+
+    def choose(self, numbers: Sequence[int]) -> None:
+        """Keep exactly these of the shown cases and drop the others, without a page. Names stay.
+
+        Raises BadRequest when decisions were made already and they keep other faces.
+        """
+        with self._mutex:
+            for number in numbers:
+                self._require(number)
+            before = sorted(self._kept(self._rows))
+            if any(DECISION in row for row in self._rows.values()) and before != sorted(set(numbers)):
+                raise BadRequest(
+                    f"{self.out} keeps other faces already ({_listed(before)}): choose another --out, or --restart "
+                    "to forget them"
+                )
+            rows = dict(self._rows)
+            for number in self.shown:
+                rows[number] = {**rows.get(number, {}), DECISION: KEEP if number in numbers else DROP}
+            self._save(rows)
+
+    # Inside
+
+    def _require(self, number: Any) -> Case:
+        self._require_open()
+        if isinstance(number, bool) or not isinstance(number, int) or number not in self.report.cases:
+            raise BadRequest(f"{self.report.folder} has no case {number!r}")
+        if number not in self.shown:
+            raise BadRequest(f"case {number} did not pass the test: choose with --all to decide about it")
+        return self.report.cases[number]
+
+    def _require_name(self, number: int, name: str) -> None:
+        if not is_face_name(name):
+            raise BadRequest(
+                f"the name {name!r} cannot be used: letters, digits, spaces and _ . ( ) - only, at most 100"
+            )
+        for other, case in self.report.cases.items():
+            if other == number:
+                continue
+            # By case too: names become files, and some file systems see no difference.
+            if name.casefold() in (case.name.casefold(), self._rows.get(other, {}).get(NAME, "").casefold()):
+                raise BadRequest(f"the name {name!r} is that of case {other}: choose another")
+
+    def _value(self, number: int, attribute: str) -> str | None:
+        return self._rows.get(number, {}).get(attribute)
+
+    def _write(self, number: int, attribute: str, value: str | None) -> None:
+        if attribute == NAME and value is not None:  # undo may bring a name back that another case has by now
+            self._require_name(number, value)
+        row = {name: text for name, text in self._rows.get(number, {}).items() if name != attribute}
+        if value is not None:
+            row[attribute] = value
+        self._save({**self._rows, number: row})
+
+    def _save(self, rows: dict[int, Row]) -> None:
+        kept, before = self._kept(rows), self._kept(self._rows)
+        try:
+            if kept != before:
+                write_tables(self.out, self.report, kept)
+            self._commit(rows)
+        except BaseException:
+            # As far as that can be written; the first error is the one to report, and the next start repairs the rest.
+            with contextlib.suppress(OutputError):
+                if kept != before:
+                    write_tables(self.out, self.report, before)
+            raise
+        self._rows = rows
+
+    def _kept(self, rows: Mapping[int, Row]) -> dict[int, str]:
+        """Case -> name of the faces that are kept."""
+        return {
+            number: row.get(NAME, self.report.cases[number].name)
+            for number, row in rows.items()
+            if row.get(DECISION) == KEEP
+        }
+
+    def _commit(self, rows: Mapping[int, Row]) -> None:
+        faces = {
+            str(number): {**row, "code": self.report.cases[number].fingerprint}
+            for number, row in sorted(rows.items())
+            if row
+        }
+        content = {"format": FORMAT, "space": self.report.space, "faces": faces}
+        write_bytes(self._file, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
+
+    def _read(self) -> dict[int, Row]:
+        try:
+            content = json.loads(self._file.read_bytes())
+            if content["format"] != FORMAT:
+                raise ValueError(f"it is of format {content['format']!r}")
+            space, rows = content["space"], {int(number): dict(row) for number, row in content["faces"].items()}
+            codes = {number: row.pop("code") for number, row in rows.items()}
+            for row in rows.values():
+                if set(row) - {DECISION, NAME} or row.get(DECISION, KEEP) not in (KEEP, DROP):
+                    raise ValueError("it has decisions that are none")
+                if not is_face_name(row.get(NAME, "x")):
+                    raise ValueError("it has names that cannot be used")
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise BadRequest(
+                f"cannot use {self._file}: {type(error).__name__} {error}; choose another --out, or --restart to begin "
+                "anew"
+            ) from error
+        self._require_report(space, codes)
+        names = [name.casefold() for name in self._kept(rows).values()]
+        if len(set(names)) != len(names):
+            raise BadRequest(f"{self._file} names two faces alike: correct it, or --restart to begin anew")
+        return rows
+
+    def _require_report(self, space: str, codes: Mapping[int, str]) -> None:
+        cases = self.report.cases
+        foreign = [number for number, code in codes.items() if number not in cases or cases[number].fingerprint != code]
+        if foreign or space != self.report.space:
+            raise BadRequest(
+                f"{self._file} is a selection from another report (space {space!r}; {len(foreign)} of its faces are "
+                f"others here: case {_listed(foreign)}): choose another --out, or --restart to begin anew"
+            )
+
+    def _refuse_foreign_tables(self) -> None:
+        if self._file.exists():
+            return
+        for path in tables_in(self.out):
+            if path.exists():
+                raise BadRequest(
+                    f"{path} was not made by `ohlora train select` (no {FILE_NAME} beside it): choose another --out"
+                )
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    return (", ".join(map(str, numbers[:_SHOWN])) + (" ..." if len(numbers) > _SHOWN else "")) or "none"

@@ -1,0 +1,1 @@
+"""Numbered pictures of a generator, as the documented data sets were made."""

@@ -1,0 +1,301 @@
+"""Sample a generator into a folder of numbered pictures, as the documented data sets were made.
+
+The folder holds NNNNNN.jpg (quality 95), `samples.safetensors` (numbers, z, label; in training mode cut and w_avg too),
+`metadata.jsonl` (a row a picture: seed, label, sha256) and the journal by which a killed run goes on. The same command
+gives the same bytes however often it was interrupted; pictures that were deleted or changed are made again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.numpy import save
+from torch import Tensor
+
+from ohlora.base.atomic import write_bytes
+from ohlora.base.values import Z_SIZE
+from ohlora.errors import BadRequest
+from ohlora.faces import LABEL_SIZES, face_from_seed
+from ohlora.io.images import encode_image
+from ohlora.render.journal import Journal
+from ohlora.training.directions.known_latents import state_sha256
+from ohlora.training.nets.stylegan import W_AVG_DECAY, Generator
+from ohlora.training.sampling.recipes import SampleSettings
+
+SAMPLES = "samples.safetensors"
+JPEG_QUALITY = 95  # what the published pictures were written with
+ENCODERS = 2
+MAPPED_AT_ONCE = 1024
+# Second words of the Philox keys whose first is a seed; 0 is the faces' own stream.
+MIXING_LATENT, MIXING_CUT = 1, 2
+UNMIXED = -1
+
+
+@dataclass(frozen=True)
+class SampleResult:
+    """What a run did. made: pictures written by this run; the others were there. mixed: pictures of two latents."""
+
+    out: Path
+    count: int
+    made: int
+    mixed: int
+    generator_sha256: str
+    samples: Path
+
+
+@dataclass(frozen=True)
+class Latents:
+    """Inputs of consecutive numbers. z [N,512], label [N,L]; second [N,512] and cut int64 [N] (UNMIXED) of mixing."""
+
+    numbers: NDArray[np.int64]
+    z: NDArray[np.float32]
+    label: NDArray[np.float32]
+    second: NDArray[np.float32] | None
+    cut: NDArray[np.int64]
+
+
+def picture_name(number: int) -> str:
+    return f"{number:06d}.jpg"
+
+
+def sample_images(
+    generator: Generator,
+    out: Path | str,
+    settings: SampleSettings,
+    *,
+    accelerator: str = "auto",
+    restart: bool = False,
+    advance: Callable[[int], None] = lambda pictures: None,
+) -> SampleResult:
+    """Write the pictures of `settings` into `out`; goes on where an interrupted run of the same settings was.
+
+    accelerator: auto, cpu or cuda; TF32 stays off. restart: begin again in a folder of another job. advance: called
+    with the number of pictures done, those that were there included. The generator is left as it is.
+    Raises BadRequest for labels that the generator does not take, a latent size other than 512, or a folder of another
+    job; OutputError when a file cannot be written.
+    """
+    require_labels(generator, settings)
+    device = device_named(accelerator)
+    identity = state_sha256(generator)
+    request = {"kind": "sample", "generator": identity, **asdict(settings)}
+    where = next(generator.parameters()).device
+    was_training = generator.training
+    with Journal.open(out, request, restart=restart) as journal, exact_arithmetic():
+        try:
+            pending = set(_pending(journal, settings.count))
+            advance(settings.count - len(pending))
+            generator.to(device).eval()
+            averages = moving_averages(generator, settings) if settings.train_mode else None
+            _make(generator, journal, settings, pending, averages, advance)
+            journal.finish(settings.count)
+            mixed = _write_samples(Path(out) / SAMPLES, generator, settings, averages)
+        finally:
+            generator.to(where).train(was_training)
+    return SampleResult(Path(out), settings.count, len(pending), mixed, identity, Path(out) / SAMPLES)
+
+
+def require_labels(generator: Generator, settings: SampleSettings) -> None:
+    """Raises BadRequest unless `settings` fit the generator."""
+    config = generator.config
+    if config.z_size != Z_SIZE or config.label_size not in LABEL_SIZES:
+        raise BadRequest(
+            f"this generator takes {config.z_size} latent and {config.label_size} label values; seeds give {Z_SIZE} "
+            f"and {', '.join(map(str, LABEL_SIZES))}"
+        )
+    if config.label_size and settings.labels == "none":
+        raise BadRequest(f"this generator takes {config.label_size} label values: choose labels normal or zeros")
+    if not config.label_size and settings.labels != "none":
+        raise BadRequest(f"this generator takes no label: choose labels none, not {settings.labels}")
+    if config.conditional_truncation and settings.psi < 1.0:
+        raise BadRequest("this generator truncates towards random means of a label: sample it with psi 1")
+    if settings.layers > config.layers:
+        raise BadRequest(f"truncation layers must be in [0, {config.layers}], got {settings.layers}")
+
+
+def device_named(accelerator: str) -> torch.device:
+    """auto, cpu or cuda. Raises BadRequest for another name or a GPU that is not there."""
+    if accelerator not in ("auto", "cpu", "cuda"):
+        raise BadRequest(f"accelerator must be auto, cpu or cuda, got '{accelerator}'")
+    there = torch.cuda.is_available()
+    if accelerator == "cuda" and not there:
+        raise BadRequest("no CUDA device is there: choose accelerator cpu or auto")
+    return torch.device("cuda" if there and accelerator != "cpu" else "cpu")
+
+
+@contextmanager
+def exact_arithmetic() -> Iterator[None]:
+    """float32 as on a CPU: cuDNN takes TF32 for convolutions unless told."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
+
+
+def latents_of(numbers: range, settings: SampleSettings, label_size: int, layers: int) -> Latents:
+    """The inputs of these pictures. Each depends on its number and the first seed alone."""
+    drawn = label_size if settings.labels == "normal" else 0
+    faces = [face_from_seed(settings.first_seed + number, drawn) for number in numbers]
+    label = np.zeros((len(faces), label_size), np.float32)
+    if drawn:
+        label[:] = [face.label for face in faces]
+    cut = np.array([_cut(number, settings, layers) for number in numbers], dtype=np.int64)
+    second = None
+    if (cut != UNMIXED).any():
+        second = np.stack([_second_latent(settings.first_seed + number) for number in numbers])
+    return Latents(np.array(numbers, dtype=np.int64), np.stack([face.z for face in faces]), label, second, cut)
+
+
+def _keyed(seed: int, stream: int) -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(key=np.array([seed, stream], dtype=np.uint64)))
+
+
+def _second_latent(seed: int) -> NDArray[np.float32]:
+    return _keyed(seed, MIXING_LATENT).standard_normal(Z_SIZE).astype(np.float32)
+
+
+def _cut(number: int, settings: SampleSettings, layers: int) -> int:
+    """First style layer that takes the second latent, 1 .. layers - 1; UNMIXED without mixing.
+
+    Drawn once for `mixing_batch` pictures, as a published batch was mixed as a whole.
+    """
+    if not settings.train_mode or settings.mixing == 0.0:
+        return UNMIXED
+    stream = _keyed(settings.first_seed + number // settings.mixing_batch, MIXING_CUT)
+    return int(stream.integers(1, layers)) if stream.uniform() < settings.mixing else UNMIXED
+
+
+def moving_averages(generator: Generator, settings: SampleSettings) -> Tensor:
+    """w_avg after each batch of `mixing_batch` pictures, float32 [batches, w_size].
+
+    The mapping network is a hundredth of the work, so it is run over all pictures beforehand: a resumed run then needs
+    nothing of what was done before it.
+    """
+    config, numbers = generator.config, settings.numbers
+    w = torch.cat(
+        [
+            _mapped(
+                generator, latents_of(numbers[at : at + MAPPED_AT_ONCE], settings, config.label_size, config.layers)
+            )
+            for at in range(0, settings.count, MAPPED_AT_ONCE)
+        ]
+    )
+    bounds = [at for at, number in enumerate(numbers) if at and number % settings.mixing_batch == 0]
+    averages = [generator.w_avg]
+    for batch in w.tensor_split(bounds):
+        averages.append(torch.lerp(batch.mean(0), averages[-1], W_AVG_DECAY))
+    return torch.stack(averages[1:])
+
+
+def _mapped(generator: Generator, inputs: Latents, second: bool = False) -> Tensor:
+    z = inputs.second if second and inputs.second is not None else inputs.z
+    device = generator.w_avg.device
+    label = torch.from_numpy(inputs.label).to(device) if generator.config.label_size else None
+    w: Tensor = generator.mapping(torch.from_numpy(z).to(device), label)
+    return w
+
+
+def images_of(
+    generator: Generator, inputs: Latents, settings: SampleSettings, averages: Tensor | None = None
+) -> NDArray[np.uint8]:
+    """Pictures of these inputs, uint8 RGB [N,R,R,3], rounded as documented: floor((x + 1) * 127.5 + 0.5) in float64."""
+    wp = generator.broadcast(_mapped(generator, inputs))
+    if inputs.second is not None:
+        cut = torch.from_numpy(np.where(inputs.cut == UNMIXED, generator.config.layers, inputs.cut)).to(wp.device)
+        late = torch.arange(generator.config.layers, device=wp.device)[None] >= cut[:, None]
+        wp = torch.where(late[..., None], generator.broadcast(_mapped(generator, inputs, second=True)), wp)
+    if settings.psi < 1.0 and settings.layers:
+        average = generator.w_avg.expand(len(wp), -1)
+        if averages is not None:
+            first = settings.first_number // settings.mixing_batch
+            average = averages[torch.from_numpy(inputs.numbers // settings.mixing_batch - first).to(wp.device)]
+        early = torch.arange(generator.config.layers, device=wp.device)[:, None] < settings.layers
+        wp = torch.where(early, torch.lerp(average[:, None], wp, settings.psi), wp)
+    return as_bytes(generator.synthesis(wp, lod=0.0))
+
+
+def as_bytes(image: Tensor) -> NDArray[np.uint8]:
+    """image [N,3,R,R] in [-1,1] -> uint8 RGB [N,R,R,3]: floor((x + 1) * 127.5 + 0.5) in float64, as documented."""
+    levels = ((image.double() + 1.0) * 127.5 + 0.5).clamp(0.0, 255.0).to(torch.uint8)
+    return np.ascontiguousarray(levels.permute(0, 2, 3, 1).cpu().numpy())
+
+
+def _pending(journal: Journal, count: int) -> Iterator[int]:
+    """Items to make: never made, gone, or of other bytes than recorded."""
+    for item in range(count):
+        row = journal.finished.get(item)
+        if row is not None and journal.verify(row):
+            try:
+                data = (journal.folder / row["file_name"]).read_bytes()
+            except OSError:
+                data = b""
+            if hashlib.sha256(data).hexdigest() == row["sha256"]:
+                continue
+        journal.forget(item)
+        yield item
+
+
+def _make(
+    generator: Generator,
+    journal: Journal,
+    settings: SampleSettings,
+    pending: set[int],
+    averages: Tensor | None,
+    advance: Callable[[int], None],
+) -> None:
+    config = generator.config
+    with ThreadPoolExecutor(ENCODERS, thread_name_prefix="ohlora-sample") as pool:
+        under_way: list[Future[None]] = []
+        for start in range(0, settings.count, settings.batch):
+            items = range(start, min(start + settings.batch, settings.count))
+            if pending.isdisjoint(items):
+                continue
+            # The whole batch, though one picture of it may be missing: a network's last bits depend on the batch size.
+            numbers = range(settings.first_number + items.start, settings.first_number + items.stop)
+            inputs = latents_of(numbers, settings, config.label_size, config.layers)
+            images = images_of(generator, inputs, settings, averages)
+            for task in under_way:
+                task.result()
+            under_way = [
+                pool.submit(_write, journal, item, settings.first_seed, inputs, at, images[at])
+                for at, item in enumerate(items)
+                if item in pending
+            ]
+            for _ in under_way:
+                advance(1)
+        for task in under_way:
+            task.result()
+
+
+def _write(journal: Journal, item: int, first_seed: int, inputs: Latents, at: int, image: NDArray[np.uint8]) -> None:
+    number = int(inputs.numbers[at])
+    data = encode_image(image, "jpeg", JPEG_QUALITY)
+    write_bytes(journal.folder / picture_name(number), data)
+    row: dict[str, Any] = {"file_name": picture_name(number), "number": number, "seed": first_seed + number}
+    if inputs.label.shape[1]:
+        row["label"] = [float(value) for value in inputs.label[at]]
+    if inputs.cut[at] != UNMIXED:
+        row["mixed_from_layer"] = int(inputs.cut[at])
+    journal.record(item, row | {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()})
+
+
+def _write_samples(path: Path, generator: Generator, settings: SampleSettings, averages: Tensor | None) -> int:
+    """samples.safetensors of the whole set; returns how many pictures were mixed."""
+    config = generator.config
+    drawn = latents_of(settings.numbers, settings, config.label_size, config.layers)
+    arrays = {"numbers": drawn.numbers, "z": drawn.z, "label": drawn.label}
+    if averages is not None:
+        arrays |= {"cut": drawn.cut, "w_avg": averages[-1].cpu().numpy()}
+    write_bytes(path, save(arrays))
+    return int((drawn.cut != UNMIXED).sum())

@@ -1,0 +1,1 @@
+"""Students taught by a teacher's maps: recipes, sources, loop, figures."""

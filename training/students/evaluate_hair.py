@@ -1,0 +1,301 @@
+"""How well a student finds hair: on labelled folders, on unseen portraits, on pictures of a demo generator.
+
+Everything goes through the same steps as in use: the picture is fitted into 224x224 and the map is compared with the
+label brought to the map's size.
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ohlora.base.atomic import make_folder, write_bytes
+from ohlora.bundle import Bundle, file_sha256
+from ohlora.engines import Engine
+from ohlora.errors import BadRequest
+from ohlora.io.contact_sheet import contact_sheet
+from ohlora.io.images import encode_image
+from ohlora.photos.segmentation import find_hair, resize_area
+from ohlora.training.data.generated_faces import PortraitGenerator, generate, require_following
+from ohlora.training.data.hair_faces import LabelledPicture, find_faces
+from ohlora.training.data.portrait_faces import (
+    RESOLUTION,
+    TEST_SEEDS,
+    PortraitFace,
+    check_seeds,
+    hair_bytes,
+)
+from ohlora.training.nets.effisegnet import SIZE, EffiSegNet
+from ohlora.training.students.metrics import HairMetrics
+from ohlora.training.students.recipes import DistillConfig
+from ohlora.training.students.report import SHOWN, overlay
+from ohlora.training.students.sources import make_split
+from ohlora.training.weights.student import load_student
+
+BATCH = 8
+TRUTH, TEACHER = "truth", "teacher"
+
+Image = NDArray[np.uint8]
+# RGB pictures of one batch -> hair maps float32 [h,w] in [0,1], the longer side 224
+FindHair = Callable[[Sequence[Image]], list[NDArray[np.float32]]]
+
+
+class Teacher(Protocol):
+    """uint8 RGB [H,W,3] -> hair probability float32 [h,w] in [0,1]."""
+
+    def hair(self, image: Image) -> NDArray[np.float32]: ...
+
+
+@dataclass(frozen=True)
+class Example:
+    """A picture and what is known of its hair: maps times 255 by where they come from ("truth", "teacher")."""
+
+    name: str
+    image: Image
+    labels: Mapping[str, Image]
+
+
+@dataclass(frozen=True)
+class PictureSet:
+    """Pictures to measure on, made as they are asked for. about: what they are, for the report."""
+
+    name: str
+    size: int
+    examples: Callable[[], Iterator[Example]]
+    about: dict[str, Any] = field(default_factory=dict)
+
+
+# --- students --------------------------------------------------------------------------------------------------------
+
+
+class TorchEngine:
+    """A student's weights file with the interface of a compiled hair engine."""
+
+    def __init__(self, model: EffiSegNet) -> None:
+        self.model = model.to(memory_format=torch.channels_last).eval()
+
+    @torch.no_grad()
+    def __call__(self, image: Image) -> dict[str, NDArray[np.float32]]:
+        """image uint8 [N,224,224,3] -> {"hair": float32 [N,224,224]}"""
+        tensor = torch.from_numpy(image).permute(0, 3, 1, 2).to(torch.float32) / 127.5 - 1
+        return {"hair": self.model(tensor)[:, 0].numpy()}
+
+
+def open_student(source: str | Path) -> tuple[FindHair, dict[str, Any]]:
+    """A student's .safetensors or a bundle with a hair finder -> (how it finds hair, what it is).
+
+    Raises CheckpointError, BundleError or EngineError naming the file.
+    """
+    path = Path(source)
+    if path.suffix == ".safetensors":
+        model = load_student(path)
+        about = {"student": path.name, "sha256": file_sha256(path), "runs": "torch", "encoder": model.encoder_name}
+        return finder(TorchEngine(model)), about
+    bundle = Bundle.open(source)
+    engine = bundle.hair_engine()
+    return finder(engine), {
+        "student": f"bundle {bundle.name}",
+        "sha256": bundle.engine_hashes["hair"],
+        "runs": f"{engine.backend} {engine.precision}",
+    }
+
+
+def finder(engine: Engine | TorchEngine) -> FindHair:
+    return lambda images: find_hair(engine, images)  # type: ignore[arg-type]
+
+
+# --- test sets -------------------------------------------------------------------------------------------------------
+
+
+def folder_set(data: Sequence[Path], holdout: float = 0.0, seed: int = DistillConfig.seed) -> PictureSet:
+    """Labelled pictures of folders; with `holdout`, only the people that `ohlora train distill` holds out with the same
+    folders, share and seed. Raises BadRequest for unusable folders.
+    """
+    faces: list[LabelledPicture] = list(find_faces(list(data)))
+    if holdout > 0:
+        split = make_split(faces, DistillConfig(holdout=holdout, seed=seed))
+        faces = [faces[i] for i in split.test]
+    about = {"folders": [folder.name for folder in data], "holdout": holdout, "split_seed": seed if holdout else None}
+    return PictureSet("held-out people" if holdout else "pictures", len(faces), lambda: read_all(faces), about)
+
+
+def portrait_set(count: int, first_seed: int = TEST_SEEDS.start, resolution: int = RESOLUTION) -> PictureSet:
+    """Portraits of seeds that no recipe trains on, with their truth."""
+    faces = [PortraitFace(seed, resolution) for seed in check_seeds(first_seed, count)]
+    about = {"first_seed": first_seed, "resolution": resolution}
+    return PictureSet("portraits", count, lambda: read_all(faces), about)
+
+
+def read_all(faces: Sequence[LabelledPicture]) -> Iterator[Example]:
+    for face in faces:
+        image, label, _ = face.read()
+        yield Example(face.name, image, {TRUTH: label})
+
+
+def generated_set(generator: PortraitGenerator, count: int, first_seed: int = TEST_SEEDS.start) -> PictureSet:
+    """A demo generator's pictures, with the truth of the portraits of the same latents.
+
+    Raises BadRequest for a generator that does not draw them.
+    """
+    seeds = check_seeds(first_seed, count)
+    follows = require_following(generator, first_seed)
+
+    def examples() -> Iterator[Example]:
+        for seed, image, hair, _ in generate(generator, seeds, seeds):
+            yield Example(f"seed{seed:06d}", image, {TRUTH: hair_bytes(hair)})
+
+    about = {
+        "generator_sha256": generator.identity,
+        "first_seed": first_seed,
+        "resolution": generator.resolution,
+        # Of the difference to the own portrait as a share of that to others': how true the truth is here.
+        "difference_to_own_portrait": round(follows, 4),
+    }
+    return PictureSet("generated", count, examples, about)
+
+
+def with_teacher(tests: PictureSet, teacher: Teacher) -> PictureSet:
+    """The same pictures, also labelled by a teacher network."""
+
+    def examples() -> Iterator[Example]:
+        for example in tests.examples():
+            label = hair_bytes(teacher.hair(example.image))
+            yield Example(example.name, example.image, {**example.labels, TEACHER: label})
+
+    return PictureSet(tests.name, tests.size, examples, tests.about)
+
+
+def shares(label: Image) -> NDArray[np.float32]:
+    """Hair times 255 -> [0,1]."""
+    return np.divide(label, 255, dtype=np.float32)
+
+
+# --- measuring -------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Measured:
+    """Figures against one kind of label, and the worst faces as (IoU, name, overlay)."""
+
+    metrics: HairMetrics = field(default_factory=HairMetrics)
+    names: list[str] = field(default_factory=list)
+    worst: list[tuple[float, int, str, Image]] = field(default_factory=list)
+
+    def add(self, name: str, image: Image, hair: NDArray[np.float32], label: Image) -> None:
+        small = resize_area(label, (hair.shape[0], hair.shape[1]))
+        self.metrics.add(hair, shares(small))
+        iou = float(HairMetrics([self.metrics.counts[-1]]).per_face_iou()[0])
+        # Kept as a heap of the worst: minus IoU, so that the best of them is what falls out.
+        shown = overlay(resize_area(image, (hair.shape[0], hair.shape[1])), small, hair)
+        entry = (-iou, len(self.names), name, shown)
+        self.names.append(name)
+        heapq.heappush(self.worst, entry)
+        if len(self.worst) > SHOWN:
+            heapq.heappop(self.worst)
+
+    def report(self) -> dict[str, Any]:
+        """Figures of `HairMetrics.summary`, the worst faces, and the IoU of every face."""
+        faces = dict(zip(self.names, self.metrics.per_face_iou().round(4).tolist(), strict=True))
+        worst = [name for *_, name, _ in self.in_order()]
+        return {**self.metrics.summary(), "worst": {name: faces[name] for name in worst[:8]}, "per_face": faces}
+
+    def in_order(self) -> list[tuple[float, int, str, Image]]:
+        return sorted(self.worst, key=lambda entry: (-entry[0], entry[1]))
+
+
+def evaluate(
+    find: FindHair, tests: PictureSet, advance: Callable[[int], None] = lambda count: None
+) -> dict[str, Measured]:
+    """Run a student over a test set -> figures by kind of label. Memory does not grow with the set.
+
+    Where both are known, "teacher against truth" says how far the two labels agree. advance: called with the number
+    of pictures done. Raises ImageError for a picture that cannot be read.
+    """
+    found: dict[str, Measured] = {}
+    examples = tests.examples()
+    while batch := list(islice(examples, BATCH)):
+        for example, hair in zip(batch, find([example.image for example in batch]), strict=True):
+            for kind, label in example.labels.items():
+                found.setdefault(kind, Measured()).add(example.name, example.image, hair, label)
+            if {TRUTH, TEACHER} <= set(example.labels):
+                size = (hair.shape[0], hair.shape[1])
+                guess = shares(resize_area(example.labels[TEACHER], size))
+                both = found.setdefault("teacher against truth", Measured())
+                both.add(example.name, example.image, guess, example.labels[TRUTH])
+        advance(len(batch))
+    if not found:
+        raise BadRequest(f"nothing to measure on: the test set '{tests.name}' is empty")
+    return found
+
+
+def row_name(tests: PictureSet, kind: str) -> str:
+    return tests.name if kind == TRUTH else f"{tests.name}, {kind}"
+
+
+def evaluate_all(
+    find: FindHair,
+    about: dict[str, Any],
+    sets: Sequence[PictureSet],
+    out: Path | None = None,
+    advance: Callable[[int], None] = lambda count: None,
+) -> dict[str, Any]:
+    """Evaluate on several test sets; returns {"student": ..., "sets": {row: figures}}.
+
+    With `out`, also writes evaluation.json, evaluation.md and worst_ROW.jpg (the SHOWN worst faces as the documented
+    overlays: sky blue agrees, green is too much, blue is missed).
+    """
+    result: dict[str, Any] = {**about, "sets": {}}
+    sheets: dict[str, Measured] = {}
+    for tests in sets:
+        for kind, measured in evaluate(find, tests, advance).items():
+            name = row_name(tests, kind)
+            result["sets"][name] = {"about": {**tests.about, "label": kind}, **measured.report()}
+            sheets[name] = measured
+    if out is not None:
+        make_folder(out)
+        for name, measured in sheets.items():
+            write_bytes(out / f"worst_{name.replace(', ', '_').replace(' ', '_')}.jpg", worst_sheet(measured))
+        write_bytes(out / "evaluation.json", (json.dumps(result, indent=1) + "\n").encode())
+        write_bytes(out / "evaluation.md", markdown(result).encode())
+    return result
+
+
+def worst_sheet(measured: Measured) -> bytes:
+    entries = measured.in_order()
+    captions = [f"{-negative:.3f} {name}" for negative, _, name, _ in entries]
+    return encode_image(contact_sheet([tile for *_, tile in entries], cell=SIZE, captions=captions), "jpeg", 92)
+
+
+FIGURES = ("faces", "iou", "iou_face_mean", "iou_face_min", "dice", "recall", "precision", "mse")
+BALD_FIGURES = ("faces_without_hair", "marked_without_hair", "iou_hairy_face_min")
+
+
+def table_rows(result: dict[str, Any]) -> list[list[str]]:
+    """Heading with the test sets, then one row a figure."""
+    sets = result["sets"]
+    names = [*FIGURES, *(name for name in BALD_FIGURES if any(name in figures for figures in sets.values()))]
+
+    def cell(name: str, figures: dict[str, Any]) -> str:
+        if name not in figures:
+            return ""
+        return f"{figures[name]:.0f}" if name.startswith("faces") else f"{figures[name]:.4f}"
+
+    return [["", *sets], *([name, *(cell(name, figures) for figures in sets.values())] for name in names)]
+
+
+def markdown(result: dict[str, Any]) -> str:
+    heading, *rows = (f"| {' | '.join(row)} |" for row in table_rows(result))
+    lines = ["# Hair finding", "", f"{result['student']} ({result['runs']})", ""]
+    lines += [heading, "|" + "---|" * (len(result["sets"]) + 1), *rows, "", "Worst faces:", ""]
+    for name, figures in result["sets"].items():
+        lines.append(f"- {name}: " + ", ".join(f"{face} {iou:.3f}" for face, iou in figures["worst"].items()))
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,1 @@
+"""The student that finds all eleven classes of a face."""

@@ -1,0 +1,101 @@
+"""Pictures with a class map of the face: real ones from folders, drawn ones with their exact classes.
+
+A sample is (RGB, class ids 0..10, 19-class map or None); the last tells the background from neck and clothes, which
+the 11 classes do not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ohlora.errors import BadRequest
+from ohlora.io.images import list_images, read_image
+from ohlora.training.data.hair_faces import PARSING_LAYOUT, HairFace, LabelledPicture, Sample, read_map
+from ohlora.training.data.parsing_classes import CLASSES11, map_19_to_11
+from ohlora.training.data.portrait_faces import PortraitFace
+
+DRAWN_LAYOUT = "parsing11/{stem}.png"
+# Where the class map of a picture may lie; {stem} is the picture's name without suffix, {number} what follows "face_"
+# (the documented layout, spec: segmentation, section 1). The 19-class map comes last: it has to be converted.
+CLASS_LAYOUTS = (DRAWN_LAYOUT, "parsing_{number}.png", PARSING_LAYOUT)
+
+
+@dataclass(frozen=True)
+class ParsedFace:
+    """A picture file with its class map. parsing: the 19-class map, where there is one; may be the same file."""
+
+    picture: Path
+    classes: Path
+    parsing: Path | None
+
+    @property
+    def name(self) -> str:
+        return self.picture.stem
+
+    def read(self) -> Sample:
+        """Picture, class ids 0..10, 19-class ids or None; the maps brought to the picture's size.
+
+        Raises BadRequest for a map with other ids.
+        """
+        image = read_image(self.picture)
+        size = (image.shape[1], image.shape[0])
+        parsing = None if self.parsing is None else read_map(self.parsing, size, cv2.INTER_NEAREST)
+        if self.classes == self.parsing and parsing is not None:
+            return image, self._mapped(parsing), parsing
+        classes = read_map(self.classes, size, cv2.INTER_NEAREST)
+        if classes.max(initial=0) >= len(CLASSES11):
+            raise BadRequest(f"{self.classes} holds class {classes.max()}: its ids must be 0 to {len(CLASSES11) - 1}")
+        return image, classes, parsing
+
+    def _mapped(self, parsing: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        try:
+            return map_19_to_11(parsing)
+        except ValueError as error:
+            raise BadRequest(f"{self.classes}: {error}") from error
+
+
+@dataclass(frozen=True)
+class ParsedPortrait:
+    """A portrait of a seed with its true classes, painted whenever it is read."""
+
+    portrait: PortraitFace
+
+    @property
+    def name(self) -> str:
+        return self.portrait.name
+
+    def read(self) -> Sample:
+        return self.portrait.read_classes()
+
+
+def find_parsed_faces(folders: Sequence[Path]) -> list[ParsedFace]:
+    """All pictures of the folders that have a class map, paired by name, in the order of `find_faces`.
+
+    Raises BadRequest if there are none.
+    """
+    faces = []
+    for folder in folders:
+        for picture in list_images([folder]):
+            names = {"stem": picture.stem, "number": picture.stem.removeprefix("face_")}
+            maps = [folder / layout.format(**names) for layout in CLASS_LAYOUTS]
+            found = next((path for path in maps if path != picture and path.is_file()), None)
+            if found is not None:
+                faces.append(ParsedFace(picture, found, maps[-1] if maps[-1].is_file() else None))
+    if not faces:
+        looked = " or ".join(CLASS_LAYOUTS)
+        raise BadRequest(f"no parsed picture in {', '.join(map(str, folders))}: each needs a class map at {looked}")
+    return faces
+
+
+def with_classes(picture: LabelledPicture) -> LabelledPicture:
+    """A drawn picture with its classes in place of its hair map."""
+    if isinstance(picture, PortraitFace):
+        return ParsedPortrait(picture)
+    assert isinstance(picture, HairFace)
+    return ParsedFace(picture.picture, picture.picture.parent / DRAWN_LAYOUT.format(stem=picture.name), None)

@@ -1,0 +1,164 @@
+"""Recipes of the stage `distill`. A recipe is data: one `DistillConfig`, one entry of PRESETS."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from ohlora.errors import BadRequest
+from ohlora.training.data.augment import Augmentation
+from ohlora.training.data.portrait_faces import RESOLUTION
+from ohlora.training.nets.effisegnet import DOCUMENTED_ENCODER, SHIPPED_ENCODER, SIZE
+
+
+@dataclass(frozen=True)
+class PortraitMix:
+    """Portraits beside the real pictures (`sources.py`).
+
+    share: of an epoch's pictures; the real ones are all in every epoch. The share is divided equally between the
+        portraits and the generated pairs that are asked for.
+    portraits: number of seeds to paint from, on the fly; folder: a data set of `ohlora train portraits` instead.
+    generator: a portrait-trained generator (.safetensors or bundle) whose pictures join in; generated: how many.
+    held_out: pictures of each kind that are measured and never trained on.
+    """
+
+    share: float = 0.5
+    portraits: int = 2000
+    folder: str | None = None
+    generator: str | None = None
+    generated: int = 1000
+    resolution: int = RESOLUTION
+    held_out: int = 100
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share < 1:
+            raise BadRequest(
+                f"--portrait-share must be between 0 and 1, got {self.share:g}: for portraits alone, make a folder "
+                "with `ohlora train portraits` and give it as --data"
+            )
+        if min(self.portraits, self.generated, self.held_out - 1) < 0:
+            raise BadRequest(f"numbers of portraits must not be negative, held-out ones at least 1: {self}")
+        if not (self.portraits or self.folder) and not (self.generator and self.generated):
+            raise BadRequest("a portrait share without portraits: give --portraits or --generated")
+
+
+@dataclass(frozen=True)
+class DistillConfig:
+    """A recipe. phases: (picture size, epochs) in order; small pictures first learn several times faster on a CPU."""
+
+    encoder: str = SHIPPED_ENCODER
+    imagenet: bool = True
+    loss: str = "soft_bce"
+    phases: tuple[tuple[int, int], ...] = ((128, 60), (SIZE, 28))
+    batch_size: int = 16
+    learning_rate: float = 2e-3
+    encoder_rate: float = 0.5  # times learning_rate, for pretrained layers
+    weight_decay: float = 0.02
+    warmup_steps: int = 60
+    schedule: str = "cosine"  # or "exponential": times 0.975 per epoch
+    ema: float = 0.998  # 0 = off
+    clip_norm: float = 1.0  # 0 = off
+    drop_path: float = 0.1
+    augmentation: Augmentation | None = field(default_factory=Augmentation)
+    split: str = "people"  # or "random": by picture, 80 / 10 / 10 as documented
+    holdout: float = 0.2  # 0 = train on everything, nothing measured
+    patience: int = 40  # epochs without a better validation loss, counted in the last phase
+    evaluate_every: int = 5
+    start_from: str | None = None  # a student's .safetensors to go on from
+    seed: int = 7
+    mix: PortraitMix | None = None  # portraits beside the real pictures
+    reduction: str = "mean"  # of the loss that is descended; "sum" as documented (it scales AdamW's epsilon)
+    encoder_weights: str | None = None  # the documented ImageNet file of EfficientNet-B0
+
+    @property
+    def epochs(self) -> int:
+        return sum(epochs for _, epochs in self.phases)
+
+    def size_at(self, epoch: int) -> int:
+        for size, epochs in self.phases:
+            if epoch < epochs:
+                return size
+            epoch -= epochs
+        return self.phases[-1][0]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For reports and to recognise a run; without what newer fields say by default, as older runs were written."""
+        content = asdict(self)
+        return {key: value for key, value in content.items() if not (key in NEWER and value == NEWER[key])}
+
+
+NEWER: dict[str, Any] = {"mix": None, "reduction": "mean", "encoder_weights": None}
+
+# The documented one first: it is the default of `ohlora train distill`.
+PRESETS: dict[str, DistillConfig] = {
+    "documented": DistillConfig(
+        encoder=DOCUMENTED_ENCODER,
+        imagenet=False,
+        phases=((SIZE, 240),),
+        learning_rate=1e-4,
+        encoder_rate=1.0,
+        weight_decay=0.01,
+        warmup_steps=0,
+        schedule="exponential",
+        ema=0.0,
+        clip_norm=0.0,
+        drop_path=0.2,
+        augmentation=None,
+        split="random",
+        patience=20,
+        evaluate_every=1,
+        reduction="sum",
+    ),
+    "few-faces": DistillConfig(),
+    # Goes on from a student of real faces: a few epochs are enough to learn the drawn ones (--start-from).
+    "portraits": DistillConfig(
+        phases=((SIZE, 7),),
+        learning_rate=6e-4,
+        warmup_steps=40,
+        evaluate_every=1,
+        patience=7,
+        mix=PortraitMix(),
+    ),
+}
+FINE_TUNING = ("portraits",)
+
+
+def preset(name: str, **changes: Any) -> DistillConfig:
+    """A named recipe with some fields changed. Raises BadRequest naming the known recipes."""
+    if name not in PRESETS:
+        raise BadRequest(f"unknown recipe '{name}': choose {' or '.join(PRESETS)}")
+    if name in FINE_TUNING and not changes.get("start_from"):
+        raise BadRequest(f"recipe '{name}' goes on from a trained student: give its .safetensors as --start-from")
+    return replace(PRESETS[name], **changes)
+
+
+def with_portraits(
+    config: DistillConfig, portraits: str | None, generated: str | None, count: int | None, share: float | None
+) -> DistillConfig:
+    """The recipe with the options --portraits (a number or a folder), --generated, --generated-count and
+    --portrait-share. Without --portraits a recipe keeps its own portraits; without all four it stays as it is.
+    """
+    if portraits is None and generated is None:
+        if config.mix is None and (count is not None or share is not None):
+            raise BadRequest("--generated-count and --portrait-share need --portraits or --generated")
+    elif config.mix is None:
+        config = replace(config, mix=PortraitMix(portraits=0, generator=generated) if generated else PortraitMix())
+    changes: dict[str, Any] = {}
+    if portraits is not None:
+        number = portraits.isdecimal()
+        changes = {"portraits": int(portraits) if number else 0, "folder": None if number else portraits}
+    for name, value in (("generator", generated), ("generated", count), ("share", share)):
+        if value is not None:
+            changes[name] = value
+    return config if config.mix is None else replace(config, mix=replace(config.mix, **changes))
+
+
+def parse_phases(text: str) -> tuple[tuple[int, int], ...]:
+    """ "128:60,224:28" -> ((128, 60), (224, 28)). Sizes must be multiples of 32."""
+    try:
+        phases = tuple((int(size), int(epochs)) for size, epochs in (part.split(":") for part in text.split(",")))
+    except ValueError as error:
+        raise BadRequest(f"phases '{text}' are not understood: write SIZE:EPOCHS,SIZE:EPOCHS") from error
+    if any(size < 64 or size % 32 or epochs < 1 for size, epochs in phases):
+        raise BadRequest(f"phases '{text}': sizes are multiples of 32 from 64 on, epochs at least 1")
+    return phases

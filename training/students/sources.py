@@ -1,0 +1,228 @@
+"""What a distillation run learns from and is measured on: real pictures, portraits, a generator's pictures.
+
+All pictures stand in one list; a source is a name and the indices of its training and held-out pictures. Every choice
+is keyed by (seed, epoch, item).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ohlora.errors import BadRequest
+from ohlora.photos.segmentation import resize_area
+from ohlora.training.data.augment import Augmentation, augment
+from ohlora.training.data.generated_faces import pairs_of
+from ohlora.training.data.hair_faces import LabelledPicture, Sample, find_faces, to_tensor_layout
+from ohlora.training.data.people import distances, split_people, thumbnails
+from ohlora.training.data.portrait_faces import (
+    HELD_OUT_SEEDS,
+    TEST_SEEDS,
+    TRAIN_SEEDS,
+    KeptFace,
+    PortraitFace,
+    check_seeds,
+    dataset_faces,
+    dataset_seeds,
+    read_description,
+    renderer_identity,
+)
+from ohlora.training.students.recipes import DistillConfig, PortraitMix
+
+REAL, PORTRAITS, GENERATED = "real", "portraits", "generated"
+Note = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Indices into the list of pictures. test: reported figures; valid: chooses the epoch (often the same ones)."""
+
+    train: NDArray[np.int64]
+    valid: NDArray[np.int64]
+    test: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Sources:
+    """pictures: all there are. files: names of the real ones' files. splits: by source, the real ones first.
+    origin: what made the drawn ones.
+    """
+
+    pictures: list[LabelledPicture]
+    files: list[str]
+    splits: dict[str, Split]
+    origin: dict[str, Any]
+
+    @property
+    def drawn(self) -> dict[str, Split]:
+        """The sources other than real pictures."""
+        return {name: split for name, split in self.splits.items() if name != REAL}
+
+
+# A source: its name, training pictures, held-out pictures, what made them.
+Drawn = tuple[str, Sequence[LabelledPicture], Sequence[LabelledPicture], Any]
+View = Callable[[LabelledPicture], LabelledPicture]
+# How a sample becomes (image, label [C,S,S] in [0,1]) at a size, augmented where strengths are given; donor is
+# another sample, for what is pasted in.
+MakeExample = Callable[
+    [Sample, int, np.random.Generator, Augmentation | None, Sample | None],
+    tuple[NDArray[np.uint8], NDArray[np.float32]],
+]
+
+
+def make_split(faces: Sequence[LabelledPicture], config: DistillConfig) -> Split:
+    """Divide real pictures as the recipe says. Raises BadRequest when one side would be empty."""
+    everything = np.arange(len(faces))
+    if config.holdout <= 0:
+        return Split(everything, everything[:0], everything[:0])
+    if config.split == "random":
+        order = np.random.default_rng(config.seed).permutation(len(faces))
+        a, b = int(0.8 * len(faces)), int(0.1 * len(faces))
+        return Split(order[:a], order[a : a + b], order[a + b :])
+    train, held, _ = split_people(
+        distances(thumbnails([face.read()[0] for face in faces])), config.holdout, config.seed
+    )
+    if not len(train) or not len(held):
+        raise BadRequest(
+            f"{len(faces)} pictures cannot be split with --holdout {config.holdout}: use more pictures or --holdout 0"
+        )
+    return Split(train, held, held)
+
+
+def find_sources(data: list[Path], out: Path, config: DistillConfig, note: Note = lambda text: None) -> Sources:
+    """Real pictures of the folders `data` and, where the recipe mixes them in, portraits and generated pairs.
+
+    Generated pairs are made once, below `out`. note: gets a line when that takes a while. Raises BadRequest for
+    unusable data.
+    """
+    real = find_faces(data)
+    drawn = drawn_pictures(config.mix, out, note) if config.mix else ()
+    return join_sources(real, [face.picture.name for face in real], make_split(real, config), drawn)
+
+
+def join_sources(real: Sequence[LabelledPicture], files: list[str], split: Split, drawn: Iterable[Drawn]) -> Sources:
+    """One list of all pictures, with every source's place in it."""
+    pictures: list[LabelledPicture] = list(real)
+    splits = {REAL: split}
+    origin: dict[str, Any] = {}
+    for name, train, held, made_by in drawn:
+        start = len(pictures)
+        pictures += [*train, *held]
+        own = np.arange(start + len(train), len(pictures))
+        splits[name] = Split(np.arange(start, start + len(train)), own, own)
+        origin[name] = made_by
+    return Sources(pictures, files, splits, origin)
+
+
+def with_hair(picture: LabelledPicture) -> LabelledPicture:
+    """Drawn pictures come with their hair maps."""
+    return picture
+
+
+def drawn_pictures(mix: PortraitMix, out: Path, note: Note, view: View = with_hair) -> Iterator[Drawn]:
+    """Every drawn source of the recipe. view: gives a picture the label that is to be learned."""
+    if mix.folder is not None or mix.portraits:
+        train, made_by = portrait_pictures(mix)
+        note(f"painting {mix.held_out} held-out portraits")
+        held = [PortraitFace(seed, mix.resolution) for seed in check_seeds(HELD_OUT_SEEDS.start, mix.held_out)]
+        yield PORTRAITS, list(map(view, train)), [KeptFace(face.name, view(face).read()) for face in held], made_by
+    if mix.generator is not None and mix.generated:
+        folders, made_by = [], {}
+        for part, seeds, count in (("train", TRAIN_SEEDS, mix.generated), ("held_out", HELD_OUT_SEEDS, mix.held_out)):
+            note(f"pictures of {mix.generator} with the portraits' truth: {count} for {part.replace('_', ' ')}")
+            folder = out / GENERATED / part
+            made_by = pairs_of(mix.generator, folder, check_seeds(seeds.start, count), lambda count: None)
+            folders.append(list(map(view, dataset_faces(folder))))
+        yield GENERATED, folders[0], folders[1], {"generator": made_by["source"], "renderer": made_by["renderer"]}
+
+
+def portrait_pictures(mix: PortraitMix) -> tuple[Sequence[LabelledPicture], Any]:
+    """Training portraits, painted on the fly or from a folder, none of a held-out seed."""
+    if mix.folder is None:
+        seeds = check_seeds(TRAIN_SEEDS.start, mix.portraits)
+        return [PortraitFace(seed, mix.resolution) for seed in seeds], {"renderer": renderer_identity()}
+    folder = Path(mix.folder)
+    about = read_description(folder)
+    seeds = dataset_seeds(about)
+    for kept in (HELD_OUT_SEEDS, TEST_SEEDS):
+        if seeds.start < kept.stop and kept.start < seeds.stop:
+            raise BadRequest(
+                f"{folder} holds the seeds {seeds.start} to {seeds.stop - 1}; {kept.start} to {kept.stop - 1} are kept "
+                "for measuring: paint others (--first-seed)"
+            )
+    return dataset_faces(folder), about
+
+
+def report_pictures(data: list[Path], out: Path, config: DistillConfig) -> list[LabelledPicture]:
+    """Every picture that a finished run may have been measured on; nothing is made."""
+    pictures: list[LabelledPicture] = list(find_faces(data))
+    if config.mix is not None:
+        seeds = check_seeds(HELD_OUT_SEEDS.start, config.mix.held_out)
+        pictures += [PortraitFace(seed, config.mix.resolution) for seed in seeds]
+        if config.mix.generator is not None and config.mix.generated:
+            pictures += dataset_faces(out / GENERATED / "held_out")
+    return pictures
+
+
+def epoch_order(sources: Sources, config: DistillConfig, epoch: int) -> NDArray[np.int64]:
+    """Indices of an epoch's pictures, shuffled: all real training pictures, and drawn ones up to their share."""
+    real = sources.splits[REAL].train
+    chosen = [real]
+    if config.mix is not None:
+        total = round(len(real) * config.mix.share / (1 - config.mix.share))
+        for i, split in enumerate(sources.drawn.values()):
+            count = total // len(sources.drawn) + (i < total % len(sources.drawn))
+            chosen.append(next_in_turn(split.train, count, epoch, (config.seed, i)))
+    return np.random.default_rng((config.seed, epoch)).permutation(np.concatenate(chosen))
+
+
+def next_in_turn(pool: NDArray[np.int64], count: int, epoch: int, key: tuple[int, ...]) -> NDArray[np.int64]:
+    """The next `count` of a pool that is gone through in one shuffled order after the other: all before any again."""
+    if not count:
+        return pool[:0]
+    position = np.arange(epoch * count, (epoch + 1) * count)
+    turn = position // len(pool)
+    orders = {int(t): np.random.default_rng((*key, int(t))).permutation(pool) for t in np.unique(turn)}
+    return np.array([orders[int(t)][p % len(pool)] for t, p in zip(turn, position, strict=True)])
+
+
+def hair_example(
+    sample: Sample, size: int, rng: np.random.Generator, strength: Augmentation | None, donor: Sample | None
+) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """Picture and soft hair map [1,S,S]."""
+    image, label, parsing = sample
+    if strength is not None:
+        image, label = augment(image, label, parsing, size, rng, strength, None if donor is None else donor[:2])
+    else:
+        image, label = resize_area(image, (size, size)), resize_area(label, (size, size))
+    return image, np.divide(label[None], 255, dtype=np.float32)
+
+
+def training_batches(
+    sources: Sources, config: DistillConfig, epoch: int, make: MakeExample = hair_example
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Shuffled, augmented batches: images [B,3,S,S] in [-1,1], labels [B,C,S,S] in [0,1] (C = 1 for hair)."""
+    size = config.size_at(epoch)
+    order = epoch_order(sources, config, epoch)
+    # What is pasted into a picture comes from real ones only: cheap to read, and real texture for the drawn ones.
+    donors = sources.splits[REAL].train
+    for start in range(0, len(order), config.batch_size):
+        chosen = order[start : start + config.batch_size]
+        if len(chosen) < 2 <= len(order):  # a lone picture has no batch statistics worth learning from
+            continue
+        images, labels = [], []
+        for index in chosen:
+            rng = np.random.default_rng((config.seed, epoch, int(index)))
+            sample = sources.pictures[index].read()
+            donor = None if config.augmentation is None else sources.pictures[int(rng.choice(donors))].read()
+            image, label = make(sample, size, rng, config.augmentation, donor)
+            images.append(to_tensor_layout(image))
+            labels.append(label)
+        yield torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(labels))

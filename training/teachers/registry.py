@@ -1,0 +1,49 @@
+"""Face parsers as teachers: one interface (`Teacher`), opened from a published weights file.
+
+teacher = load_teacher("79999_iter.pth")          # or FaceXFormer's model.pt: the file's keys tell
+teacher.labels(images)                             # 11-class maps and soft hair maps, 224x224
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from ohlora.bundle.files import file_sha256
+from ohlora.errors import BadRequest
+from ohlora.training import checkpoints
+from ohlora.training.nets.bisenet import BiSeNet
+from ohlora.training.nets.facexformer import FaceXFormer
+from ohlora.training.teachers.bisenet import BiSeNetTeacher
+from ohlora.training.teachers.facexformer import FaceXFormerTeacher
+from ohlora.training.teachers.protocol import Labels, Teacher
+
+__all__ = ["KINDS", "HairTeacher", "Labels", "Teacher", "load_teacher"]
+
+KINDS = (FaceXFormerTeacher.name, BiSeNetTeacher.name)
+HairTeacher = BiSeNetTeacher  # the hair maps that students of this package learn from are its
+
+
+def load_teacher(path: Path | str, kind: str | None = None, device: str = "cpu") -> Teacher:
+    """Open a published weights file. kind: one of KINDS; None: what the file's keys say. device: "cpu", "cuda", "auto".
+
+    Raises CheckpointError naming the file, BadRequest for an unknown kind or a device that is not there.
+    """
+    if kind is not None and kind not in KINDS:
+        raise BadRequest(f"unknown teacher '{kind}': choose one of {', '.join(KINDS)}")
+    path, where = Path(path), chosen_device(device)
+    model = checkpoints.load(kind or checkpoints.recognise(path, KINDS), path)
+    if isinstance(model, FaceXFormer):
+        return FaceXFormerTeacher(model, file_sha256(path), where)
+    assert isinstance(model, BiSeNet)
+    return BiSeNetTeacher(model, file_sha256(path), where)
+
+
+def chosen_device(name: str) -> torch.device:
+    """Raises BadRequest for another name than cpu, cuda and auto, and for cuda where there is none."""
+    if name not in ("cpu", "cuda", "auto"):
+        raise BadRequest(f"unknown device '{name}': choose cpu, cuda or auto")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise BadRequest("no CUDA device can be used here: choose cpu or auto")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")

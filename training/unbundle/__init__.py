@@ -1,0 +1,1 @@
+"""The networks of a bundle as trainable modules, for those who have no checkpoint."""

@@ -1,0 +1,1 @@
+"""Weights files: published names of every network, and strict loading."""
