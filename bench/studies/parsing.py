@@ -29,7 +29,7 @@ from ohlora.bench.runner.machine import machine
 from ohlora.bundle import Bundle
 from ohlora.engines import Engine, open_engine, usable_cores
 from ohlora.export.graphs.student import export_student
-from ohlora.photos.parsing import parse_faces
+from ohlora.photos.segmentation import parse_faces
 from ohlora.training.data.hair_faces import LabelledPicture
 from ohlora.training.data.portrait_faces import TEST_SEEDS, PortraitFace
 from ohlora.training.nets.bisenet import BiSeNet

@@ -1,7 +1,8 @@
 """Presets against the documented arithmetic in eager PyTorch, in one run: generator and student, speed beside quality.
 
     python -m tests.support.golden_weights --kind stylegan-celeba256 --out full.pth
-    python -m ohlora.bench.studies.presets --checkpoint full.pth --kind stylegan-celeba256 --out bench/results/presets.json
+    python -m ohlora.bench.studies.presets --checkpoint full.pth --kind stylegan-celeba256 \
+        --out bench/results/presets.json
 
 The full-size generator has seeded weights here, as published ones cannot be had: its pictures are noise, which is
 harder on low precision than faces are. The demo bundle's generator and student are trained. Every engine is measured in

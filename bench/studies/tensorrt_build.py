@@ -1,6 +1,7 @@
 """TensorRT engines built without a GPU: seconds, size, layers, for every device that is named.
 
-    python -m ohlora.bench.studies.tensorrt_build --out bench/results/tensorrt_build.json [--model synthesis=FILE.onnx ...]
+    python -m ohlora.bench.studies.tensorrt_build --out bench/results/tensorrt_build.json \
+        [--model synthesis=FILE.onnx ...]
 
 Networks of a bundle (default demo) in float32, synthesis in fp16, bf16 and int8 too, dynamic batch 1:8:32.
 """

@@ -1,8 +1,9 @@
 """Methods of finding directions, side by side: same samples, same scorer, same faces, same strength of effect.
 
-    python -m ohlora.bench.studies.vectorfind --out runs/vectorfind-bench --scorer runs/scorer/property_cnn.safetensors \
-        --v9 runs/pipeline/finetune-v9/generator.safetensors --v9-scorer runs/scorer/merged.safetensors \
-        --reader runs/reader.safetensors --result bench/results/vectorfind.json
+    python -m ohlora.bench.studies.vectorfind --out runs/vectorfind-bench \
+        --scorer runs/scorer/property_cnn.safetensors --v9 runs/pipeline/finetune-v9/generator.safetensors \
+        --v9-scorer runs/scorer/merged.safetensors --reader runs/reader.safetensors \
+        --result bench/results/vectorfind.json
 
 Two generators: the demo bundle's, and the one that `train pipeline --preset demo` fine-tunes from it by recipe v9,
 which has the split mapping network. Every row's directions are scaled so that a strength of 1 changes the property's

@@ -1,4 +1,7 @@
-"""Hair finding and the ombre dye as graph nodes (spec: ombre), equal to `ohlora.photos.segmentation` and `ohlora.kernels.ombre`."""
+"""Hair finding and the ombre dye as graph nodes (spec: ombre).
+
+Equal to `ohlora.photos.segmentation` and `ohlora.kernels.ombre`.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,9 @@ from ohlora.photos.segmentation import fit, mirrored
 
 
 def student_picture(graph: GraphBuilder, image: str, size: tuple[int, int], side: int) -> str:
-    """image uint8 [N,H,W,3] of `size` -> the student's picture uint8 [N,side,side,3] (`ohlora.photos.segmentation.student_input`)."""
+    """image uint8 [N,H,W,3] of `size` -> the student's picture uint8 [N,side,side,3], as
+    `ohlora.photos.segmentation.student_input` makes it.
+    """
     inner = fit(*size)
     planes = graph.add("Transpose", [graph.cast(image, "float32", "hair_levels")], "hair_planes", perm=[0, 3, 1, 2])
     if inner != size:

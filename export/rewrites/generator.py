@@ -207,8 +207,8 @@ class InstanceAdaIN(nn.Module):
 def simplify_adain(generator: Generator) -> Generator:
     """Instance norm as one operation, style scale without its separate + 1.
 
-    The affines stay one product per layer: grouping those of equal size was measured (bench/suites/rewrite_cases.py) and gains
-    nothing, since reading their 20 MB is what takes the time.
+    The affines stay one product per layer: grouping those of equal size was measured
+    (bench/suites/rewrite_cases.py) and gains nothing, since reading their 20 MB is what takes the time.
     """
     result = copy.deepcopy(generator)
     for layer in synthesis_layers(result):

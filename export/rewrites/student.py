@@ -7,7 +7,8 @@ in float64 and rounded once to the student's own precision. The steps, each a fu
     push_down_decoder    (b) the decoder's norms into the 1x1 convolutions after them, and those before the upsampling
 
 The decoder already works as (a), (c) and (e) say while it is trained (`effisegnet.Decoder`). (d), the depthwise 3x3
-over the doubled map as four kernels over the small one, is not done: runtimes are slower with it (`rewrites.passes.DECLINED`).
+over the doubled map as four kernels over the small one, is not done: runtimes are slower with it
+(`rewrites.passes.DECLINED`).
 """
 
 from __future__ import annotations

@@ -19,8 +19,8 @@ THREADS = 8 if simulated() else 256
 
 
 def fit_pictures(images: Any, fitted: Any, place: Place) -> None:
-    """images uint8 [N,R,R,3] -> fitted uint8 [N,S,S,3], as `ohlora.photos.segmentation.student_input` does: area when shrinking, cubic
-    when enlarging. A level may differ from OpenCV's where a sum is nearly a half.
+    """images uint8 [N,R,R,3] -> fitted uint8 [N,S,S,3], as `ohlora.photos.segmentation.student_input` does:
+    area when shrinking, cubic when enlarging. A level may differ from OpenCV's where a sum is nearly a half.
     """
     source, target = int(images.shape[1]), int(fitted.shape[1])
     count = len(images)

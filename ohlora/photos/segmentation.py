@@ -1,4 +1,4 @@
-"""Find hair with the student engine, in pictures of any size and shape."""
+"""Find hair and parse faces with the students' engines, in pictures of any size and shape."""
 
 from __future__ import annotations
 
@@ -63,6 +63,15 @@ def mirrored(length: int, before: int) -> NDArray[np.int64]:
 def find_hair(engine: Engine, images: Sequence[Rgb]) -> list[NDArray[np.float32]]:
     """Hair probability of each picture, float32 [h,w] with max(h,w) = 224 and the picture's aspect."""
     return student_maps(engine, images, "hair")
+
+
+def parse_faces(engine: Engine, images: Sequence[Rgb]) -> list[NDArray[np.uint8]]:
+    """Class ids of each picture, uint8 [h,w] with max(h,w) = 224 and the picture's aspect.
+
+    engine: image uint8 [N,224,224,3] -> parsing uint8 [N,224,224] (`Bundle.parsing_engine`). Raises ImageError for
+    extremely narrow pictures.
+    """
+    return student_maps(engine, images, "parsing")
 
 
 def student_maps(engine: Engine, images: Sequence[Rgb], output: str) -> list[NDArray[Any]]:

@@ -20,8 +20,7 @@ from ohlora.io.images import MAX_PIXELS
 from ohlora.latents.directions import Directions, directions_from_bundle
 from ohlora.latents.mapping import LatentSource
 from ohlora.photos.heads import FaceRules, PhotoReader, dye_heads
-from ohlora.photos.parsing import parse_faces
-from ohlora.photos.segmentation import find_hair
+from ohlora.photos.segmentation import find_hair, parse_faces
 from ohlora.render.gpu.devices import DeviceSetting, chosen_devices, open_chain
 from ohlora.render.gpu.pipeline import DevicePipeline
 from ohlora.render.gpu.stream import DeviceStreams

@@ -1,5 +1,6 @@
-"""One fine-tuning run in several processes: `python -m tests.support.finetune_processes INPUTS OUT PROCESSES` (or 0: below
-`fabric run`, which started them).
+"""One fine-tuning run in several processes: `python -m tests.support.finetune_processes INPUTS OUT PROCESSES`.
+
+PROCESSES 0: below `fabric run`, which started them.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The generator of a bundle as a trainable module: for those who have the bundle only, not its checkpoint.
 
-A bundle's networks hold folded weights (`ohlora.export.rewrites.generator`). The folds can be undone up to equality of the
-function, which is what training needs to start from:
+A bundle's networks hold folded weights (`ohlora.export.rewrites.generator`). The folds can be undone up to equality of
+the function, which is what training needs to start from:
 
 - gains of the equalised learning rate: divided out again;
 - noise plane: one noise map, strengths and biases. float16 files have these; of a float32 file's plane they are the

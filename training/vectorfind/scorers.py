@@ -21,8 +21,7 @@ from ohlora.errors import BadRequest, CheckpointError
 from ohlora.kernels.properties import PROPERTIES as KERNEL_COLUMNS
 from ohlora.kernels.properties import SIZE as PARSED_SIZE
 from ohlora.kernels.properties import score as kernel_score
-from ohlora.photos.parsing import parse_faces
-from ohlora.photos.segmentation import resize_area
+from ohlora.photos.segmentation import parse_faces, resize_area
 from ohlora.training import checkpoints
 from ohlora.training.cnn.pictures import network_input
 from ohlora.training.directions.reader import Reader, load_reader

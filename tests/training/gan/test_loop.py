@@ -153,7 +153,10 @@ def test_gradient_that_is_not_finite_is_not_applied(tmp_path: Path, monkeypatch:
 
 
 def test_terminated_process_saves_and_resumes(tmp_path: Path) -> None:
-    code = f"from pathlib import Path; from tests.support.gan_pictures import train_for_a_signal as t; t(Path({str(tmp_path)!r}))"
+    code = (
+        "from pathlib import Path; from tests.support.gan_pictures import train_for_a_signal as t; "
+        f"t(Path({str(tmp_path)!r}))"
+    )
     process = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).resolve().parents[3])
     try:
         deadline = time.monotonic() + 120

@@ -1,8 +1,8 @@
 """Labels as they are made: every answer is on disk before it is acknowledged.
 
-The documented table (`ohlora.training.data.labels`) has complete rows only. What is not complete yet, and which pictures
-were skipped, stands beside it in `TABLE.progress.json`; that file goes when nothing is left to say. Of a row that is in
-both files (a process killed between writing the one and the other) the table's counts.
+The documented table (`ohlora.training.data.labels`) has complete rows only. What is not complete yet, and which
+pictures were skipped, stands beside it in `TABLE.progress.json`; that file goes when nothing is left to say. Of a row
+that is in both files (a process killed between writing the one and the other) the table's counts.
 """
 
 from __future__ import annotations
