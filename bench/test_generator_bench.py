@@ -20,47 +20,20 @@ from numpy.typing import NDArray
 
 torch = pytest.importorskip("torch", reason="the train extra makes the models")
 
-from torch import Tensor, nn  # noqa: E402
-from torch.nn import functional as F  # noqa: E402
+from torch import Tensor  # noqa: E402
 
+from ohlora.bench.baselines.networks import PlainUpConv, generator  # noqa: E402
 from ohlora.engines import backend_report, open_engine  # noqa: E402
 from ohlora.export.graphs.generator import ByteSynthesis, synthesis_graph, to_onnx  # noqa: E402
 from ohlora.export.rewrites.generator import Collapse, rewrite_generator, synthesis_layers  # noqa: E402
-from ohlora.training.nets.stylegan import CONFIGS, Generator  # noqa: E402
-from ohlora.training.nets.stylegan_layers import UpConv, scaled  # noqa: E402
+from ohlora.training.nets.stylegan import CONFIGS  # noqa: E402
+from ohlora.training.nets.stylegan_layers import UpConv  # noqa: E402
 
 FORMS = ("documented", "transposed", "subpixel")
 WAYS = [(status.name, "f32") for status in backend_report() if status.available]
 WAYS += [(status.name, "bf16") for status in backend_report() if status.bf16]
 # bfloat16 is judged on pictures elsewhere; here only a broken graph shall fail.
 LEVELS = {"f32": 1, "bf16": 64}
-
-
-class PlainUpConv(nn.Module):
-    """Nearest x2, 3x3 convolution, blur, as the layer is documented."""
-
-    def __init__(self, source: UpConv) -> None:
-        super().__init__()
-        self.weight, self.gain, self.turned = source.weight, source.weight_gain, not source.flipped
-        self.blur = source.blur
-
-    def forward(self, x: Tensor) -> Tensor:
-        weight = scaled(self.weight, self.gain)
-        weight = weight.flip(2, 3) if self.turned else weight
-        return self.blur(F.conv2d(F.interpolate(x, scale_factor=2.0), weight, padding=1))
-
-
-@cache
-def generator() -> Generator:
-    """Seeded weights; noise and biases are on, so that their rewrites are part of the differences."""
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(0)
-        model = Generator(CONFIGS["original"]).eval()
-        for name, value in model.synthesis.named_parameters():
-            if name.endswith(("bias", "strength")):
-                value.normal_(std=0.1)
-        model.synthesis.const.normal_()
-    return model
 
 
 @cache

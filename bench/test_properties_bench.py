@@ -8,8 +8,8 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 pytest.importorskip("scipy", reason="the train extra draws the portraits that are scored")
 
+from ohlora.bench.baselines.properties import documented
 from ohlora.bench.runner.scenes import batch, painted
-from ohlora.bench.studies.properties import documented
 from ohlora.kernels.properties import ALGORITHMS, score
 
 

@@ -11,13 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import onnx
-
-from ohlora import __version__
+from ohlora.base.version import __version__
 from ohlora.errors import BadRequest, OutputError
 from ohlora.export.bundle.preset import JUDGED_SEEDS, preset_bundle
 from ohlora.export.formats import Batch, format_named, refuse
-from ohlora.export.lowering import Lowered, Lowering
+from ohlora.export.lowering import Lowered, Lowering, serialized
 from ohlora.export.precision.presets import preset_named
 from ohlora.export.sources import Source
 
@@ -169,7 +167,7 @@ def _triton_files(
 ) -> list[Written]:
     from ohlora.export.triton.export import write_lowered
 
-    return [_written(one, tuple(files)) for one, files in write_lowered(lowered, folder, source, request, report)]
+    return [_written(one, tuple(files)) for one, files in write_lowered(lowered, folder, source, request.batch, report)]
 
 
 WRITERS: dict[str, Callable[..., list[Written]]] = {
@@ -178,15 +176,6 @@ WRITERS: dict[str, Callable[..., list[Written]]] = {
     "tensorrt": _tensorrt_files,
     "triton": _triton_files,
 }
-
-
-def serialized(one: Lowered) -> bytes:
-    """The model's bytes, with what it is in its metadata."""
-    model = onnx.ModelProto()
-    model.CopyFrom(one.model)
-    known = {entry.key: entry.value for entry in model.metadata_props}
-    onnx.helper.set_model_props(model, known | {"ohlora.precision": one.precision, "ohlora.version": __version__})
-    return bytes(model.SerializeToString(deterministic=True))
 
 
 def _written(one: Lowered, files: tuple[Path, ...]) -> Written:

@@ -38,7 +38,7 @@ FORMATS: Mapping[str, Format] = {
 # Networks that int8 plans and presets are judged for, by their pictures or masks.
 JUDGED = ("synthesis", "hair", "portrait", "recolor", "student")
 LOWERED_TYPES = ("fp16", "bf16")
-# fp16 and bf16 of these are held to looser bounds of their own figures (`exporter.LOOSE`).
+# fp16 and bf16 of these are held to looser bounds of their own figures (`lowering.LOOSE`).
 TYPED = (*JUDGED, "parsing", "facexformer", "bisenet", "discriminator", "discriminator-v5", "cnn-gender", "cnn-quality",
          "cnn-age", "cnn-glass", "cnn-property", "cnn-hairstyle", "cnn-merged", "reader")  # fmt: skip
 # A picture with two free sides has no profile, and a row that depends on its batch must not be batched with strangers.

@@ -8,6 +8,7 @@ from typing import Any
 
 import onnx
 
+from ohlora.base.version import __version__
 from ohlora.engines.onnx_torch.mixed_precision import Low, lower
 from ohlora.errors import EngineError
 from ohlora.export.bundle.preset import lower_hair, lower_synthesis
@@ -52,6 +53,15 @@ class Lowered:
     precision: str = "fp32"
     runtime: str = "f32"
     quality: dict[str, Any] = field(default_factory=dict)
+
+
+def serialized(one: Lowered) -> bytes:
+    """The model's bytes, with what it is in its metadata."""
+    model = onnx.ModelProto()
+    model.CopyFrom(one.model)
+    known = {entry.key: entry.value for entry in model.metadata_props}
+    onnx.helper.set_model_props(model, known | {"ohlora.precision": one.precision, "ohlora.version": __version__})
+    return bytes(model.SerializeToString(deterministic=True))
 
 
 @dataclass

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from ohlora.engines import BACKENDS, Engine, backend_report, open_engine, usable_cores
 from ohlora.errors import EngineError
-from ohlora.export.exporter import Request, Written, export, serialized
+from ohlora.export.exporter import Request, Written, export
+from ohlora.export.lowering import serialized
 from ohlora.export.networks.compare import Kind, figures
 from ohlora.export.sources import Source, bundle_source
 

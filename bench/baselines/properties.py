@@ -65,6 +65,11 @@ DOCUMENTED: dict[str, Callable[[Map, Picture], list[float]]] = {
 }
 
 
+def documented(algorithm: str, parsing: NDArray[np.uint8], images: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """The documents' loops over some maps: float64 [N,C]."""
+    return np.array([DOCUMENTED[algorithm](p, i) for p, i in zip(parsing, images, strict=True)], np.float64)
+
+
 def rows_of(parsing: Map, wanted: int, rows: range = range(SIZE), columns: range = range(SIZE)) -> list[int]:
     """Rows with a pixel of the class."""
     found = []

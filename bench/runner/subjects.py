@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ohlora import __version__
+from ohlora.base.version import __version__
 from ohlora.bundle import Bundle
 from ohlora.engines import backend_report
 from ohlora.engines.cache import cache_root
@@ -77,8 +77,8 @@ def full_size_subject(presets: Sequence[str], report: Report = print) -> Subject
     Raises ImportError without the train extra.
     """
     from ohlora.bench.baselines.documented import DocumentedWay
+    from ohlora.bench.baselines.networks import documented_student, documented_upsampling
     from ohlora.bench.runner.full_size import full_size_generator
-    from ohlora.bench.suites.rewrite_cases import documented_student, documented_upsampling
     from ohlora.export.bundle.builder import build_bundle
     from ohlora.training import checkpoints
     from ohlora.training.nets.stylegan import Generator
@@ -113,7 +113,7 @@ def documented_of(bundle: str) -> DocumentedWay:
     import torch  # noqa: F401 - the reason is clearer than that of a module that needs it
 
     from ohlora.bench.baselines.documented import DocumentedWay
-    from ohlora.bench.suites.rewrite_cases import documented_student, documented_upsampling
+    from ohlora.bench.baselines.networks import documented_student, documented_upsampling
     from ohlora.training.unbundle.generator import generator_from_bundle
     from ohlora.training.unbundle.student import student_from_bundle
 

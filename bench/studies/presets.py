@@ -25,8 +25,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from ohlora.bench.baselines.networks import PlainUpConv
 from ohlora.bench.runner.machine import machine
-from ohlora.bench.test_generator_bench import PlainUpConv
 from ohlora.bundle import Bundle, HairPart
 from ohlora.engines import usable_cores
 from ohlora.export.bundle.builder import build_bundle

@@ -20,18 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ohlora.base.atomic import write_bytes
-from ohlora.bench.baselines.properties import DOCUMENTED
+from ohlora.bench.baselines.properties import documented
 from ohlora.bench.runner.machine import machine
 from ohlora.bench.runner.scenes import Maps, batch, of_folders, painted
 from ohlora.engines import usable_cores
 from ohlora.kernels.properties import ALGORITHMS, score
 
 BATCH = 500  # of a long run, 100 MB at once
-
-
-def documented(algorithm: str, parsing: Maps, images: Maps) -> NDArray[np.float64]:
-    """The documents' loops over some maps: float64 [N,C]."""
-    return np.array([DOCUMENTED[algorithm](p, i) for p, i in zip(parsing, images, strict=True)], np.float64)
 
 
 def forms(algorithm: str, threads: int) -> dict[str, Callable[[Maps, Maps], NDArray[np.float64]]]:

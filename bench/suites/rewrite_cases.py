@@ -14,7 +14,7 @@ import argparse
 import copy
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -28,20 +28,19 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ohlora.base.atomic import write_bytes
+from ohlora.bench.baselines.networks import documented_student, documented_upsampling, generator
 from ohlora.bench.runner.machine import keep_memory, machine
 from ohlora.bench.suites.declined import BatchedStyles, phase_kernels
-from ohlora.bench.test_generator_bench import PlainUpConv, generator
 from ohlora.export.graphs.from_torch import to_onnx
 from ohlora.export.graphs.generator import SynthesisGraph, exact_reference
 from ohlora.export.rewrites.discriminator import DiscriminatorGraph
-from ohlora.export.rewrites.generator import collapse_upsampling, synthesis_layers
+from ohlora.export.rewrites.generator import collapse_upsampling
 from ohlora.export.rewrites.passes import passes_of
 from ohlora.export.rewrites.student import InferenceStudent
 from ohlora.training.nets.bisenet import BiSeNet
-from ohlora.training.nets.effisegnet import SHIPPED_ENCODER, SIZE, Decoder, EffiSegNet, upsample
+from ohlora.training.nets.effisegnet import SHIPPED_ENCODER, SIZE, EffiSegNet
 from ohlora.training.nets.stylegan import Generator
 from ohlora.training.nets.stylegan_discriminator import CONFIGS, Discriminator
-from ohlora.training.nets.stylegan_layers import UpConv
 
 THREADS = 2
 WARM, ROUNDS, SECONDS = 3, 30, 3.0  # at most so many rounds, and about so long
@@ -69,16 +68,6 @@ class Case:
 # --- generator ---------------------------------------------------------------------------------------------------
 
 
-def documented_upsampling(module: Generator) -> Generator:
-    """Nearest x2, 3x3 convolution, blur, where the module has the first two in one; from 128 pixels on they were."""
-    plain = copy.deepcopy(module)
-    for layer in synthesis_layers(plain):
-        convolution = getattr(layer, "conv", None)
-        if isinstance(convolution, UpConv) and convolution.flipped:
-            layer.conv = PlainUpConv(convolution)
-    return plain
-
-
 def generator_rows() -> Iterator[Row]:
     module = generator()
     yield Row("documented", "as documented", SynthesisGraph(documented_upsampling(module)))
@@ -104,18 +93,6 @@ def exact_picture() -> NDArray[np.float64]:
 # --- student -----------------------------------------------------------------------------------------------------
 
 
-class DocumentedDecoder(Decoder):
-    """All five maps to full size first, then everything there."""
-
-    def forward(self, levels: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
-        maps = [upsample(branch(x), size) for branch, x in zip(self.branches, levels, strict=True)]
-        total = maps[0]
-        for x in maps[1:]:
-            total = total + x
-        logits: Tensor = self.head(self.ghost2(self.ghost1(self.norm(total))))
-        return logits
-
-
 def unlike_new(module: nn.Module) -> nn.Module:
     """Norms and their statistics get random values, so that folding has something to get wrong."""
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
@@ -133,12 +110,6 @@ def seeded(make: Callable[[], nn.Module]) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return unlike_new(make())
-
-
-def documented_student(module: EffiSegNet) -> EffiSegNet:
-    plain = copy.deepcopy(module)
-    plain.decoder.__class__ = DocumentedDecoder
-    return plain
 
 
 def student_case(encoder: str) -> Case:

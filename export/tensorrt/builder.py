@@ -19,8 +19,8 @@ from typing import Any
 
 import onnx
 
-from ohlora import __version__
 from ohlora.base.atomic import make_folder, write_bytes
+from ohlora.base.version import __version__
 from ohlora.engines.cache import cache_root
 from ohlora.engines.gpu.tensorrt_sidecar import Sidecar, read_engine, sidecar_path
 from ohlora.engines.model_file import read_model_file

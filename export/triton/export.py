@@ -10,13 +10,13 @@ import onnx
 from ohlora.bundle import Bundle
 from ohlora.engines.spec import TensorSpec
 from ohlora.errors import EngineError
-from ohlora.export.exporter import Request, serialized
+from ohlora.export.formats import Batch
 from ohlora.export.graphs.builder import GraphBuilder
 from ohlora.export.graphs.from_torch import run_graph
 from ohlora.export.graphs.ombre import student_picture
 from ohlora.export.graphs.portrait import truncated
 from ohlora.export.graphs.portrait_requests import portrait_requests
-from ohlora.export.lowering import Lowered
+from ohlora.export.lowering import Lowered, serialized
 from ohlora.export.sources import Source
 from ohlora.export.triton.config import Step
 from ohlora.export.triton.repository import Ensemble, TritonModel, tensors, validate_repository, write_repository
@@ -28,10 +28,10 @@ WARM_ROWS = 1
 
 
 def write_lowered(
-    lowered: Sequence[Lowered], folder: Path, source: Source, request: Request, report: Callable[[str], None]
+    lowered: Sequence[Lowered], folder: Path, source: Source, sizes: Batch, report: Callable[[str], None]
 ) -> list[tuple[Lowered, list[Path]]]:
     """Write the repository; returns each network with its files. Validated where Triton's definitions are installed."""
-    batch = (request.batch.least, request.batch.best, request.batch.most)
+    batch = (sizes.least, sizes.best, sizes.most)
     by_name = {one.graph.name: one for one in lowered}
     models = [
         TritonModel(f"{PREFIX}{one.graph.name}", serialized(one), one.graph.inputs(WARM_ROWS), batch) for one in lowered

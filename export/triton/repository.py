@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from ohlora import __version__
+from ohlora.base.version import __version__
 from ohlora.engines.spec import TensorSpec
 from ohlora.errors import BadRequest, EngineError
 from ohlora.export.triton.config import TYPES, ModelConfig, Step, WarmUp, parse_config

@@ -12,8 +12,7 @@ import numpy as np
 from numba import cuda
 
 from ohlora.kernels.gpu.arrays import Place, on, simulated, uploaded
-from ohlora.kernels.gpu.resize_taps import area_taps
-from ohlora.kernels.ombre.cuda import cubic_on_device
+from ohlora.kernels.gpu.resize_taps import area_taps, cubic_on_device
 
 THREADS = 8 if simulated() else 256
 

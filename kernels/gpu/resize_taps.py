@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import math
 from functools import cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ohlora.kernels.gpu.arrays import uploaded
 
 A = -0.75  # the cubic's parameter
 
@@ -40,6 +43,13 @@ def area_taps(source: int, target: int) -> tuple[NDArray[np.int32], NDArray[np.f
     pixels = first[:, None] + np.arange(covered)
     weights = np.maximum(np.minimum(pixels + 1, ends[:, None]) - np.maximum(pixels, starts[:, None]), 0.0)
     return _fixed(first), _fixed(weights / weights.sum(axis=1, keepdims=True))
+
+
+@cache
+def cubic_on_device(source: int, target: int, device: int) -> tuple[Any, Any]:
+    """`cubic_taps` of one axis, kept on the device."""
+    pixels, weights = cubic_taps(source, target)
+    return uploaded(np.array(pixels), device), uploaded(weights.astype(np.float32), device)
 
 
 def _cubic(t: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:

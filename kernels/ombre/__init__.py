@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
+from typing import Any, TypeVar, cast, overload
 
 import cv2
 import numpy as np
@@ -25,9 +25,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from ohlora.kernels.gpu.arrays import DeviceArray, lies_on_device
 from ohlora.kernels.threads import for_each
-
-if TYPE_CHECKING:
-    from ohlora.kernels.ombre.cuda import DeviceMask
 
 BACKENDS = ("auto", "cpu", "cuda", "reference")
 ROUNDINGS = ("truncate", "nearest")
@@ -58,6 +55,21 @@ class HairMask:
 
     def __len__(self) -> int:
         return len(self.coverage)
+
+
+@dataclass(frozen=True)
+class DeviceMask:
+    """Hair maps of N pictures on a device, ready to blend.
+
+    coverage: float32 [N,H,W], 0..255. rows: int32 [N,T,2], first and last hair row of each of T tiles, H and -1 for
+    none: a picture's are rows[:,:,0].min() and rows[:,:,1].max().
+    """
+
+    coverage: Any
+    rows: Any
+
+    def __len__(self) -> int:
+        return int(self.coverage.shape[0])
 
 
 @dataclass(frozen=True)

@@ -11,34 +11,18 @@ next byte, again in float64 in the documented order. The resized map may differ 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ohlora.kernels.gpu.arrays import Place, address, device_array, new_array, on, place_of, uploaded
-from ohlora.kernels.gpu.resize_taps import cubic_taps
-from ohlora.kernels.ombre import Dyes
+from ohlora.kernels.gpu.arrays import Place, address, device_array, new_array, on, place_of
+from ohlora.kernels.gpu.resize_taps import cubic_on_device
+from ohlora.kernels.ombre import DeviceMask, Dyes
 from ohlora.kernels.ombre.cuda_kernels import COLUMNS, ROWS, blend_hair, blend_mask, cover
 
 MOST_PICTURES = 65_535  # of one launch: the grid's third dimension
-
-
-@dataclass(frozen=True)
-class DeviceMask:
-    """Hair maps of N pictures on a device, ready to blend.
-
-    coverage: float32 [N,H,W], 0..255. rows: int32 [N,T,2], first and last hair row of each of T tiles, H and -1 for
-    none: a picture's are rows[:,:,0].min() and rows[:,:,1].max().
-    """
-
-    coverage: Any
-    rows: Any
-
-    def __len__(self) -> int:
-        return int(self.coverage.shape[0])
 
 
 def prepare(hair: Any, size: tuple[int, int], stream: Any = None) -> DeviceMask:
@@ -172,10 +156,3 @@ def hair_taps(hair: Sequence[int], size: tuple[int, int], place: Place) -> tuple
     """Pixels and weights of columns, then of rows, on the device."""
     columns, rows = (cubic_on_device(int(hair[axis]), size[axis - 1], place.device) for axis in (2, 1))
     return (*columns, *rows)
-
-
-@cache
-def cubic_on_device(source: int, target: int, device: int) -> tuple[Any, Any]:
-    """`cubic_taps` of one axis, kept on the device."""
-    pixels, weights = cubic_taps(source, target)
-    return uploaded(np.array(pixels), device), uploaded(weights.astype(np.float32), device)

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from ohlora import __version__
 from ohlora.base.atomic import TEMPORARY_PREFIX
+from ohlora.base.version import __version__
 from ohlora.bundle.files import file_sha256, generator_identity_of, locate, read_arrays, verified_file
 from ohlora.bundle.gallery import GalleryEntry, read_gallery
 from ohlora.bundle.manifest import (

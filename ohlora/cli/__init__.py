@@ -36,7 +36,7 @@ app.add_typer(train.app, name="train")
 
 def _show_version(value: bool) -> None:
     if value:
-        from ohlora import __version__
+        from ohlora.base.version import __version__
 
         typer.echo(f"ohlora {__version__}")
         raise typer.Exit

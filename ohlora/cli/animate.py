@@ -111,7 +111,7 @@ def animate(
             subjects = [(face.name, face) for face in listed]
             identity: list[Any] = faces_record(listed)
         else:
-            from ohlora.cli.recolor import example_path, fingerprint
+            from ohlora.cli.sources import example_path, fingerprint
 
             roots = [example_path() if photo == "example" else Path(photo) for photo in photos or ["example"]]
             paths = list_images(roots)

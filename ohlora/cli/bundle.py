@@ -103,7 +103,7 @@ def build(
     """
     import json
 
-    from ohlora.cli.train import require_training
+    from ohlora.cli.train.requirements import require_training
     from ohlora.errors import BadRequest
 
     require_training()
@@ -159,7 +159,7 @@ def update(
 
     Example: `ohlora bundle update demo --directions runs/vectorfind --out my-demo`
     """
-    from ohlora.cli.train import require_training
+    from ohlora.cli.train.requirements import require_training
     from ohlora.errors import BadRequest
 
     require_training()

@@ -18,7 +18,7 @@ def doctor(bundle: options.BundleName = "demo", json: options.Json = False) -> N
     import json as json_module
     import platform
 
-    from ohlora import __version__
+    from ohlora.base.version import __version__
     from ohlora.bundle import Bundle
     from ohlora.engines import backend_report, usable_cores
     from ohlora.errors import OhloraError

@@ -69,7 +69,7 @@ def export(
     """
     import json as json_module
 
-    from ohlora.cli.train import require_training
+    from ohlora.cli.train.requirements import require_training
     from ohlora.errors import BadRequest
 
     require_training()

@@ -60,6 +60,7 @@ def recolor(
 
     from ohlora.cli.execute import Setting, execute
     from ohlora.cli.recolor_video import VideoSetting, recolor_videos
+    from ohlora.cli.sources import example_path, fingerprint, sort_sources, without
     from ohlora.photos.face_detector import FaceDetector
     from ohlora.photos.heads import FaceRules
     from ohlora.photos.video import Smoothing
@@ -104,59 +105,3 @@ def recolor(
             request,
             Setting(batch, workers, restart, contact_sheet, json),
         )
-
-
-def example_path() -> Path:
-    """The portrait that ships with the package."""
-    from importlib.resources import files
-
-    return Path(str(files("ohlora"))) / "photos" / "examples" / "astronaut.jpg"
-
-
-def sort_sources(roots: list[Path], recursive: bool) -> tuple[list[Path], list[Path]]:
-    """What `roots` name -> pictures, videos; one of the two is empty.
-
-    In a folder, animated GIFs count as pictures (their first frame), and videos beside pictures are left out, which is
-    said. Raises BadRequest when both pictures and videos are named, and as `list_images` does.
-    """
-    from ohlora.errors import BadRequest
-    from ohlora.io.images import list_images
-    from ohlora.io.video import is_video, list_videos
-
-    videos = [root for root in roots if not root.is_dir() and is_video(root)]
-    others = [root for root in roots if root not in videos]
-    if not others:
-        return [], sorted(set(videos))
-    inside = list_videos(others, recursive)
-    try:
-        pictures = list_images(others, recursive)
-    except BadRequest:
-        if not inside or any(not root.is_dir() for root in others):
-            raise
-        return [], sorted({*videos, *inside})
-    if videos:
-        raise BadRequest(f"{videos[0]} is a video among pictures: give videos a command and an --out of their own")
-    if inside:
-        typer.echo(
-            f"{len(inside)} videos among the pictures are left out, the first is {inside[0]}: name them in a command "
-            "of their own",
-            err=True,
-        )
-    return pictures, []
-
-
-def fingerprint(path: Path) -> tuple[int, int]:
-    """Size and time of a source: a changed picture is another job, not a resumed one."""
-    status = path.stat()
-    return status.st_size, status.st_mtime_ns
-
-
-def without(paths: list[Path], out: Path) -> list[Path]:
-    """Sources that do not lie in the output folder: results of an earlier run are not dyed again."""
-    from ohlora.errors import BadRequest
-
-    folder = out.resolve()
-    kept = [path for path in paths if not path.resolve().is_relative_to(folder)]
-    if not kept:
-        raise BadRequest(f"all pictures lie in the output folder {out}: choose another --out")
-    return kept

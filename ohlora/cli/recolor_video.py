@@ -16,7 +16,7 @@ from ohlora.base.atomic import make_folder, remove_leftovers
 from ohlora.base.values import Ombre
 from ohlora.cli.execute import SHOWN_FAILURES, open_journal
 from ohlora.cli.progress import Progress
-from ohlora.cli.recolor import fingerprint
+from ohlora.cli.sources import fingerprint
 from ohlora.errors import ImageError
 from ohlora.io.video import expected_frames
 from ohlora.photos.heads import FaceRules

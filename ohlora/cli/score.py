@@ -105,7 +105,7 @@ def score(
 
 
 def _pictures(sources: Sequence[Path] | None, recursive: bool, out: Path) -> list[Path]:
-    from ohlora.cli.recolor import without
+    from ohlora.cli.sources import without
     from ohlora.io.images import list_images
 
     return without(list_images(sources or [], recursive), out)

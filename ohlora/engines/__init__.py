@@ -10,17 +10,13 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from ohlora.base.installation import install_command, repair_command
-from ohlora.engines.spec import EngineSpec, TensorSpec
+from ohlora.engines.spec import Engine, EngineSpec, TensorSpec
 from ohlora.errors import EngineError
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future
-
-    from numpy.typing import NDArray
-
     from ohlora.engines.model_file import ModelFile
     from ohlora.engines.rows import RowEngine
     from ohlora.engines.selftest import Probe
@@ -32,26 +28,6 @@ __all__ = [
 
 PRECISIONS = ("f32", "bf16", "f16")
 _LOG = logging.getLogger("ohlora")
-
-
-class Engine(Protocol):
-    """A network ready to run (DESIGN section 4).
-
-    Row i of a call is bit-identical whatever the number of rows, its position, its neighbours and `threads`.
-    """
-
-    name: str
-    spec: EngineSpec
-    backend: str
-    precision: str
-    threads: int
-    model_sha256: str
-    reason: str
-    selftest: dict[str, Any]
-
-    def __call__(self, **inputs: Any) -> dict[str, NDArray[Any]]: ...
-    def submit(self, **inputs: Any) -> Future[dict[str, NDArray[Any]]]: ...
-    def close(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)

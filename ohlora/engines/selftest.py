@@ -6,17 +6,14 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ohlora.base.atomic import write_bytes
-from ohlora.engines.spec import TensorSpec
+from ohlora.engines.spec import Engine, TensorSpec
 from ohlora.errors import EngineError
-
-if TYPE_CHECKING:
-    from ohlora.engines import Engine
 
 Arrays = dict[str, NDArray[Any]]
 IDENTICAL_DB = 100.0  # reported for equal images, whose PSNR is infinite and would not survive JSON

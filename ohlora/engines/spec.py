@@ -1,15 +1,18 @@
-"""What an engine takes and gives: named tensors, and the checks every call goes through."""
+"""What an engine is, and what it takes and gives: named tensors, and the checks every call goes through."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ohlora.errors import EngineError
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 # The element types our models exchange, and the only ones both backends map to NumPy without loss.
 DTYPES = ("uint8", "int8", "int32", "int64", "float16", "float32", "float64", "bool")
@@ -55,6 +58,26 @@ class EngineSpec:
             for side in ("inputs", "outputs")
         )
         return cls(inputs, outputs)
+
+
+class Engine(Protocol):
+    """A network ready to run (DESIGN section 4).
+
+    Row i of a call is bit-identical whatever the number of rows, its position, its neighbours and `threads`.
+    """
+
+    name: str
+    spec: EngineSpec
+    backend: str
+    precision: str
+    threads: int
+    model_sha256: str
+    reason: str
+    selftest: dict[str, Any]
+
+    def __call__(self, **inputs: Any) -> dict[str, NDArray[Any]]: ...
+    def submit(self, **inputs: Any) -> Future[dict[str, NDArray[Any]]]: ...
+    def close(self) -> None: ...
 
 
 def batch_spec(name: str, dtype: str, shape: tuple[int | None, ...], role: str) -> TensorSpec:

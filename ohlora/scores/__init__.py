@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,47 +19,13 @@ from ohlora.engines import usable_cores
 from ohlora.errors import BadRequest, ImageError
 from ohlora.io.numbered_images import numbered_images
 from ohlora.kernels import properties
+from ohlora.scores.result import ScoreResult
 from ohlora.scores.sources import ParsedFolder, ScoreInputs, ScoreItem, ScoreSource
 from ohlora.scores.statistics import ScoreStatistics, measure, read_statistics, score_columns, write_statistics
 from ohlora.scores.table import ScoreTable, write_score_table
 
 NAMES = {"v1": "all_scores", "v2": "all_scores_v2", "hairstyle": "all_scores_hairstyle"}
 CHUNK = 128  # pictures in memory at once: 128 * 350 KB
-
-
-@dataclass
-class ScoreResult:
-    """What was scored. raw, normalized, statistics: by algorithm. failures: number, path and error of each picture
-    that could not be scored. files: what was written, by name.
-    """
-
-    pictures: int
-    raw: dict[str, ScoreTable]
-    normalized: dict[str, ScoreTable] = field(default_factory=dict)
-    statistics: dict[str, ScoreStatistics] = field(default_factory=dict)
-    failures: list[dict[str, Any]] = field(default_factory=list)
-    files: dict[str, Path] = field(default_factory=dict)
-
-    @property
-    def scored(self) -> int:
-        return self.pictures - len(self.failures)
-
-    def missing(self) -> dict[str, dict[str, list[int]]]:
-        """Numbers of pictures without a score (NaN), by algorithm and column; only where there are any."""
-        found: dict[str, dict[str, list[int]]] = {}
-        for algorithm, table in self.raw.items():
-            for column in table.columns:
-                numbers = table.numbers[np.isnan(table.column(column))].tolist()
-                if numbers:
-                    found.setdefault(algorithm, {})[column] = numbers
-        return found
-
-    def without_spread(self) -> dict[str, list[str]]:
-        """Columns whose normalised scores are empty, since their deviation is 0 or unknown, by algorithm."""
-        columns = {
-            a: [c for c, s in zip(f.columns, f.std, strict=True) if not s > 0] for a, f in self.statistics.items()
-        }
-        return {algorithm: names for algorithm, names in columns.items() if names}
 
 
 def score_folder(

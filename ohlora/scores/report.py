@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from functools import cache
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,11 +16,9 @@ from ohlora.base.atomic import write_bytes
 from ohlora.errors import ImageError
 from ohlora.io.contact_sheet import contact_sheet
 from ohlora.io.images import encode_image
+from ohlora.scores.result import ScoreResult
 from ohlora.scores.sources import Rgb, ScoreSource
 from ohlora.scores.table import ScoreTable
-
-if TYPE_CHECKING:
-    from ohlora.scores import ScoreResult
 
 WIDTH, HEIGHT = 320, 190
 LEFT, RIGHT, TOP, BOTTOM = 12, 12, 26, 36

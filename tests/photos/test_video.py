@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import ohlora
-from ohlora.cli.recolor import sort_sources
+from ohlora.cli.sources import sort_sources
 from ohlora.errors import BadRequest, ImageError
 from ohlora.io.images import read_image
 from ohlora.io.video import change_video, expected_frames, is_video, list_videos

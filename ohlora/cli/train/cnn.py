@@ -60,7 +60,7 @@ def classifier(
     """
     import json as json_module
 
-    from ohlora.cli.train import require_training
+    from ohlora.cli.train.requirements import require_training
 
     require_training()
     from ohlora.training.cnn.classifier import train_classifier
@@ -127,7 +127,7 @@ def classify(
     import json as json_module
 
     from ohlora.cli.progress import Progress
-    from ohlora.cli.train import require_training
+    from ohlora.cli.train.requirements import require_training
 
     require_training()
     from ohlora.io.numbered_images import numbered_images
@@ -201,7 +201,7 @@ def filter(
     from dataclasses import replace
 
     from ohlora.cli.progress import Progress
-    from ohlora.cli.train import require_training
+    from ohlora.cli.train.requirements import require_training
 
     require_training()
     from ohlora.training.cnn.filtering import filter_pictures

@@ -86,7 +86,7 @@ def _train(
 ) -> None:
     import json
 
-    from ohlora.cli.train import require_training
+    from ohlora.cli.train.requirements import require_training
 
     require_training()
     from ohlora.training.cnn.recipes import score_cnn_recipe
@@ -139,7 +139,7 @@ def merge_cnn(
     """
     import json as json_module
 
-    from ohlora.cli.train import require_training
+    from ohlora.cli.train.requirements import require_training
 
     require_training()
     from ohlora.training.cnn.regression import merge_cnns
@@ -167,7 +167,7 @@ def rescore(
     import json as json_module
 
     from ohlora.cli.progress import Progress
-    from ohlora.cli.train import require_training
+    from ohlora.cli.train.requirements import require_training
 
     require_training()
     from ohlora.io.numbered_images import numbered_images

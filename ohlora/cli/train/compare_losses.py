@@ -54,8 +54,8 @@ def compare_losses(
     import json as json_module
     from dataclasses import replace
 
-    from ohlora.cli.train import require_training
     from ohlora.cli.train.portraits import show
+    from ohlora.cli.train.requirements import require_training
 
     require_training()
     from ohlora.training.students.compare_losses import compare, table_rows, verdict

@@ -31,7 +31,7 @@ def directions(
     Example: `ohlora train directions runs/gan/generator.safetensors --out runs/directions`
     """
     from ohlora.base.atomic import make_folder, write_bytes
-    from ohlora.cli.train import require_training
+    from ohlora.cli.train.requirements import require_training
     from ohlora.errors import BadRequest
 
     require_training()
@@ -104,7 +104,7 @@ def gallery(
     Example: `ohlora train gallery --count 24 --out runs/gallery.csv`
     """
     from ohlora.base.atomic import make_folder
-    from ohlora.cli.train import require_training
+    from ohlora.cli.train.requirements import require_training
 
     require_training()
     from ohlora.bundle.gallery import write_gallery
@@ -134,7 +134,7 @@ def reader(
     import json as json_module
 
     from ohlora.base.atomic import make_folder, write_bytes
-    from ohlora.cli.train import require_training
+    from ohlora.cli.train.requirements import require_training
     from ohlora.errors import BadRequest
 
     require_training()

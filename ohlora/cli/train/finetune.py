@@ -80,7 +80,7 @@ def finetune(
     import json as json_module
     from dataclasses import asdict
 
-    from ohlora.cli.train import require_training
+    from ohlora.cli.train.requirements import require_training
     from ohlora.errors import BadRequest
 
     require_training()
@@ -135,7 +135,7 @@ def finetune_discriminator(
     """
     import json as json_module
 
-    from ohlora.cli.train import require_training
+    from ohlora.cli.train.requirements import require_training
 
     require_training()
     from ohlora.training.finetune.discriminator_start import DiscriminatorStart, train_discriminator

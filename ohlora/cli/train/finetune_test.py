@@ -33,7 +33,7 @@ def finetune_test(
     """
     import json as json_module
 
-    from ohlora.cli.train import require_training
+    from ohlora.cli.train.requirements import require_training
     from ohlora.errors import BadRequest
 
     require_training()

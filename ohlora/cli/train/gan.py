@@ -79,7 +79,7 @@ def gan(
     """
     import json as json_module
 
-    from ohlora.cli.train import require_training
+    from ohlora.cli.train.requirements import require_training
 
     require_training()
     from ohlora.training.gan.config import at_resolution, parse_phases, preset, scaled

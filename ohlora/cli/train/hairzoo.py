@@ -17,7 +17,7 @@ def require_zoo() -> None:
     import importlib.util
 
     from ohlora.base.installation import install_command
-    from ohlora.cli.train import require_training
+    from ohlora.cli.train.requirements import require_training
     from ohlora.errors import BadRequest
 
     require_training()
@@ -204,7 +204,7 @@ def hairzoo_inference(
     import json as json_module
 
     from ohlora.cli.progress import Progress
-    from ohlora.cli.recolor import without
+    from ohlora.cli.sources import without
     from ohlora.io.images import list_images
 
     require_zoo()

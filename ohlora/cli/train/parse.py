@@ -43,8 +43,8 @@ def parse(
     Example: `ohlora train parse photos --teacher model.pt --variant full-frame --out data/parsed`
     """
     from ohlora.cli.progress import Progress
-    from ohlora.cli.recolor import without
-    from ohlora.cli.train import require_training
+    from ohlora.cli.sources import without
+    from ohlora.cli.train.requirements import require_training
     from ohlora.io.images import list_images
 
     require_training()

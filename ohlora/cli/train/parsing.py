@@ -70,7 +70,7 @@ def parsing(
     import json as json_module
     from dataclasses import replace
 
-    from ohlora.cli.train import require_training
+    from ohlora.cli.train.requirements import require_training
 
     require_training()
     from ohlora.training.students.parsing.distill import run

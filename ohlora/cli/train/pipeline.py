@@ -44,7 +44,7 @@ def pipeline(
     """
     import json as json_module
 
-    from ohlora.cli.train import require_training
+    from ohlora.cli.train.requirements import require_training
 
     require_training()
     from ohlora.training.pipeline import settings as files

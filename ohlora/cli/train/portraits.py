@@ -32,7 +32,7 @@ def portraits(
     import json as json_module
 
     from ohlora.cli.progress import Progress
-    from ohlora.cli.train import require_training
+    from ohlora.cli.train.requirements import require_training
 
     require_training()
     from ohlora.training.data.portrait_faces import write_portraits
@@ -89,7 +89,7 @@ def evaluate_hair(
     from contextlib import ExitStack, closing
 
     from ohlora.cli.progress import Progress
-    from ohlora.cli.train import require_training
+    from ohlora.cli.train.requirements import require_training
     from ohlora.errors import BadRequest
 
     require_training()

@@ -54,7 +54,7 @@ def sample(
     import sys
 
     from ohlora.cli.progress import Progress
-    from ohlora.cli.train import require_training
+    from ohlora.cli.train.requirements import require_training
 
     require_training()
     from ohlora.training.sampling import recipes as sample_recipes
@@ -117,7 +117,7 @@ def unbundle(
     import json as json_module
     from dataclasses import asdict
 
-    from ohlora.cli.train import require_training
+    from ohlora.cli.train.requirements import require_training
 
     require_training()
     from ohlora.errors import BadRequest

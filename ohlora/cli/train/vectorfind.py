@@ -55,7 +55,7 @@ def vectorfind(
     """
     import json as json_module
 
-    from ohlora.cli.train import require_training
+    from ohlora.cli.train.requirements import require_training
     from ohlora.errors import BadRequest
 
     require_training()

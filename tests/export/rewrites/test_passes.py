@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ohlora.bench.suites.rewrite_cases import BatchedStyles, documented_student, documented_upsampling
+from ohlora.bench.baselines.networks import documented_student, documented_upsampling
+from ohlora.bench.suites.declined import BatchedStyles
 from ohlora.errors import BadRequest
 from ohlora.export.graphs.generator import SynthesisGraph, exact_reference
 from ohlora.export.networks.registry import NETWORKS
