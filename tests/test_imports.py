@@ -1,4 +1,4 @@
-"""Who may import whom, and what the runtime must never load."""
+"""Who may import whom, how the rooms lie, and what the runtime must never load."""
 
 from __future__ import annotations
 
@@ -6,22 +6,81 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-# Lower layers first. A layer imports from itself and the layers before it.
-LAYERS = ("kernels", "ohlora", "training", "export", "bench")
-TORCH_FREE = ("kernels", "ohlora")
+# Lowest first, folders and the rooms in them: a module imports from its own room and from those before it, lazily and
+# for types too. A room is a folder, or a file that lies beside the folders; one inside another, as engines/gpu, may
+# have a place of its own. `ohlora/__init__.py` is the public names: only commands come after it.
+ROOMS: dict[str, tuple[str, ...]] = {
+    "kernels": ("__init__", "threads", "gpu", "ombre", "properties"),
+    "ohlora": (
+        "errors", "base", "io", "engines", "engines/onnx_torch", "engines/gpu", "latents", "bundle", "faces", "photos",
+        "render", "scores", "__init__", "cli", "__main__",
+    ),
+    "training": (
+        "__init__", "nets", "weights", "checkpoints", "data", "loop", "teachers", "students", "directions", "unbundle",
+        "gan", "cnn", "finetune", "hairzoo", "sampling", "pages", "pipeline", "vectorfind",
+    ),
+    "export": (
+        "__init__", "formats", "rewrites", "graphs", "precision", "bundle", "networks", "sources", "lowering",
+        "tensorrt", "triton", "exporter", "search_engines", "verify",
+    ),
+    "bench": (
+        "__init__", "plugin", "baselines", "runner", "suites", "gpu", "studies", "test_engine_bench",
+        "test_generator_bench", "test_ombre_bench", "test_properties_bench", "test_suites_bench",
+    ),
+}  # fmt: skip
+FOLDERS = tuple(ROOMS)
+LINKED = tuple(folder for folder in FOLDERS if folder != "ohlora")  # imported as ohlora.FOLDER
+RUNTIME = ("kernels", "ohlora")
+# Graphs in memory and PyTorch are one room's business: all others run compiled files.
+TORCH_ROOM = "engines/onnx_torch"
+TORCH = {"torch", "onnx", "ml_dtypes", "torchvision", "timm", "lightning", "onnxscript"}
+# Python files that may lie beside the rooms.
+MOST_FILES = {"ohlora": 6, "export": 10, "training": 8, "bench": 8, "tests": 6}
 
 
-def modules(layer: str) -> list[Path]:
-    links = [ROOT / "ohlora" / name for name in LAYERS]
-    return [p for p in sorted((ROOT / layer).rglob("*.py")) if not any(p.is_relative_to(link) for link in links)]
+@dataclass(frozen=True)
+class Module:
+    """One file of the package. folder and room: its place in ROOMS; room is empty where it has none."""
+
+    path: Path
+    folder: str
+    room: str
+
+    def __str__(self) -> str:
+        return self.path.relative_to(ROOT).as_posix()
 
 
-def imports(path: Path, top_level_only: bool) -> Iterator[str]:
+@cache
+def modules() -> dict[str, Module]:
+    """Every module by the name it is imported by."""
+    links = [ROOT / "ohlora" / name for name in LINKED]
+    found = {}
+    for folder in FOLDERS:
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            if any(path.is_relative_to(link) for link in links):
+                continue
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            name = parts[:-1] if parts[-1] == "__init__" else parts
+            dotted = ".".join(name if folder == "ohlora" else ("ohlora", *name))
+            found[dotted] = Module(path, folder, room_of(folder, "/".join(parts[1:])))
+    return found
+
+
+def room_of(folder: str, inside: str) -> str:
+    """The innermost room of ROOMS that a file lies in."""
+    holding = [room for room in ROOMS[folder] if inside == room or inside.startswith(f"{room}/")]
+    return max(holding, key=len, default="")
+
+
+@cache
+def imports(path: Path, top_level_only: bool = False) -> tuple[str, ...]:
     """Names imported; with top_level_only, those that run when the module is imported."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     lazy = {
@@ -31,46 +90,86 @@ def imports(path: Path, top_level_only: bool) -> Iterator[str]:
         or (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test))
         for child in ast.walk(node)
     }
+    names: list[str] = []
     for node in ast.walk(tree):
         if top_level_only and id(node) in lazy:
             continue
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            names += (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            names += (f"{node.module}.{alias.name}" for alias in node.names)
+    return tuple(names)
 
 
-def layer_of(name: str) -> str | None:
-    parts = name.split(".")
-    if parts[0] != "ohlora":
-        return None
-    return parts[1] if len(parts) > 1 and parts[1] in LAYERS else "ohlora"
+def imported(name: str) -> str | None:
+    """The module of this package that an imported name is, or is in."""
+    while name and name not in modules():
+        name = name.rpartition(".")[0]
+    return name or None
 
 
-@pytest.mark.parametrize("layer", LAYERS)
-def test_imports_go_one_way(layer: str) -> None:
-    files = modules(layer)
-    assert files, f"no modules in {layer}"
-    for path in files:
-        # The command line reaches upward, but only inside functions.
-        only_top = path.is_relative_to(ROOT / "ohlora" / "cli")
-        for name in imports(path, only_top):
-            other = layer_of(name)
-            if other is not None:
-                assert LAYERS.index(other) <= LAYERS.index(layer), f"{path.relative_to(ROOT)} imports {name}"
-            assert name.split(".")[0] not in LAYERS[:1] + LAYERS[2:], (
-                f"{path.relative_to(ROOT)} imports top-level {name}"
-            )
+def arrows(module: Module, top_level_only: bool = False) -> Iterator[Module]:
+    for name in imports(module.path, top_level_only):
+        if (target := imported(name)) is not None:
+            yield modules()[target]
 
 
-@pytest.mark.parametrize("layer", TORCH_FREE)
-def test_runtime_sources_do_not_name_torch(layer: str) -> None:
-    # The torch backend is loaded when it is asked for by name, never by 'auto'.
-    backend = set((ROOT / "ohlora" / "engines" / "onnx_torch").glob("*.py"))
-    for path in sorted(set(modules(layer)) - backend):
-        for name in imports(path, top_level_only=False):
-            assert name.split(".")[0] not in {"torch", "torchvision", "timm", "lightning"}, f"{path} imports {name}"
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_every_room_has_a_place(folder: str) -> None:
+    homeless = [str(module) for module in modules().values() if module.folder == folder and not module.room]
+    assert not homeless, f"give these a place in ROOMS: {', '.join(homeless)}"
+    empty = set(ROOMS[folder]) - {module.room for module in modules().values() if module.folder == folder}
+    assert not empty, f"rooms without a file: {', '.join(sorted(empty))}"
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_imports_go_one_way(folder: str) -> None:
+    order = ROOMS[folder]
+    for module in modules().values():
+        if module.folder != folder:
+            continue
+        for other in arrows(module):
+            if other.folder == folder:
+                assert order.index(other.room) <= order.index(module.room), f"{module} imports {other}"
+            # Commands reach upward, but only inside functions: next test.
+            elif module.room != "cli":
+                assert FOLDERS.index(other.folder) < FOLDERS.index(folder), f"{module} imports {other}"
+        for name in imports(module.path):
+            assert name.split(".")[0] not in LINKED, f"{module} imports top-level {name}"
+
+
+def test_commands_reach_upward_only_inside_functions() -> None:
+    for module in modules().values():
+        if module.room == "cli":
+            for other in arrows(module, top_level_only=True):
+                assert FOLDERS.index(other.folder) <= FOLDERS.index("ohlora"), f"{module} imports {other}"
+
+
+def test_no_module_imports_itself_in_a_circle() -> None:
+    targets = {
+        name: {imported(one) for one in imports(module.path)} - {None, name} for name, module in modules().items()
+    }
+    # A module that imports none of those left is in no circle.
+    while free := [name for name, others in targets.items() if not others & targets.keys()]:
+        for name in free:
+            del targets[name]
+    assert not targets, f"in or above a circle of imports: {', '.join(sorted(targets))}"
+
+
+@pytest.mark.parametrize("folder", RUNTIME)
+def test_one_room_of_the_runtime_names_torch(folder: str) -> None:
+    # It is entered when its backend is asked for by name, never by 'auto'.
+    for module in modules().values():
+        if module.folder == folder and module.room != TORCH_ROOM:
+            for name in imports(module.path):
+                assert name.split(".")[0] not in TORCH, f"{module} imports {name}"
+
+
+@pytest.mark.parametrize("folder", MOST_FILES)
+def test_few_files_lie_beside_the_rooms(folder: str) -> None:
+    files = sorted(path.name for path in (ROOT / folder).glob("*.py"))
+    assert len(files) <= MOST_FILES[folder], f"{folder}/ holds {', '.join(files)}: put some into a room"
 
 
 def loaded_after(statement: str) -> set[str]:
@@ -100,9 +199,9 @@ def test_command_line_help_loads_no_engine() -> None:
     assert not loaded & {"torch", "numba", "cv2", "onnxruntime", "openvino", "numpy"}
 
 
-@pytest.mark.parametrize("layer", ["kernels", "export", "training", "bench"])
-def test_links_lead_to_the_top_level_folders(layer: str) -> None:
-    link = ROOT / "ohlora" / layer
+@pytest.mark.parametrize("folder", LINKED)
+def test_links_lead_to_the_top_level_folders(folder: str) -> None:
+    link = ROOT / "ohlora" / folder
     assert link.is_symlink()
-    assert link.resolve() == ROOT / layer
+    assert link.resolve() == ROOT / folder
     assert not link.readlink().is_absolute()
