@@ -10,39 +10,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 
 from ohlora.io.images import read_image
-from tests.render.test_renderer import hair_only
+from tests.support.command_line import ROOT, files, ohlora, rows, summary
+from tests.support.hair_only_bundle import hair_only
 
-ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "ohlora" / "photos" / "examples" / "astronaut.jpg"
-
-
-def ohlora(*arguments: object, status: int = 0) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "ohlora", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=240)
-    assert done.returncode == status, f"{arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}"
-    assert "Traceback" not in done.stderr
-    return done
-
-
-def summary(*arguments: object, status: int = 0) -> dict[str, Any]:
-    return json.loads(ohlora(*arguments, "--json", status=status).stdout)
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    """Every result below `folder` by name; the journal's own files are not results."""
-    found = (p for p in folder.rglob("*") if p.is_file() and ".ohlora" not in p.relative_to(folder).parts)
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in found}
-
-
-def rows(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "metadata.jsonl").read_text().splitlines()]
 
 
 @pytest.fixture(scope="module")

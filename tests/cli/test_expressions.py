@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.test_commands import files, ohlora, rows, summary
+from tests.support.command_line import files, ohlora, rows, summary
 
 WIDE, MUCH = "eyes wide, mouth normal, pose none", "(눈 아주 크게, 입 크게, 고개 돌림 많이)"
 

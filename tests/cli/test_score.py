@@ -403,7 +403,7 @@ def test_command_with_a_real_bundle(shared: Path, tmp_path: Path) -> None:
     from ohlora.export.bundle.builder import build_bundle
     from ohlora.render.renderer import Renderer
     from ohlora.training.weights.student import save_student
-    from tests.training.students.test_parsing import random_parser
+    from tests.support.small_students import random_parser
 
     model = random_parser()
     save_student(tmp_path / "parser.safetensors", model.state_dict(), model.encoder_name)

@@ -15,19 +15,10 @@ from ohlora.faces import load_faces
 from ohlora.latents.directions import Directions, add_moves, read_directions, read_published_directions
 from ohlora.latents.directions import write_directions as write_directions_file
 from ohlora.latents.spaces import SPACES
-from tests.latents.test_directions import Sizes
-from tests.latents.test_gradient_network import network
+from tests.support.small_directions import Sizes, make, network
 
 SPLIT = Sizes(z_size=512, label_size=7, w_size=512, split_size=2048)
 FACE = Face(np.zeros(512), name="f", group="hh")
-
-
-def make(space: str = "mapping_split2", size: int = 6, networks: tuple[str, ...] = ("eyes",), scale: float = -1.0):
-    """Vectors of two groups, except for the properties that have a network."""
-    rng = np.random.default_rng(3)
-    fixed = {n: {g: rng.standard_normal(size) for g in ("hh", "ll")} for n in PROPERTIES if n not in networks}
-    found = {name: network(size, scale, seed) for seed, name in enumerate(networks)}
-    return Directions(fixed, "set", None, space, found)
 
 
 def test_moves_are_vectors_and_gradients() -> None:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,8 @@ from ohlora.errors import BadRequest
 from ohlora.faces import SeedRange
 from ohlora.latents.directions import Directions, read_directions, read_published_directions
 from ohlora.latents.directions import write_directions as write_directions_file
-from tests.conftest import write_directions
+from tests.support.direction_tables import write_directions
+from tests.support.small_directions import Sizes
 
 
 def test_sum_in_documented_order(tmp_path: Path) -> None:
@@ -54,16 +54,6 @@ def test_published_tables(shared: Path, version: str, groups: int) -> None:
     assert len(directions.groups) == groups
     for group in directions.groups:
         assert np.linalg.norm(directions.vectors["eyes"][group]) == pytest.approx(1, abs=1e-6)
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """Lengths of a generator's latents."""
-
-    z_size: int = 512
-    label_size: int = 0
-    w_size: int = 512
-    split_size: int = 0
 
 
 def one_group(size: int = 16, generator: str | None = None) -> Directions:

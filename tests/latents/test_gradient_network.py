@@ -13,21 +13,9 @@ from ohlora.errors import BadRequest, CheckpointError
 from ohlora.latents.gradient_network import KEYS, GradientNetwork
 from ohlora.training.vectorfind.published_networks import load_published_network
 from tests.support.golden_weights import plain_state
+from tests.support.small_directions import network, shapes
 
 LENGTHS = {"w": 512, "mapping_split1": 2560, "mapping_split2": 1024}
-
-
-def shapes(size: int, first: int | None = None, second: int | None = None) -> dict[str, tuple[int, ...]]:
-    """Published keys and shapes; the documented widths of the hidden layers unless others are given."""
-    first, second = first or 768 + size // 4, second or 128 + size // 8
-    return dict(zip(KEYS, ((first, size), (first,), (second, first), (second,), (1, second), (1,)), strict=True))
-
-
-def network(size: int = 6, scale: float = 1.0, seed: int = 0) -> GradientNetwork:
-    """A small one; any sizes that fit each other are good."""
-    rng = np.random.default_rng(seed)
-    arrays = {key: 0.5 * rng.standard_normal(shape) for key, shape in shapes(size, 5, 4).items()}
-    return GradientNetwork.from_arrays(arrays, scale)
 
 
 def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -23,7 +23,7 @@ from ohlora.io.video import change_video, expected_frames, is_video, list_videos
 from ohlora.photos.face_alignment import Frame
 from ohlora.photos.heads import FaceRules, PhotoReader
 from ohlora.photos.video import Smoothing, VideoHair, between, overlap, recolor_video
-from tests.cli.test_commands import rows, summary
+from tests.support.command_line import rows, summary
 
 EXAMPLE = Path(ohlora.__file__).parent / "photos" / "examples" / "astronaut.jpg"
 OMBRE = ohlora.Ombre(0.5, 0.8, 0.3)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +9,6 @@ import numpy as np
 import pytest
 
 import ohlora
-from ohlora.bundle import Bundle, write_bundle
 from ohlora.errors import BadRequest, BundleError
 from ohlora.faces import SeedRange, face_from_seed, load_faces
 from ohlora.io.images import read_image
@@ -18,6 +16,7 @@ from ohlora.kernels.ombre import apply_ombre
 from ohlora.photos.segmentation import SIZE, fit, mirrored, student_input
 from ohlora.render.job import RenderJob, make_looks
 from ohlora.render.sources import truncate
+from tests.support.hair_only_bundle import hair_only
 
 EXAMPLE = Path(ohlora.__file__).parent / "photos" / "examples" / "astronaut.jpg"
 
@@ -26,16 +25,6 @@ EXAMPLE = Path(ohlora.__file__).parent / "photos" / "examples" / "astronaut.jpg"
 def demo() -> Iterator[ohlora.Renderer]:
     with ohlora.Renderer(threads=1) as renderer:
         yield renderer
-
-
-def hair_only(folder: Path) -> Bundle:
-    """The demo's student without a generator."""
-    demo = Bundle.open("demo")
-    part, staging = demo.hair_part(), folder.with_name("staging")
-    staging.mkdir()
-    for name in (part.file, part.probe):
-        shutil.copy(demo.file(name), staging / name)
-    return write_bundle(folder, staging=staging, name="hair", license="none", provenance="demo", hair=part)
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="the train extra runs this backend")
 onnx = pytest.importorskip("onnx", reason="the train extra reads graphs")
 
-from onnx import TensorProto, helper, numpy_helper  # noqa: E402
+from onnx import TensorProto  # noqa: E402
 
 from ohlora.bundle import Bundle  # noqa: E402
 from ohlora.engines import BACKENDS, backend_report, open_engine  # noqa: E402
@@ -23,6 +23,7 @@ from ohlora.export.graphs.from_torch import run_graph  # noqa: E402
 from ohlora.export.graphs.passes import subpixel  # noqa: E402
 from ohlora.export.graphs.portrait import portrait_graph, recolor_graph  # noqa: E402
 from ohlora.export.graphs.portrait_requests import portrait_requests, recolor_requests  # noqa: E402
+from tests.support.single_node import one_node  # noqa: E402
 
 RNG = np.random.default_rng(0)
 
@@ -112,22 +113,6 @@ CASES: dict[str, list[tuple[list[np.ndarray], list[np.ndarray | None], dict[str,
         "ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum", "ReduceL2",
     )},
 }  # fmt: skip
-
-
-def one_node(
-    kind: str, inputs: list[np.ndarray], constants: list[np.ndarray | None], attributes: dict[str, Any]
-) -> Any:
-    names = [f"x{i}" for i in range(len(inputs))]
-    stored = [("" if value is None else f"c{i}") for i, value in enumerate(constants)]
-    outputs = ["y0", "y1"] if kind == "Split" else ["y0"]
-    node = helper.make_node(kind, [*names, *stored], outputs, name="node", **attributes)
-    declared = [
-        helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(value.dtype), value.shape)
-        for name, value in zip(names, inputs, strict=True)
-    ]
-    weights = [numpy_helper.from_array(v, name) for name, v in zip(stored, constants, strict=True) if v is not None]
-    graph = helper.make_graph([node], "one", declared, [onnx.ValueInfoProto(name=n) for n in outputs], weights)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
 
 
 @pytest.mark.parametrize("kind", sorted(OPS))

@@ -17,7 +17,7 @@ from ohlora.latents.directions import read_published_directions
 from ohlora.training import checkpoints
 from ohlora.training.nets.stylegan import Generator
 from ohlora.training.weights.effisegnet_keys import published_shapes
-from tests.training.weights.test_student import golden_value
+from tests.support.small_students import golden_value
 
 HAIR_ONLY: dict[str, Any] = {
     "generator": None,

@@ -32,55 +32,25 @@ from ohlora.faces import face_from_seed
 from ohlora.latents.directions import Directions, write_directions
 from ohlora.latents.gradient_network import GradientNetwork
 from ohlora.latents.mapping import LatentSource
-from ohlora.latents.spaces import SPACES, space_size
+from ohlora.latents.spaces import SPACES
 from ohlora.render.job import Look, RenderJob
 from ohlora.training import checkpoints
 from ohlora.training.directions.known_latents import state_sha256
-from ohlora.training.nets.stylegan import Generator, GeneratorConfig
+from ohlora.training.nets.stylegan import Generator
 from ohlora.training.unbundle.generator import generator_from_bundle
 from ohlora.training.weights.stylegan_keys import import_generator
-from tests.latents.test_direction_spaces import make
-from tests.latents.test_gradient_network import shapes
 from tests.support import small_bundle
 from tests.support.golden_weights import generator_state
 from tests.support.small_bundle import edit, relist
+from tests.support.small_directions import make, shapes
+from tests.support.split_generators import CONFIG, NETWORKS, directions_in, faces, randomized
 
-CONFIG = GeneratorConfig(
-    resolution=8,  # an export takes seconds
-    w_size=24,
-    label_size=3,
-    embedding_size=5,
-    mapping_layers=3,
-    split_size=16,
-    channel_base=128,
-    channel_max=8,
-    fused_from=8,
-)
 SMILE = Expression(0.4, -1.0, 0.7)
-NETWORKS = ((), ("eyes",))
 
 
 @pytest.fixture(autouse=True)
 def _no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(CACHE_VARIABLE, "off")
-
-
-def randomized(seed: int = 0, config: GeneratorConfig = CONFIG) -> Generator:
-    """A generator in which every tensor matters, both branches alike."""
-    torch.manual_seed(seed)
-    model = Generator(config).eval()
-    with torch.no_grad():
-        for name, value in model.named_parameters():
-            if name.startswith("mapping.split"):
-                value.normal_(std=100.0 if name.endswith("weight") else 10.0)
-            elif name.endswith(("bias", "strength")):
-                value.normal_(std=10.0 if name.startswith("mapping") else 0.2)
-        model.synthesis.const.normal_()
-    return model
-
-
-def directions_in(space: str, networks: tuple[str, ...] = (), config: GeneratorConfig = CONFIG) -> Directions:
-    return make(space, space_size(space, config, "test"), networks)
 
 
 def options(folder: Path) -> dict[str, Any]:
@@ -112,14 +82,6 @@ def module(made: Path) -> Generator:
     loaded = checkpoints.load("stylegan", made / "g.safetensors")
     assert isinstance(loaded, Generator)
     return exact_reference(loaded)
-
-
-def faces(count: int = 5) -> list[Face]:
-    rng = np.random.default_rng(11)
-    return [
-        Face(rng.standard_normal(512), rng.standard_normal(3), name=f"f{i}", group="hl"[i % 2] * 2)
-        for i in range(count)
-    ]
 
 
 def gradient(network: GradientNetwork, x: Tensor) -> Tensor:

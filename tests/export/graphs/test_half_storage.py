@@ -21,7 +21,7 @@ from ohlora.export.graphs.generator import GeneratorExport, export_generator
 from ohlora.export.graphs.half_storage import NoiseOffset, WidenedKernel, store_half
 from ohlora.training.nets.stylegan import Generator, GeneratorConfig
 from ohlora.training.nets.stylegan_layers import UpConv, widen
-from tests.export.graphs.test_generator import SMALL, randomized
+from tests.support.small_generators import SMALL, randomized
 
 NO_LABEL = GeneratorConfig(resolution=32, z_size=32, w_size=32, channel_base=512, channel_max=32, fused_from=16)
 

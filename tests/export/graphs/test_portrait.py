@@ -25,7 +25,7 @@ from ohlora.kernels.ombre import apply_ombre
 from ohlora.latents.mapping import LatentSource
 from ohlora.latents.spaces import SPACES
 from ohlora.render.renderer import Renderer
-from tests.export.bundle.test_split_mapping import NETWORKS, directions_in, faces, randomized
+from tests.support.split_generators import NETWORKS, directions_in, faces, randomized
 
 SHARE = 1e-3  # of the values may differ by one level
 

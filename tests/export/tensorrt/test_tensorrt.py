@@ -153,7 +153,7 @@ def test_bad_builds_are_refused(changes: dict[str, Any], message: str, tmp_path:
 
 @needs_rtx
 def test_operations_that_tensorrt_lacks_are_named(tmp_path: Path) -> None:
-    from tests.engines.onnx_torch.test_torch_backend import one_node
+    from tests.support.single_node import one_node
 
     model = one_node("BitShift", [np.zeros((1, 4), np.uint64)], [np.array(1, np.uint64)], {"direction": "LEFT"})
     with pytest.raises(EngineError, match=r"cannot take this graph.*node"):

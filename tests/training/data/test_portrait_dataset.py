@@ -32,8 +32,7 @@ from ohlora.training.data.portrait_faces import (
     write_portraits,
 )
 from ohlora.training.data.portraits import PARAMETERS, parameters_from_latents, parameters_from_seeds, render
-
-SMALL = 32
+from tests.support.imitators import SMALL, Imitator, Stranger
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -214,32 +213,6 @@ def test_command(tmp_path: Path) -> None:
 
 
 # --- generated pairs -------------------------------------------------------------------------------------------------
-
-
-class Imitator:
-    """A generator that draws its portraits a little brighter."""
-
-    identity, resolution = "imitator", SMALL
-
-    def __init__(self) -> None:
-        self.batches: list[int] = []
-
-    def __call__(self, z: np.ndarray) -> np.ndarray:
-        self.batches.append(len(z))
-        images = render(parameters_from_latents(z), SMALL).images.astype(np.int64)
-        return np.clip(images + 9, 0, 255).astype(np.uint8)
-
-    def close(self) -> None:
-        pass
-
-
-class Stranger(Imitator):
-    """A generator of other pictures."""
-
-    identity = "stranger"
-
-    def __call__(self, z: np.ndarray) -> np.ndarray:
-        return super().__call__(z[:, ::-1])
 
 
 def test_pairs_hold_the_generators_picture_and_the_renderers_truth(tmp_path: Path) -> None:

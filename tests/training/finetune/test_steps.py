@@ -26,8 +26,8 @@ from ohlora.training.nets.stylegan_layers import Blur
 from ohlora.training.nets.stylegan_v5_discriminator import V5Discriminator, V5DiscriminatorConfig
 from ohlora.training.weights.stylegan_keys import import_discriminator, import_generator
 from tests.support.finetune_sets import SIZE, WIDTH, short, start_label, tiny_discriminator, tiny_generator
+from tests.support.golden_values import rule_images
 from tests.support.golden_weights import discriminator_state, generator_state
-from tests.training.nets.test_stylegan import rule_images
 
 GRADIENT = 1e-3  # relative to the largest of a tensor (spec section 14)
 CHANGE = 2e-5  # absolute, where the gradient is above LARGE

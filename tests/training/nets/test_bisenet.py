@@ -16,7 +16,7 @@ from ohlora.training import checkpoints
 from ohlora.training.nets.bisenet import HAIR, BiSeNet
 from ohlora.training.teachers.registry import HairTeacher, load_teacher
 from ohlora.training.weights.bisenet_keys import from_upstream, published_shapes
-from tests.training.weights.test_student import golden_value
+from tests.support.small_students import golden_value
 
 TOLERANCE = 1e-4  # relative to the output's standard deviation
 

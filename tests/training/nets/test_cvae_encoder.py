@@ -22,8 +22,8 @@ from ohlora.training.nets.stylegan import Generator
 from ohlora.training.weights.cvae_encoder_keys import from_upstream, published_encoder, published_v2, published_v3
 from ohlora.training.weights.score_cnns_keys import from_upstream as score_cnn
 from ohlora.training.weights.stylegan_keys import import_generator
+from tests.support.golden_values import arrays, near, pixels, rule_images, tensor
 from tests.support.golden_weights import encoder_state, generator_state, score_cnn_state
-from tests.training.nets.test_stylegan import golden, near, pixels, rule_images, tensor
 
 TOLERANCE = 1e-4
 
@@ -63,7 +63,7 @@ def inputs(data: dict[str, Any]) -> Tensor:
 
 @torch.no_grad()
 def test_encoder_matches(stylegan: Path) -> None:
-    data = golden(stylegan, "v3_cvae")
+    data = arrays(stylegan, "v3_cvae")
     label = tensor(data, "label")
     mean, log_variance = encoder()(inputs(data), label)
     near(mean, data["mu"])
@@ -76,7 +76,7 @@ def test_encoder_matches(stylegan: Path) -> None:
 
 @torch.no_grad()
 def test_image_scores_and_losses_match(stylegan: Path) -> None:
-    data = golden(stylegan, "v3_cvae")
+    data = arrays(stylegan, "v3_cvae")
     label, z = tensor(data, "label"), tensor(data, "z")
     image = generator()(z, label)
     near(pixels(image, data), data["image_pix"])
@@ -107,7 +107,7 @@ def test_weights_of_the_loss_and_the_switch() -> None:
 @pytest.mark.slow
 @torch.no_grad()
 def test_score_guided_loss_matches(stylegan: Path) -> None:
-    data = golden(stylegan, "v2_property_cnn")
+    data = arrays(stylegan, "v2_property_cnn")
     model = import_generator(generator_state("v1"), "v1").eval()
     label = tensor(data, "label")
     scores = property_cnn()(model(tensor(data, "z"), label))

@@ -114,7 +114,7 @@ def test_keys_and_counts_of_the_stylegan_data(golden: Path, name: str, file: str
 
 @torch.no_grad()
 def test_property_scores_of_rule_images_match(golden: Path) -> None:
-    from tests.training.nets.test_stylegan import rule_images
+    from tests.support.golden_values import rule_images
 
     with np.load(golden / "stylegan" / "v2_property_cnn.npz") as file:
         made = network("property")(rule_images(int(file["image_seed"])))

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -25,9 +24,9 @@ from ohlora.training.weights.stylegan_keys import (
     import_discriminator,
     import_generator,
 )
+from tests.support.golden_values import arrays, near, pixels, rule_images, tensor
 from tests.support.golden_weights import discriminator_state, generator_state, state_from
 
-TOLERANCE = 1e-4
 GENERATOR_FILES = {
     "original": "orig_generator",
     "v1": "v1_generator",
@@ -55,12 +54,6 @@ def discriminator(version: str) -> Discriminator:
     return import_discriminator(discriminator_state(version), version).eval()
 
 
-@cache
-def golden(folder: Path, name: str) -> dict[str, Any]:
-    with np.load(folder / f"{name}.npz") as file:
-        return {key: file[key] for key in file.files}
-
-
 @pytest.fixture(scope="module")
 def stylegan(golden: Path) -> Path:
     return golden / "stylegan"
@@ -73,37 +66,12 @@ def seeded_without_gradients() -> Any:
         yield
 
 
-def near(made: Tensor | NDArray[Any], wanted: NDArray[Any], tolerance: float = TOLERANCE) -> None:
-    made = np.asarray(made)
-    assert made.shape == wanted.shape
-    assert np.abs(made - wanted).max() <= tolerance
-
-
-def pixels(image: Tensor, data: dict[str, Any]) -> Tensor:
-    rows, columns = data["pix_yx"].T
-    return image[:, :, rows, columns]
-
-
-def tensor(data: dict[str, Any], key: str) -> Tensor:
-    return torch.from_numpy(data[key])
-
-
-def rule_images(seed: int) -> Tensor:
-    """The eight seeded pictures of the reference data."""
-    stream = np.random.Generator(np.random.PCG64(seed))
-    total = np.zeros((8, 3, 256, 256))
-    for size, amount in ((4, 0.4), (16, 0.3), (64, 0.2), (256, 0.1)):
-        draw = stream.standard_normal((8, 3, size, size))
-        total += amount * draw.repeat(256 // size, 2).repeat(256 // size, 3)
-    return torch.from_numpy(np.clip(total, -1, 1).astype(np.float32))
-
-
 # ---- generators against the reference ----
 
 
 @pytest.mark.parametrize("version", GENERATOR_FILES)
 def test_mapping_matches(stylegan: Path, version: str) -> None:
-    data = golden(stylegan, GENERATOR_FILES[version])
+    data = arrays(stylegan, GENERATOR_FILES[version])
     mapping = generator(version).mapping
     label = tensor(data, "label") if "label" in data else None
     near(mapping(tensor(data, "z"), label), data["w"])
@@ -126,14 +94,14 @@ def test_mapping_matches(stylegan: Path, version: str) -> None:
 )
 def test_images_match(stylegan: Path, version: str, w: str, image: str) -> None:
     # One of the four rows: rows do not interact, and the synthesis is the same network everywhere.
-    data = golden(stylegan, GENERATOR_FILES[version])
+    data = arrays(stylegan, GENERATOR_FILES[version])
     model = generator(version)
     made = model.synthesis(model.truncate(tensor(data, w)[:1]))
     near(pixels(made, data), data[image][:1])
 
 
 def test_original_images_layers_and_bytes_match(stylegan: Path) -> None:
-    data = golden(stylegan, "orig_generator")
+    data = arrays(stylegan, "orig_generator")
     model = generator("original")
     w = tensor(data, "w")
     seen: list[Tensor] = []
@@ -160,14 +128,14 @@ def test_original_images_layers_and_bytes_match(stylegan: Path) -> None:
 
 
 def test_truncation_matches(stylegan: Path) -> None:
-    data = golden(stylegan, "orig_generator")
+    data = arrays(stylegan, "orig_generator")
     model = generator("original")
     w = tensor(data, "w")
     wp = model.truncate(w, float(data["trunc_psi"]), int(data["trunc_layers"]))
     near(wp[:, data["wp_layers"]], data["wp_trunc"])
     near(pixels(model.synthesis(wp[:1]), data), data["image_trunc_pix"][:1])
     assert torch.equal(model.truncate(w, 0.7, 0), model.truncate(w))
-    data = golden(stylegan, "v1_generator")
+    data = arrays(stylegan, "v1_generator")
     model = generator("v1")
     wp = model.truncate(tensor(data, "w"), 0.5, 14)
     near(wp[:2, :1], data["wp_psi05_l14"])
@@ -175,7 +143,7 @@ def test_truncation_matches(stylegan: Path) -> None:
 
 
 def test_levels_of_detail_match(stylegan: Path) -> None:
-    data = golden(stylegan, "orig_generator")
+    data = arrays(stylegan, "orig_generator")
     model = generator("original")
     wp = model.truncate(tensor(data, "w")[:1])
     pooled = iter(data["image_lod_pool64"])
@@ -187,7 +155,7 @@ def test_levels_of_detail_match(stylegan: Path) -> None:
 
 
 def test_training_mode_matches(stylegan: Path) -> None:
-    data = golden(stylegan, "orig_generator")
+    data = arrays(stylegan, "orig_generator")
     model = Generator(CONFIGS["original"])
     model.load_state_dict(generator("original").state_dict())
     near(model.w_avg, data["w_avg_before"])
@@ -203,13 +171,13 @@ def test_training_mode_matches(stylegan: Path) -> None:
 
 
 def test_edited_w_matches(stylegan: Path) -> None:
-    data = golden(stylegan, "v4_v6_v7_generator")
+    data = arrays(stylegan, "v4_v6_v7_generator")
     w = generator("v4").mapping(tensor(data, "z"), tensor(data, "label"))
     near(w + tensor(data, "edit_pm") @ tensor(data, "edit_vectors"), data["w_edited"])
 
 
 def test_conditional_truncation_matches(stylegan: Path) -> None:
-    data = golden(stylegan, "v5_generator")
+    data = arrays(stylegan, "v5_generator")
     model = generator("v5")
     stream = np.random.Generator(np.random.PCG64(int(data["z_center_seed"])))
     centers = torch.from_numpy(stream.standard_normal((1000, 512)).astype(np.float32))
@@ -222,7 +190,7 @@ def test_conditional_truncation_matches(stylegan: Path) -> None:
 
 
 def test_split_mapping_matches(stylegan: Path) -> None:
-    data = golden(stylegan, "v9_generator")
+    data = arrays(stylegan, "v9_generator")
     mapping = generator("v9").mapping
     w1, w2 = mapping.hidden(tensor(data, "z"), tensor(data, "label"))
     near(w1, data["w1"])
@@ -276,7 +244,7 @@ PICTURES = [
 @pytest.mark.slow
 @pytest.mark.parametrize(("version", "source", "name"), PICTURES)
 def test_every_row_of_every_picture_matches(stylegan: Path, version: str, source: str, name: str) -> None:
-    data = golden(stylegan, GENERATOR_FILES[version])
+    data = arrays(stylegan, GENERATOR_FILES[version])
     model = generator(version)
     w = tensor(data, "w" if source in ("psi", "mix") else source)
     wp = model.truncate(w)
@@ -300,7 +268,7 @@ def test_every_row_of_every_picture_matches(stylegan: Path, version: str, source
 
 @pytest.mark.parametrize("version", DISCRIMINATOR_FILES)
 def test_scores_match(stylegan: Path, version: str) -> None:
-    data = golden(stylegan, DISCRIMINATOR_FILES[version])
+    data = arrays(stylegan, DISCRIMINATOR_FILES[version])
     model = discriminator(version)
     images = rule_images(int(data["image_seed"]))
     near(pixels(images, data), data["input_pix"], 1e-6)
@@ -312,7 +280,7 @@ def test_scores_match(stylegan: Path, version: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("version", DISCRIMINATOR_FILES)
 def test_all_scores_match(stylegan: Path, version: str) -> None:
-    data = golden(stylegan, DISCRIMINATOR_FILES[version])
+    data = arrays(stylegan, DISCRIMINATOR_FILES[version])
     model = discriminator(version)
     images = rule_images(int(data["image_seed"]))
     label = tensor(data, "label") if "label" in data else None
@@ -321,7 +289,7 @@ def test_all_scores_match(stylegan: Path, version: str) -> None:
     near(model.features(images[:4]), data["feat_b4"])
     for source, key in (("original", "score_on_orig_generated"), ("v1", "score_on_v1_generated")):
         if key in data:
-            made = golden(stylegan, GENERATOR_FILES[source])
+            made = arrays(stylegan, GENERATOR_FILES[source])
             own = tensor(made, "label") if "label" in made else None
             near(model(generator(source)(tensor(made, "z"), own), own), data[key])
 
@@ -329,7 +297,7 @@ def test_all_scores_match(stylegan: Path, version: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("version", DISCRIMINATOR_FILES)
 def test_discriminator_layers_match(stylegan: Path, version: str) -> None:
-    data = golden(stylegan, DISCRIMINATOR_FILES[version])
+    data = arrays(stylegan, DISCRIMINATOR_FILES[version])
     model = discriminator(version)
     names = discriminator_layout(model.config).names
     seen: dict[str, Tensor] = {}
@@ -354,7 +322,7 @@ def test_discriminator_layers_match(stylegan: Path, version: str) -> None:
 
 
 def test_discriminator_levels_of_detail_match(stylegan: Path) -> None:
-    data = golden(stylegan, "orig_discriminator")
+    data = arrays(stylegan, "orig_discriminator")
     images = rule_images(int(data["image_seed"]))[:4]
     for lod in (0.25, 2.5, 6.0):
         near(discriminator("original")(images, lod=lod), data[f"score_b4_lod{lod}"])
@@ -375,7 +343,7 @@ def one_thread() -> Iterator[None]:
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("version", ["v4", *(pytest.param(v, marks=pytest.mark.slow) for v in ("original", "v1"))])
 def test_gradient_penalty_matches(stylegan: Path, version: str) -> None:
-    data = golden(stylegan, DISCRIMINATOR_FILES[version])
+    data = arrays(stylegan, DISCRIMINATOR_FILES[version])
     images = rule_images(int(data["image_seed"]))[:4].requires_grad_()
     label = tensor(data, "label")[:4] if "label" in data else None
     with torch.enable_grad():
@@ -388,7 +356,7 @@ def test_gradient_penalty_matches(stylegan: Path, version: str) -> None:
 
 
 def test_minibatch_std_matches(stylegan: Path) -> None:
-    data = golden(stylegan, "orig_discriminator")
+    data = arrays(stylegan, "orig_discriminator")
     stream = np.random.Generator(np.random.PCG64(int(data["mbstd_input_seed"])))
     x = torch.from_numpy(stream.standard_normal((8, 512, 4, 4)).astype(np.float32))
     for key in (key for key in data if key.startswith("mbstd_group")):

@@ -14,8 +14,8 @@ from ohlora.training import checkpoints
 from ohlora.training.nets.score_cnns import PropertyCnn, PropertyCnnConfig
 from ohlora.training.nets.stylegan_v5_discriminator import V5Discriminator, V5DiscriminatorConfig, from_property_cnn
 from ohlora.training.weights import stylegan_v5_discriminator_keys as keys
+from tests.support.golden_values import rule_images
 from tests.support.golden_weights import draw
-from tests.training.nets.test_stylegan import rule_images
 
 SMALL = V5DiscriminatorConfig(width=1 / 16)
 

@@ -17,7 +17,7 @@ from ohlora.io.images import read_image
 from ohlora.training.students import compare_losses
 from ohlora.training.students.compare_losses import FIGURES, PUBLISHED, TITLES, as_markdown, colors, compare, ordering
 from ohlora.training.students.recipes import PRESETS, PortraitMix
-from tests.training.students.test_distill import TINY, portrait
+from tests.support.small_distillations import TINY, portrait
 
 
 @pytest.fixture(scope="module")

@@ -31,6 +31,7 @@ from ohlora.training.students.metrics import HairMetrics
 from ohlora.training.students.report import write_report
 from ohlora.training.weights.effisegnet_keys import IMAGENET_LAYOUT
 from ohlora.training.weights.student import load_student
+from tests.support.small_distillations import TINY, portrait
 
 # --- against reference data -----------------------------------------------------------------------------------------
 
@@ -126,28 +127,6 @@ def test_losses_teach_that_there_is_no_hair(loss: str) -> None:
 
 
 # --- data -----------------------------------------------------------------------------------------------------------
-
-
-BACKGROUNDS = [(40, 40, 40), (200, 60, 60), (60, 200, 60), (60, 60, 200), (200, 200, 60), (220, 220, 220)]
-
-
-def portrait(person: int, variant: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A drawn head before a plain background: RGB, hair*255, 19-class parsing. One look per person."""
-    look = np.random.default_rng(person)
-    jitter = np.random.default_rng((person, variant))
-    image = np.full((256, 256, 3), BACKGROUNDS[person], np.uint8)
-    hair, parsing = np.zeros((256, 256), np.uint8), np.zeros((256, 256), np.uint8)
-    centre = (128 + int(jitter.integers(-4, 5)), 120 + int(jitter.integers(-4, 5)))
-    color = look.integers(0, 256, 3).tolist()
-    cv2.ellipse(hair, centre, (80, 100), 0, 0, 360, 255, -1, cv2.LINE_AA)
-    cv2.ellipse(hair, (centre[0], centre[1] + 25), (50, 65), 0, 0, 360, 0, -1, cv2.LINE_AA)
-    image[hair > 127] = color
-    parsing[hair > 127] = 17
-    face = np.zeros_like(hair)
-    cv2.ellipse(face, (centre[0], centre[1] + 25), (50, 65), 0, 0, 360, 255, -1)
-    image[(face > 0) & (hair <= 127)] = (224, 180, 150)
-    parsing[(face > 0) & (hair <= 127)] = 1
-    return image, hair, parsing
 
 
 @pytest.fixture(scope="module")
@@ -279,10 +258,6 @@ def test_new_hair_colour_changes_hair_only() -> None:
 
 
 # --- the stage ------------------------------------------------------------------------------------------------------
-
-TINY = replace(
-    PRESETS["few-faces"], imagenet=False, phases=((64, 2), (96, 2)), batch_size=4, evaluate_every=1, warmup_steps=2
-)
 
 
 def test_phases() -> None:

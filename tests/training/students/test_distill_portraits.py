@@ -31,7 +31,7 @@ from ohlora.training.students.sources import (
     training_batches,
 )
 from ohlora.training.weights.student import load_student
-from tests.training.data.test_portrait_dataset import Imitator, Stranger
+from tests.support.imitators import Imitator, Stranger
 
 MIX = PortraitMix(portraits=6, held_out=2, resolution=64)
 TINY = DistillConfig(

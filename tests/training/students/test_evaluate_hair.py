@@ -33,7 +33,7 @@ from ohlora.training.students.evaluate_hair import (
 )
 from ohlora.training.students.report import SHOWN
 from ohlora.training.weights.student import save_student
-from tests.training.data.test_portrait_dataset import Imitator, Stranger
+from tests.support.imitators import Imitator, Stranger
 
 Finder = Callable[[Sequence[np.ndarray]], list[np.ndarray]]
 

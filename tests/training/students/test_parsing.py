@@ -39,7 +39,7 @@ from ohlora.training.students.recipes import PortraitMix
 from ohlora.training.students.report import epoch_line
 from ohlora.training.students.sources import make_split
 from ohlora.training.weights.student import load_student, save_student
-from tests.training.weights.test_student import random_student
+from tests.support.small_students import random_parser, random_student
 
 STILL = Augmentation(
     rotation=0, zoom=(1, 1), shift=0, perspective=0, elastic=0, flip=0, new_background=0, new_hair_color=0,
@@ -72,14 +72,6 @@ def weights_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = random_parser()
     save_student(path, model.state_dict(), model.encoder_name)
     return path
-
-
-def random_parser() -> EffiSegNet:
-    """Random weights whose decisions are clear: what is tested is the export, not rounding."""
-    torch.manual_seed(5)
-    model = EffiSegNet(SHIPPED_ENCODER, CLASSES)
-    model.decoder.head.weight.data *= 40
-    return model.eval()
 
 
 # --- labels ----------------------------------------------------------------------------------------------------------

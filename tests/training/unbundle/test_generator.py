@@ -26,8 +26,8 @@ from ohlora.training.nets.stylegan import Generator, GeneratorConfig
 from ohlora.training.nets.stylegan_layers import UpConv, instance_norm, leaky, widen
 from ohlora.training.unbundle import generator as bundle_generator
 from ohlora.training.unbundle.generator import generator_from_bundle, generator_from_graphs, narrow, start_constant
-from tests.export.graphs.test_generator import SMALL, latents, randomized
 from tests.support.small_bundle import stage, write
+from tests.support.small_generators import SMALL, latents, randomized
 
 # Every way in which generators of the family differ; 16 pixels keep an export at a second.
 TINY = dataclasses.replace(SMALL, resolution=16, channel_base=128, fused_from=8)

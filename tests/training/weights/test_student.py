@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -19,22 +18,9 @@ from ohlora.training import checkpoints
 from ohlora.training.nets.effisegnet import SHIPPED_ENCODER, EffiSegNet
 from ohlora.training.weights.effisegnet_keys import from_upstream, published_shapes
 from ohlora.training.weights.student import load_student, save_student
+from tests.support.small_students import golden_value, random_student
 
 TOLERANCE = 1e-5
-
-
-def golden_value(key: str, shape: tuple[int, ...]) -> Tensor:
-    """The seeded weight rule of the reference data for students."""
-    draw = np.random.Generator(np.random.PCG64(zlib.crc32(key.encode()))).standard_normal(shape).astype(np.float32)
-    if key.endswith("num_batches_tracked"):
-        return torch.zeros((), dtype=torch.int64)
-    if len(shape) >= 2:
-        return torch.from_numpy(draw * np.float32(np.sqrt(2 / np.prod(shape[1:]))))
-    if key.endswith("running_var"):
-        return torch.from_numpy(np.abs(draw) + np.float32(0.5))
-    if key.endswith(("running_mean", ".bias")):
-        return torch.from_numpy(draw * np.float32(0.1))
-    return torch.from_numpy(1 + draw * np.float32(0.1))
 
 
 @pytest.fixture(scope="module")
@@ -65,18 +51,6 @@ def difference(made: Tensor, stored: np.ndarray) -> float:
     """Of a map [224,224], of which every pixel or every n-th is stored."""
     step = 224 // len(stored)
     return float(np.abs(made.numpy()[::step, ::step] - stored).max())
-
-
-def random_student(encoder: str, seed: int = 3) -> EffiSegNet:
-    """Weights and statistics that are not the initial ones, so that folding has something to get wrong."""
-    torch.manual_seed(seed)
-    model = EffiSegNet(encoder)
-    for key, value in model.state_dict().items():
-        if key.endswith("running_var"):
-            value.copy_(torch.rand_like(value) + 0.5)
-        elif value.ndim == 1:
-            value.copy_(torch.randn_like(value) * 0.2 + (1.0 if key.endswith("weight") else 0.0))
-    return model.eval()
 
 
 def test_published_keys(golden: Path) -> None:

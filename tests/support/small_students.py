@@ -1,0 +1,46 @@
+"""Students with random or ruled weights."""
+
+from __future__ import annotations
+
+import zlib
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ohlora.training.nets.effisegnet import SHIPPED_ENCODER, EffiSegNet
+from ohlora.training.students.parsing.examples import CLASSES
+
+
+def golden_value(key: str, shape: tuple[int, ...]) -> Tensor:
+    """The seeded weight rule of the reference data for students."""
+    draw = np.random.Generator(np.random.PCG64(zlib.crc32(key.encode()))).standard_normal(shape).astype(np.float32)
+    if key.endswith("num_batches_tracked"):
+        return torch.zeros((), dtype=torch.int64)
+    if len(shape) >= 2:
+        return torch.from_numpy(draw * np.float32(np.sqrt(2 / np.prod(shape[1:]))))
+    if key.endswith("running_var"):
+        return torch.from_numpy(np.abs(draw) + np.float32(0.5))
+    if key.endswith(("running_mean", ".bias")):
+        return torch.from_numpy(draw * np.float32(0.1))
+    return torch.from_numpy(1 + draw * np.float32(0.1))
+
+
+def random_student(encoder: str, seed: int = 3) -> EffiSegNet:
+    """Weights and statistics that are not the initial ones, so that folding has something to get wrong."""
+    torch.manual_seed(seed)
+    model = EffiSegNet(encoder)
+    for key, value in model.state_dict().items():
+        if key.endswith("running_var"):
+            value.copy_(torch.rand_like(value) + 0.5)
+        elif value.ndim == 1:
+            value.copy_(torch.randn_like(value) * 0.2 + (1.0 if key.endswith("weight") else 0.0))
+    return model.eval()
+
+
+def random_parser() -> EffiSegNet:
+    """Random weights whose decisions are clear: what is tested is the export, not rounding."""
+    torch.manual_seed(5)
+    model = EffiSegNet(SHIPPED_ENCODER, CLASSES)
+    model.decoder.head.weight.data *= 40
+    return model.eval()
