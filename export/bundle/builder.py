@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ohlora.bundle import Bundle, write_bundle
+from ohlora.bundle import Bundle
 from ohlora.bundle.gallery import GalleryEntry, read_gallery, write_gallery
 from ohlora.bundle.manifest import GalleryPart, HairPart
+from ohlora.bundle.write import write_bundle
 from ohlora.engines import open_engine
 from ohlora.engines.selftest import Probe, save_probe
 from ohlora.errors import BadRequest, BundleError

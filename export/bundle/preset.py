@@ -11,8 +11,9 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from ohlora.bundle import Bundle, generator_identity_of, write_bundle
+from ohlora.bundle import Bundle, generator_identity_of
 from ohlora.bundle.manifest import DirectionsPart, GeneratorPart, HairPart
+from ohlora.bundle.write import write_bundle
 from ohlora.engines.selftest import load_probe, save_probe
 from ohlora.errors import BadRequest, BundleError
 from ohlora.export.precision.presets import Arrays, Chosen, Preset, choose, mask_subject, picture_subject, run_rows

@@ -6,9 +6,10 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from ohlora.bundle import Bundle, write_bundle
+from ohlora.bundle import Bundle
 from ohlora.bundle.gallery import read_gallery, write_gallery
 from ohlora.bundle.manifest import GalleryPart
+from ohlora.bundle.write import write_bundle
 from ohlora.errors import BadRequest
 from ohlora.export.bundle.directions import add_directions, load_directions
 

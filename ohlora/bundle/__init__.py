@@ -1,34 +1,27 @@
-"""A model bundle on disk: opened verified, used by role, written atomically (DESIGN sections 5 and 9)."""
+"""A model bundle on disk: opened verified, used by role (DESIGN sections 5 and 9)."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-import shutil
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
-from ohlora.base.atomic import TEMPORARY_PREFIX
-from ohlora.base.version import __version__
 from ohlora.bundle.files import file_sha256, generator_identity_of, locate, read_arrays, verified_file
 from ohlora.bundle.gallery import GalleryEntry, read_gallery
 from ohlora.bundle.manifest import (
     MANIFEST_NAME,
     BundleManifest,
     DirectionsPart,
-    FileEntry,
     GalleryPart,
     GeneratorPart,
     HairPart,
     ParsingPart,
-    explain,
     parse_manifest,
 )
 from ohlora.engines import Engine, arithmetic, open_engine
@@ -43,7 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Bundle", "BundleManifest", "DirectionsPart", "GalleryEntry", "GalleryPart", "GeneratorPart", "HairPart",
-    "ParsingPart", "file_sha256", "generator_identity_of", "write_bundle",
+    "ParsingPart", "file_sha256", "generator_identity_of",
 ]  # fmt: skip
 
 
@@ -318,114 +311,3 @@ class Bundle:
                 f"{self.path / part.file} has {len(entries)} faces, the manifest says {part.count}: build it again"
             )
         return entries
-
-
-def write_bundle(
-    folder: Path | str,
-    *,
-    staging: Path | str,
-    name: str,
-    license: str,
-    provenance: str,
-    description: str = "",
-    hair: HairPart | None = None,
-    parsing: ParsingPart | None = None,
-    generator: GeneratorPart | None = None,
-    directions: DirectionsPart | None = None,
-    gallery: GalleryPart | None = None,
-    overwrite: bool = False,
-) -> Bundle:
-    """Make the bundle `folder` of the files in `staging`, whose paths there are their names in the bundle.
-
-    Every file of `staging` is listed; the parts say what is what. The bundle is built and verified beside
-    `folder`, then renamed into place: `folder` is never half there. Same input, same bytes.
-    overwrite: replace the bundle that is there; anything else that is there is never touched.
-    Raises BundleError: something stands in the way, or files and parts do not make a valid bundle.
-    """
-    folder, staging = Path(folder).resolve(), Path(staging).resolve()
-    _require_replaceable(folder, overwrite)
-    try:
-        files = {relative: _entry(path) for relative, path in _staged(staging)}
-        manifest = BundleManifest(
-            name=name,
-            description=description,
-            license=license,
-            provenance=provenance,
-            ohlora_version=__version__,
-            files=files,
-            hair=hair,
-            parsing=parsing,
-            generator=generator,
-            directions=directions,
-            gallery=gallery,
-        )
-    except ValidationError as error:
-        raise BundleError(f"bundle '{name}' cannot be built: {explain(error)}") from error
-    _verify_contents(Bundle(staging, manifest, identity=""))
-    building = folder.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex[:12]}")
-    try:
-        building.mkdir(parents=True)
-        for relative in files:
-            target = building / relative
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(staging / relative, target)
-        (building / MANIFEST_NAME).write_bytes(manifest.to_json())
-        Bundle.open(building)  # what was copied is what was hashed
-        _install(building, folder)
-    except OSError as error:
-        raise BundleError(f"cannot write bundle {folder}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
-    return Bundle.open(folder)
-
-
-def _require_replaceable(folder: Path, overwrite: bool) -> None:
-    if not os.path.lexists(folder) or (folder.is_dir() and not any(folder.iterdir())):
-        return
-    try:
-        parse_manifest((folder / MANIFEST_NAME).read_bytes(), str(folder / MANIFEST_NAME))
-    except (OSError, BundleError) as error:
-        raise BundleError(f"{folder} exists and is no bundle: choose another name, it is left alone") from error
-    if not overwrite:
-        raise BundleError(f"bundle {folder} exists: pass overwrite (--overwrite) to replace it")
-
-
-def _staged(staging: Path) -> list[tuple[str, Path]]:
-    if not staging.is_dir():
-        raise BundleError(f"there is no folder {staging} to build a bundle from")
-    found = []
-    for path in sorted(staging.rglob("*")):
-        if path.is_symlink():
-            raise BundleError(f"{path} is a link: put the file itself into the bundle")
-        relative = path.relative_to(staging).as_posix()
-        if path.is_file() and relative != MANIFEST_NAME:
-            found.append((relative, path))
-    return found
-
-
-def _entry(path: Path) -> FileEntry:
-    return FileEntry(sha256=file_sha256(path), size=path.stat().st_size)
-
-
-def _verify_contents(bundle: Bundle) -> None:
-    if bundle.manifest.generator:
-        bundle.w_avg()
-    if bundle.manifest.directions:
-        bundle.directions()
-    if bundle.manifest.gallery:
-        bundle.gallery()
-
-
-def _install(building: Path, folder: Path) -> None:
-    if not folder.is_dir():
-        building.rename(folder)
-        return
-    # A folder with content cannot be renamed over: the old one steps aside, and back if that fails.
-    aside = folder.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex[:12]}")
-    folder.rename(aside)
-    try:
-        building.rename(folder)
-    except OSError:
-        aside.rename(folder)
-        raise
-    shutil.rmtree(aside, ignore_errors=True)

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from ohlora.bundle import Bundle, write_bundle
+from ohlora.bundle import Bundle
 from ohlora.bundle import files as bundle_files
 from ohlora.bundle.manifest import BundleManifest
+from ohlora.bundle.write import write_bundle
 from ohlora.engines.cache import CACHE_VARIABLE
 from ohlora.errors import BundleError
 from tests.support.small_bundle import GENERATOR, HAIR, ROW, stage, write, write_gallery

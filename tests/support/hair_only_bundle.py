@@ -5,7 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from ohlora.bundle import Bundle, write_bundle
+from ohlora.bundle import Bundle
+from ohlora.bundle.write import write_bundle
 
 
 def hair_only(folder: Path) -> Bundle:

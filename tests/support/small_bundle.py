@@ -10,15 +10,8 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
-from ohlora.bundle import (
-    Bundle,
-    DirectionsPart,
-    GalleryPart,
-    GeneratorPart,
-    HairPart,
-    generator_identity_of,
-    write_bundle,
-)
+from ohlora.bundle import Bundle, DirectionsPart, GalleryPart, GeneratorPart, HairPart, generator_identity_of
+from ohlora.bundle.write import write_bundle
 from ohlora.engines import open_engine
 from ohlora.engines.selftest import Probe, save_probe
 from tests.support.small_models import LABEL, LAYERS, RESOLUTION, SIZE, Z, hair_model, mapping_model, synthesis_model

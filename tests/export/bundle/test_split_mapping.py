@@ -16,9 +16,10 @@ from typer.testing import CliRunner
 
 import ohlora
 from ohlora.base.values import PROPERTIES, Expression, Face
-from ohlora.bundle import Bundle, write_bundle
+from ohlora.bundle import Bundle
 from ohlora.bundle.description import describe
 from ohlora.bundle.manifest import parse_manifest
+from ohlora.bundle.write import write_bundle
 from ohlora.cli import app
 from ohlora.engines.cache import CACHE_VARIABLE
 from ohlora.errors import BadRequest, BundleError, EngineError
