@@ -13,8 +13,6 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING
 
-import ohlora
-
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
 
@@ -66,7 +64,7 @@ class _Origin:
 @cache
 def _origin() -> _Origin | None:
     """None for a package that came from an index."""
-    folder = Path(str(ohlora.__file__)).resolve().parents[1]
+    folder = Path(__file__).resolve().parents[2]
     if (folder / "pyproject.toml").is_file():
         return _Origin("", folder)
     found = _distribution()

@@ -17,7 +17,6 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 from typer.testing import CliRunner
 
-import ohlora
 from ohlora.base import installation
 from ohlora.base.installation import install_command, package_reports, repair_command, upgrade_command
 from ohlora.cli import app
@@ -35,7 +34,7 @@ def _fresh_origin() -> Iterator[None]:
 
 def lies_in(monkeypatch: pytest.MonkeyPatch, folder: Path, recorded: dict[str, str | None]) -> None:
     """As if the package lay in `folder`, and pip had left these distributions (name of a folder: its direct_url)."""
-    monkeypatch.setattr(ohlora, "__file__", str(folder / "ohlora" / "__init__.py"))
+    monkeypatch.setattr(installation, "__file__", str(folder / "ohlora" / "base" / "installation.py"))
     found = []
     for name, url in recorded.items():
         info = folder / name
