@@ -1,4 +1,4 @@
-"""Weights files by kind: the published ones and our own (design, section 6).
+"""Weights files by kind: the published ones and our own (docs/design.md, section 6).
 
     load("stylegan-finetune-v8", "stylegan_gen_fine_tuned_v8.pth") -> Generator in evaluation mode
 
@@ -79,8 +79,8 @@ def _score_cnn(name: str) -> Kind:
     return Kind(module, "from_upstream", name, None, "published_shapes", "from_config", "config_of")
 
 
-# The version is that of the network's shape: v2 has v1's, VectorFind v6 and v7 have v4's (spec: stylegan,
-# section 7.1).
+# The version is that of the network's shape: v2 has v1's, VectorFind v6 and v7 have v4's
+# (docs/spec/stylegan.md, section 7.1).
 KINDS: dict[str, Kind] = {
     "stylegan-celeba256": _generator("original"),
     "stylegan-finetune-v1": _generator("v1"),

@@ -1,4 +1,4 @@
-"""What speed is compared with: the documented way of doing each step, written from the specs, nothing tuned."""
+"""What speed is compared with: the documented way of doing each step, written from docs/spec, nothing tuned."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The documented ombre dye, written from spec ombre: NumPy in float64, nothing tuned."""
+"""The documented ombre dye, written from docs/spec/ombre.md: NumPy in float64, nothing tuned."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HEIGHT, GRAD_HEIGHT = 0.7, 0.5
 def documented_ombre(
     image: Rgb, hair: NDArray[np.float32], color: float, height: float = HEIGHT, grad_height: float = GRAD_HEIGHT
 ) -> Rgb:
-    """One picture as the spec describes the original: float64 arrays, a Python maximum over each row."""
+    """One picture as docs/spec/ombre.md describes the original: float64 arrays, a Python maximum over each row."""
     rows_count, columns = image.shape[:2]
     mask = cv2.resize(hair * 255, (columns, rows_count), interpolation=cv2.INTER_CUBIC)
     mask = np.clip((mask - 191.25) * 4, 0, 255)

@@ -1,6 +1,7 @@
 """The documented way to score a face: Python loops over the whole map, one for each property, nothing tuned.
 
-Written from spec properties, sections 2 and 3, and spec cnn, section 8. Speed and results are compared with this.
+Written from docs/spec/properties.md, sections 2 and 3, and docs/spec/cnn.md, section 8. Speed and
+results are compared with this.
 """
 
 from __future__ import annotations

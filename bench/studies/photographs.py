@@ -125,7 +125,7 @@ def refined(image: Rgb, hair: Floats, refinement: Refinement | None = DEFAULT) -
 
 
 def errors(hair: Floats, truth: Floats) -> dict[str, float]:
-    """Mean differences of two hair maps, and of the dye's cover that they give (spec: ombre, section 3)."""
+    """Mean differences of two hair maps, and of the dye's cover that they give (docs/spec/ombre.md, section 3)."""
     cover, wanted = (np.clip((values - 0.75) * 4, 0, 1) for values in (hair, truth))
     difference = np.abs(hair - truth)
     return {

@@ -75,7 +75,9 @@ class PhaseDecoder(InferenceDecoder):
 
 
 def phase_kernels(student: InferenceStudent) -> InferenceStudent:
-    """The depthwise 3x3 over the doubled map as four kernels over the small map (spec: segmentation, rewrite d)."""
+    """The depthwise 3x3 over the doubled map as four kernels over the small map
+    (docs/spec/segmentation.md, section 5, rewrite (d)).
+    """
     result = copy.deepcopy(student)
     result.decoder.__class__ = PhaseDecoder
     result.decoder.store_phases()  # type: ignore[operator, unused-ignore]

@@ -6,8 +6,8 @@
 A mapping that ends in two branches has one more output, and mapping_end.onnx beside it (`graphs.mapping`).
 
 Standard operations, any batch size, weights inside the file. Truncation is not in the graphs: the caller
-makes wp from w and the generator's `w_avg` (spec: stylegan, section 2.4). Weights are stored as float32, or as float16
-and computed in float32 (`graphs.half_storage`).
+makes wp from w and the generator's `w_avg` (docs/spec/stylegan.md, section 2.4). Weights are stored as float32, or as
+float16 and computed in float32 (`graphs.half_storage`).
 """
 
 from __future__ import annotations

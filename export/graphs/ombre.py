@@ -1,4 +1,4 @@
-"""Hair finding and the ombre dye as graph nodes (spec: ombre).
+"""Hair finding and the ombre dye as graph nodes (docs/spec/ombre.md).
 
 Equal to `ohlora.photos.segmentation` and `ohlora.kernels.ombre`.
 """
@@ -55,7 +55,7 @@ def add_ombre(
     """image uint8 [N,H,W,3], hair float32 [N,h,w], graph input ombre [N,3] -> `output` uint8 [N,H,W,3]."""
     color, height, grad = graph.columns("ombre", 3, ["color", "height", "grad_height"])
     number = graph.number
-    # Coverage (spec section 3): 0..255 on the picture's own pixels.
+    # Coverage (docs/spec/ombre.md, section 3): 0..255 on the picture's own pixels.
     scaled = graph.add("Mul", [hair, number(255.0)], "hair_255")
     resized = _resize(graph, scaled, hair_size, size, "coverage")
     contrast = graph.add("Sub", [resized, number(float(THRESHOLD))], "over_threshold")
@@ -70,7 +70,8 @@ def add_ombre(
     table = graph.constant("hue_table", hue_table().astype(np.float32))
     tint = graph.add("Gather", [table, index], "tint", axis=0)  # [N,1,3]
     tint = graph.add("Unsqueeze", [tint, graph.integers(1)], "pixel_tint")  # [N,1,1,3]
-    # Dyed value (section 5), in the documented order: in float32 it truncates to the same byte for every byte and hue.
+    # Dyed value (docs/spec/ombre.md, section 5), in the documented order: in float32 it truncates to the same
+    # byte for every byte and hue.
     levels = graph.cast(image, "float32", "levels")
     part = graph.add("Mul", [levels, number(0.35)], "own_part")
     part = graph.add("Add", [part, graph.add("Mul", [tint, number(0.25)], "tint_part")], "both_parts")
@@ -82,7 +83,9 @@ def add_ombre(
 
 
 def _row_weights(graph: GraphBuilder, coverage: str, height: str, grad: str, color: str, rows: int) -> str:
-    """Weight of each row over 255, [N,H] (section 4): 0 above the gradient, 1 below it, 0 everywhere without hair."""
+    """Weight of each row over 255, [N,H] (docs/spec/ombre.md, section 4): 0 above the gradient, 1 below it, 0
+    everywhere without hair.
+    """
     number, axes = graph.number, graph.integers(1)
     strongest = graph.add("ReduceMax", [coverage, graph.integers(2)], "row_strength", keepdims=0)  # [N,H]
     is_hair = graph.add("GreaterOrEqual", [strongest, number(float(HAIR_ROW))], "is_hair_row")

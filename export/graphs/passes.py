@@ -23,7 +23,7 @@ WINDOW_ROWS = {0: [2, 0], 1: [3, 1]}
 def subpixel(model: onnx.ModelProto) -> onnx.ModelProto:
     """Every 4x4 stride-2 pad-1 transposed convolution as a 2x2 convolution to 4C channels, depth to space and a crop.
 
-    The same sums in another order; the form that keeps its speed in int8 (DESIGN section 8).
+    The same sums in another order; the form that keeps its speed in int8 (docs/design.md, section 8).
     """
     result = fold_constants(model, CONVOLUTIONS)
     weights = {tensor.name: tensor for tensor in result.graph.initializer}

@@ -1,4 +1,4 @@
-"""Exact inference rewrites of a StyleGAN discriminator, and its graph (spec: stylegan, section 4).
+"""Exact inference rewrites of a StyleGAN discriminator, and its graph (docs/spec/stylegan.md, section 4).
 
 What is not folded, and why: the blur before each stride-2 convolution. Blur (3x3) and convolution (4x4, stride 2) make
 one 6x6 convolution only inside the picture. The convolution pads the *blurred* picture with zeros, where a merged

@@ -1,4 +1,4 @@
-"""Exact inference rewrites of a StyleGAN generator (spec: stylegan, section 2).
+"""Exact inference rewrites of a StyleGAN generator (docs/spec/stylegan.md, section 2).
 
 Every pass takes a generator in evaluation mode and returns an equal one that computes less; the argument is
 left as it is. Equal means the same function at level of detail 0 with stored noise, up to rounding: constants are

@@ -1,4 +1,4 @@
-"""Exact inference rewrites of the students (spec: segmentation, section 5, rewrites a to e).
+"""Exact inference rewrites of the students (docs/spec/segmentation.md, section 5, rewrites (a) to (e)).
 
 `rewrite_student(EffiSegNet) -> InferenceStudent`: the same function at 224x224, fewer operations. All folding is done
 in float64 and rounded once to the student's own precision. The steps, each a function of its own:

@@ -1,4 +1,4 @@
-"""Ombre hair dye (spec: ombre): prepare a hair map once, blend any number of dyes with it.
+"""Ombre hair dye (docs/spec/ombre.md): prepare a hair map once, blend any number of dyes with it.
 
     mask = prepare_hair(hair, (256, 256))                       # resize, contrast, hair rows: per picture
     dyed = blend_ombre(images, mask, color, height, grad_height)  # per dye
@@ -28,14 +28,14 @@ from ohlora.kernels.threads import for_each
 
 BACKENDS = ("auto", "cpu", "cuda", "reference")
 ROUNDINGS = ("truncate", "nearest")
-# B = clip((255 H - 191.25) * 4, 0, 255): nothing below H = 0.75, everything at H = 1 (spec section 3).
+# B = clip((255 H - 191.25) * 4, 0, 255): nothing below H = 0.75, everything at H = 1 (docs/spec/ombre.md, section 3).
 THRESHOLD, CONTRAST = np.float32(191.25), np.float32(4.0)
 ONE_AS_BITS = np.float32(1.0).view(np.uint32)
 # What NumPy does before Numba is imported, mask and dye counted each: 32 pictures of 256x256, each call of a few
 # (larger ones take memory).
 FIRST_PIXELS, SMALL_PIXELS = 64 << 16, 4 << 16
 _done, _counting = 0, threading.Lock()
-HAIR_ROW = np.float32(191.25)  # a row with such a B is a hair row (section 4)
+HAIR_ROW = np.float32(191.25)  # a row with such a B is a hair row (docs/spec/ombre.md, section 4)
 
 # What comes out is of the kind that went in.
 ImagesT = TypeVar("ImagesT", bound="NDArray[np.uint8] | DeviceArray")
@@ -45,7 +45,7 @@ ImagesT = TypeVar("ImagesT", bound="NDArray[np.uint8] | DeviceArray")
 class HairMask:
     """Hair maps of N pictures, ready to blend.
 
-    coverage: float32 [N,H,W], 0..255 ("B" before weighting, spec section 3).
+    coverage: float32 [N,H,W], 0..255 ("B" before weighting, docs/spec/ombre.md, section 3).
     top, bottom: int32 [N], first and last hair row; -1 where no row is strong enough to count as hair.
     """
 
@@ -86,7 +86,9 @@ class Dyes:
 
 @cache
 def hue_table() -> NDArray[np.uint8]:
-    """uint8 [360,3]: RGB of hue i degrees at full saturation, truncated (spec section 2; tabled, not computed)."""
+    """uint8 [360,3]: RGB of hue i degrees at full saturation, truncated
+    (docs/spec/ombre.md, section 2; tabled, not computed).
+    """
     path = Path(__file__).with_name("hue_table.json")
     table = np.array(json.loads(path.read_text(encoding="utf-8")), dtype=np.uint8)
     table.flags.writeable = False
@@ -218,7 +220,9 @@ def apply_ombre(
 
 
 def gradient_rows(top: int, bottom: int, height: float, grad_height: float) -> tuple[int, int]:
-    """G0, G1: first row of the gradient and first fully dyed row (spec section 4, products in this order)."""
+    """G0, G1: first row of the gradient and first fully dyed row (docs/spec/ombre.md, section 4,
+    products in this order).
+    """
     first = int(top + (bottom - top) * (1.0 - height))
     return first, int(first + (bottom - first) * grad_height)
 

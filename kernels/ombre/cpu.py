@@ -1,6 +1,7 @@
 """The ombre dye in Numba: one pass over the rows that change, no temporaries per pixel, GIL-free.
 
-The dyed value depends on one byte and one table colour, so it is a 256-entry table per channel (spec section 6).
+The dyed value depends on one byte and one table colour, so it is a 256-entry table per channel
+(docs/spec/ombre.md, section 6).
 Pictures run in parallel (`kernels.threads`).
 """
 

@@ -18,9 +18,9 @@ WORDS = BYTES // 4
 TILE_WORDS = ROWS * WORDS
 
 ZERO, ONE, FULL = np.float32(0.0), np.float32(1.0), np.float32(255.0)
-THRESHOLD, CONTRAST = np.float32(191.25), np.float32(4.0)  # spec: ombre, section 3
+THRESHOLD, CONTRAST = np.float32(191.25), np.float32(4.0)  # docs/spec/ombre.md, section 3
 PER_FULL = np.float32(1.0 / 255.0)
-OWN, TINT, DARKER = np.float32(0.35), np.float32(0.25), np.float32(-38.25)  # section 5
+OWN, TINT, DARKER = np.float32(0.35), np.float32(0.25), np.float32(-38.25)  # docs/spec/ombre.md, section 5
 # Float32's error of a blend is below 1e-4; what is nearer to the next byte than this is done again in float64.
 NEAR, HALF = np.float32(5e-4), np.float32(0.5)
 NO_ROW = np.int32(-1)
@@ -137,7 +137,8 @@ def _unstage(pixels32, pixels8, words, n, top, left, target8, target32):
 
 @cuda.jit(device=True)
 def _gradient(found, source, dye, i, ends):
-    """Rows G0 and G1 of dye i on picture `source` into ends[0:2], by the whole block; -1 without hair (section 4).
+    """Rows G0 and G1 of dye i on picture `source` into ends[0:2], by the whole block; -1 without hair
+    (docs/spec/ombre.md, section 4).
 
     dye: float64 [M,6]: red, green, blue, height, grad_height, number of the picture. A negative red is no dye.
     """
@@ -164,7 +165,9 @@ def _gradient(found, source, dye, i, ends):
 
 @cuda.jit(device=True)
 def _tinted(value, tint):
-    """D of one channel (section 5); float32 gives the same byte as float64 for all 256 values and 360 hues."""
+    """D of one channel (docs/spec/ombre.md, section 5); float32 gives the same byte as float64 for all
+    256 values and 360 hues.
+    """
     changed = fadd(value, fadd(fadd(fmul(OWN, value), tint), DARKER))
     changed = changed if changed > ZERO else ZERO
     changed = changed if changed < FULL else FULL

@@ -1,4 +1,6 @@
-"""The ombre dye in plain NumPy, step by step as the spec has it. The definition the fast forms are held to."""
+"""The ombre dye in plain NumPy, step by step as docs/spec/ombre.md has it. The definition
+the fast forms are held to.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,7 @@ def blend(
 def blend_float(
     image: NDArray[np.uint8], mask: HairMask, source: int, dyes: Dyes, i: int, unweighted: bool = False
 ) -> NDArray[np.float64]:
-    """One picture with dye i, float64 [H,W,3] in 0..255, not rounded (spec sections 4 and 5)."""
+    """One picture with dye i, float64 [H,W,3] in 0..255, not rounded (docs/spec/ombre.md, sections 4 and 5)."""
     coverage, bottom = mask.coverage[source], int(mask.bottom[source])
     if bottom >= 0:
         first, full = gradient_rows(int(mask.top[source]), bottom, dyes.height[i], dyes.grad_height[i])

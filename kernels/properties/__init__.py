@@ -1,4 +1,5 @@
-"""Property scores of a face from its class map and its picture (spec: properties; hairstyle: cnn, section 8).
+"""Property scores of a face from its class map and its picture (docs/spec/properties.md; hairstyle:
+docs/spec/cnn.md, section 8).
 
     scores = score(parsing, images, algorithm="v2")   # [N,7], one column for each of PROPERTIES
     z = normalize(scores)                             # z-scores over these N pictures
@@ -125,7 +126,7 @@ def normalize(
     ddof: int = 1,
     decimals: int | None = 4,
 ) -> NDArray[np.float64]:
-    """(score - mean) / std per column, rounded half to even (spec: properties, section 6).
+    """(score - mean) / std per column, rounded half to even (docs/spec/properties.md, section 6).
 
     scores: [N,C], or [N] of one property; the result has that shape. mean, std: [C] of another run, both or neither;
     by default those of `scores`. ddof: 1 as in all published tables; 0 as in the documents' worked example.

@@ -189,7 +189,9 @@ def _locate(
     eyes: NDArray[np.int64],
     nose: NDArray[np.int64],
 ) -> None:
-    """Windows of eyes: rows 56..167 (v1: ..139), columns 0..167 left and 56..223 right (spec sections 2 and 3)."""
+    """Windows of eyes: rows 56..167 (v1: ..139), columns 0..167 left and 56..223 right
+    (docs/spec/properties.md, sections 2 and 3).
+    """
     for eye in range(2):
         count, across = 0, 0
         for x in range(max(start, 56 * eye), min(stop, 168 + 56 * eye)):

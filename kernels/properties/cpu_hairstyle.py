@@ -1,4 +1,4 @@
-"""The hairstyle score in Numba (spec: cnn, section 8), GIL-free.
+"""The hairstyle score in Numba (docs/spec/cnn.md, section 8), GIL-free.
 
 Channel sums, 4x4 block sums and the positions that count are made row by row from shifted rows of 8 and 16 bits, which
 vectorises; only positions that count take a division. Only the lower half of map and picture is read.
@@ -82,7 +82,9 @@ def _hairstyle(
     strict: bool,
     counts: NDArray[np.uint8],
 ) -> float:
-    """spec: cnn, section 8. Rows are those of the lower half; blocks are sums of 48 values, so its 5 becomes 240."""
+    """See docs/spec/cnn.md, section 8. Rows are those of the lower half; blocks are sums of 48
+    values, so its 5 becomes 240.
+    """
     total, positions = 0.0, 0
     for y in range(101):
         if strict:

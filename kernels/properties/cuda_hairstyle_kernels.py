@@ -1,5 +1,5 @@
 # mypy: disallow-untyped-defs = False
-"""The device code of the hairstyle score (spec: cnn, section 8). A block takes a band of rows of one picture.
+"""The device code of the hairstyle score (docs/spec/cnn.md, section 8). A block takes a band of rows of one picture.
 
 Positions are added up in another order than the reference's, so the last bits may differ; the order is fixed, so that a
 picture's score never depends on its neighbours.

@@ -25,7 +25,7 @@ Map = NDArray[np.uint8]  # [224,224]
 Sums = NDArray[np.int64]  # channel sums, 0..765
 Mask = NDArray[np.bool_]
 LAST = SIZE - 1
-# Columns in which an eye is looked for (spec sections 2 and 3); rows differ between v1 and v2.
+# Columns in which an eye is looked for (docs/spec/properties.md, sections 2 and 3); rows differ between v1 and v2.
 EYE_COLUMNS = {LEFT_EYE: slice(0, 168), RIGHT_EYE: slice(56, 224)}
 EYE_ROWS = {"v1": slice(56, 140), "v2": slice(56, 168)}
 
@@ -50,7 +50,7 @@ def score(
 
 
 def v1(classes: Map, sums: Sums) -> list[float]:
-    """The seven scores of the first algorithm (spec section 2)."""
+    """The seven scores of the first algorithm (docs/spec/properties.md, section 2)."""
     heights = [extent(eye_window(classes, eye, "v1")) for eye in (LEFT_EYE, RIGHT_EYE)]
     hair = classes == HAIR
     lips = (classes == UPPER_LIP) | (classes == LOWER_LIP)
@@ -65,7 +65,7 @@ def v1(classes: Map, sums: Sums) -> list[float]:
 
 
 def v2(classes: Map, sums: Sums) -> list[float]:
-    """The seven scores of the second algorithm (spec section 3)."""
+    """The seven scores of the second algorithm (docs/spec/properties.md, section 3)."""
     eyes = [eye_window(classes, eye, "v2") for eye in (LEFT_EYE, RIGHT_EYE)]
     hair = classes == HAIR
     inner = np.count_nonzero(classes == INNER_MOUTH)
@@ -188,7 +188,7 @@ def hair_length_v2(hair: Mask) -> float:
 def hairstyle(classes: Map, sums: Sums, strict: bool) -> float:
     """Mean over positions of how much a block differs from the one below against those beside it; 0.45 without any.
 
-    spec: cnn, section 8. Blocks are sums of 48 values here, so its 5 becomes 240.
+    See docs/spec/cnn.md, section 8. Blocks are sums of 48 values here, so its 5 becomes 240.
     """
     y, x = (axis.ravel() for axis in np.mgrid[112:213, 8:213])
     hair = classes == HAIR

@@ -28,7 +28,7 @@ def _number(owner: str, name: str, value: Any, low: float, high: float) -> float
 
 @dataclass(frozen=True, slots=True)
 class Ombre:
-    """A hair dye. All three in [0, 1] (spec: ombre, section 1).
+    """A hair dye. All three in [0, 1] (docs/spec/ombre.md, section 1).
 
     color: hue; 0 red, 0.1 orange, 0.5 sky blue, 0.9 pink, 1 red again.
     height: share of the hair's height, from the bottom, that is dyed.
@@ -46,7 +46,7 @@ class Ombre:
 
 @dataclass(frozen=True, slots=True)
 class Expression:
-    """Strengths of the latent directions; 0 leaves the face as it is (spec: runtime, section 3).
+    """Strengths of the latent directions; 0 leaves the face as it is (docs/spec/runtime.md, section 3).
 
     Published directions point the other way round: negative = wider eyes, wider mouth, head turned further.
     """

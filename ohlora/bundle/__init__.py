@@ -1,4 +1,4 @@
-"""A model bundle on disk: opened verified, used by role (DESIGN sections 5 and 9)."""
+"""A model bundle on disk: opened verified, used by role (docs/design.md, sections 5 and 9)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writing a bundle: built and verified beside its place, then renamed into it (DESIGN sections 5 and 9)."""
+"""Writing a bundle: built and verified beside its place, then renamed into it (docs/design.md, sections 5 and 9)."""
 
 from __future__ import annotations
 

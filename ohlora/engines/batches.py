@@ -1,7 +1,7 @@
 """The engine class of devices: calls are cut into buckets of one fixed size, the last filled up with its last row.
 
-A row therefore meets the same kernels whatever the batch around it (DESIGN section 2); whether its place in the bucket
-matters, the self-test at load finds out.
+A row therefore meets the same kernels whatever the batch around it (docs/design.md, section 2); whether its place in
+the bucket matters, the self-test at load finds out.
 """
 
 from __future__ import annotations

@@ -61,7 +61,7 @@ class EngineSpec:
 
 
 class Engine(Protocol):
-    """A network ready to run (DESIGN section 4).
+    """A network ready to run (docs/design.md, section 4).
 
     Row i of a call is bit-identical whatever the number of rows, its position, its neighbours and `threads`.
     """

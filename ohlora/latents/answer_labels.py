@@ -1,4 +1,6 @@
-"""The first product's rules: a Korean answer -> what the label-driven generator is asked for (spec: runtime, 6)."""
+"""The first product's rules: a Korean answer -> what the label-driven generator is asked for
+(docs/spec/runtime.md, section 6).
+"""
 
 from __future__ import annotations
 

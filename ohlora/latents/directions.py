@@ -1,4 +1,5 @@
-"""Latent directions: start + eyes * v_eyes + mouth * v_mouth + pose * v_pose of the face (spec: runtime, section 3).
+"""Latent directions: start + eyes * v_eyes + mouth * v_mouth + pose * v_pose of the face
+(docs/spec/runtime.md, section 3).
 
 A direction is a fixed vector of the face's group, or the gradient of a network at the face's own latent; the latent
 may be any of `latents.spaces`. Every set has the published sign: a positive strength closes the eyes, closes the mouth
@@ -154,8 +155,8 @@ class Directions:
         """What a strength of 1 adds to the latent in `space`: float64 [3, D], in the order of PROPERTIES.
 
         start: float32 [D], the unedited latent of the face; None will do without networks. Networks are asked here,
-        once per face, not again along the way (spec: vectorfind, 6.3). Raises BadRequest for a face without a group
-        and for another length.
+        once per face, not again along the way (docs/spec/vectorfind.md, section 6.3). Raises BadRequest for a face
+        without a group and for another length.
         """
         group = self._group(face)
         if start is not None and start.shape != (self.size,):

@@ -1,6 +1,6 @@
 """Expressions in words: "eyes wide, mouth normal, pose none" or "(눈 크게, 입 보통, 고개 돌림 없음)".
 
-Spec: runtime, section 5.
+See docs/spec/runtime.md, section 5.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Strength:
 
 # The documented table. In the document the last row of each property is "any other word"; see `lenient`.
 # Its code tested the mouth's word in the second row of pose, so "normal" was lost there unless the mouth was normal
-# too, and "much" whenever it was. Each word is tested for its own property here (spec: runtime, 9).
+# too, and "much" whenever it was. Each word is tested for its own property here (docs/spec/runtime.md, section 9).
 WORDS: dict[str, tuple[Strength, ...]] = {
     "eyes": (
         Strength(("small", "작게"), -0.2, 0.3),
@@ -74,7 +74,7 @@ _PARTS = {
 def expression_from_words(
     eyes: str, mouth: str, pose: str, rng: np.random.Generator | None = None, *, lenient: bool = False
 ) -> Expression:
-    """A word for each property -> strengths (spec: runtime, 5).
+    """A word for each property -> strengths (docs/spec/runtime.md, section 5).
 
     eyes: small, normal, wide, very wide. mouth: normal, wide, very wide. pose: none, normal, much. Or in Korean:
     작게, 보통, 크게, 아주 크게, 없음, 많이. Capitals and spaces do not matter; what follows a known word is ignored.

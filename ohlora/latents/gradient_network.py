@@ -1,7 +1,7 @@
 """A small network that reads a property's score off a latent; its gradient is the direction of each face.
 
-Documented shape (spec: vectorfind, 6.3): two tanh layers and a linear one. Dropout belongs to its training only:
-with it the direction would be another one at every call.
+Documented shape (docs/spec/vectorfind.md, section 6.3): two tanh layers and a linear one. Dropout belongs to its
+training only: with it the direction would be another one at every call.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The places in a generator where directions may be added (spec: vectorfind, 6.1).
+"""The places in a generator where directions may be added (docs/spec/vectorfind.md, section 6.1).
 
 z               z and label, one after the other: before the mapping network
 w               its result

@@ -1,4 +1,4 @@
-"""Face detection in three stages (MTCNN, Zhang et al. 2016; spec: segmentation, section 2), in NumPy.
+"""Face detection in three stages (MTCNN, Zhang et al. 2016; docs/spec/segmentation.md, section 2), in NumPy.
 
 The networks are handed in, so that the same cascade runs on compiled networks (`face_detector`) and on PyTorch's.
 

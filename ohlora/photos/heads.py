@@ -1,6 +1,7 @@
 """Hair in any photograph: find the faces, look at each head the way students saw portraits, bring the maps back.
 
-Each person gets a hair map of their own, so the dye's gradient runs over that person's hair (spec: ombre, section 4).
+Each person gets a hair map of their own, so the dye's gradient runs over that person's hair
+(docs/spec/ombre.md, section 4).
 """
 
 from __future__ import annotations
@@ -221,7 +222,7 @@ def _closeness(frame: Frame, rows: NDArray[np.float64], columns: NDArray[np.floa
 
 def _trimmed(hair: Floats, region: Region) -> HeadMask | None:
     """The mask of the rows and columns that hold hair; None without any."""
-    strong = (hair > 0.75).astype(np.uint8)  # nothing below is ever dyed (spec: ombre, section 3)
+    strong = (hair > 0.75).astype(np.uint8)  # nothing below is ever dyed (docs/spec/ombre.md, section 3)
     left, top, width, height = cv2.boundingRect(strong)
     if not width or not height:
         return None

@@ -1,4 +1,4 @@
-"""Named animation curves (spec: runtime, sections 4, 7 and 8), as one Look per frame."""
+"""Named animation curves (docs/spec/runtime.md, sections 4, 7 and 8), as one Look per frame."""
 
 from __future__ import annotations
 

@@ -28,7 +28,8 @@ class LookSet:
 
 
 LOOK_SETS: dict[str, LookSet] = {
-    # The still pictures of the fourth product (spec: runtime, 7): the strengths of the direction test of v7 and v8.
+    # The still pictures of the fourth product (docs/spec/runtime.md, section 7): the strengths of the
+    # direction test of v7 and v8.
     "still50": LookSet(
         mouth=(-1.8, -0.9, 0.0, 0.9, 1.8),
         eyes=(-1.2, 1.2),

@@ -25,7 +25,7 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class OutputFormat:
-    """How a picture becomes a file. rounding: how dyed values become bytes (spec: ombre, section 5)."""
+    """How a picture becomes a file. rounding: how dyed values become bytes (docs/spec/ombre.md, section 5)."""
 
     format: str = "jpeg"
     quality: int = 95
@@ -48,7 +48,8 @@ class OutputFormat:
 class RenderJob:
     """faces x looks. Item k shows face k // len(looks) with look k % len(looks).
 
-    psi, truncation_layers: truncation of w towards its mean (spec: stylegan, 2.4); 0 layers switch it off.
+    psi, truncation_layers: truncation of w towards its mean
+    (docs/spec/stylegan.md, section 2.4); 0 layers switch it off.
     """
 
     faces: Sequence[Face]

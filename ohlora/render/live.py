@@ -1,4 +1,4 @@
-"""An expression that lives: idle drift, blinks, and expressions that come and go (spec: runtime, 4)."""
+"""An expression that lives: idle drift, blinks, and expressions that come and go (docs/spec/runtime.md, section 4)."""
 
 from __future__ import annotations
 

@@ -21,7 +21,8 @@ FRAMES_PER_CHUNK = 16
 
 
 class MovingPortrait:
-    """A face whose expression and dye change from frame to frame. Its w is computed once (spec: runtime, 3 and 9).
+    """A face whose expression and dye change from frame to frame. Its w is computed once
+    (docs/spec/runtime.md, sections 3 and 9).
 
     dyed: whether frames may have an ombre; without, no hair is looked for. moves: whether they may have an expression.
     Raises BadRequest when the bundle has no directions for this face, BundleError when it lacks a part.

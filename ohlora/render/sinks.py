@@ -39,7 +39,7 @@ def dye(picture: Picture, ombre: Ombre | None, rounding: str = "truncate") -> ND
 
 
 def has_hair(picture: Picture) -> bool:
-    """Whether there is a row of hair strong enough to be dyed (spec: ombre, section 4)."""
+    """Whether there is a row of hair strong enough to be dyed (docs/spec/ombre.md, section 4)."""
     if picture.heads:
         return any(head.has_hair for head in picture.heads)
     return picture.mask is not None and int(picture.mask.bottom[0]) >= 0

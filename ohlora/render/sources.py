@@ -26,7 +26,9 @@ from ohlora.render.plan import PhotoUnit, PortraitUnit
 def truncate(
     w: NDArray[np.float32], mean: NDArray[np.float32], num_layers: int, psi: float, layers: int
 ) -> NDArray[np.float32]:
-    """w [N,512] -> wp [N,num_layers,512]; the first `layers` layers pulled towards the mean (spec: stylegan, 2.4)."""
+    """w [N,512] -> wp [N,num_layers,512]; the first `layers` layers pulled towards the mean
+    (docs/spec/stylegan.md, section 2.4).
+    """
     wp = np.repeat(w[:, None], num_layers, axis=1)
     if psi < 1.0 and layers > 0:
         wp[:, :layers] = mean + (wp[:, :layers] - mean) * np.float32(psi)

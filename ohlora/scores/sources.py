@@ -1,7 +1,7 @@
 """Where class maps and their pictures come from: a folder of `train parse`, or a bundle's face parser.
 
 `face` is the 224x224 picture that a map was made of, `original` the source picture squeezed to 224x224 with OpenCV's
-linear filter, which the first algorithm is documented to take (spec: properties, section 1).
+linear filter, which the first algorithm is documented to take (docs/spec/properties.md, section 1).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 Rgb = NDArray[np.uint8]
 PARSING, FACE, INDEX = "parsing_", "face_", "parse.jsonl"
 VARIANTS = ("crop", "full-frame")
-MARGIN = 0.25  # of the face's box on each side (spec: segmentation, section 2)
+MARGIN = 0.25  # of the face's box on each side (docs/spec/segmentation.md, section 2)
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@
     algorithm,property,mean,std,ddof,count
     v2,eyes_score,7.1472398543122804,1.9314998601962869,1,60
 
-Normalised scores of different runs can only be compared where one of them lent its figures to the other (spec:
-properties, section 6).
+Normalised scores of different runs can only be compared where one of them lent its figures to the other
+(docs/spec/properties.md, section 6).
 """
 
 from __future__ import annotations

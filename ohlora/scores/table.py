@@ -4,7 +4,7 @@
     0,4,faces/000004.jpg,-0.2795,0.0774
 
 The index column may be missing, an empty cell is a score that does not exist (NaN), and a name that ends in .gz is
-compressed (spec: properties, section 6).
+compressed (docs/spec/properties.md, section 6).
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ def write_score_table(path: Path | str, table: ScoreTable, *, index: bool = True
 
 
 def format_score(value: float, decimals: int | None) -> str:
-    """A cell: rounded half to even on the binary value (spec: properties, section 6), or exact; "" for NaN."""
+    """A cell: rounded half to even on the binary value (docs/spec/properties.md, section 6), or exact; "" for NaN."""
     if math.isnan(value):
         return ""
     return repr(float(value) if decimals is None else round(float(value), decimals))

@@ -44,7 +44,7 @@ def test_published_columns(shared: Path) -> None:
     assert table.numbers[:2].tolist() == [4, 5]
     assert table.column("mouth_score")[0] == -1.0138
     assert table.paths[0].endswith("synthesize_results_filtered/000004.jpg")
-    # The published scores were normalised with the sample deviation (spec: properties, section 6).
+    # The published scores were normalised with the sample deviation (docs/spec/properties.md, section 6).
     assert np.abs(table.values.std(0, ddof=1) - 1).max() < 5e-5
     sampled = read_score_table(folder / "v8/v8_property_scores/property_scores_sampled.csv.gz", ["hairstyle"])
     assert (sampled.columns, len(sampled), sampled.paths[7]) == (("hairstyle",), 20000, "")

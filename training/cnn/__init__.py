@@ -1,1 +1,1 @@
-"""Score CNNs in the documented pipeline: classifiers, filter, property and hairstyle CNN (spec: cnn)."""
+"""Score CNNs in the documented pipeline: classifiers, filter, property and hairstyle CNN (docs/spec/cnn.md)."""

@@ -1,4 +1,4 @@
-"""Train one classifier per fold: gender, quality, age or glass (spec: cnn, sections 4 and 6).
+"""Train one classifier per fold: gender, quality, age or glass (docs/spec/cnn.md, sections 4 and 6).
 
 OUT/models/NAME_{fold}.pt             published layout, NAME as documented
 OUT/models/NAME_{fold}.safetensors    the same as our own file

@@ -1,4 +1,4 @@
-"""Five models of one attribute, one per fold, as one scorer (spec: cnn, sections 5 and 6)."""
+"""Five models of one attribute, one per fold, as one scorer (docs/spec/cnn.md, sections 5 and 6)."""
 
 from __future__ import annotations
 

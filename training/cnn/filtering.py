@@ -1,4 +1,4 @@
-"""Keep the pictures whose scores pass, and say which rule sends how many away (spec: cnn, sections 5 and 6)."""
+"""Keep the pictures whose scores pass, and say which rule sends how many away (docs/spec/cnn.md, sections 5 and 6)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cross-validation folds and the 90/10 split, seeded (spec: cnn, sections 4, 6 and 7)."""
+"""Cross-validation folds and the 90/10 split, seeded (docs/spec/cnn.md, sections 4, 6 and 7)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training logs in the documented CSV layouts (spec: cnn, sections 4, 7 and 9)."""
+"""Training logs in the documented CSV layouts (docs/spec/cnn.md, sections 4, 7 and 9)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The training loop of all score CNNs: one attempt, resumable after every epoch (spec: cnn, sections 4, 7 and 9).
+"""The training loop of all score CNNs: one attempt, resumable after every epoch
+(docs/spec/cnn.md, sections 4, 7 and 9).
 
 Every random choice is keyed by (seed, purpose, epoch), so a killed attempt goes on to the weights an uninterrupted one
 gives.
@@ -31,7 +32,7 @@ from ohlora.training.loop.seeds import derive
 
 Report = Callable[[dict[str, Any]], None]
 EVALUATION_BATCH = 32  # documented 4; without dropout the size of a batch changes nothing
-SAME_LOSS = 2e-5  # of the kept weights measured again (spec: cnn, section 4)
+SAME_LOSS = 2e-5  # of the kept weights measured again (docs/spec/cnn.md, section 4)
 
 
 @dataclass(frozen=True)

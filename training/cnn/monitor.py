@@ -1,4 +1,4 @@
-"""Watch a generator with the classifiers while it trains (spec: cnn, section 6: FineTune-v8 and v9).
+"""Watch a generator with the classifiers while it trains (docs/spec/cnn.md, section 6: FineTune-v8 and v9).
 
 monitor = Monitor.load(folder_of_models)
 scores = monitor.score(images)                    # {"gender": [N,5], "quality": [N,5], ...}

@@ -49,7 +49,7 @@ class Objective(Protocol):
 
 @dataclass(frozen=True)
 class Classification:
-    """Binary cross-entropy, summed over the batch; reported as a mean per picture (spec: cnn, section 4).
+    """Binary cross-entropy, summed over the batch; reported as a mean per picture (docs/spec/cnn.md, section 4).
 
     threshold: probability from which a picture counts as positive in the figures.
     """
@@ -95,7 +95,7 @@ def _ratio(part: int, whole: int) -> float | None:
 
 @dataclass(frozen=True)
 class Regression:
-    """Mean squared error over the batch and all outputs (spec: cnn, sections 7 and 9).
+    """Mean squared error over the batch and all outputs (docs/spec/cnn.md, sections 7 and 9).
 
     columns: of the targets. excluded: the one that has no part in choosing the best epoch.
     """

@@ -1,4 +1,6 @@
-"""Score pictures with trained classifiers, and join the predictions with the hand labels (spec: cnn, sections 5, 6)."""
+"""Score pictures with trained classifiers, and join the predictions with the hand labels
+(docs/spec/cnn.md, sections 5 and 6).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The documented trainings and filters as data (spec: cnn, sections 4 to 9)."""
+"""The documented trainings and filters as data (docs/spec/cnn.md, sections 4 to 9)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Train the property CNN and the hairstyle CNN on scores of pictures; assemble the merged one (spec: cnn, 7, 9, 10)."""
+"""Train the property CNN and the hairstyle CNN on scores of pictures; assemble the merged one
+(docs/spec/cnn.md, sections 7, 9 and 10).
+"""
 
 from __future__ import annotations
 

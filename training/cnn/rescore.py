@@ -1,4 +1,6 @@
-"""Scores of pictures by a trained score CNN, and how far they are from the scores it learned (spec: cnn, section 7)."""
+"""Scores of pictures by a trained score CNN, and how far they are from the scores it learned
+(docs/spec/cnn.md, section 7).
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""The retry rule of the classifiers: train a fold until its loss is low enough, at most so many times (spec: cnn,
-section 4).
+"""The retry rule of the classifiers: train a fold until its loss is low enough, at most so many times
+(docs/spec/cnn.md, section 4).
 """
 
 from __future__ import annotations

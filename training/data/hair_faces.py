@@ -15,7 +15,7 @@ from ohlora.errors import BadRequest
 from ohlora.io.images import list_images, read_image
 
 # Where the hair map of a picture may lie, relative to the picture's folder; {stem} is its name without suffix,
-# {number} what follows "face_" (the documented layout, spec: segmentation, section 1).
+# {number} what follows "face_" (the documented layout, docs/spec/segmentation.md, section 1).
 LABEL_LAYOUTS = ("hair_soft/{stem}.png", "parsing_hair_label_{number}.png")
 PARSING_LAYOUT = "parsing19/{stem}.png"
 

@@ -1,4 +1,4 @@
-"""Hand labels of numbered pictures, in the two documented table layouts (spec: cnn, sections 4 and 6).
+"""Hand labels of numbered pictures, in the two documented table layouts (docs/spec/cnn.md, sections 4 and 6).
 
     v1   img_name,quality,gender            quality 1 = good, gender 1 = woman
     v3   idx,gender,quality,age,glass       age 1 = old, glass 1 = wears glasses

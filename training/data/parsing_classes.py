@@ -1,5 +1,5 @@
 """What the parsers' class numbers mean, and how the 19 classes of CelebAMask-HQ become the 11 of FaceXFormer
-(spec: segmentation, section 4; README of the reference faces).
+(docs/spec/segmentation.md, section 4; docs/parsing.md, section "Classes").
 
 Left and right are the picture's: class 4 is the eye on the left of the picture.
 """

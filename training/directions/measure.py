@@ -23,7 +23,7 @@ Portray = Callable[[Sequence[Face], Expression], NDArray[np.uint8]]
 
 # What is read for each property; the published pose score is the slope of the line between the eyes.
 READINGS: dict[str, str] = {"eyes": "eye_opening", "mouth": "mouth_opening", "pose": "tilt"}
-# The documented test strengths, with those in between that are missing (spec: vectorfind, 3.8).
+# The documented test strengths, with those in between that are missing (docs/spec/vectorfind.md, section 3.8).
 STRENGTHS: dict[str, tuple[float, ...]] = {
     "eyes": (-1.2, -0.6, 0.0, 0.6, 1.2),
     "mouth": (-1.8, -0.9, 0.0, 0.9, 1.8),

@@ -1,5 +1,5 @@
-"""FineTune-v3: a conditional VAE of a fresh encoder and the generator, judged by frozen CNNs (spec: stylegan, section
-9.3; docs/finetune-conditional.md).
+"""FineTune-v3: a conditional VAE of a fresh encoder and the generator, judged by frozen CNNs
+(docs/spec/stylegan.md, section 9.3; docs/finetune-conditional.md).
 
 A picture and its scores are encoded to a latent; from it and the same scores the generator draws a picture, and the
 property CNN says whether it has those scores. Nothing asks for the same picture again.

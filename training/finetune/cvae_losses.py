@@ -1,4 +1,4 @@
-"""Losses of FineTune-v2 and v3, and the numbers that v3 logs (spec: stylegan, sections 9.2 and 9.3).
+"""Losses of FineTune-v2 and v3, and the numbers that v3 logs (docs/spec/stylegan.md, sections 9.2 and 9.3).
 
 There is no KL divergence: the mean squares of mean and log variance hold the latents near N(0, 1) instead.
 """
@@ -73,7 +73,8 @@ def require_scored(recipe: Recipe) -> None:
 def gender_picture(image: Tensor, value_range: str) -> Tensor:
     """What the gender CNN is given of a generated picture in [-1,1].
 
-    "unit": [0,1], as it was trained; "signed": as it is, which is what the published v3 was trained with (spec P11).
+    "unit": [0,1], as it was trained; "signed": as it is, which is what the published v3 was trained with
+    (docs/spec/stylegan.md, section 13, P11).
     """
     return at_cnn_size((image + 1) / 2 if value_range == "unit" else image)
 
@@ -115,7 +116,9 @@ def cvae_loss(
 
 
 def set_scorer_mode(recipe: Recipe, *scorers: nn.Module | None) -> None:
-    """Evaluation mode, or with their dropout on as the published program had them (spec P10)."""
+    """Evaluation mode, or with their dropout on as the published program had them
+    (docs/spec/stylegan.md, section 13, P10).
+    """
     for scorer in scorers:
         if scorer is not None:
             scorer.train(recipe.scorers_train_mode)

@@ -1,4 +1,6 @@
-"""Networks, optimiser and one step of FineTune-v3 (spec: stylegan, section 9.3); the loop around it is in `cvae.py`."""
+"""Networks, optimiser and one step of FineTune-v3 (docs/spec/stylegan.md, section 9.3); the loop
+around it is in `cvae.py`.
+"""
 
 from __future__ import annotations
 

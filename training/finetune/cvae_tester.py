@@ -1,5 +1,5 @@
 """Testers of a finished conditional generator: a grid of labels for one latent, and the final pictures of a chosen
-face (spec: stylegan, section 9.3).
+face (docs/spec/stylegan.md, section 9.3).
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ class Draws:
     def mixing(self, use: int, probability: float, config: GeneratorConfig) -> tuple[Tensor, int] | None:
         """Second latents [share, z_size] and the first layer that takes them; None where styles are not mixed.
 
-        One decision and one cut, uniform in 1 .. layers - 1, for the whole batch (spec: stylegan, section 3).
+        One decision and one cut, uniform in 1 .. layers - 1, for the whole batch (docs/spec/stylegan.md, section 3).
         """
         if probability <= 0:
             return None

@@ -1,4 +1,4 @@
-"""The loop of the GAN recipes v1, v4, v5, v8 and v9 (spec: stylegan, sections 8 and 9).
+"""The loop of the GAN recipes v1, v4, v5, v8 and v9 (docs/spec/stylegan.md, sections 8 and 9).
 
 Every random choice is keyed by (seed, epoch, batch, use), so a killed run resumes to the weights an uninterrupted one
 gives.

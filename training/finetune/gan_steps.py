@@ -1,4 +1,6 @@
-"""Updates of discriminator and generator on one batch (spec: stylegan, section 8). The loop is in `gan_loop.py`."""
+"""Updates of discriminator and generator on one batch (docs/spec/stylegan.md, sections 8 and 13). The
+loop is in `gan_loop.py`.
+"""
 
 from __future__ import annotations
 

@@ -178,7 +178,9 @@ class Batches:
         return order[first : first + self.size(batch)]
 
     def require_groups(self, group: int) -> None:
-        """Raises BadRequest when a batch cannot be cut into groups for the minibatch standard deviation (P17)."""
+        """Raises BadRequest when a batch cannot be cut into groups for the minibatch standard deviation
+        (docs/spec/stylegan.md, section 13, P17).
+        """
         for size in {self.size(0), self.size(len(self) - 1)}:
             share = size // self.processes
             if share % min(group, share):

@@ -1,4 +1,4 @@
-"""How well a generator obeys its label: the documented image generation test (spec: stylegan, section 9.3).
+"""How well a generator obeys its label: the documented image generation test (docs/spec/stylegan.md, section 9.3).
 
 For one latent every label of a grid is drawn, the property CNN scores the pictures, and label and score are compared.
 """
@@ -160,7 +160,9 @@ def tested_scores(property_cnn: PropertyCnn, image: Tensor) -> Floats:
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """`module` in evaluation mode inside the block: a scorer with dropout gives noise (spec: cnn, section 13)."""
+    """`module` in evaluation mode inside the block: a scorer with dropout gives noise
+    (docs/spec/cnn.md, section 13).
+    """
     before = module.training
     module.eval()
     try:

@@ -1,5 +1,5 @@
-"""The files of the documented image generation tests: tables, and pictures as sheets or one by one (spec: stylegan,
-section 9.3).
+"""The files of the documented image generation tests: tables, and pictures as sheets or one by one
+(docs/spec/stylegan.md, section 9.3).
 """
 
 from __future__ import annotations
@@ -155,7 +155,9 @@ class PictureFiles:
 
 
 def png_levels(images: Tensor) -> Images:
-    """[N,3,R,R] in [-1,1] -> uint8 [N,R,R,3], rounded half to even as the documented PNG files are (section 6)."""
+    """[N,3,R,R] in [-1,1] -> uint8 [N,R,R,3], rounded half to even as the documented PNG files are
+    (docs/spec/stylegan.md, section 6).
+    """
     levels = ((images.detach().float() + 1) * 127.5).round().clamp(0, 255)
     return levels.to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
 

@@ -22,7 +22,7 @@ PREFIX = "stylegan_"
 
 
 def generator_file(version: str) -> str:
-    """Documented name of a fine-tuned generator (spec: stylegan, section 12, D8)."""
+    """Documented name of a fine-tuned generator (docs/spec/stylegan.md, section 12, D8)."""
     return f"{PREFIX}gen_fine_tuned_{version}.pth"
 
 

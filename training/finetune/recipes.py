@@ -1,4 +1,4 @@
-"""The documented fine-tuning recipes, as data (spec: stylegan, sections 7.3, 7.4, 8, 9 and 13).
+"""The documented fine-tuning recipes, as data (docs/spec/stylegan.md, sections 7.3, 7.4, 8, 9 and 13).
 
 Patterns of tensors are published names or the beginning of one up to a dot. Numbered layers may be cut like a Python
 list, so that they mean the same in networks of other sizes: "layer[-3:]" is layer12, layer13 and layer14 of the
@@ -273,7 +273,7 @@ RECIPES: dict[str, Recipe] = {
     ),
 }
 
-# What the published programs did where it is not what is documented or sensible (spec section 13).
+# What the published programs did where it is not what is documented or sensible (docs/spec/stylegan.md, section 13).
 COMPAT: dict[str, dict[str, Any]] = {
     "v2": {
         "generator_redrawn": ("mapping.dense0.weight",),  # P4: the learned first layer was thrown away

@@ -1,4 +1,4 @@
-"""How often the discriminator and the generator are updated on one batch (spec: stylegan, section 8).
+"""How often the discriminator and the generator are updated on one batch (docs/spec/stylegan.md, section 8).
 
 A rule only looks at loss values. A loss is that of the evaluation before the step it led to.
 """

@@ -1,5 +1,6 @@
-"""FineTune-v2: the generator learns from the property CNN alone, on random latents and labels (spec: stylegan, section
-9.2, stage 2; documented as not trainable, what was observed is in docs/finetune-conditional.md).
+"""FineTune-v2: the generator learns from the property CNN alone, on random latents and labels
+(docs/spec/stylegan.md, section 9.2, stage 2; documented as not trainable, what was observed is in
+docs/finetune-conditional.md).
 
 A batch of latents and labels is fixed at the start; what a step trains on moves away from it to fresh ones as the step
 groups go by.

@@ -1,6 +1,7 @@
 """From the start weights to the networks of a version: what is kept, what is redrawn, what is trained.
 
-(Spec: stylegan, section 7.3.) Works for networks of any size: only what the label adds is taken from the recipe.
+(See docs/spec/stylegan.md, section 7.3.) Works for networks of any size: only what the label adds
+is taken from the recipe.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What is drawn of a generator while it is fine-tuned, and how that is judged (spec: stylegan, section 9)."""
+"""What is drawn of a generator while it is fine-tuned, and how that is judged (docs/spec/stylegan.md, section 9)."""
 
 from __future__ import annotations
 
@@ -149,7 +149,9 @@ def write_real_fake(out: Path, real: Images, fake: Images, dump: str) -> None:
 
 
 def through_jpeg(images: Images) -> Images:
-    """What the documented files hold: the documented tests score pictures that were written and read again (P23)."""
+    """What the documented files hold: the documented tests score pictures that were written and read again
+    (docs/spec/stylegan.md, section 13, P23).
+    """
     read = [
         cv2.cvtColor(cv2.imdecode(np.frombuffer(encode_image(image, "jpeg", 95), np.uint8), cv2.IMREAD_COLOR), 4)
         for image in images

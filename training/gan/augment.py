@@ -1,5 +1,5 @@
 """Differentiable augmentation: the same family of random changes for real and generated pictures before the
-discriminator sees them, so that few pictures cannot be learnt by heart (spec: stylegan; after "DiffAugment").
+discriminator sees them, so that few pictures cannot be learnt by heart (after "DiffAugment").
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Losses of the generator's training (spec: stylegan, section 8), and the features they compare."""
+"""Losses of the generator's training (docs/spec/stylegan.md, section 8), and the features they compare."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkpoints in the published layout (spec: segmentation, section 8).
+"""Checkpoints in the published layout (docs/spec/segmentation.md, section 8).
 
     {encoder}_{decoder}_fold{fold}_{light|heavy}[_celeb].pth
     {"encoder": state dict of the network, every key behind "encoder.", "optimizer": ..., "scheduler": ...}

@@ -1,4 +1,6 @@
-"""Recipes of the hair zoo. A recipe is data: one `ZooConfig`, one entry of PRESETS (spec: segmentation, section 8)."""
+"""Recipes of the hair zoo. A recipe is data: one `ZooConfig`, one entry of PRESETS
+(docs/spec/segmentation.md, section 8).
+"""
 
 from __future__ import annotations
 

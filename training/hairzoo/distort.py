@@ -1,4 +1,4 @@
-"""Geometric and grid steps of the zoo's picture pipeline, with OpenCV (spec: segmentation, section 8).
+"""Geometric and grid steps of the zoo's picture pipeline, with OpenCV (docs/spec/segmentation.md, section 8).
 
 Each takes picture and mask of one size and a generator, and moves both alike: the picture bilinearly, the mask by
 nearest neighbour, so that masks of 0 and 255 stay so. What lies outside is mirrored. Ranges that the document does not

@@ -1,4 +1,4 @@
-"""Five parts of a data set, the same every time (spec: segmentation, section 8)."""
+"""Five parts of a data set, the same every time (docs/spec/segmentation.md, section 8)."""
 
 from __future__ import annotations
 

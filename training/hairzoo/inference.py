@@ -1,4 +1,6 @@
-"""Masks of any pictures with a network of the zoo, and the side-by-side picture (spec: segmentation, section 8)."""
+"""Masks of any pictures with a network of the zoo, and the side-by-side picture
+(docs/spec/segmentation.md, section 8).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Korean hairstyle set: tables of polygons beside partitions of pictures (spec: segmentation, section 8).
+"""The Korean hairstyle set: tables of polygons beside partitions of pictures (docs/spec/segmentation.md, section 8).
 
     FOLDER/dataindex_00.csv .. dataindex_36.csv     columns path, polygon1, polygon2, source
     FOLDER/partition*/...                           the pictures

@@ -1,4 +1,5 @@
-"""Train a network of the zoo on four folds and choose its best epoch on the fifth (spec: segmentation, section 8).
+"""Train a network of the zoo on four folds and choose its best epoch on the fifth
+(docs/spec/segmentation.md, section 8).
 
 Every random choice is keyed by (seed, epoch, item), so a killed run resumes to the weights an uninterrupted one gives.
 """

@@ -1,4 +1,4 @@
-"""Loss and Dice of the zoo (spec: segmentation, section 8). Logits and labels [B,1,S,S], labels in [0,1]."""
+"""Loss and Dice of the zoo (docs/spec/segmentation.md, section 8). Logits and labels [B,1,S,S], labels in [0,1]."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a picture goes through on its way into a network (spec: segmentation, section 8)."""
+"""What a picture goes through on its way into a network (docs/spec/segmentation.md, section 8)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Learning rates by epoch (spec: segmentation, section 8). Rates are those an epoch is trained with, epochs from 0."""
+"""Learning rates by epoch (docs/spec/segmentation.md, section 8). Rates are those an epoch is
+trained with, epochs from 0.
+"""
 
 from __future__ import annotations
 

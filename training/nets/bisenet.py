@@ -1,4 +1,4 @@
-"""BiSeNet with a ResNet-18 context path: the 19-class face parser, a teacher (golden data, segmentation).
+"""BiSeNet with a ResNet-18 context path: the 19-class face parser, a teacher (docs/parsing.md, section "Teachers").
 
 `BiSeNet(image [N,3,H,W], ImageNet-normalised) -> three class logit maps [N,19,H,W]`, the first of which counts; the
 others, from coarser levels, exist for training. `.parse(image)` gives the first alone.

@@ -1,4 +1,5 @@
-"""Encoder of the conditional VAE that FineTune-v3 trains together with its generator (spec: stylegan, section 9.3).
+"""Encoder of the conditional VAE that FineTune-v3 trains together with its generator
+(docs/spec/stylegan.md, section 9.3).
 
 A picture and its label become the mean and the log variance of a latent; a draw from them is the z from which the
 generator has to make a picture with that label again.

@@ -1,6 +1,6 @@
 """EffiSegNet: EfficientNet encoder, five-branch nearest-upsampling decoder, ghost modules.
 
-Spec: segmentation, section 5.
+See docs/spec/segmentation.md, section 5.
 
 `EffiSegNet(image [N,3,224,224] in [-1,1]) -> hair probability [N,1,224,224]`; with several outputs, probabilities of
 classes that exclude each other (soft-max). `.logits(image)` leaves sigmoid or soft-max out. The encoder is any timm

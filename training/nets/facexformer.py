@@ -1,5 +1,5 @@
-"""FaceXFormer: a Swin-B that answers eight questions about a face, a teacher for its parsing (spec: segmentation,
-section 3; Narayan et al., "FaceXFormer: A Unified Transformer for Facial Analysis").
+"""FaceXFormer: a Swin-B that answers eight questions about a face, a teacher for its parsing
+(docs/spec/segmentation.md, section 3; Narayan et al., "FaceXFormer: A Unified Transformer for Facial Analysis").
 
 `FaceXFormer(image [N,3,224,224], ImageNet-normalised) -> {"parsing": class logits [N,11,224,224], "landmarks" ...}`;
 `.parse(image)` computes the logits and nothing else.

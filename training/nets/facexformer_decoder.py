@@ -1,6 +1,6 @@
 """FaceXFormer's decoder: tokens read the picture and write into it, a small network per question answers.
 
-Two-way attention as in Segment Anything (spec: segmentation, section 3).
+Two-way attention as in Segment Anything (docs/spec/segmentation.md, section 3).
 """
 
 from __future__ import annotations

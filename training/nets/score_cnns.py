@@ -1,4 +1,4 @@
-"""CNNs that give a face picture scores: four classifiers, the property scores, the hairstyle score (spec: cnn).
+"""CNNs that give a face picture scores: four classifiers, the property scores, the hairstyle score (docs/spec/cnn.md).
 
 Every one is the same thing: crops of a 256-pixel picture, plain 3x3 convolutions, one hidden layer. What differs is
 data, in the tables below. No normalisation layers, no buffers, PyTorch's default initialisation.
@@ -58,7 +58,7 @@ class Network:
 
 WHOLE: Crop = (0, SIZE, 0, SIZE)
 
-# Spec: cnn, section 3.
+# See docs/spec/cnn.md, section 3.
 _QUARTER = (32, 64, POOL, 128, POOL, 128, POOL, 256)
 CLASSIFIERS: dict[str, Network] = {
     "gender": Network((WHOLE,), (*_QUARTER, POOL, 256, POOL), 512, 0.45),
@@ -67,7 +67,7 @@ CLASSIFIERS: dict[str, Network] = {
     "glass": Network(((80, 128, 64, 192),), _QUARTER, 512, 0.45),
 }
 
-# Spec: cnn, section 7; in the order of the outputs, the background having two.
+# See docs/spec/cnn.md, section 7; in the order of the outputs, the background having two.
 _SMALL = (32, 64, POOL, 64, POOL, 128)
 _LARGE = (*_SMALL, POOL, 128, POOL, 128)
 PROPERTY_PARTS: dict[str, Network] = {
@@ -79,7 +79,7 @@ PROPERTY_PARTS: dict[str, Network] = {
     "background": Network(((0, 128, 0, 256),), _LARGE, 256, 0.45, outputs=2),
 }
 
-# Spec: cnn, section 9: bottom left, then bottom right.
+# See docs/spec/cnn.md, section 9: bottom left, then bottom right.
 HAIRSTYLE = Network(((128, 256, 0, 96), (128, 256, 160, 256)), (32, 64, POOL, 64, POOL, 96, POOL, 128, 128), 512, 0.25)
 
 
@@ -200,7 +200,7 @@ class CropCnn(nn.Module):
 
 
 class ClassifierCnn(CropCnn):
-    """One attribute: image [N,3,256,256] in [0, 1] RGB -> probability [N,1] (spec: cnn, section 3).
+    """One attribute: image [N,3,256,256] in [0, 1] RGB -> probability [N,1] (docs/spec/cnn.md, section 3).
 
     1 means woman, good, old, with glasses. Raises BadRequest for another shape.
     """
@@ -218,7 +218,7 @@ class ClassifierCnn(CropCnn):
 
 
 class PropertyCnn(nn.Module):
-    """Seven property scores: image [N,3,256,256] in [-1, 1] RGB -> z-scores [N,7] (spec: cnn, section 7).
+    """Seven property scores: image [N,3,256,256] in [-1, 1] RGB -> z-scores [N,7] (docs/spec/cnn.md, section 7).
 
     Columns: eyes, hair_color, hair_length, mouth, pose, background_mean, background_std.
     """
@@ -243,7 +243,9 @@ class PropertyCnn(nn.Module):
 
 
 class HairstyleCnn(CropCnn):
-    """Curliness: image [N,3,256,256] in [-1, 1] RGB -> z-score [N,1], larger = curlier (spec: cnn, section 9)."""
+    """Curliness: image [N,3,256,256] in [-1, 1] RGB -> z-score [N,1], larger = curlier
+    (docs/spec/cnn.md, section 9).
+    """
 
     def __init__(self, config: HairstyleCnnConfig = HairstyleCnnConfig()) -> None:
         super().__init__(HAIRSTYLE, config.width)
@@ -251,7 +253,9 @@ class HairstyleCnn(CropCnn):
 
 
 class MergedCnn(nn.Module):
-    """Both: image [N,3,256,256] in [-1, 1] RGB -> [N,8], hairstyle last (spec: cnn, section 10). Never trained."""
+    """Both: image [N,3,256,256] in [-1, 1] RGB -> [N,8], hairstyle last
+    (docs/spec/cnn.md, section 10). Never trained.
+    """
 
     def __init__(self, properties: PropertyCnn, hairstyle: HairstyleCnn) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""StyleGAN generator with optional labels (spec: stylegan, sections 3 and 7.1).
+"""StyleGAN generator with optional labels (docs/spec/stylegan.md, sections 3 and 7.1).
 
 `generator.mapping(z, label) -> w`, `generator.truncate(w, psi, layers) -> wp`, `generator.synthesis(wp) ->
 image`; calling the generator does all three. Every documented generator, and smaller ones of the family, is
@@ -205,8 +205,8 @@ class Synthesis(nn.Module):
     ) -> Tensor:
         """Image [N,3,R,R], nominally in [-1, 1] but not clipped.
 
-        lod: level of detail of progressive growing (spec section 2.8), 0 is the full network; None takes the
-            stored one, which costs a device synchronisation. random_noise: fresh noise instead of the stored
+        lod: level of detail of progressive growing (docs/spec/stylegan.md, section 2.8), 0 is the full network; None
+            takes the stored one, which costs a device synchronisation. random_noise: fresh noise instead of the stored
             maps.
         """
         last = len(self.to_rgb) - 1
@@ -257,8 +257,8 @@ class Generator(nn.Module):
     def truncate(self, w: Tensor, psi: float = 1.0, layers: int = 0) -> Tensor:
         """w [N, w_size] or [N, L, w_size] -> wp [N, L, w_size]; the first `layers` layers move to w_avg.
 
-        w' = w_avg + (w - w_avg) * psi. psi >= 1 or layers = 0 (the default) changes nothing (spec section
-        2.4).
+        w' = w_avg + (w - w_avg) * psi. psi >= 1 or layers = 0 (the default) changes nothing
+        (docs/spec/stylegan.md, section 2.4).
         """
         wp = self.broadcast(w)
         if psi >= 1.0 or layers == 0:
@@ -303,7 +303,7 @@ class Generator(nn.Module):
         *,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """v5: pull every layer towards the mean w of the sample's own label -> wp (spec section 9.5).
+        """v5: pull every layer towards the mean w of the sample's own label -> wp (docs/spec/stylegan.md, section 9.5).
 
         w [N, w_size], label [N, label_size]. The published files hold the last batch's means in place of
         w_avg; here they are never stored.
@@ -365,7 +365,8 @@ class Generator(nn.Module):
 
         The defaults are the documented way to make pictures: no truncation, stored noise, nothing random.
         Training passes `random_noise`, `w_avg_decay` and `mixing` explicitly, because the published code left
-        its generators in train mode while sampling and thereby mixed styles unasked (spec section 13, P1).
+        its generators in train mode while sampling and thereby mixed styles unasked
+        (docs/spec/stylegan.md, section 13, P1).
         A generator with `conditional_truncation` truncates all layers and ignores `layers`.
         """
         level = 0.0 if lod is None else lod

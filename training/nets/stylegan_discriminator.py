@@ -1,4 +1,4 @@
-"""StyleGAN discriminator with optional labels (spec: stylegan, sections 4 and 7.2)."""
+"""StyleGAN discriminator with optional labels (docs/spec/stylegan.md, sections 4 and 7.2)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Building blocks of the StyleGAN networks (spec: stylegan, section 2).
+"""Building blocks of the StyleGAN networks (docs/spec/stylegan.md, section 2).
 
 Weights are stored raw and multiplied at run time ("equalised learning rate"): an optimiser sees the raw
 values, so the parametrisation is part of every training recipe. `weight_gain` and `bias_gain` hold the

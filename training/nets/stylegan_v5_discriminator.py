@@ -1,4 +1,6 @@
-"""The discriminator of fine-tuning v5: branches of the property CNN against the label (spec: stylegan, section 9.5)."""
+"""The discriminator of fine-tuning v5: branches of the property CNN against the label
+(docs/spec/stylegan.md, section 9.5).
+"""
 
 from __future__ import annotations
 

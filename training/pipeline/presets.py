@@ -9,7 +9,7 @@ DEFAULT = "demo"
 Values = dict[str, Any]
 
 # The documents' numbers, which are the recipes' own. The runs were ended by hand; the epochs are those they reached, of
-# v3 those of the checkpoint that was adopted (spec: stylegan, sections 7.4 and 9.3).
+# v3 those of the checkpoint that was adopted (docs/spec/stylegan.md, sections 7.4 and 9.3).
 DOCUMENTED: Values = {
     "finetune_v1": {"epochs": 39},
     "finetune_v3": {"epochs": 6},

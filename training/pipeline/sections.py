@@ -62,7 +62,7 @@ class Sample(Section):
     psi: float = Field(default=1.0, ge=0, le=1, description="truncation, 1 = none")
     layers: int = Field(default=0, ge=0, description="layers that are truncated, 0 = none")
     train_mode: bool = Field(
-        default=False, description="as published: styles mixed while sampling (spec: stylegan, P1)"
+        default=False, description="as published: styles mixed while sampling (docs/spec/stylegan.md, section 13, P1)"
     )
     batch: int = Field(default=4, ge=1, description="pictures at once")
 

@@ -1,4 +1,4 @@
-"""What the documents sampled, as data (spec: stylegan, section 6 and pitfall P1)."""
+"""What the documents sampled, as data (docs/spec/stylegan.md, section 6, and section 13, P1)."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """The documented comparison of distillation losses: one recipe, one start, one split; a table beside the published one.
 
-Spec: segmentation, section 6. Each loss is a run of `distill` in a folder of its own, so a stopped comparison goes on.
+See docs/spec/segmentation.md, section 6. Each loss is a run of `distill` in a folder of its own, so a
+stopped comparison goes on.
 """
 
 from __future__ import annotations

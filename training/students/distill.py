@@ -1,4 +1,4 @@
-"""Stage `distill`: teach a light student the teacher's hair maps (spec: segmentation, section 6).
+"""Stage `distill`: teach a light student the teacher's hair maps (docs/spec/segmentation.md, section 6).
 
 Recipes are rows of `recipes.PRESETS`; the loop (`loop`) is the same for all. Every random choice is
 keyed by (seed, epoch, item), so a killed run resumes to the weights an uninterrupted one gives.

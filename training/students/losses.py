@@ -1,4 +1,4 @@
-"""Distillation losses over soft labels (spec: segmentation, section 6). All are sums over batch and pixels."""
+"""Distillation losses over soft labels (docs/spec/segmentation.md, section 6). All are sums over batch and pixels."""
 
 from __future__ import annotations
 

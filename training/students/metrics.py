@@ -1,4 +1,4 @@
-"""Segmentation figures over a test set (spec: segmentation, section 6)."""
+"""Segmentation figures over a test set (docs/spec/segmentation.md, section 6)."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from ohlora.training.students.sources import REAL
 from ohlora.training.weights.student import load_student
 
 SHOWN = 24
-# The documented comparison, true MSE (four times the published column; spec: segmentation, section 6).
+# The documented comparison, true MSE (four times the published column; docs/spec/segmentation.md, section 6).
 DOCUMENTED = {
     "iou": 0.9681,
     "dice": 0.9838,

@@ -1,4 +1,6 @@
-"""FaceXFormer as a teacher: the documented one; its 11 classes are the common ones (spec: segmentation, section 3)."""
+"""FaceXFormer as a teacher: the documented one; its 11 classes are the common ones
+(docs/spec/segmentation.md, section 3).
+"""
 
 from __future__ import annotations
 

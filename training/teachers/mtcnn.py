@@ -1,4 +1,5 @@
-"""Face detection with facenet-pytorch's networks, and the two ways a teacher is shown a face (spec: segmentation, 1-2).
+"""Face detection with facenet-pytorch's networks, and the two ways a teacher is shown a face
+(docs/spec/segmentation.md, sections 1 and 2).
 
 variant A   the largest face with a quarter of its size added on each side, squeezed into 224x224
 variant B   the whole picture, squeezed into 224x224
@@ -97,7 +98,7 @@ def detect(image: Rgb, *, compat: bool = False) -> Detections:
     """Faces of a uint8 RGB picture [H,W,3], largest first; empty when there is none.
 
     compat: run facenet-pytorch's own cascade. The difference shows where a candidate box lies outside the picture:
-    upstream then gives later boxes each other's scores, or fails (spec: segmentation, defect 8).
+    upstream then gives later boxes each other's scores, or fails (docs/spec/segmentation.md, section 10, item 8).
     Raises CheckpointError when facenet-pytorch or its weights cannot be used.
     """
     if not compat:

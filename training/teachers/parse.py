@@ -1,4 +1,5 @@
-"""Stage `parse`: pictures -> faces with class maps, overlays and soft hair labels (spec: segmentation, 1 to 4).
+"""Stage `parse`: pictures -> faces with class maps, overlays and soft hair labels
+(docs/spec/segmentation.md, sections 1 to 4).
 
 Four files a picture, number NNNNNN from the name of the source or its place among the sources:
 

@@ -1,1 +1,1 @@
-"""VectorFind: latent directions for eyes, mouth and pose, found from scored samples (spec: vectorfind)."""
+"""VectorFind: latent directions for eyes, mouth and pose, found from scored samples (docs/spec/vectorfind.md)."""

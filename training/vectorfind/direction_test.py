@@ -1,4 +1,5 @@
-"""The documented test of directions: 50 pictures of a face, strengths against scores (spec: vectorfind, 3.8).
+"""The documented test of directions: 50 pictures of a face, strengths against scores
+(docs/spec/vectorfind.md, section 3.8).
 
 The strengths are a full grid, so that besides the correlations every property's effect on every score can be read off
 the same 50 pictures by least squares: what the direction is for, and what leaks.

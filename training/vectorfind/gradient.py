@@ -1,7 +1,7 @@
 """The Gradient method: a regression network reads a score off the vector, its input gradient is a face's direction.
 
-(spec: vectorfind, 6.3.) Directions are taken in evaluation mode, for many faces at once, by `GradientNetwork`, the
-run-time form; the published program left dropout on, which made them random.
+(docs/spec/vectorfind.md, section 6.3.) Directions are taken in evaluation mode, for many faces at once, by
+`GradientNetwork`, the run-time form; the published program left dropout on, which made them random.
 """
 
 from __future__ import annotations

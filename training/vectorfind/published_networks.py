@@ -1,4 +1,6 @@
-"""The published gradient networks `stylegan_gen_vector_find_v9_nn_{property}.pth` (spec: vectorfind, 6.3)."""
+"""The published gradient networks `stylegan_gen_vector_find_v9_nn_{property}.pth`
+(docs/spec/vectorfind.md, section 6.3).
+"""
 
 from __future__ import annotations
 

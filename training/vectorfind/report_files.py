@@ -1,4 +1,4 @@
-"""Files of the direction test in the documented names and columns (spec: vectorfind, 3.7 and 3.8)."""
+"""Files of the direction test in the documented names and columns (docs/spec/vectorfind.md, sections 3.7 and 3.8)."""
 
 from __future__ import annotations
 

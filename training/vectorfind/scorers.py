@@ -52,7 +52,7 @@ class Scorer(Protocol):
 
 @dataclass
 class CnnScorer:
-    """Property CNN (7 columns) or merged CNN (8), at any picture size (spec: cnn, 7 and 10)."""
+    """Property CNN (7 columns) or merged CNN (8), at any picture size (docs/spec/cnn.md, sections 7 and 10)."""
 
     network: PropertyCnn | MergedCnn
     identity: str
@@ -85,7 +85,8 @@ def cnn_columns(network: PropertyCnn | MergedCnn, picture: torch.Tensor, columns
 
 @dataclass
 class ParsingScorer:
-    """Class maps of a parser and the property kernels, algorithm v2 (spec: properties); raw scores, not normalised.
+    """Class maps of a parser and the property kernels, algorithm v2 (docs/spec/properties.md);
+    raw scores, not normalised.
 
     parse: uint8 [N,224,224,3] -> class maps uint8 [N,224,224] (0 background ... 10 hair).
     """

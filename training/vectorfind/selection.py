@@ -1,5 +1,6 @@
-"""Which samples are compared: groups by cut-off letters, and the extremes of a score within a group (spec: 3.2,
-3.3)."""
+"""Which samples are compared: groups by cut-off letters, and the extremes of a score within a group
+(docs/spec/vectorfind.md, sections 3.2 and 3.3).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A search as data: what the documents' versions differ in, and ours (spec: vectorfind, section 2)."""
+"""A search as data: what the documents' versions differ in, and ours (docs/spec/vectorfind.md, section 2)."""
 
 from __future__ import annotations
 

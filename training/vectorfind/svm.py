@@ -1,4 +1,5 @@
-"""The documented linear SVM, solved to convergence, and what is read off it (spec: vectorfind, 3.5, 3.6 and 9.7).
+"""The documented linear SVM, solved to convergence, and what is read off it
+(docs/spec/vectorfind.md, sections 3.5, 3.6 and 9).
 
 `LinearSVC` with its defaults (L2 penalty, squared hinge, C = 1, intercept regularised) has one optimum. The published
 search stopped its dual solver after at most 1,000 sweeps, short of it; the primal solver with a small tolerance

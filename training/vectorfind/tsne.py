@@ -1,4 +1,4 @@
-"""Diagnostic plots: the extremes of a score in two dimensions (spec: vectorfind, 3.4)."""
+"""Diagnostic plots: the extremes of a score in two dimensions (docs/spec/vectorfind.md, section 3.4)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Published names of the v3 encoder and of the networks that v2 and v3 train as one (spec: stylegan, section 9)."""
+"""Published names of the v3 encoder and of the networks that v2 and v3 train as one
+(docs/spec/stylegan.md, section 9).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Names of the published hair student (`segmentation_model_ohlora_v4.pth`) -> ours (spec: segmentation, section 5)."""
+"""Names of the published hair student (`segmentation_model_ohlora_v4.pth`) -> ours
+(docs/spec/segmentation.md, section 5).
+"""
 
 from __future__ import annotations
 

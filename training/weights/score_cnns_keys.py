@@ -1,5 +1,5 @@
-"""Published names of the score CNNs' tensors, and networks made from published state dicts (spec: cnn, sections 2 to
-10).
+"""Published names of the score CNNs' tensors, and networks made from published state dicts
+(docs/spec/cnn.md, sections 2 to 10).
 
 The width of a network is read off its hidden layer, so files of any width can be imported.
 """

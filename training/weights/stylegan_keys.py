@@ -1,5 +1,5 @@
-"""Published names of the StyleGAN tensors, and networks made from published state dicts (spec: stylegan,
-sections 3 to 7).
+"""Published names of the StyleGAN tensors, and networks made from published state dicts
+(docs/spec/stylegan.md, sections 3 to 7).
 
 The tables are derived from a configuration, so they fit smaller networks of the family too.
 """
@@ -86,8 +86,8 @@ def discriminator_shapes(version: str) -> Shapes:
 def import_generator(state: Mapping[str, Tensor], version: str) -> Generator:
     """The documented generator `version` from its published state dict. Raises CheckpointError.
 
-    v5 files carry the last batch's conditional means [B, 512] where w_avg belongs: ignored, w_avg is 0 (spec
-    P8).
+    v5 files carry the last batch's conditional means [B, 512] where w_avg belongs: ignored, w_avg is 0
+    (docs/spec/stylegan.md, section 13, P8).
     """
     config = stylegan.CONFIGS[version]
     state = dict(state)

@@ -52,7 +52,7 @@ def test_what_is_trained_is_documented(golden: Path, version: str) -> None:
 
 
 def test_documented_numbers() -> None:
-    """Spec section 7.4, the values that differ."""
+    """docs/spec/stylegan.md, section 7.4: the values that differ."""
     rows = {name: (r.batch_size, r.mixing, r.psi, r.labels, r.cosine, r.log_every) for name, r in RECIPES.items()}
     assert rows == {
         "v1": (16, 0.9, 1.0, "scores", 0, 10),

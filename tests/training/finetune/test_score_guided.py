@@ -70,7 +70,7 @@ def test_step_moves_the_whole_generator_and_leaves_the_scorer(inputs: FineTuneIn
 
 
 def test_scorer_is_trained_as_published_on_request(inputs: FineTuneInputs, tmp_path: Path) -> None:
-    """P4, P5, P10 of the specification."""
+    """docs/spec/stylegan.md, section 13: P4, P5 and P10."""
     settings = recipe("v2", compat=True, batch_size=4)
     run = opened(settings, inputs, tmp_path)
     changed = moved(run)

@@ -29,7 +29,7 @@ from tests.support.finetune_sets import SIZE, WIDTH, short, start_label, tiny_di
 from tests.support.golden_values import rule_images
 from tests.support.golden_weights import discriminator_state, generator_state
 
-GRADIENT = 1e-3  # relative to the largest of a tensor (spec section 14)
+GRADIENT = 1e-3  # relative to the largest of a tensor (docs/spec/stylegan.md, section 14)
 CHANGE = 2e-5  # absolute, where the gradient is above LARGE
 LARGE = 1e-6
 
@@ -166,7 +166,9 @@ def test_only_what_is_trained_moves(version: str) -> None:
 
 
 def test_the_fakes_need_no_gradient_for_the_discriminators() -> None:
-    """P9: the published program drew them with a graph of the frozen generator; the gradients are the same."""
+    """docs/spec/stylegan.md, section 13, P9: the published program drew them with a graph of the frozen generator; the
+    gradients are the same.
+    """
     steps, batch = make_steps("v1", mixing=0.0), make_batch(7)
     draws = Draws(7, 0, 0, 4, slice(0, 4), torch.device("cpu"))
     state = {k: v.clone() for k, v in steps.discriminator.state_dict().items()}
@@ -187,7 +189,9 @@ def test_the_fakes_need_no_gradient_for_the_discriminators() -> None:
 
 
 def test_an_unused_label_embedding_only_decays() -> None:
-    """P14: zero labels give label_weight a gradient of exactly zero; AdamW still shrinks it."""
+    """docs/spec/stylegan.md, section 13, P14: zero labels give label_weight a gradient of exactly
+    zero; AdamW still shrinks it.
+    """
     steps = make_steps("v8")
     embedding = steps.generator.mapping.embedding
     assert embedding is not None

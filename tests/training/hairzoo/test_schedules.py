@@ -10,7 +10,7 @@ from ohlora.errors import BadRequest  # noqa: E402 - needs torch
 from ohlora.training.hairzoo.config import ZooConfig  # noqa: E402
 from ohlora.training.hairzoo.schedules import EPS, FACTOR, PATIENCE, T_0, T_MAX, Schedule  # noqa: E402
 
-# As simulated with warmup-scheduler 0.3 on the published loop (spec: segmentation, section 8).
+# As simulated with warmup-scheduler 0.3 on the published loop (docs/spec/segmentation.md, section 8).
 TEN = (3e-5, 3e-5, 3e-4, 3e-4, 2.649e-4, 2.25e-4, 1.76e-4, 1.24e-4, 7.5e-5, 3.509e-5)
 TWENTY = {1: 3e-5, 2: 3e-5, 3: 3e-4, 4: 3e-4, 5: 2.919e-4, 6: 2.819e-4, 20: 8.127e-6}
 

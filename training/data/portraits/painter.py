@@ -13,7 +13,7 @@ from ohlora.training.data.portraits.features import blend, times
 from ohlora.training.data.portraits.noise import bump, clamp, cover, mix, noise, smooth
 from ohlora.training.data.portraits.scene import Color, Scene
 
-# Class ids of the parsing maps (spec: segmentation, section 4).
+# Class ids of the parsing maps (docs/spec/segmentation.md, section 4).
 BACKGROUND, FACE, LEFT_BROW, RIGHT_BROW, LEFT_EYE, RIGHT_EYE = 0, 1, 2, 3, 4, 5
 NOSE, UPPER_LIP, INNER_MOUTH, LOWER_LIP, HAIR = 6, 7, 8, 9, 10
 PIVOT = 0.50  # height of the neck joint about which the head tilts

@@ -1,4 +1,4 @@
-"""What the labelling page asks of a picture (spec: cnn, section 1), and with which keys."""
+"""What the labelling page asks of a picture (docs/spec/cnn.md, section 1), and with which keys."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""What a person chooses from: the direction test of a VectorFind run, its codes and its sheets (spec: vectorfind, 3.8).
+"""What a person chooses from: the direction test of a VectorFind run, its codes and its sheets
+(docs/spec/vectorfind.md, section 3.8).
 
 RUN/vectorfind.json                               {"space": "w", ...}
 RUN/image_generation_report/test_result.csv       a row a case

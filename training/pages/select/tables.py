@@ -1,4 +1,5 @@
-"""The tables of chosen faces, in the published layout (spec: vectorfind, 3.9), and as a bundle's gallery.
+"""The tables of chosen faces, in the published layout (docs/spec/vectorfind.md, section 3.9),
+and as a bundle's gallery.
 
 Row order is that of the report in all of them. Codes and rows are copied as text: not a digit of the report changes.
 Nobody kept means no tables: readers refuse empty ones.

@@ -22,7 +22,7 @@ from ohlora.training.data.portrait_faces import PortraitFace
 
 DRAWN_LAYOUT = "parsing11/{stem}.png"
 # Where the class map of a picture may lie; {stem} is the picture's name without suffix, {number} what follows "face_"
-# (the documented layout, spec: segmentation, section 1). The 19-class map comes last: it has to be converted.
+# (the documented layout, docs/spec/segmentation.md, section 1). The 19-class map comes last: it has to be converted.
 CLASS_LAYOUTS = (DRAWN_LAYOUT, "parsing_{number}.png", PARSING_LAYOUT)
 
 
