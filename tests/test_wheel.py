@@ -67,7 +67,7 @@ def test_every_module_of_the_checkout_is_in_it(wheel: zipfile.ZipFile) -> None:
 
 def test_data_files(wheel: zipfile.ZipFile) -> None:
     names = set(wheel.namelist())
-    assert {"ohlora/py.typed", "ohlora/photos/examples/astronaut.jpg", "ohlora/kernels/ombre/hue_table.json"} <= names
+    assert {"ohlora/py.typed", "ohlora/examples/astronaut.jpg", "ohlora/kernels/ombre/hue_table.json"} <= names
     manifest = json.loads(wheel.read("ohlora/bundle/demo/bundle.json"))
     assert {f"ohlora/bundle/demo/{file}" for file in manifest["files"]} <= names
     assert any(name.endswith("licenses/LICENSE") for name in names)

@@ -11,7 +11,7 @@ def example_path() -> Path:
     """The portrait that ships with the package."""
     from importlib.resources import files
 
-    return Path(str(files("ohlora"))) / "photos" / "examples" / "astronaut.jpg"
+    return Path(str(files("ohlora"))) / "examples" / "astronaut.jpg"
 
 
 def sort_sources(roots: list[Path], recursive: bool) -> tuple[list[Path], list[Path]]:

@@ -19,7 +19,7 @@ from ohlora.io.images import read_image
 from tests.support.command_line import ROOT, files, ohlora, rows, summary
 from tests.support.hair_only_bundle import hair_only
 
-EXAMPLE = ROOT / "ohlora" / "photos" / "examples" / "astronaut.jpg"
+EXAMPLE = ROOT / "ohlora" / "examples" / "astronaut.jpg"
 
 
 @pytest.fixture(scope="module")

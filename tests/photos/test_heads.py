@@ -33,7 +33,7 @@ from ohlora.photos.heads import (
 )
 from ohlora.photos.segmentation import SIZE, find_hair
 
-EXAMPLE = Path(ohlora.__file__).parent / "photos" / "examples" / "astronaut.jpg"
+EXAMPLE = Path(ohlora.__file__).parent / "examples" / "astronaut.jpg"
 OMBRE = ohlora.Ombre(0.5, 0.7, 0.5)
 # Landmarks of an upright face in the middle of a 256-px portrait.
 UPRIGHT = np.array([[97.6, 120.7], [158.4, 120.7], [128, 159], [100, 178.6], [155, 178.6]], np.float32)

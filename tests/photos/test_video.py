@@ -25,7 +25,7 @@ from ohlora.photos.heads import FaceRules, PhotoReader
 from ohlora.photos.video import Smoothing, VideoHair, between, overlap, recolor_video
 from tests.support.command_line import rows, summary
 
-EXAMPLE = Path(ohlora.__file__).parent / "photos" / "examples" / "astronaut.jpg"
+EXAMPLE = Path(ohlora.__file__).parent / "examples" / "astronaut.jpg"
 OMBRE = ohlora.Ombre(0.5, 0.8, 0.3)
 Rgb = NDArray[np.uint8]
 

@@ -18,7 +18,7 @@ from ohlora.render.job import RenderJob, make_looks
 from ohlora.render.sources import truncate
 from tests.support.hair_only_bundle import hair_only
 
-EXAMPLE = Path(ohlora.__file__).parent / "photos" / "examples" / "astronaut.jpg"
+EXAMPLE = Path(ohlora.__file__).parent / "examples" / "astronaut.jpg"
 
 
 @pytest.fixture(scope="module")
