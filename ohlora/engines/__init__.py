@@ -43,13 +43,13 @@ class Backend:
     machines: tuple[str, ...] = ()
     automatic: bool = True
 
+    extra: str = ""
+
     @property
     def module(self) -> str:
         """Where it is: PyTorch is imported in one room only."""
         room = "ohlora.engines.onnx_torch" if self.package == "torch" else "ohlora.engines"
         return f"{room}.{self.name}_backend"
-
-    extra: str = ""
 
     @property
     def install(self) -> str:

@@ -21,6 +21,7 @@ from ohlora.faces import face_from_seed
 from ohlora.render.renderer import Renderer
 from ohlora.training import checkpoints
 from ohlora.training.data.portrait_faces import (
+    RENDERER,
     DatasetSettings,
     Painted,
     Painter,
@@ -28,7 +29,6 @@ from ohlora.training.data.portrait_faces import (
     finish_dataset,
     missing_seeds,
     read_description,
-    renderer_identity,
     start_dataset,
     write_example,
 )
@@ -173,9 +173,7 @@ def write_generated_pairs(
     that holds something else (another generator's pairs, for one).
     """
     check_seeds(seeds.start, len(seeds))
-    settings = DatasetSettings(
-        "generated", seeds.start, generator.resolution, format, generator.identity, renderer_identity()
-    )
+    settings = DatasetSettings("generated", seeds.start, generator.resolution, format, generator.identity, RENDERER)
     require_following(generator, seeds.start, painter)
     start_dataset(folder, settings, len(seeds))
     missing = missing_seeds(folder, settings, seeds)

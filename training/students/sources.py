@@ -24,6 +24,7 @@ from ohlora.training.data.hair_faces import LabelledPicture, Sample, find_faces,
 from ohlora.training.data.people import distances, split_people, thumbnails
 from ohlora.training.data.portrait_faces import (
     HELD_OUT_SEEDS,
+    RENDERER,
     TEST_SEEDS,
     TRAIN_SEEDS,
     KeptFace,
@@ -32,7 +33,6 @@ from ohlora.training.data.portrait_faces import (
     dataset_faces,
     dataset_seeds,
     read_description,
-    renderer_identity,
 )
 from ohlora.training.students.recipes import DistillConfig, PortraitMix
 
@@ -147,7 +147,7 @@ def portrait_pictures(mix: PortraitMix) -> tuple[Sequence[LabelledPicture], Any]
     """Training portraits, painted on the fly or from a folder, none of a held-out seed."""
     if mix.folder is None:
         seeds = check_seeds(TRAIN_SEEDS.start, mix.portraits)
-        return [PortraitFace(seed, mix.resolution) for seed in seeds], {"renderer": renderer_identity()}
+        return [PortraitFace(seed, mix.resolution) for seed in seeds], {"renderer": RENDERER}
     folder = Path(mix.folder)
     about = read_description(folder)
     seeds = dataset_seeds(about)

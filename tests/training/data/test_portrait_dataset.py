@@ -142,7 +142,7 @@ def test_a_set_grows_and_is_left_alone_otherwise(tmp_path: Path) -> None:
 
 def test_another_renderer_is_another_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_portraits(tmp_path, count=1, resolution=SMALL)
-    monkeypatch.setattr(portrait_faces, "renderer_identity", lambda: "another")
+    monkeypatch.setattr(portrait_faces, "RENDERER", "another")
     with pytest.raises(BadRequest, match="renderer"):
         write_portraits(tmp_path, count=1, resolution=SMALL)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 
 from ohlora.errors import BadRequest
 from ohlora.faces import face_from_seed
-from ohlora.training.data import portraits
+from ohlora.training.data import portrait_faces, portraits
 from ohlora.training.data.portraits import LATENTS, PARAMETERS, index, parameters_from_seeds, render
 from ohlora.training.data.portraits.parameters import HIGH, LOW
 
@@ -43,13 +45,17 @@ def test_picture_depends_on_its_own_parameters_alone() -> None:
 
 
 def test_pictures_stay_the_same() -> None:
-    """A changed picture means new training data: then this and the model trained on it change together."""
-    means = render(parameters_from_seeds(range(4)), 32).images.astype(float).mean((1, 2))
-    expected = np.array(EXPECTED_MEANS)
-    np.testing.assert_allclose(means, expected, atol=0.2)
+    """A changed picture or map means new training data: then RENDERER, this and the models trained on it change.
 
-
-EXPECTED_MEANS = [[129.4, 118.1, 89.5], [84.2, 60.9, 79.7], [103.2, 108.4, 94.0], [137.1, 128.5, 122.5]]
+    Stored are means over 8x8 fields of the pictures, and how many pixels each class and the hair take.
+    """
+    made = render(parameters_from_seeds(range(8)), 64)
+    stored = json.loads(Path(__file__).with_name("painted_seeds.json").read_text(encoding="utf-8"))
+    assert stored["renderer"] == portrait_faces.RENDERER
+    fields = made.images.reshape(8, 8, 8, 8, 8, 3).mean((2, 4))
+    np.testing.assert_allclose(fields, np.array(stored["fields"]), atol=0.2)
+    np.testing.assert_allclose([np.bincount(m.ravel(), minlength=11) for m in made.parsing], stored["classes"], atol=1)
+    np.testing.assert_allclose(made.hair.sum((1, 2)), stored["hair"], atol=0.5)
 
 
 @settings(max_examples=25, deadline=None)
