@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -132,7 +132,9 @@ def _write_webp(path: Path, frames: Iterator[Rgb], fps: float, loop: bool, quali
 
 
 @dataclass(frozen=True)
-class _Codec:
+class Codec:
+    """A video encoder of FFmpeg."""
+
     name: str
     options: Callable[[int], dict[str, str]]  # of a quality 1..100
 
@@ -141,31 +143,32 @@ def _h264_quantiser(quality: int) -> str:
     return str(round(51 - quality * 11 / 30))  # quality 90 is 18, visually lossless; 100 is 14
 
 
-# The first one that this build of FFmpeg has is used.
-_CODECS = (
+# For MP4, Matroska and QuickTime. The first one that this build of FFmpeg has is used.
+H264_CODECS = (
     # mbtree, the weighting of macroblocks by how long they stay in view, made x264 write other bytes run by
     # run at widths that are no multiple of 128 (one thread; 43 of 90 sizes tried). Without it a file is a
     # third larger.
-    _Codec("libx264", lambda quality: {"preset": "medium", "mbtree": "0", "crf": _h264_quantiser(quality)}),
-    _Codec("libopenh264", lambda quality: {"qmin": "1", "qmax": _h264_quantiser(quality)}),
+    Codec("libx264", lambda quality: {"preset": "medium", "mbtree": "0", "crf": _h264_quantiser(quality)}),
+    Codec("libopenh264", lambda quality: {"qmin": "1", "qmax": _h264_quantiser(quality)}),
     # 118 is FFmpeg's FF_QP2LAMBDA, the unit of global_quality; quality 90 is quantiser 5 of 2..31.
-    _Codec("mpeg4", lambda quality: {"flags": "+qscale", "global_quality": str(118 * round(31 - quality * 0.29))}),
+    Codec("mpeg4", lambda quality: {"flags": "+qscale", "global_quality": str(118 * round(31 - quality * 0.29))}),
 )
 
 
-def _available_codec() -> _Codec:
-    for codec in _CODECS:
+def available_codec(codecs: Sequence[Codec], remedy: str) -> Codec:
+    """The first of `codecs` that PyAV has here. Raises OutputError with the remedy when it has none."""
+    for codec in codecs:
         try:
             av.codec.Codec(codec.name, "w")
         except ValueError:  # PyAV's UnknownCodecError is one
             continue
         return codec
-    names = ", ".join(codec.name for codec in _CODECS)
-    raise OutputError(f"PyAV here has none of the video encoders {names}: write a gif or webp")
+    names = ", ".join(codec.name for codec in codecs)
+    raise OutputError(f"PyAV here has none of the video encoders {names}: {remedy}")
 
 
 def _write_mp4(path: Path, frames: Iterator[Rgb], fps: float, loop: bool, quality: int) -> None:
-    codec = _available_codec()
+    codec = available_codec(H264_CODECS, "write a gif or webp")
     first = next(frames)
     height, width = first.shape[:2]
     padding = ((0, height % 2), (0, width % 2), (0, 0))  # yuv420p halves both sides of its colour planes

@@ -17,7 +17,7 @@ from PIL import Image
 
 from ohlora.base.atomic import atomic_path
 from ohlora.errors import BadRequest, ImageError, OutputError
-from ohlora.io.animation import with_palette
+from ohlora.io.animation import H264_CODECS, Codec, available_codec, with_palette
 from ohlora.io.images import MAX_PIXELS, Rgb
 
 GIF_PIXELS = 2e8  # of all frames of an animation together; they are held until the file is complete
@@ -27,33 +27,23 @@ MISSING_FRAMES = 10
 Change = Callable[[Rgb], Sequence[Rgb]]
 
 
-@dataclass(frozen=True)
-class _Codec:
-    name: str
-    options: Callable[[int], dict[str, str]]  # of a quality 1..100
-
-
 # 95, the default of `recolor`, is quantiser 16 of 51 (x264) and 10 of 63 (VP9): hardly to be told from the source.
-_X264 = _Codec("libx264", lambda quality: {"preset": "medium", "crf": str(round(51 - quality * 11 / 30))})
-_OPENH264 = _Codec("libopenh264", lambda quality: {"qmin": "1", "qmax": str(round(51 - quality * 11 / 30))})
-_MPEG4 = _Codec("mpeg4", lambda quality: {"flags": "+qscale", "global_quality": str(118 * round(31 - quality * 0.29))})
-_VP9 = _Codec("libvpx-vp9", lambda quality: {"crf": str(round(63 - quality * 0.56)), "b": "0", "cpu-used": "4"})
-_VP8 = _Codec("libvpx", lambda quality: {"crf": str(round(63 - quality * 0.56)), "b": "20M", "cpu-used": "4"})
+_VP9 = Codec("libvpx-vp9", lambda quality: {"crf": str(round(63 - quality * 0.56)), "b": "0", "cpu-used": "4"})
+_VP8 = Codec("libvpx", lambda quality: {"crf": str(round(63 - quality * 0.56)), "b": "20M", "cpu-used": "4"})
 
 
 @dataclass(frozen=True)
 class _Container:
-    codecs: tuple[_Codec, ...]  # the first one that this build of FFmpeg has is used
+    codecs: tuple[Codec, ...]  # the first one that this build of FFmpeg has is used
     options: dict[str, str]
 
 
-_H264 = (_X264, _OPENH264, _MPEG4)
 _FAST_START = {"movflags": "+faststart"}
 _CONTAINERS = {
-    ".mp4": _Container(_H264, _FAST_START),
-    ".m4v": _Container(_H264, _FAST_START),
-    ".mov": _Container(_H264, _FAST_START),
-    ".mkv": _Container(_H264, {}),
+    ".mp4": _Container(H264_CODECS, _FAST_START),
+    ".m4v": _Container(H264_CODECS, _FAST_START),
+    ".mov": _Container(H264_CODECS, _FAST_START),
+    ".mkv": _Container(H264_CODECS, {}),
     ".webm": _Container((_VP9, _VP8), {}),
 }
 SUFFIXES = tuple(_CONTAINERS)
@@ -272,7 +262,7 @@ class _Writer:
 
     def __init__(self, path: Path, video: Any, sound: list[Any], frame: Any, first: Rgb, quality: int) -> None:
         kind = _CONTAINERS[path.suffix.lower()]
-        codec = _available(kind.codecs)
+        codec = available_codec(kind.codecs, "convert the video to another format")
         self._what = f"{first.shape[1]} x {first.shape[0]} pixels with {codec.name}"
         self._reformatter, self._matrix = VideoReformatter(), _matrix(frame)
         height, width = first.shape[:2]
@@ -334,17 +324,6 @@ class _Writer:
         with self._explained():
             self._container.mux(self._stream.encode(None))
             self._container.close()
-
-
-def _available(codecs: tuple[_Codec, ...]) -> _Codec:
-    for codec in codecs:
-        try:
-            av.codec.Codec(codec.name, "w")
-        except ValueError:  # PyAV's UnknownCodecError is one
-            continue
-        return codec
-    names = ", ".join(codec.name for codec in codecs)
-    raise OutputError(f"PyAV here has none of the video encoders {names}: convert the video to another format")
 
 
 # --- GIF -------------------------------------------------------------------------------------------------------------

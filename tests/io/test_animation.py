@@ -188,11 +188,11 @@ def test_quality_has_an_effect(tmp_path: Path) -> None:
         assert sizes == sorted(set(sizes))
 
 
-@pytest.mark.parametrize("codec", animation._CODECS, ids=lambda codec: codec.name)
+@pytest.mark.parametrize("codec", animation.H264_CODECS, ids=lambda codec: codec.name)
 def test_every_codec_of_the_table_works(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, codec: animation._Codec
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, codec: animation.Codec
 ) -> None:
-    monkeypatch.setattr(animation, "_CODECS", (codec,))
+    monkeypatch.setattr(animation, "H264_CODECS", (codec,))
     try:
         write_animation(tmp_path / "a.mp4", moving(5), fps=20, format="mp4")
     except OutputError as error:
@@ -205,7 +205,7 @@ def test_every_codec_of_the_table_works(
 
 
 def test_no_codec_at_all_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(animation, "_CODECS", (animation._Codec("not-a-codec", lambda quality: {}),))
+    monkeypatch.setattr(animation, "H264_CODECS", (animation.Codec("not-a-codec", lambda quality: {}),))
     with pytest.raises(OutputError, match="none of the video encoders not-a-codec: write a gif or webp"):
         write_animation(tmp_path / "a.mp4", moving(2), fps=20, format="mp4")
     assert list(tmp_path.iterdir()) == []
