@@ -49,7 +49,7 @@ def inputs(folder: Path, kind: str) -> Maps:
 
 
 def check(got: NDArray[np.float64], wanted: NDArray[np.float64], what: str) -> None:
-    """The tolerance of docs/spec/README.md, section "Tolerances": exact, or 1e-12 relative; the same cells are NaN."""
+    """To the tolerance of tests/golden/README.md, section "properties/": exact, else 1e-12 relative; the same NaN."""
     assert np.array_equal(np.isnan(got), np.isnan(wanted)), what
     worst = np.nanmax(np.abs(got - wanted) - 1e-12 * np.abs(wanted), initial=-1)
     assert worst <= 1e-15, (what, worst)

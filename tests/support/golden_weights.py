@@ -28,7 +28,7 @@ from ohlora.training.weights.score_cnns_keys import published_shapes as score_cn
 from ohlora.training.weights.state_dicts import Shapes
 from ohlora.training.weights.stylegan_keys import discriminator_shapes, generator_shapes
 
-# First match wins; the published key decides (docs/spec/README.md, section "Seeded weights"). None:
+# First match wins; the published key decides (tests/golden/README.md, section "Seeded parameters"). None:
 # the value is a constant.
 GENERATOR_SCALES: tuple[tuple[str, float | None], ...] = (
     (r"\.blur\.kernel$|^synthesis\.lod$", None),
@@ -78,8 +78,8 @@ def discriminator_state(version: str) -> dict[str, Tensor]:
     return state_from(discriminator_shapes(version), DISCRIMINATOR_SCALES)
 
 
-# The rule for FaceXFormer (docs/spec/README.md, section "Seeded weights"): what a tensor of n weights into one output
-# is scaled by when it is none of these.
+# The rule for FaceXFormer (tests/golden/README.md, section "Seeded parameters"): what a tensor of n weights into one
+# output is scaled by when it is none of these.
 FACEXFORMER_SCALES: tuple[tuple[str, float], ...] = (
     (r"_tokens?\.weight$|positional_encoding_gaussian_matrix$", 1.0),
     (r"relative_position_bias_table$", 0.2),
