@@ -127,7 +127,7 @@ def _onnx_files(
 def _openvino_files(
     lowered: Sequence[Lowered], folder: Path, source: Source, request: Request, report: Callable[[str], None]
 ) -> list[Written]:
-    import openvino
+    from ohlora.engines.openvino_backend import openvino
 
     core = openvino.Core()
     written = []

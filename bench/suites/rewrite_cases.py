@@ -21,7 +21,6 @@ from typing import Any, cast
 
 import numpy as np
 import onnxruntime
-import openvino
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -31,6 +30,7 @@ from ohlora.base.atomic import write_bytes
 from ohlora.bench.baselines.networks import documented_student, documented_upsampling, generator
 from ohlora.bench.runner.machine import keep_memory, machine
 from ohlora.bench.suites.declined import BatchedStyles, phase_kernels
+from ohlora.engines.openvino_backend import openvino
 from ohlora.export.graphs.from_torch import to_onnx
 from ohlora.export.graphs.generator import SynthesisGraph, exact_reference
 from ohlora.export.rewrites.discriminator import DiscriminatorGraph

@@ -23,13 +23,13 @@ def doctor(bundle: options.BundleName = "demo", json: options.Json = False) -> N
     from ohlora.engines import backend_report, usable_cores
     from ohlora.errors import OhloraError
 
+    backends = backend_report()  # first: the OpenVINO backend imports its package without telemetry
     rows: list[Row] = [
         {"check": "ohlora", "ok": True, "detail": f"{__version__}, Python {platform.python_version()}"},
         {"check": "machine", "ok": True, "detail": f"{platform.machine()}, {usable_cores()} usable cores"},
         *packages(),
         numba_kernel(),
     ]
-    backends = backend_report()
     rows += [
         {"check": f"backend {b.name}", "ok": b.available, "detail": f"{b.version} {b.detail}".strip()} for b in backends
     ]

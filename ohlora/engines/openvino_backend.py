@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import functools
+import importlib
+import sys
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -27,10 +30,26 @@ _DTYPES = {
 }
 
 
+def _without_telemetry() -> ModuleType:
+    """The package `openvino`. As it is, importing it sends an event to its maker's analytics from a child process; it
+    does without where its telemetry package is missing, which is what it is told here.
+    """
+    telemetry = "openvino_telemetry"
+    hidden = telemetry not in sys.modules
+    if hidden:
+        sys.modules[telemetry] = None  # type: ignore[assignment]
+    try:
+        return importlib.import_module("openvino")
+    finally:
+        if hidden:
+            del sys.modules[telemetry]
+
+
+openvino: Any = _without_telemetry()
+
+
 @functools.cache
 def _core() -> Any:
-    import openvino
-
     return openvino.Core()
 
 
@@ -44,8 +63,6 @@ def compile_model(model: ModelFile, *, precision: str, threads: int, use_cache: 
     `use_cache=False` compiles anew and replaces the cache entry.
     Raises EngineError when bf16 is asked of a CPU without it or rows have no fixed size; backend errors pass.
     """
-    import openvino
-
     if precision == "bf16" and "BF16" not in _capabilities():
         raise EngineError("this CPU has no bf16 instructions (AVX512-BF16 or AMX): use precision f32")
     config = {
@@ -81,8 +98,6 @@ def compile_model(model: ModelFile, *, precision: str, threads: int, use_cache: 
 
 def _from_cache(entry: CacheEntry, config: dict[str, Any]) -> tuple[EngineSpec, Any] | None:
     # Not OpenVINO's own CACHE_DIR: it loads a blob with flipped weights without noticing (tried).
-    import openvino
-
     found = entry.load()
     if found is None:
         return None
@@ -138,8 +153,6 @@ class _Runner:
 
 def describe() -> tuple[str, bool, str]:
     """(version, has bf16, detail) for `ohlora doctor`."""
-    import openvino
-
     capabilities = _capabilities()
     device = _core().get_property(DEVICE, "FULL_DEVICE_NAME")
     return openvino.get_version(), "BF16" in capabilities, f"{device} ({', '.join(capabilities)})"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -224,6 +226,21 @@ def test_wrong_input_is_named(tmp_path, case):
 
 
 # ---------------------------------------------------------------- opening
+
+
+@needs_openvino
+def test_openvino_sends_no_telemetry(hair):
+    """Its own import starts a process that reports to its maker's analytics."""
+    code = f"""
+import sys
+from ohlora.engines import open_engine
+open_engine({str(hair)!r}, backend="openvino").close()
+assert "openvino" in sys.modules
+sent = [name for name in sys.modules if name.startswith("openvino_telemetry")]
+assert not sent, sent
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 def test_auto_says_which_and_why(hair, caplog):
