@@ -24,6 +24,7 @@ _IMPORT_NAMES = {
     "scikit-learn": "sklearn",
     "onnxruntime-gpu": "onnxruntime",
     "tensorrt-rtx-cu13": "tensorrt_rtx",
+    "openvino": "ohlora.engines.openvino_backend",  # which keeps its telemetry out
     "cuda-toolkit": "",
 }
 # What developers install is not checked; neither are extras that others repeat.

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
 import typer
 
 from ohlora.cli import options
+
+if TYPE_CHECKING:
+    from ohlora.bundle import Bundle
 
 # A row: "check" says of what, "ok" is None for what may well be missing, "detail" has versions or the remedy.
 Row = dict[str, object]
@@ -19,34 +25,18 @@ def doctor(bundle: options.BundleName = "demo", json: options.Json = False) -> N
     import platform
 
     from ohlora.base.version import __version__
-    from ohlora.bundle import Bundle
-    from ohlora.engines import backend_report, usable_cores
-    from ohlora.errors import OhloraError
 
-    backends = backend_report()  # first: the OpenVINO backend imports its package without telemetry
     rows: list[Row] = [
         {"check": "ohlora", "ok": True, "detail": f"{__version__}, Python {platform.python_version()}"},
-        {"check": "machine", "ok": True, "detail": f"{platform.machine()}, {usable_cores()} usable cores"},
-        *packages(),
-        numba_kernel(),
     ]
-    rows += [
-        {"check": f"backend {b.name}", "ok": b.available, "detail": f"{b.version} {b.detail}".strip()} for b in backends
-    ]
-    rows.append(cuda_kernels())
-    works = any(b.available for b in backends)
-    try:
-        opened = Bundle.open(bundle)
-        rows.append(
-            {
-                "check": f"bundle {opened.name}",
-                "ok": True,
-                "detail": f"{len(opened.manifest.files)} files verified",
-            }
-        )
-        rows += [check_network(opened, role) for role in ("hair", "generator") if getattr(opened.manifest, role)]
-    except OhloraError as error:
-        rows.append({"check": f"bundle {bundle}", "ok": False, "detail": str(error)})
+    rows += section("machine", machine)
+    rows += section("packages", packages)
+    rows += section("numba kernel", numba_kernel)
+    backends = section("backends", engine_backends)
+    rows += backends
+    rows += section("backend cuda", cuda_kernels)
+    rows += section(f"bundle {bundle}", lambda: bundle_and_engines(bundle))
+    works = any(row["ok"] for row in backends)
     healthy = works and all(row["ok"] is not False for row in rows if not str(row["check"]).startswith("backend"))
     if json:
         typer.echo(json_module.dumps({"healthy": healthy, "checks": rows}))
@@ -61,6 +51,23 @@ def doctor(bundle: options.BundleName = "demo", json: options.Json = False) -> N
             table.add_row(str(row["check"]), mark, Text(str(row["detail"])))  # '.[train]' is not markup
         Console().print(table)
     raise typer.Exit(0 if healthy else 1)
+
+
+def section(name: str, rows: Callable[[], list[Row]]) -> list[Row]:
+    """What `rows` finds. A broken package breaks whatever imports it, in any way: then that is the row."""
+    try:
+        return rows()
+    except Exception as error:
+        return [{"check": name, "ok": False, "detail": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}]
+
+
+def machine() -> list[Row]:
+    """The processor's kind, and its cores that this process may use."""
+    import platform
+
+    from ohlora.engines import usable_cores
+
+    return [{"check": "machine", "ok": True, "detail": f"{platform.machine()}, {usable_cores()} usable cores"}]
 
 
 def packages() -> list[Row]:
@@ -89,7 +96,7 @@ def packages() -> list[Row]:
     return rows
 
 
-def numba_kernel() -> Row:
+def numba_kernel() -> list[Row]:
     """Compile the ombre kernel and hold it to the NumPy form, bit for bit."""
     import numpy as np
 
@@ -105,31 +112,52 @@ def numba_kernel() -> Row:
         detail = f"the ombre kernel does not compile ({' '.join(str(error).split())[:200]})"
     else:
         if np.array_equal(dyed, apply_ombre(images, hair, 0.5, 0.7, 0.5, backend="reference")):
-            return {"check": "numba kernel", "ok": True, "detail": "ombre, compiled: equal to NumPy"}
+            return [{"check": "numba kernel", "ok": True, "detail": "ombre, compiled: equal to NumPy"}]
         detail = "the compiled ombre kernel differs from NumPy"
-    return {"check": "numba kernel", "ok": False, "detail": f"{detail}: {repair_command('', ['numba', 'llvmlite'])}"}
+    return [{"check": "numba kernel", "ok": False, "detail": f"{detail}: {repair_command('', ['numba', 'llvmlite'])}"}]
 
 
-def cuda_kernels() -> Row:
+def engine_backends() -> list[Row]:
+    """The engines that are installed here; one that works is enough."""
+    from ohlora.engines import backend_report
+
+    return [
+        {"check": f"backend {b.name}", "ok": b.available, "detail": f"{b.version} {b.detail}".strip()}
+        for b in backend_report()
+    ]
+
+
+def cuda_kernels() -> list[Row]:
     """Whether `--device cuda` and the kernels' CUDA forms can be used; a machine without a GPU is healthy."""
     from ohlora.kernels.gpu.arrays import CudaUnavailable, device_names
 
     try:
-        return {"check": "backend cuda", "ok": True, "detail": "; ".join(device_names())}
+        return [{"check": "backend cuda", "ok": True, "detail": "; ".join(device_names())}]
     except CudaUnavailable as error:
-        return {"check": "backend cuda", "ok": False, "detail": error.reason}
+        return [{"check": "backend cuda", "ok": False, "detail": error.reason}]
 
 
-def check_network(bundle: object, role: str) -> Row:
+def bundle_and_engines(name: str) -> list[Row]:
+    """The bundle's files against their hashes, then its networks."""
+    from ohlora.bundle import Bundle
+    from ohlora.errors import OhloraError
+
+    try:
+        bundle = Bundle.open(name)
+    except OhloraError as error:
+        return [{"check": f"bundle {name}", "ok": False, "detail": str(error)}]
+    files = {"check": f"bundle {bundle.name}", "ok": True, "detail": f"{len(bundle.manifest.files)} files verified"}
+    return [files, *(check_network(bundle, role) for role in ("hair", "generator") if getattr(bundle.manifest, role))]
+
+
+def check_network(bundle: Bundle, role: str) -> Row:
     """Open an engine (which runs its self-test) and time a few rows."""
     import time
 
     import numpy as np
 
-    from ohlora.bundle import Bundle
     from ohlora.errors import OhloraError
 
-    assert isinstance(bundle, Bundle)
     try:
         engine = bundle.hair_engine() if role == "hair" else bundle.generator_engines()[1]
         rows = 2 * engine.threads

@@ -129,6 +129,27 @@ def test_doctor_names_a_version_that_is_too_old(monkeypatch: pytest.MonkeyPatch)
     assert "pip uninstall -y av && pip install " in rows["packages"]["detail"]
 
 
+def test_doctor_goes_on_where_a_package_of_the_runtime_is_broken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """OpenCV of before NumPy 2 beside NumPy 2: whatever imports it fails, and every row says so."""
+
+    class Broken:
+        def find_spec(self, name: str, *_: Any) -> None:
+            if name == "cv2":
+                raise ImportError("numpy.core.multiarray failed to import")
+
+    for name in [name for name in sys.modules if name.split(".")[0] == "cv2" or name.startswith("ohlora.kernels.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
+    status, rows = doctor()
+    assert status == 1
+    assert "opencv-python-headless" in rows["packages"]["detail"]
+    assert "pip uninstall -y opencv-python-headless && pip install " in rows["packages"]["detail"]
+    assert rows["numba kernel"]["ok"] is False
+    assert "multiarray failed to import" in rows["numba kernel"]["detail"]
+
+
 def test_doctor_without_an_extra_is_healthy(monkeypatch: pytest.MonkeyPatch) -> None:
     extra = {Requirement(text).name for text in DECLARED if "extra == 'train'" in text.replace('"', "'")}
     assert "torch" in extra
