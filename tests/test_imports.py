@@ -159,25 +159,36 @@ def test_no_module_imports_itself_in_a_circle() -> None:
     assert not targets, f"in or above a circle of imports: {', '.join(sorted(targets))}"
 
 
-def drawn() -> tuple[dict[str, set[str]], dict[str, set[str]]]:
-    """Rooms of each folder, and arrows between rooms, in the picture of docs/architecture.md; rooms as FOLDER/ROOM."""
+@dataclass
+class Picture:
+    """What docs/architecture.md draws: rooms of each folder, arrows between rooms (FOLDER/ROOM), between folders
+    (thick), and from a room to folders (dotted).
+    """
+
+    rooms: dict[str, set[str]]
+    arrows: dict[str, set[str]]
+    thick: dict[str, set[str]]
+    dotted: dict[str, set[str]]
+
+
+def drawn() -> Picture:
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-    picture = text.partition("```mermaid")[2].partition("```")[0]
     names: dict[str, str] = {}
-    rooms: dict[str, set[str]] = {}
-    pairs: dict[str, set[str]] = {}
-    for line in picture.splitlines():
+    picture = Picture({}, {}, {}, {})
+    for line in text.partition("```mermaid")[2].partition("```")[0].splitlines():
         words = line.split()
         if words[:1] == ["subgraph"]:
-            rooms[words[1]] = set()
+            picture.rooms[words[1]] = set()
+            names[words[1]] = words[1]
         elif node := NODE.match(line):
-            folder = list(rooms)[-1]
+            folder = list(picture.rooms)[-1]
             room = "__init__" if node["label"] == "public names" else node["label"]
             names[node["name"]] = f"{folder}/{room}"
-            rooms[folder].add(room)
-        elif words[1:2] == ["-->"]:
-            pairs.setdefault(names[words[0]], set()).add(names[words[2]])
-    return rooms, pairs
+            picture.rooms[folder].add(room)
+        elif len(words) == 3:
+            kind = {"-->": picture.arrows, "==>": picture.thick, "-.->": picture.dotted}[words[1]]
+            kind.setdefault(names[words[0]], set()).add(names[words[2]])
+    return picture
 
 
 def in_picture(folder: str, room: str) -> bool:
@@ -185,24 +196,52 @@ def in_picture(folder: str, room: str) -> bool:
     return not room.startswith(("test_", "__")) or (folder, room) == ("ohlora", "__init__")
 
 
-def test_the_picture_of_rooms_is_true() -> None:
-    rooms, pairs = drawn()
-    assert rooms == {folder: {room for room in ROOMS[folder] if in_picture(folder, room)} for folder in FOLDERS}
+def compare(drawn_arrows: dict[str, set[str]], real: dict[str, set[str]]) -> None:
+    """Every drawn arrow is an import, and every import follows drawn arrows."""
 
-    real: dict[str, set[str]] = {}
+    def below(place: str) -> set[str]:
+        return {place}.union(*(below(other) for other in drawn_arrows.get(place, ())))
+
+    for place, others in drawn_arrows.items():
+        assert others <= real[place], f"drawn, but not imported: {place} to {others - real[place]}"
+    for place, others in real.items():
+        assert others <= below(place), f"imported, but not drawn: {place} to {others - below(place)}"
+
+
+def test_the_picture_of_rooms_is_true() -> None:
+    picture = drawn()
+    assert picture.rooms == {f: {room for room in ROOMS[f] if in_picture(f, room)} for f in FOLDERS}
+
+    rooms: dict[str, set[str]] = {}
+    folders: dict[str, set[str]] = {}
+    upward: dict[str, set[str]] = {}
     for module in modules().values():
         for other in arrows(module):
-            if other.folder == module.folder and other.room != module.room and in_picture(other.folder, other.room):
-                real.setdefault(f"{module.folder}/{module.room}", set()).add(f"{other.folder}/{other.room}")
+            place = f"{module.folder}/{module.room}"
+            if other.folder == module.folder:
+                if other.room != module.room and in_picture(module.folder, module.room):
+                    rooms.setdefault(place, set()).add(f"{other.folder}/{other.room}")
+            elif FOLDERS.index(other.folder) > FOLDERS.index(module.folder):
+                upward.setdefault(place, set()).add(other.folder)
+            else:
+                folders.setdefault(module.folder, set()).add(other.folder)
+    compare(picture.arrows, rooms)
+    compare(picture.thick, folders)
+    assert picture.dotted == upward
 
-    def below(room: str) -> set[str]:
-        return {room}.union(*(below(other) for other in pairs.get(room, ())))
 
-    for room, others in pairs.items():
-        assert others <= real[room], f"drawn, but not imported: {room} --> {others - real[room]}"
-    for room, others in real.items():
-        if in_picture(*room.split("/", 1)):
-            assert others <= below(room), f"imported, but not drawn: {room} --> {others - below(room)}"
+def test_the_table_of_rooms_names_them_all() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    named: dict[str, set[str]] = {}
+    folder = ""
+    for line in text.splitlines():
+        cells = [cell.strip() for cell in line.split("|")]
+        if len(cells) == 5 and (cells[1].strip("`") in FOLDERS or (folder and not cells[1])):
+            folder = cells[1].strip("`") or folder
+            named.setdefault(folder, set()).update(re.findall(r"`([^`]+)`", cells[2]))
+    for folder in FOLDERS:
+        inner = {room for room in ROOMS[folder] if "/" in room or room.startswith(("test_", "__"))}
+        assert named[folder] == set(ROOMS[folder]) - inner, folder
 
 
 @pytest.mark.parametrize("folder", RUNTIME)

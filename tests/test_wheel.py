@@ -26,7 +26,9 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
         ROOT,
         source,
         symlinks=True,
-        ignore=shutil.ignore_patterns(".git", "*.egg-info", "build", "runs", ".*_cache"),
+        ignore=shutil.ignore_patterns(
+            ".git", ".venv*", "*.egg-info", "build", "dist", "runs", "out", "out-*", ".*_cache"
+        ),
     )
     command = [
         sys.executable,
@@ -67,6 +69,10 @@ def test_every_module_of_the_checkout_is_in_it(wheel: zipfile.ZipFile) -> None:
 
 def test_data_files(wheel: zipfile.ZipFile) -> None:
     names = set(wheel.namelist())
+    for folder in ("bundle/demo", "examples", "photos/detector"):
+        files = [path.relative_to(ROOT).as_posix() for path in (ROOT / "ohlora" / folder).iterdir() if path.is_file()]
+        assert files
+        assert set(files) <= names
     assert {"ohlora/py.typed", "ohlora/examples/astronaut.jpg", "ohlora/kernels/ombre/hue_table.json"} <= names
     manifest = json.loads(wheel.read("ohlora/bundle/demo/bundle.json"))
     assert {f"ohlora/bundle/demo/{file}" for file in manifest["files"]} <= names

@@ -59,7 +59,7 @@ def lies_on_device(value: Any) -> bool:
 def require_cuda() -> Any:
     """`numba.cuda`, ready to launch. Raises CudaUnavailable: package, driver or device are missing or too old."""
     if importlib.util.find_spec("numba_cuda") is None and not simulated():
-        raise CudaUnavailable("numba-cuda is not installed", "pip install 'numba-cuda[cu13]', or use backend 'cpu'")
+        raise CudaUnavailable("numba-cuda is not installed", "install ohlora's extra gpu, or use backend 'cpu'")
     from numba import cuda
 
     if not cuda.is_available():
@@ -86,7 +86,7 @@ def require_kernels(device: int) -> None:
             text = " ".join(str(error).split())[:200]
             raise CudaUnavailable(
                 f"kernels do not run on cuda:{device} ({text})",
-                "update the driver, or pip install 'numba-cuda[cu12]' for a driver of CUDA 12, or use backend 'cpu'",
+                "update the driver, or for one of CUDA 12 install ohlora's extra gpu-cu12, or use backend 'cpu'",
             ) from error
 
 

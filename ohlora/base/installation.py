@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import json
+import os
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from shlex import quote
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -22,55 +23,97 @@ _IMPORT_NAMES = {
     "pillow": "PIL",
     "pyyaml": "yaml",
     "scikit-learn": "sklearn",
-    "onnxruntime-gpu": "onnxruntime",
     "tensorrt-rtx-cu13": "tensorrt_rtx",
     "openvino": "ohlora.engines.openvino_backend",  # which keeps its telemetry out
     "cuda-toolkit": "",
 }
-# What developers install is not checked; neither are extras that others repeat.
-_NOT_CHECKED = ("dev", "ptx", "gpu-cu12")
+# Distributions that others stand in for.
+_INSTEAD = {"onnxruntime": ("onnxruntime-gpu",)}
+_DEVELOPERS = ("dev", "ptx")
 
 
 def install_command(extra: str) -> str:
-    """The pip command that adds `extra` to this installation.
+    """The command that adds `extra` to this installation.
 
-    The package is not on an index, so the command names the checkout, or the wheel that it came from.
+    The package is not on an index, so the command names the checkout, or the wheel or repository that it came from.
     """
     origin = _origin()
-    if origin is None:
-        return f"pip install 'ohlora[{extra}]'"
-    if origin.folder is None:
-        return f"pip install 'ohlora[{extra}] @ {origin.url}'"
-    return f"cd {quote(str(origin.folder))} && pip install -e '.[{extra}]'"
+    if origin.checkout is None:
+        return f"{_pip()} install {_quoted(_named(extra, origin))}"
+    return f"{_enter(origin.checkout)} && {_pip()} install -e {_quoted(f'.[{extra}]')}"
 
 
 def upgrade_command() -> str:
-    """The command that brings a newer version of the package."""
+    """The command that brings a newer version of the package, or what to do first."""
     origin = _origin()
-    if origin is None:
-        return "pip install --upgrade ohlora"
-    if origin.folder is None:
-        return "install a newer wheel of ohlora"
-    return f"cd {quote(str(origin.folder))} && git pull && pip install -e ."
+    if origin.url:
+        return f"install a newer version than {origin.url}"
+    if origin.checkout is None:
+        return f"{_pip()} install --upgrade ohlora"
+    newer = "git pull" if (origin.checkout / ".git").exists() else "(get newer sources)"
+    return f"{_enter(origin.checkout)} && {newer} && {_pip()} install -e ."
+
+
+def repair_command(extra: str, broken: list[str]) -> str:
+    """Commands that reinstall the `broken` packages of `extra` ("": the runtime's).
+
+    In a checkout they take the versions that were tested together.
+    """
+    # A package that is there but broken is left alone by pip, and torchvision breaks through torch.
+    if "torchvision" in broken and "torch" not in broken:
+        broken = ["torch", *broken]
+    yes = " -y" if _pip() == "pip" else ""
+    remove = f"{_pip()} uninstall{yes} {' '.join(broken)} && " if broken else ""
+    origin = _origin()
+    if origin.checkout is None:
+        return f"{remove}{_pip()} install {_quoted(_named(extra, origin))}"
+    target = _quoted(f".[{extra}]") if extra else "."
+    return f"{_enter(origin.checkout)} && {remove}{_pip()} install -e {target} -c constraints.txt"
+
+
+def _pip() -> str:
+    """Environments that uv makes have no pip of their own."""
+    return "pip" if importlib.util.find_spec("pip") else "uv pip"
+
+
+def _quoted(text: str) -> str:
+    """As the system's shell reads it: cmd knows no single quotes."""
+    if os.name == "nt":
+        return f'"{text}"'
+    return shlex.quote(text)
+
+
+def _enter(folder: Path) -> str:
+    return f"cd {'/d ' if os.name == 'nt' else ''}{_quoted(str(folder))}"
+
+
+def _named(extra: str, origin: _Origin) -> str:
+    return f"ohlora{f'[{extra}]' if extra else ''}{f' @ {origin.url}' if origin.url else ''}"
 
 
 @dataclass(frozen=True)
 class _Origin:
-    """Where the package came from. folder: the checkout that it runs from, else None."""
+    """Where the package came from: checkout, the folder it runs from; url, a wheel or repository; neither, an index."""
 
-    url: str
-    folder: Path | None
+    url: str = ""
+    checkout: Path | None = None
 
 
 @cache
-def _origin() -> _Origin | None:
-    """None for a package that came from an index."""
+def _origin() -> _Origin:
     folder = Path(__file__).resolve().parents[2]
     if (folder / "pyproject.toml").is_file():
-        return _Origin("", folder)
+        return _Origin(checkout=folder)
     found = _distribution()
     text = None if found is None else found.read_text("direct_url.json")
-    return None if text is None else _Origin(json.loads(text)["url"], None)
+    if text is None:
+        return _Origin()
+    record = json.loads(text)
+    url = str(record["url"])
+    if "vcs_info" in record:
+        revision = record["vcs_info"].get("requested_revision")
+        url = f"{record['vcs_info']['vcs']}+{url}{f'@{revision}' if revision else ''}"
+    return _Origin(url=url)
 
 
 def _distribution() -> metadata.Distribution | None:
@@ -83,14 +126,21 @@ def _distribution() -> metadata.Distribution | None:
 class ExtraReport:
     """What is there of the runtime's packages (name "") or of an extra's.
 
-    working: `NAME VERSION` of packages that are new enough and import. broken: what is wrong with the others.
+    working: `NAME VERSION` of packages that are new enough and import. failing: those that do not import; outdated:
+    those whose version is not in the range, both with the reason. missing: names of those that are not installed.
     """
 
     name: str
     working: list[str] = field(default_factory=list)
-    broken: list[str] = field(default_factory=list)
+    failing: dict[str, str] = field(default_factory=dict)
+    outdated: dict[str, str] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
-    repair: str = ""
+
+    @property
+    def repair(self) -> str:
+        """The commands that bring everything into order; empty when it is."""
+        broken = [*self.failing, *self.outdated]
+        return repair_command(self.name, broken) if broken or self.missing else ""
 
 
 def package_reports() -> Iterator[ExtraReport]:
@@ -104,7 +154,9 @@ def package_reports() -> Iterator[ExtraReport]:
     if found is None:
         return
     requirements = [Requirement(text) for text in found.requires or ()]
-    extras = [name for name in found.metadata.get_all("Provides-Extra") or () if name not in _NOT_CHECKED]
+    other_cuda = "gpu" if _version("cuda-toolkit").startswith("12.") else "gpu-cu12"
+    hidden = (*_DEVELOPERS, other_cuda)  # the two extras for GPUs exclude each other
+    extras = [name for name in found.metadata.get_all("Provides-Extra") or () if name not in hidden]
     for extra in ("", *extras):
         asked = [r for r in requirements if _applies(r, extra) and (not extra or not _applies(r, ""))]
         if asked:
@@ -115,25 +167,29 @@ def _applies(requirement: Requirement, extra: str) -> bool:
     return requirement.marker is None or requirement.marker.evaluate({"extra": extra})
 
 
+def _version(name: str) -> str:
+    """Of an installed distribution, else empty."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
 def _report(extra: str, requirements: list[Requirement]) -> ExtraReport:
     report = ExtraReport(extra)
-    names = {requirement.name: requirement for requirement in reversed(requirements)}
-    for name in reversed(names):
-        try:
-            version = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            report.missing.append(name)
-            continue
+    for name in dict.fromkeys(requirement.name for requirement in requirements):
+        here = next((one for one in (name, *_INSTEAD.get(name, ())) if _version(one)), name)
+        version = _version(here)
         ranges = [r.specifier for r in requirements if r.name == name]
-        outside = next((r for r in ranges if not r.contains(version, prereleases=True)), None)
-        if outside is not None:
-            report.broken.append(f"{name} {version} is installed, {outside} is needed")
+        outside = next((r for r in ranges if not r.contains(version, prereleases=True)), None) if version else None
+        if not version:
+            report.missing.append(name)
+        elif outside is not None:
+            report.outdated[name] = f"{here} {version} is installed, {outside} is needed"
         elif failure := _import_failure(name):
-            report.broken.append(f"{name} {version} does not import ({failure})")
+            report.failing[name] = f"{here} {version} does not import ({failure})"
         else:
-            report.working.append(f"{name} {version}")
-    if report.broken or report.missing:
-        report.repair = repair_command(extra, [entry.split()[0] for entry in report.broken])
+            report.working.append(f"{here} {version}")
     return report
 
 
@@ -146,20 +202,3 @@ def _import_failure(name: str) -> str:
     except Exception as error:  # a broken package fails in any way: torchvision beside the wrong torch, RuntimeError
         return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
     return ""
-
-
-def repair_command(extra: str, broken: list[str]) -> str:
-    """Commands that reinstall the `broken` packages of `extra` ("": the runtime's).
-
-    In a checkout they take the versions that were tested together.
-    """
-    # A package that is there but broken is left alone by pip, and torchvision breaks through torch.
-    if "torchvision" in broken and "torch" not in broken:
-        broken = ["torch", *broken]
-    remove = f"pip uninstall -y {' '.join(broken)} && " if broken else ""
-    origin = _origin()
-    if origin is not None and origin.folder is not None:
-        target = f"'.[{extra}]'" if extra else "."
-        return f"cd {quote(str(origin.folder))} && {remove}pip install -e {target} -c constraints.txt"
-    package = f"ohlora[{extra}]" if extra else "ohlora"
-    return f"{remove}pip install '{package}{f' @ {origin.url}' if origin else ''}'"

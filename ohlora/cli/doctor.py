@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -12,7 +14,8 @@ from ohlora.cli import options
 if TYPE_CHECKING:
     from ohlora.bundle import Bundle
 
-# A row: "check" says of what, "ok" is None for what may well be missing, "detail" has versions or the remedy.
+# A row: "check" says of what, "ok" is None for what may well be missing, "detail" has versions or what is wrong,
+# "repair", where it is there, the command that mends it.
 Row = dict[str, object]
 
 
@@ -48,15 +51,21 @@ def doctor(bundle: options.BundleName = "demo", json: options.Json = False) -> N
         table = Table("check", "", "detail")
         for row in rows:
             mark = "-" if row["ok"] is None else "[green]ok" if row["ok"] else "[red]no"
-            table.add_row(str(row["check"]), mark, Text(str(row["detail"])))  # '.[train]' is not markup
+            table.add_row(Text(str(row["check"])), mark, Text(str(row["detail"])))  # no markup: '[train]' stays
         Console().print(table)
+        # Below the table, whose columns would break them: commands are to be copied.
+        for row in rows:
+            if row.get("repair"):
+                verb = "repair" if row["ok"] is False else "install"
+                typer.echo(f"{verb} {str(row['check']).removeprefix('extra ')}: {row['repair']}")
     raise typer.Exit(0 if healthy else 1)
 
 
 def section(name: str, rows: Callable[[], list[Row]]) -> list[Row]:
     """What `rows` finds. A broken package breaks whatever imports it, in any way: then that is the row."""
     try:
-        return rows()
+        with contextlib.redirect_stdout(sys.stderr):  # packages that fail print: stdout is the report's alone
+            return rows()
     except Exception as error:
         return [{"check": name, "ok": False, "detail": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}]
 
@@ -82,17 +91,20 @@ def packages() -> list[Row]:
         reports = list(package_reports())
     for report in reports:
         check = f"extra {report.name}" if report.name else "packages"
-        absent = f"not installed: {', '.join(report.missing)}"
-        if report.name and not report.working and not report.broken:
-            rows.append({"check": check, "ok": None, "detail": f"not installed: {install_command(report.name)}"})
-        elif (report.broken and not report.missing) or (report.missing and not report.name):
-            problems = [*report.broken, *([absent] if report.missing else [])]
-            rows.append({"check": check, "ok": False, "detail": f"{'; '.join(problems)}: {report.repair}"})
-        elif report.missing:  # some of an extra's packages, which may be here for something else
-            problems = [*report.broken, absent]
-            rows.append({"check": check, "ok": None, "detail": f"{'; '.join(problems)}: {report.repair}"})
-        else:
-            rows.append({"check": check, "ok": True, "detail": ", ".join(report.working)})
+        problems = [*report.failing.values(), *report.outdated.values()]
+        if report.name and not report.working and not problems:
+            rows.append(
+                {"check": check, "ok": None, "detail": "not installed", "repair": install_command(report.name)},
+            )
+            continue
+        if report.missing:
+            problems.append(f"not installed: {', '.join(report.missing)}")
+        # An extra of which some packages are missing was perhaps never asked for: the others are here for something
+        # else, in versions of their own.
+        wanted = not report.name or not report.missing
+        ok = True if not problems else False if report.failing or wanted else None
+        detail = "; ".join(problems) or ", ".join(report.working)
+        rows.append({"check": check, "ok": ok, "detail": detail, "repair": report.repair})
     return rows
 
 
@@ -114,7 +126,8 @@ def numba_kernel() -> list[Row]:
         if np.array_equal(dyed, apply_ombre(images, hair, 0.5, 0.7, 0.5, backend="reference")):
             return [{"check": "numba kernel", "ok": True, "detail": "ombre, compiled: equal to NumPy"}]
         detail = "the compiled ombre kernel differs from NumPy"
-    return [{"check": "numba kernel", "ok": False, "detail": f"{detail}: {repair_command('', ['numba', 'llvmlite'])}"}]
+    repair = repair_command("", ["numba", "llvmlite"])
+    return [{"check": "numba kernel", "ok": False, "detail": detail, "repair": repair}]
 
 
 def engine_backends() -> list[Row]:

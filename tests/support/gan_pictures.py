@@ -52,7 +52,7 @@ def tiny_recipe(**changes: object) -> GanConfig:
 
 
 def train_for_a_signal(out: Path) -> None:
-    """A run that is far too long, for a test to end: see test_gan_loop.py."""
+    """A run that is far too long, for a test to end: see tests/training/gan/test_loop.py."""
     from ohlora.training.gan.loop import Watch, run
 
     phases = (Phase(8, 40.0, 4, pixel=1.0, adversarial=0.5),)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ohlora.base.installation import install_command
 from ohlora.engines.gpu.device import BUCKET
 from ohlora.errors import BadRequest, EngineError
 from ohlora.kernels.gpu.arrays import CudaUnavailable, device_count, require_kernels
@@ -57,7 +58,9 @@ def chosen_devices(text: str) -> list[int]:
     try:
         count = device_count()
     except CudaUnavailable as error:
-        raise BadRequest(f"--device {text}: {error}".replace("backend 'cpu'", "--device cpu")) from error
+        remedy = str(error).replace("backend 'cpu'", "--device cpu")
+        remedy = remedy.replace("install ohlora's extra gpu,", f"{install_command('gpu')},")
+        raise BadRequest(f"--device {text}: {remedy}") from error
     if text == "cuda:all":
         return list(range(count))
     numbers = [int(name.removeprefix("cuda").removeprefix(":") or 0) for name in names if name != "cuda:all"]
