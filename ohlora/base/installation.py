@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
 
-# Distributions whose import name is not their own with underscores; "" where there is nothing to import.
+# Distributions whose import name is not their own with underscores.
 _IMPORT_NAMES = {
     "opencv-python-headless": "cv2",
     "pillow": "PIL",
@@ -25,8 +25,9 @@ _IMPORT_NAMES = {
     "scikit-learn": "sklearn",
     "tensorrt-rtx-cu13": "tensorrt_rtx",
     "openvino": "ohlora.engines.openvino_backend",  # which keeps its telemetry out
-    "cuda-toolkit": "",
 }
+# Named for pip's choice beside torch; without torch any will do.
+_NOT_CHECKED = ("cuda-toolkit",)
 # Distributions that others stand in for.
 _INSTEAD = {"onnxruntime": ("onnxruntime-gpu",)}
 _DEVELOPERS = ("dev", "ptx")
@@ -159,6 +160,7 @@ def package_reports() -> Iterator[ExtraReport]:
     extras = [name for name in found.metadata.get_all("Provides-Extra") or () if name not in hidden]
     for extra in ("", *extras):
         asked = [r for r in requirements if _applies(r, extra) and (not extra or not _applies(r, ""))]
+        asked = [r for r in asked if r.name not in _NOT_CHECKED]
         if asked:
             yield _report(extra, asked)
 
@@ -194,11 +196,8 @@ def _report(extra: str, requirements: list[Requirement]) -> ExtraReport:
 
 
 def _import_failure(name: str) -> str:
-    module = _IMPORT_NAMES.get(name, name.replace("-", "_"))
-    if not module:
-        return ""
     try:
-        importlib.import_module(module)
+        importlib.import_module(_IMPORT_NAMES.get(name, name.replace("-", "_")))
     except Exception as error:  # a broken package fails in any way: torchvision beside the wrong torch, RuntimeError
         return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
     return ""
