@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from tests.golden.thin import THINNED, outside_the_face, thin
+from tests.support.versions import needs_pillow_13
 
 FOLDERS = ("cnn", "stylegan", "segmentation", "properties", "ombre")
 MOST_BYTES = 6_000_000
@@ -35,6 +36,7 @@ def test_nothing_of_a_face_is_in_it(golden: Path) -> None:
     assert outside_the_face()[rows, columns].all()
 
 
+@needs_pillow_13
 def test_it_is_the_thinned_full_data(shared: Path, golden: Path, tmp_path: Path) -> None:
     thin(shared / "golden", tmp_path)
     made, kept = data_files(tmp_path), data_files(golden)

@@ -34,6 +34,7 @@ from ohlora.training.teachers.parse import (
 )
 from ohlora.training.teachers.parse_sources import number_sources
 from ohlora.training.teachers.protocol import Image, Labels
+from tests.support.versions import needs_pillow_13
 
 KINDS = ("face", "parsing", "parsing_visualization", "parsing_hair_label")
 
@@ -107,6 +108,7 @@ def test_documented_bytes(golden: Path) -> None:
     assert np.array_equal(documented_face(np.arange(256, dtype=np.uint8)[None, :, None].repeat(3, 2))[0].T, values)
 
 
+@needs_pillow_13
 def test_documented_face_pictures(shared: Path) -> None:
     """Variant A's face pictures of the reference data, byte for byte, from the reference crops."""
     faces = shared / "data" / "faces"
