@@ -28,11 +28,15 @@ class DeviceArray(Protocol):
 
 
 class CudaUnavailable(RuntimeError):
-    """No CUDA device can be used here; says why and what to do. reason: the first half of it."""
+    """No CUDA device can be used here; says why and what to do.
 
-    def __init__(self, reason: str, remedy: str = "use backend 'cpu'") -> None:
-        super().__init__(f"{reason}: {remedy}")
-        self.reason = reason
+    reason: the first half of it. extra: the extra of ohlora that is missing, where that is the reason.
+    """
+
+    def __init__(self, reason: str, remedy: str = "use backend 'cpu'", extra: str = "") -> None:
+        missing = f"install ohlora's extra {extra}, or " if extra else ""
+        super().__init__(f"{reason}: {missing}{remedy}")
+        self.reason, self.extra = reason, extra
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ def lies_on_device(value: Any) -> bool:
 def require_cuda() -> Any:
     """`numba.cuda`, ready to launch. Raises CudaUnavailable: package, driver or device are missing or too old."""
     if importlib.util.find_spec("numba_cuda") is None and not simulated():
-        raise CudaUnavailable("numba-cuda is not installed", "install ohlora's extra gpu, or use backend 'cpu'")
+        raise CudaUnavailable("numba-cuda is not installed", extra="gpu")
     from numba import cuda
 
     if not cuda.is_available():

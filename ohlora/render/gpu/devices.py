@@ -58,9 +58,10 @@ def chosen_devices(text: str) -> list[int]:
     try:
         count = device_count()
     except CudaUnavailable as error:
-        remedy = str(error).replace("backend 'cpu'", "--device cpu")
-        remedy = remedy.replace("install ohlora's extra gpu,", f"{install_command('gpu')},")
-        raise BadRequest(f"--device {text}: {remedy}") from error
+        if error.extra:
+            remedy = f"{install_command(error.extra)}, or use --device cpu"
+            raise BadRequest(f"--device {text}: {error.reason}: {remedy}") from error
+        raise BadRequest(f"--device {text}: {error}".replace("backend 'cpu'", "--device cpu")) from error
     if text == "cuda:all":
         return list(range(count))
     numbers = [int(name.removeprefix("cuda").removeprefix(":") or 0) for name in names if name != "cuda:all"]

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 pytest.importorskip("onnx", reason="the train extra (onnx) makes the models these tests run")
 
+from ohlora.base.installation import install_command
 from ohlora.base.values import Z_SIZE, Expression, Face, Ombre
 from ohlora.bundle import Bundle
 from ohlora.cli import app
@@ -373,6 +374,17 @@ def test_auto_falls_back_with_one_line(caplog: pytest.LogCaptureFixture) -> None
     assert "rendering on the CPU: no CUDA device can be used (no driver)" in caplog.text
     with pytest.raises(BadRequest, match=r"--device cuda:0: no CUDA device can be used .*: use --device cpu"):
         chosen_devices("cuda:0")
+
+
+def test_a_missing_package_comes_with_its_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing() -> int:
+        raise CudaUnavailable("numba-cuda is not installed", extra="gpu")
+
+    monkeypatch.setattr("ohlora.render.gpu.devices.device_count", missing)
+    with pytest.raises(BadRequest) as refused:
+        chosen_devices("cuda")
+    command = install_command("gpu")
+    assert str(refused.value) == f"--device cuda: numba-cuda is not installed: {command}, or use --device cpu"
 
 
 def test_the_command(bundle: Bundle, devices: Devices, tmp_path: Path) -> None:
