@@ -21,11 +21,11 @@ onnx = pytest.importorskip("onnx", reason="the train extra (onnx) makes the mode
 onnxruntime = pytest.importorskip("onnxruntime")
 
 BATCH = 8
-WAYS = [(s.name, "f32") for s in backend_report() if s.available]
+WAYS = [(s.name, "fp32") for s in backend_report() if s.available]
 WAYS += [(s.name, "bf16") for s in backend_report() if s.bf16]
 # ONNX Runtime keeps no cache, so it opens in one way only.
-OPENINGS = ["baseline", *(f"{name}-compile" for name, precision in WAYS if precision == "f32")]
-OPENINGS += ["openvino-cached"] if ("openvino", "f32") in WAYS else []
+OPENINGS = ["baseline", *(f"{name}-compile" for name, precision in WAYS if precision == "fp32")]
+OPENINGS += ["openvino-cached"] if ("openvino", "fp32") in WAYS else []
 
 
 def weights_model(path: Path, layers: int = 10, channels: int = 512, size: int = 16) -> Path:
@@ -90,7 +90,7 @@ def _versions(benchmark: Any) -> None:
     benchmark.extra_info.update({status.name: status.version for status in backend_report()})
 
 
-@pytest.mark.parametrize("way", [("baseline", "f32"), *WAYS], ids="-".join)
+@pytest.mark.parametrize("way", [("baseline", "fp32"), *WAYS], ids="-".join)
 @pytest.mark.parametrize("model", MODELS)
 def test_batch_of_8(benchmark: Any, models: dict[str, Path], model: str, way: tuple[str, str]) -> None:
     benchmark.group = f"batch of {BATCH}, {model}"
@@ -104,10 +104,10 @@ def test_batch_of_8(benchmark: Any, models: dict[str, Path], model: str, way: tu
             benchmark.extra_info["threads"] = engine.threads
     error = float(np.abs(got - expected).max() / np.abs(expected).max())
     benchmark.extra_info["max_error"] = error
-    assert error < (1e-4 if way[1] == "f32" else 0.1)
+    assert error < (1e-4 if way[1] == "fp32" else 0.1)
 
 
-@pytest.mark.parametrize("way", [("baseline", "f32"), *WAYS], ids="-".join)
+@pytest.mark.parametrize("way", [("baseline", "fp32"), *WAYS], ids="-".join)
 def test_cost_of_a_call(benchmark: Any, tmp_path: Path, way: tuple[str, str]) -> None:
     """A network of next to no work, row by row: what is left is ours."""
     benchmark.group = "64 rows of a network without work"

@@ -30,10 +30,10 @@ from ohlora.training.nets.stylegan import CONFIGS  # noqa: E402
 from ohlora.training.nets.stylegan_layers import UpConv  # noqa: E402
 
 FORMS = ("documented", "transposed", "subpixel")
-WAYS = [(status.name, "f32") for status in backend_report() if status.available]
+WAYS = [(status.name, "fp32") for status in backend_report() if status.available]
 WAYS += [(status.name, "bf16") for status in backend_report() if status.bf16]
 # bfloat16 is judged on pictures elsewhere; here only a broken graph shall fail.
-LEVELS = {"f32": 1, "bf16": 64}
+LEVELS = {"fp32": 1, "bf16": 64}
 
 
 @cache

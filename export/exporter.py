@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ohlora.base.version import __version__
-from ohlora.errors import BadRequest, OutputError
+from ohlora.errors import InvalidInputError, OutputError
 from ohlora.export.bundle.preset import JUDGED_SEEDS, preset_bundle
 from ohlora.export.formats import Batch, format_named, refuse
 from ohlora.export.lowering import Lowered, Lowering, serialized
@@ -54,8 +54,9 @@ class Written:
 def export(source: Source, request: Request, report: Callable[[str], None] = print) -> list[Written]:
     """Write the export to `request.out`; its networks in order, those of a bundle without files.
 
-    Raises BadRequest before any work for what does not go together, EngineError when a network misses its gate or an
-    engine cannot be built, OutputError when `out` is in the way or cannot be written. Nothing is left half written.
+    Raises InvalidInputError before any work for what does not go together, EngineError when a network misses its gate
+    or an engine cannot be built, OutputError when `out` is in the way or cannot be written. Nothing is left half
+    written.
     """
     target = format_named(request.to)
     if request.preset is not None:
@@ -65,7 +66,7 @@ def export(source: Source, request: Request, report: Callable[[str], None] = pri
     if target.name == "bundle":
         return _export_bundle(source, request, report)
     if source.bundle is None and (request.preset is not None or request.precision == "int8"):
-        raise BadRequest(
+        raise InvalidInputError(
             "presets and int8 are judged on a bundle's faces: build one (`ohlora bundle build`) and export that"
         )
     _require_free(request.out, request.overwrite)
@@ -96,9 +97,9 @@ def export(source: Source, request: Request, report: Callable[[str], None] = pri
 
 def _export_bundle(source: Source, request: Request, report: Callable[[str], None]) -> list[Written]:
     if source.bundle is None:
-        raise BadRequest("a bundle at a preset is made of a bundle: build one first (`ohlora bundle build`)")
+        raise InvalidInputError("a bundle at a preset is made of a bundle: build one first (`ohlora bundle build`)")
     if request.networks:
-        raise BadRequest("--model does not go with --to bundle: a bundle is exported whole")
+        raise InvalidInputError("--model does not go with --to bundle: a bundle is exported whole")
     preset = preset_named(request.preset or ("exact" if request.precision == "fp32" else "fast"))
     preset_bundle(
         source.bundle.path,

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 
@@ -58,20 +58,20 @@ class Batch:
 
 
 def parse_batch(text: str) -> Batch:
-    """'1:8:32', or one number for a fixed size. Raises BadRequest."""
+    """'1:8:32', or one number for a fixed size. Raises InvalidInputError."""
     if not re.fullmatch(r"\d+(:\d+:\d+)?", text):
-        raise BadRequest(f"--batch must be MIN:OPT:MAX or one number, got '{text}'")
+        raise InvalidInputError(f"--batch must be MIN:OPT:MAX or one number, got '{text}'")
     numbers = [int(part) for part in text.split(":")]
     least, best, most = numbers if len(numbers) == 3 else numbers * 3
     if not 1 <= least <= best <= most <= 4096:
-        raise BadRequest(f"--batch must rise from 1 or more to at most 4096, got {text}")
+        raise InvalidInputError(f"--batch must rise from 1 or more to at most 4096, got {text}")
     return Batch(least, best, most)
 
 
 def format_named(name: str) -> Format:
-    """Raises BadRequest naming the known ones."""
+    """Raises InvalidInputError naming the known ones."""
     if name not in FORMATS:
-        raise BadRequest(f"there is no format '{name}': choose {', '.join(FORMATS)}")
+        raise InvalidInputError(f"there is no format '{name}': choose {', '.join(FORMATS)}")
     return FORMATS[name]
 
 
@@ -83,40 +83,42 @@ def refuse(
     rows_depend: Sequence[str] = (),
     asked: Sequence[str] = (),
 ) -> None:
-    """Raises BadRequest when the format cannot hold the networks in that precision.
+    """Raises InvalidInputError when the format cannot hold the networks in that precision.
 
     networks: names of graphs. asked: those that were named on purpose: a precision they have no form in is an error;
     others stay float32. rows_depend: graphs whose rows depend on each other.
     """
     if precision is not None and precision not in target.precisions:
-        raise BadRequest(
+        raise InvalidInputError(
             f"{target.name} takes {', '.join(target.precisions)}, not '{precision}'"
             + (f"; --to {_others(precision)} takes it" if precision in PRECISIONS else "")
         )
     if preset is not None and precision is not None and preset == "exact" and precision != "fp32":
-        raise BadRequest("the preset exact is fp32: leave --precision out, or choose balanced or fast")
+        raise InvalidInputError("the preset exact is fp32: leave --precision out, or choose balanced or fast")
     if preset is not None and target.name == "tensorrt":
-        raise BadRequest(
+        raise InvalidInputError(
             "a preset is measured on this machine's CPU: give --precision for tensorrt; int8 has the gate of fast"
         )
     for name in networks:
         if target.profile and name in NO_PROFILE:
-            raise BadRequest(
+            raise InvalidInputError(
                 f"'{name}' takes pictures of any size, which {target.name} has no profile for: use --to onnx"
             )
         if target.name == "triton" and name in rows_depend:
-            raise BadRequest(
+            raise InvalidInputError(
                 f"a row of '{name}' depends on its batch, and Triton makes batches of strangers' requests: export it "
                 "with --option statistics=alone"
             )
     for name in asked:
         if precision == "int8" and name not in JUDGED:
-            raise BadRequest(f"'{name}' has no int8 form, its precision cannot be judged: use fp32" + (
+            raise InvalidInputError(f"'{name}' has no int8 form, its precision cannot be judged: use fp32" + (
                 ", fp16 or bf16" if name in TYPED else ""))  # fmt: skip
         if precision in LOWERED_TYPES and name not in TYPED:
-            raise BadRequest(f"'{name}' stays float32: it is a hundredth of the work and all of the accuracy")
+            raise InvalidInputError(f"'{name}' stays float32: it is a hundredth of the work and all of the accuracy")
     if target.name == "bundle" and precision is None and preset is None:
-        raise BadRequest("a bundle is exported at a preset or a precision: give --preset balanced, --preset fast ...")
+        raise InvalidInputError(
+            "a bundle is exported at a preset or a precision: give --preset balanced, --preset fast ..."
+        )
 
 
 def _others(precision: str) -> str:

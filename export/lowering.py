@@ -51,7 +51,7 @@ class Lowered:
     graph: Graph
     model: onnx.ModelProto
     precision: str = "fp32"
-    runtime: str = "f32"
+    runtime: str = "fp32"
     quality: dict[str, Any] = field(default_factory=dict)
 
 
@@ -111,7 +111,7 @@ class Lowering:
         kind: Kind = "score" if graph.kind == "latent" else graph.kind
         LOOSE[precision, kind].require(f"{graph.name} in {precision}", found)
         self.report(f"  {graph.name} {precision}: " + ", ".join(f"{name} {value:.4g}" for name, value in found.items()))
-        return Lowered(graph, model, precision, "f32", {"figures": found, "rows": JUDGED_ROWS})
+        return Lowered(graph, model, precision, "fp32", {"figures": found, "rows": JUDGED_ROWS})
 
     def _composed(self, graph: Graph) -> Lowered:
         """portrait or recolor, made of the networks as they are exported here."""

@@ -90,7 +90,7 @@ def compiled_scorer(scorer: CnnScorer, resolution: int, columns: Sequence[str], 
     return made
 
 
-def compiled_portrayer(generator: Generator, backend: str = "auto", precision: str = "f32") -> Portrayer:
+def compiled_portrayer(generator: Generator, backend: str = "auto", precision: str = "fp32") -> Portrayer:
     """A checkpoint's generator, its synthesis exported (parity-checked) and compiled. Raises EngineError."""
     with tempfile.TemporaryDirectory(prefix="ohlora-search-") as folder:
         made = export_generator(generator, folder)

@@ -15,7 +15,7 @@ from torch import nn
 
 from ohlora.bundle import Bundle
 from ohlora.engines.model_file import read_model_file
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.export.bundle.preset import judged_latents
 from ohlora.export.graphs.portrait import portrait_graph, recolor_graph
 from ohlora.export.graphs.portrait_requests import portrait_requests, recolor_requests
@@ -67,10 +67,10 @@ class Source:
     rows_depend: tuple[str, ...] = ()
 
     def chosen(self, names: Sequence[str]) -> list[str]:
-        """`names`, or all. Raises BadRequest for one that is not here."""
+        """`names`, or all. Raises InvalidInputError for one that is not here."""
         unknown = [name for name in names if name not in self.graphs]
         if unknown:
-            raise BadRequest(f"{self.name} has no '{unknown[0]}'; it has {', '.join(self.graphs)}")
+            raise InvalidInputError(f"{self.name} has no '{unknown[0]}'; it has {', '.join(self.graphs)}")
         return list(names) or list(self.graphs)
 
 
@@ -120,7 +120,7 @@ def bundle_source(where: str | Path, size: tuple[int, int]) -> Source:
 def weights_source(network: str, kind: str | None, path: Path | None, options: Mapping[str, str]) -> Source:
     """The graphs of one file of weights (`networks.table.NETWORKS`), compared with the module when they are built.
 
-    Raises BadRequest and CheckpointError.
+    Raises InvalidInputError and CheckpointError.
     """
     entry = network_named(network)
     entry.chosen(options)  # what people get wrong is found before weights are read
@@ -175,10 +175,10 @@ def open_source(
     if path.is_file():
         if network is None:
             names = ", ".join(NETWORKS)
-            raise BadRequest(f"{path} is a file of weights: say which network it is with --network ({names})")
+            raise InvalidInputError(f"{path} is a file of weights: say which network it is with --network ({names})")
         return weights_source(network, kind, path, options)
     if network is not None or kind is not None or options:
-        raise BadRequest(f"--network, --kind and --option belong to a file of weights, and {where} is none")
+        raise InvalidInputError(f"--network, --kind and --option belong to a file of weights, and {where} is none")
     return bundle_source(where, size)
 
 

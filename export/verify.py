@@ -85,7 +85,7 @@ def network_rows(one: Written, to: str) -> list[Row]:
         plain, made = Path(temporary) / "float32.onnx", Path(temporary) / f"{one.name}.onnx"
         plain.write_bytes(graph.model.SerializeToString())
         made.write_bytes(serialized(lowered))
-        first = _run(one.name, plain, BASELINE, "f32", inputs, None, graph.output, graph.kind, megabytes, None)
+        first = _run(one.name, plain, BASELINE, "fp32", inputs, None, graph.output, graph.kind, megabytes, None)
         rows.append(first[0])
         wanted, base = first[1], first[0].per_second
         for backend, precision in _ways(to, lowered.runtime):
@@ -98,8 +98,8 @@ def _ways(to: str, runtime: str) -> list[tuple[str, str]]:
     """(backend, precision) of the float part: what is installed, and the recorded precision where it runs."""
     found = {status.name: status for status in backend_report() if status.available and status.name != BASELINE}
     names = [name for name in found if to in ("onnx", "triton") or name == to]
-    ways = [(name, "f32") for name in names]
-    return ways + [(name, runtime) for name in names if runtime != "f32" and found[name].bf16]
+    ways = [(name, "fp32") for name in names]
+    return ways + [(name, runtime) for name in names if runtime != "fp32" and found[name].bf16]
 
 
 def _run(

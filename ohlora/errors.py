@@ -5,7 +5,7 @@ class OhloraError(Exception):
     """Base of every error this package raises on purpose."""
 
 
-class BadRequest(OhloraError):
+class InvalidInputError(OhloraError, ValueError):
     """The request itself is wrong: nothing was started and nothing was written (exit status 2)."""
 
 

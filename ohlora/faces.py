@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ohlora.base.values import Z_SIZE, Face
 from ohlora.bundle import Bundle
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 
 LABEL_SIZES = (0, 3, 7)
 MAX_SEED = 2**63 - 1
@@ -32,7 +32,7 @@ def face_from_seed(seed: int, label_size: int = 0) -> Face:
     A face depends on its seed alone, never on how many were drawn before it.
     """
     if isinstance(seed, bool) or not 0 <= seed <= MAX_SEED:
-        raise BadRequest(f"seed must be in [0, {MAX_SEED}], got {seed}")
+        raise InvalidInputError(f"seed must be in [0, {MAX_SEED}], got {seed}")
     return _drawn(int(seed), label_size)
 
 
@@ -102,14 +102,14 @@ def load_faces(specs: Sequence[str], label_size: int, bundle: Bundle | None = No
     `name`, `group`; "FILE.npy" [N,512+L]; "gallery" or "gallery:NAME" of the bundle. Any file may be followed by
     ":3" or ":3-7" to take only those rows.
 
-    Raises BadRequest naming the source, or when two faces would have one name.
+    Raises InvalidInputError naming the source, or when two faces would have one name.
     """
     if not specs:
-        raise BadRequest("no faces asked for: give seeds (--faces 0-99), a z-vector file or 'gallery'")
+        raise InvalidInputError("no faces asked for: give seeds (--faces 0-99), a z-vector file or 'gallery'")
     parts = tuple(_load(spec.strip(), label_size, bundle) for spec in specs)
     faces = parts[0] if len(parts) == 1 else JoinedFaces(parts)
     if len(faces) > MAX_FACES:
-        raise BadRequest(f"{len(faces):,} faces asked for; the limit of one job is {MAX_FACES:,}: split it")
+        raise InvalidInputError(f"{len(faces):,} faces asked for; the limit of one job is {MAX_FACES:,}: split it")
     _refuse_repeats(parts)
     return faces
 
@@ -118,12 +118,12 @@ def _refuse_repeats(parts: Sequence[Sequence[Face]]) -> None:
     ranges = sorted((p.first, p.last) for p in parts if isinstance(p, SeedRange))
     for (_, last), (first, _) in pairwise(ranges):
         if first <= last:
-            raise BadRequest(f"seed {first} is asked for twice: make the seed ranges disjoint")
+            raise InvalidInputError(f"seed {first} is asked for twice: make the seed ranges disjoint")
     names: set[str] = set()
     for part in parts:
         for face in () if isinstance(part, SeedRange) else part:
             if face.name in names:
-                raise BadRequest(f"face '{face.name}' is asked for twice (again from {face.source})")
+                raise InvalidInputError(f"face '{face.name}' is asked for twice (again from {face.source})")
             names.add(face.name)
 
 
@@ -132,24 +132,26 @@ def _load(spec: str, label_size: int, bundle: Bundle | None) -> Sequence[Face]:
         first = int(match[1])
         last = int(match[2]) if match[2] else first
         if last < first or last > MAX_SEED:
-            raise BadRequest(f"seed range '{spec}' must rise and stay within [0, {MAX_SEED}]")
+            raise InvalidInputError(f"seed range '{spec}' must rise and stay within [0, {MAX_SEED}]")
         return SeedRange(first, last, label_size)
     if spec == "gallery" or spec.startswith("gallery:"):
         return _from_gallery(spec.partition(":")[2], label_size, bundle)
     path, rows = _split_rows(spec)
     if not path.is_file():
-        raise BadRequest(
+        raise InvalidInputError(
             f"unknown face source '{spec}': neither a seed (17), a range (0-99), 'gallery', nor an existing file"
         )
     readers = {".csv": _read_csv, ".npy": _read_npy, ".npz": _read_npz}
     if path.suffix.lower() not in readers:
-        raise BadRequest(f"cannot read faces from {path}: use .csv, .npy or .npz")
+        raise InvalidInputError(f"cannot read faces from {path}: use .csv, .npy or .npz")
     faces = readers[path.suffix.lower()](path)
     _check_labels(faces, label_size, str(path))
     if rows is None:
         return faces
     if rows.stop > len(faces):
-        raise BadRequest(f"{path} has {len(faces)} faces (0 to {len(faces) - 1}), row {rows.stop - 1} was asked for")
+        raise InvalidInputError(
+            f"{path} has {len(faces)} faces (0 to {len(faces) - 1}), row {rows.stop - 1} was asked for"
+        )
     return faces[rows.start : rows.stop]
 
 
@@ -163,7 +165,7 @@ def _split_rows(spec: str) -> tuple[Path, range | None]:
 
 def _check_labels(faces: Sequence[Face], label_size: int, source: str) -> None:
     if faces and faces[0].label.shape[0] != label_size:
-        raise BadRequest(
+        raise InvalidInputError(
             f"faces of {source} have {faces[0].label.shape[0]} label values, the generator takes {label_size}: "
             "use the file that belongs to this generator"
         )
@@ -171,7 +173,7 @@ def _check_labels(faces: Sequence[Face], label_size: int, source: str) -> None:
 
 def _from_gallery(name: str, label_size: int, bundle: Bundle | None) -> list[Face]:
     if bundle is None:
-        raise BadRequest("'gallery' needs a bundle that has one")
+        raise InvalidInputError("'gallery' needs a bundle that has one")
     faces = [
         Face(z, label, name=entry, group=group or None, source=f"gallery:{entry}")
         for entry, group, z, label in bundle.gallery()
@@ -179,7 +181,7 @@ def _from_gallery(name: str, label_size: int, bundle: Bundle | None) -> list[Fac
     ]
     if not faces:
         known = ", ".join(entry for entry, *_ in bundle.gallery()[:8])
-        raise BadRequest(f"unknown face '{name}' in the gallery of bundle '{bundle.name}'; it has {known} ...")
+        raise InvalidInputError(f"unknown face '{name}' in the gallery of bundle '{bundle.name}'; it has {known} ...")
     _check_labels(faces, label_size, f"the gallery of bundle '{bundle.name}'")
     return faces
 
@@ -190,9 +192,9 @@ def faces_from_array(
     names: Sequence[str] | None = None,
     groups: Sequence[str | None] | None = None,
 ) -> list[Face]:
-    """[N, 512 + L] -> faces. Raises BadRequest for other widths or an empty table."""
+    """[N, 512 + L] -> faces. Raises InvalidInputError for other widths or an empty table."""
     if values.ndim != 2 or values.shape[0] == 0 or values.shape[1] - Z_SIZE not in LABEL_SIZES:
-        raise BadRequest(
+        raise InvalidInputError(
             f"{source} must hold rows of 512 latent values and 0, 3 or 7 label values, got shape {values.shape}"
         )
     stem = re.sub(r"[^A-Za-z0-9_-]+", "_", Path(source).stem)
@@ -214,9 +216,9 @@ def _read_csv(path: Path) -> list[Face]:
         with path.open(newline="", encoding="utf-8") as file:
             rows = [row for row in csv.reader(file) if row]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise BadRequest(f"cannot read the z-vector table {path}: {error}") from error
+        raise InvalidInputError(f"cannot read the z-vector table {path}: {error}") from error
     if len(rows) < 2:
-        raise BadRequest(f"{path} has no rows below its header")
+        raise InvalidInputError(f"{path} has no rows below its header")
     skip = 1 if rows[0][0].strip() == "" else 0
     width = len(rows[0])
     values = np.empty((len(rows) - 1, width - skip), dtype=np.float64)
@@ -224,7 +226,7 @@ def _read_csv(path: Path) -> list[Face]:
         try:
             values[number - 2] = [float(cell) for cell in row[skip:]]
         except ValueError as error:
-            raise BadRequest(f"{path}, line {number}: expected {width - skip} numbers ({error})") from error
+            raise InvalidInputError(f"{path}, line {number}: expected {width - skip} numbers ({error})") from error
     names, groups = _read_group_names(path, len(values))
     return faces_from_array(values, str(path), names, groups)
 
@@ -238,7 +240,9 @@ def _read_group_names(path: Path, count: int) -> tuple[list[str] | None, list[st
         with candidate.open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
         if len(rows) != count:
-            raise BadRequest(f"{candidate} has {len(rows)} rows, {path} has {count}: they belong together row by row")
+            raise InvalidInputError(
+                f"{candidate} has {len(rows)} rows, {path} has {count}: they belong together row by row"
+            )
         column = next((c for c in ("group_name", "svm_group_name") if rows and c in rows[0]), None)
         if rows and "case" in rows[0]:  # directions by gradient know no groups: such a table has names alone
             groups: list[str | None] | None = [row[column] or None for row in rows] if column else None
@@ -250,9 +254,9 @@ def _read_npy(path: Path) -> list[Face]:
     try:
         values = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise BadRequest(f"cannot read {path}: {error}") from error
+        raise InvalidInputError(f"cannot read {path}: {error}") from error
     if not isinstance(values, np.ndarray) or values.dtype.kind not in "fiu":
-        raise BadRequest(f"{path} must hold one array of numbers")
+        raise InvalidInputError(f"{path} must hold one array of numbers")
     return faces_from_array(np.atleast_2d(values).astype(np.float64), str(path))
 
 
@@ -263,16 +267,16 @@ def _read_npz(path: Path) -> list[Face]:
         with np.load(path, allow_pickle=False) as file:
             arrays = {key: file[key] for key in file.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise BadRequest(f"cannot read {path}: {error}") from error
+        raise InvalidInputError(f"cannot read {path}: {error}") from error
     if "z" not in arrays:
-        raise BadRequest(f"{path} has no array 'z' (it has {', '.join(arrays) or 'nothing'})")
+        raise InvalidInputError(f"{path} has no array 'z' (it has {', '.join(arrays) or 'nothing'})")
     z = np.atleast_2d(arrays["z"])
     label = np.atleast_2d(arrays["label"]) if "label" in arrays else np.zeros((len(z), 0))
     if z.ndim != 2 or label.ndim != 2 or len(label) != len(z):
-        raise BadRequest(f"{path}: 'z' {z.shape} and 'label' {label.shape} must be tables of equally many rows")
+        raise InvalidInputError(f"{path}: 'z' {z.shape} and 'label' {label.shape} must be tables of equally many rows")
     names = [re.sub(r"[^A-Za-z0-9_.-]+", "_", str(n)) for n in arrays["name"]] if "name" in arrays else None
     groups: list[str | None] | None = [str(g) or None for g in arrays["group"]] if "group" in arrays else None
     for key, values in (("name", names), ("group", groups)):
         if values is not None and len(values) != len(z):
-            raise BadRequest(f"{path}: '{key}' has {len(values)} entries for {len(z)} faces")
+            raise InvalidInputError(f"{path}: '{key}' has {len(values)} entries for {len(z)} faces")
     return faces_from_array(np.concatenate([z, label], 1), str(path), names, groups)

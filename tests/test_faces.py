@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.faces import SeedRange, face_from_seed, load_faces
 
 PINNED_Z = [-0.62906, -0.16259, 0.25797]
@@ -47,7 +47,7 @@ def test_ranges_are_lazy_and_joined() -> None:
     ],
 )
 def test_bad_sources(specs: list[str], message: str) -> None:
-    with pytest.raises(BadRequest, match=message):
+    with pytest.raises(InvalidInputError, match=message):
         load_faces(specs, 0)
 
 
@@ -65,18 +65,18 @@ def test_numpy_files(tmp_path: Path) -> None:
     assert [face.name for face in plain][:2] == ["plain_0000", "plain_0001"]
     named = load_faces([f"{tmp_path}/named.npz:1-2"], 3)
     assert [(face.name, face.group) for face in named] == [("b", None), ("c", "ll")]
-    with pytest.raises(BadRequest, match="3 label values, the generator takes 0"):
+    with pytest.raises(InvalidInputError, match="3 label values, the generator takes 0"):
         load_faces([str(tmp_path / "named.npz")], 0)
-    with pytest.raises(BadRequest, match="has 4 faces"):
+    with pytest.raises(InvalidInputError, match="has 4 faces"):
         load_faces([f"{tmp_path}/named.npz:9"], 3)
     np.save(tmp_path / "wrong.npy", z[:, :100])
-    with pytest.raises(BadRequest, match=r"got shape \(4, 100\)"):
+    with pytest.raises(InvalidInputError, match=r"got shape \(4, 100\)"):
         load_faces([str(tmp_path / "wrong.npy")], 0)
     np.save(tmp_path / "objects.npy", np.array([{}], dtype=object), allow_pickle=True)
-    with pytest.raises(BadRequest, match="cannot read"):
+    with pytest.raises(InvalidInputError, match="cannot read"):
         load_faces([str(tmp_path / "objects.npy")], 0)
     (tmp_path / "broken.npz").write_bytes(b"PK\x03\x04 not a zip")
-    with pytest.raises(BadRequest, match="cannot read"):
+    with pytest.raises(InvalidInputError, match="cannot read"):
         load_faces([str(tmp_path / "broken.npz")], 0)
 
 
@@ -84,7 +84,7 @@ def test_broken_table_names_the_line(tmp_path: Path) -> None:
     path = tmp_path / "faces.csv"
     rows = [",".join(["1"] * 512), ",".join(["1"] * 511 + ["x"])]
     path.write_text("\n".join([",".join(map(str, range(512))), *rows]))
-    with pytest.raises(BadRequest, match="line 3"):
+    with pytest.raises(InvalidInputError, match="line 3"):
         load_faces([str(path)], 0)
 
 

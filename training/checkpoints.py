@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ohlora.base.atomic import atomic_path
-from ohlora.errors import BadRequest, CheckpointError
+from ohlora.errors import CheckpointError, InvalidInputError
 from ohlora.training.weights.state_dicts import Layout, Shapes, likeness, load_layout
 
 OWN_FORMAT = "ohlora-module-1"
@@ -133,9 +133,9 @@ KINDS: dict[str, Kind] = {
 
 
 def kind_named(kind: str) -> Kind:
-    """The entry of `kind`. Raises BadRequest naming the known ones."""
+    """The entry of `kind`. Raises InvalidInputError naming the known ones."""
     if kind not in KINDS:
-        raise BadRequest(f"unknown kind of weights '{kind}'; known: {', '.join(sorted(KINDS))}")
+        raise InvalidInputError(f"unknown kind of weights '{kind}'; known: {', '.join(sorted(KINDS))}")
     return KINDS[kind]
 
 
@@ -144,7 +144,7 @@ def load(kind: str, path: Path | str, *, smooth: bool = False) -> nn.Module:
 
     Accepts a bare state dict, a dict of state dicts ("generator", "discriminator", ...), the same below
     "models", and our own `.safetensors`. smooth: take the weight-averaged copy ("generator_smooth") of a
-    wrapped file. Strict. Raises CheckpointError naming the file and what is wrong, BadRequest for an unknown
+    wrapped file. Strict. Raises CheckpointError naming the file and what is wrong, InvalidInputError for an unknown
     kind.
     """
     entry, path = kind_named(kind), Path(path)
@@ -197,7 +197,9 @@ def save(module: nn.Module, path: Path | str, kind: str) -> None:
     """Write a module as our own `.safetensors`; `load(kind, path)` reads it back. Atomic."""
     entry, path = kind_named(kind), Path(path)
     if path.suffix != ".safetensors" or entry.config is None:
-        raise BadRequest(f"cannot write {path}: '{kind}' needs a .safetensors name and a kind with a configuration")
+        raise InvalidInputError(
+            f"cannot write {path}: '{kind}' needs a .safetensors name and a kind with a configuration"
+        )
     metadata = {"format": OWN_FORMAT, "kind": kind, "config": json.dumps(entry.call(entry.config, module))}
     tensors = {key: value.detach().cpu().contiguous() for key, value in module.state_dict().items()}
     with atomic_path(path) as temporary:
@@ -219,7 +221,7 @@ def _load_own(kind: str, entry: Kind, path: Path) -> nn.Module:
     try:
         module: nn.Module = entry.call(entry.own, json.loads(metadata["config"]))
         load_layout(module, state, Layout({key: key for key in module.state_dict()}))
-    except (CheckpointError, BadRequest, KeyError, TypeError, ValueError) as error:
+    except (CheckpointError, InvalidInputError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} is no valid '{kind}': {error}") from error
     return module
 

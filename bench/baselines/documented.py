@@ -13,12 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ohlora.base.types import Rgb
 from ohlora.bench.baselines.ombre import documented_ombre
 from ohlora.faces import face_from_seed
 from ohlora.training.nets.effisegnet import SIZE, EffiSegNet
 from ohlora.training.nets.stylegan import Generator
-
-Rgb = NDArray[np.uint8]
 
 
 class ByteEffiSegNet(nn.Module):

@@ -6,9 +6,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ohlora.base.types import Rgb
 from ohlora.kernels.ombre import hue_table
 
-Rgb = NDArray[np.uint8]
 HEIGHT, GRAD_HEIGHT = 0.7, 0.5
 
 

@@ -119,13 +119,13 @@ class Bench:
         for batch in (1, 8):
             wp = torch.from_numpy(self.wp[:batch]).to(self.device)
             with torch.inference_mode():
-                self.add("eager PyTorch, documented", "f32", batch, self.timed(lambda wp=wp: module(wp)))  # type: ignore[misc]
+                self.add("eager PyTorch, documented", "fp32", batch, self.timed(lambda wp=wp: module(wp)))  # type: ignore[misc]
 
     def exactness(self) -> None:
         """Pictures of the device against ONNX Runtime's on the CPU."""
         wp = self.wp[:4]
         wanted = run_graph(self.models["transposed"], {"wp": wp})[0]
-        for precision in ("f32", "bf16", "f16"):
+        for precision in ("fp32", "bf16", "fp16"):
             for form, model in self.models.items():
                 made = self.run(model, precision, {"wp": wp})[0]
                 found = figures("image", made, wanted)
@@ -134,7 +134,7 @@ class Bench:
         picture = np.random.default_rng(0).integers(0, 256, (4, SIZE // 16, SIZE // 16, 3)).astype(np.uint8)
         picture = picture.repeat(16, 1).repeat(16, 2)
         wanted = run_graph(self.hair, {"image": picture})[0]  # type: ignore[dict-item]
-        for precision in ("f32", "bf16", "f16"):
+        for precision in ("fp32", "bf16", "fp16"):
             made = self.run(self.hair, precision, {"image": picture})[0]
             found = figures("mask", made, wanted)
             self.rows.append({"what": "exactness, student", "precision": precision, **found})
@@ -152,9 +152,9 @@ class Bench:
         ways: list[tuple[Collapse, str, bool]] = [
             ("subpixel", "bf16", True),
             ("transposed", "bf16", True),
-            ("subpixel", "f16", True),
+            ("subpixel", "fp16", True),
             ("subpixel", "bf16", False),
-            ("transposed", "f32", False),
+            ("transposed", "fp32", False),
         ]
         for number, (form, precision, compiled) in enumerate(ways):
             for batch in self.batches if number == 0 else self.batches[-1:]:
@@ -163,17 +163,17 @@ class Bench:
 
     def student(self) -> None:
         for batch in self.batches[-1:]:
-            for precision in ("bf16", "f16"):
+            for precision in ("bf16", "fp16"):
                 self.recorded("student, compiled, recorded", self.hair.SerializeToString(), precision, batch, True)
 
     def chain(self) -> None:
         """Latent to dyed bytes in one recorded graph: synthesis and student lowered, everything between in float32."""
-        for precision in ("bf16", "f16"):
+        for precision in ("bf16", "fp16"):
             low = LOWERED[precision]
             model = chain_graph(lower(self.models["subpixel"], low), lower(self.hair, low), self.config)
             for batch in self.batches[-1:]:
                 name = "chain to dyed bytes, compiled, recorded"
-                self.recorded(name, model.SerializeToString(), "f32", batch, True, shown=precision)
+                self.recorded(name, model.SerializeToString(), "fp32", batch, True, shown=precision)
 
     def recorded(
         self, name: str, data: bytes, precision: str, batch: int, compiled: bool, shown: str | None = None

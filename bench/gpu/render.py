@@ -210,7 +210,7 @@ def main() -> None:
     parser.add_argument("--batches", default="64,256,1024")
     parser.add_argument("--portraits", type=int, default=8192)
     parser.add_argument("--bucket", type=int, default=64)
-    parser.add_argument("--precisions", default="f16,bf16,f32")
+    parser.add_argument("--precisions", default="fp16,bf16,fp32")
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()

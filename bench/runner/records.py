@@ -9,7 +9,7 @@ from typing import Any
 
 from ohlora.base.atomic import write_bytes
 from ohlora.bench.runner.timing import Facts, Group, Timing
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 
 FORMAT = 1
 GOAL_KINDS = ("times", "seconds", "ratio")
@@ -118,30 +118,34 @@ class Run:
 
     @classmethod
     def load(cls, path: Path) -> Run:
-        """Raises BadRequest naming the file and what is wrong with it."""
+        """Raises InvalidInputError naming the file and what is wrong with it."""
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             if content["format"] != FORMAT:
-                raise BadRequest(f"{path} has bench format {content['format']}, this version reads {FORMAT}")
+                raise InvalidInputError(f"{path} has bench format {content['format']}, this version reads {FORMAT}")
             rows = [Row(**{**row, **_tuples(row)}) for row in content["rows"]]
             return cls(content["machine"], content["settings"], rows, content["left_out"])
         except OSError as error:
-            raise BadRequest(f"cannot read the bench result {path}: {error.strerror or error}") from error
+            raise InvalidInputError(f"cannot read the bench result {path}: {error.strerror or error}") from error
+        except InvalidInputError:
+            raise
         except (ValueError, KeyError, TypeError) as error:
-            raise BadRequest(f"{path} is no result of `ohlora bench` ({error}): give a bench.json") from error
+            raise InvalidInputError(f"{path} is no result of `ohlora bench` ({error}): give a bench.json") from error
 
 
 def joined(new: Run, old: Run) -> Run:
     """`new` with the suites of `old` that it did not measure: a group's ways are always of one run.
 
-    Raises BadRequest when they are of different machines, versions or bundles.
+    Raises InvalidInputError when they are of different machines, versions or bundles.
     """
     for what, one, other in (
         ("machine", new.machine, old.machine),
         ("bundle", new.settings.get("subject"), old.settings.get("subject")),
     ):
         if one != other:
-            raise BadRequest(f"the earlier run is of another {what}: {other}, this one of {one}; take another --out")
+            raise InvalidInputError(
+                f"the earlier run is of another {what}: {other}, this one of {one}; take another --out"
+            )
     suites = list(new.settings["suites"])
     kept = [name for name in old.settings["suites"] if name not in suites]
     presets = new.settings.get("presets") or old.settings.get("presets", [])

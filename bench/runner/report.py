@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ohlora.base.atomic import write_bytes
 from ohlora.bench.runner.records import Row, Run
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 
 # Figures of accuracy, the first that a row has is the one that tables show: (name, how it is written).
 ACCURACY = (
@@ -165,10 +165,10 @@ def readme_block(run: Run) -> str:
 
 
 def update_readme(path: Path, run: Run) -> bool:
-    """Put the table between its marks; whether that changed the file. Raises BadRequest without marks."""
+    """Put the table between its marks; whether that changed the file. Raises InvalidInputError without marks."""
     text = path.read_text(encoding="utf-8")
     if BEGIN not in text or END not in text:
-        raise BadRequest(f"{path} has no place for the table: put a line '{BEGIN}' and a line '{END}' there")
+        raise InvalidInputError(f"{path} has no place for the table: put a line '{BEGIN}' and a line '{END}' there")
     before, rest = text.split(BEGIN, 1)
     after = rest.split(END, 1)[1]
     made = f"{before}{readme_block(run)}{after}"

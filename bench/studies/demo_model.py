@@ -150,7 +150,7 @@ def main() -> None:
             "count_1000_dyed": ("--count", "1000", "--color", "0.5"),
             "50_seeds_x_40_dyes": ("--faces", "0-49", "--color", "0:0.975:40"),
         }
-        for precision in ("f32", "bf16"):
+        for precision in ("fp32", "bf16"):
             for name, options in jobs.items():
                 try:
                     result[f"{name}_{precision}"] = command(*render, *options, "--precision", precision)

@@ -47,7 +47,7 @@ def measure(where: str, backend: str, count: int) -> list[dict[str, Any]]:
     bundle = Bundle.open(where)
     portraits, pictures = portrait_requests(bundle, count), recolor_requests(SIZE, count)
     rows = []
-    with Renderer(bundle, backend=backend, precision="f32") as renderer, tempfile.TemporaryDirectory() as folder:
+    with Renderer(bundle, backend=backend, precision="fp32") as renderer, tempfile.TemporaryDirectory() as folder:
         for name, model, asked, output in (
             ("portrait", portrait_graph(bundle), portraits, "image"),
             ("recolor", recolor_graph(bundle, SIZE), pictures, "dyed"),

@@ -105,7 +105,7 @@ def main() -> None:
         except subprocess.CalledProcessError as error:  # a CPU without bf16: the row is kept, with its reason
             result[name] = {"error": error.stderr.strip()}
     for name in ("seeds_x_1", "50_seeds_x_40"):
-        result[name]["accuracy"] = accuracy(given.bundle, "f32")
+        result[name]["accuracy"] = accuracy(given.bundle, "fp32")
     base = result["documented"]["images_per_second"]
     for row in result.values():  # recolouring runs no generator: its rate has no counterpart in the baseline
         if "generator_runs" in row:

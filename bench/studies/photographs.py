@@ -24,13 +24,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ohlora.base.atomic import write_bytes
+from ohlora.base.types import Rgb
 from ohlora.base.values import Ombre
 from ohlora.engines import Engine
 from ohlora.io.animation import write_animation
 from ohlora.io.images import encode_image, read_image
 from ohlora.photos import face_cascade
 from ohlora.photos.edges import DEFAULT, Refinement, spread_map
-from ohlora.photos.face_alignment import Floats, Rgb, cut_out, is_portrait, portrait_frame, whole_picture
+from ohlora.photos.face_alignment import Floats, cut_out, is_portrait, portrait_frame, whole_picture
 from ohlora.photos.face_detector import FaceDetector, OnnxNetworks
 from ohlora.photos.heads import HeadMask, PhotoReader, border_window, head_maps, wide_frame
 from ohlora.photos.segmentation import SIZE, find_hair

@@ -16,7 +16,7 @@ from ohlora.bench.suites.rewrites import rewrite_rows
 from ohlora.bench.suites.roofline import roofline_rows
 from ohlora.bench.suites.stages import stage_groups
 from ohlora.engines import usable_cores
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 
 Suite = Callable[[Options], Iterator[Group] | Iterator[Row]]
 SUITES: dict[str, Suite] = {
@@ -34,10 +34,10 @@ QUICK_ROUNDS, QUICK_SECONDS = 3, 15.0
 
 
 def chosen(names: Sequence[str]) -> list[str]:
-    """Names of suites, in the order in which they run; all without any. Raises BadRequest for an unknown one."""
+    """Names of suites, in the order in which they run; all without any. Raises InvalidInputError for an unknown one."""
     unknown = [name for name in names if name not in SUITES]
     if unknown:
-        raise BadRequest(f"there is no suite '{unknown[0]}': choose of {', '.join(SUITES)}")
+        raise InvalidInputError(f"there is no suite '{unknown[0]}': choose of {', '.join(SUITES)}")
     return [name for name in SUITES if not names or name in names]
 
 

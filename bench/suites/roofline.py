@@ -27,7 +27,7 @@ CEILINGS, POINTS = "ceilings", "networks"
 CHANNELS, SIZE, LAYERS = 512, 32, 8  # of the convolutions that arithmetic is measured with: wide, in the caches
 COPIED = 256 << 20
 ROUNDS = 7
-WIDTHS = {"f32": 4, "bf16": 2, "int8": 1}
+WIDTHS = {"fp32": 4, "bf16": 2, "int8": 1}
 
 
 def roofline_rows(options: Options) -> Iterator[Row]:
@@ -35,7 +35,7 @@ def roofline_rows(options: Options) -> Iterator[Row]:
     copied = copy_rate()
     yield Row("roofline", CEILINGS, "memory copy", "GB/s", value=copied, facts={"ceiling": copied})
     bf16 = any(status.bf16 for status in backend_report(["openvino"]))
-    for precision in ("f32", "bf16") if bf16 else ("f32",):
+    for precision in ("fp32", "bf16") if bf16 else ("fp32",):
         peak = round(arithmetic_rate(precision), 1)
         yield Row("roofline", CEILINGS, f"convolutions {precision}", "GFLOP/s", value=peak, facts={"ceiling": peak})
     for preset, bundle in options.subject.bundles.items():

@@ -16,7 +16,7 @@ from ohlora.bundle.manifest import GalleryPart, HairPart
 from ohlora.bundle.write import write_bundle
 from ohlora.engines import open_engine
 from ohlora.engines.selftest import Probe, save_probe
-from ohlora.errors import BadRequest, BundleError
+from ohlora.errors import BundleError, InvalidInputError
 from ohlora.export.bundle.directions import add_directions, load_directions
 from ohlora.export.bundle.generator import Report, add_generator, load_generator
 from ohlora.export.bundle.parsing import add_parsing
@@ -60,15 +60,15 @@ def build_bundle(
     the columns name, group, v0 ...; None takes those beside published directions. metrics: figures of the student for
     the manifest. card: text of MODEL_CARD.md, written from the parts if None. parsing: a face parser (a student of
     `train parsing`, or another bundle's), None for none.
-    Raises BadRequest, CheckpointError, EngineError or BundleError; then nothing is left at `out`.
+    Raises InvalidInputError, CheckpointError, EngineError or BundleError; then nothing is left at `out`.
     """
     if directions is None and space is not None:
-        raise BadRequest(f"--space {space} chooses among the tables of a folder: give --directions FOLDER too")
+        raise InvalidInputError(f"--space {space} chooses among the tables of a folder: give --directions FOLDER too")
     for option, given in (("directions", directions), ("gallery", gallery)):
         if given is not None and generator is None:
-            raise BadRequest(f"--{option} belong to a generator: give --generator too")
+            raise InvalidInputError(f"--{option} belong to a generator: give --generator too")
     if storage not in STORAGES:
-        raise BadRequest(f"--storage must be one of {', '.join(STORAGES)}, got '{storage}'")
+        raise InvalidInputError(f"--storage must be one of {', '.join(STORAGES)}, got '{storage}'")
     found = None if directions is None else load_directions(directions, space)
     if overwrite is False and out.exists() and any(out.iterdir()):
         raise BundleError(f"{out} exists: choose another --out or --overwrite")
@@ -187,7 +187,7 @@ def named_faces(
         groups = None if directions is None else directions.groups
         entries = read_gallery(table, config.z_size, config.label_size, groups)
         if not entries:
-            raise BadRequest(f"the gallery {table} has no faces: give one with faces or leave --gallery out")
+            raise InvalidInputError(f"the gallery {table} has no faces: give one with faces or leave --gallery out")
         return entries
     published = None if folder is None or directions is None else published_faces(folder, directions.space)
     if published is None or directions is None:

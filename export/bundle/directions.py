@@ -9,7 +9,7 @@ from safetensors.numpy import save
 from ohlora.base.values import PROPERTIES
 from ohlora.bundle import generator_identity_of
 from ohlora.bundle.manifest import DirectionsPart, GeneratorPart
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.latents.direction_tables import find_tables, list_tables
 from ohlora.latents.directions import FILE_NAME, Directions, read_directions
 from ohlora.training.vectorfind.published_networks import load_published_network
@@ -18,7 +18,7 @@ from ohlora.training.vectorfind.published_networks import load_published_network
 def load_directions(path: Path, space: str | None = None) -> Directions:
     """`read_directions`, with the networks `*_nn_{property}.pth` of the folder for properties that have no tables.
 
-    Raises BadRequest like it and for several networks of one property, CheckpointError for a damaged one.
+    Raises InvalidInputError like it and for several networks of one property, CheckpointError for a damaged one.
     """
     if not path.is_dir() or (path / FILE_NAME).is_file():
         return read_directions(path, space)
@@ -29,7 +29,7 @@ def load_directions(path: Path, space: str | None = None) -> Directions:
     for name in wanted:
         if len(found[name]) > 1:
             names = ", ".join(file.name for file in found[name])
-            raise BadRequest(f"{path} has several networks of {name} ({names}): leave the one that is meant")
+            raise InvalidInputError(f"{path} has several networks of {name} ({names}): leave the one that is meant")
         if found[name]:
             networks[name] = load_published_network(found[name][0])
     return read_directions(path, space, networks)

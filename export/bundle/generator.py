@@ -15,7 +15,7 @@ from torch import Tensor
 from ohlora.bundle.manifest import GeneratorPart
 from ohlora.engines import open_engine
 from ohlora.engines.selftest import Probe, save_probe
-from ohlora.errors import BadRequest, BundleError
+from ohlora.errors import BundleError, InvalidInputError
 from ohlora.export.graphs.generator import Storage, as_levels, exact_reference, export_generator
 from ohlora.export.graphs.mapping import MappingEnd, SplitMapping
 from ohlora.faces import face_from_seed
@@ -31,10 +31,10 @@ Report = Callable[[str], None]
 
 
 def load_generator(kind: str, checkpoint: Path) -> Generator:
-    """Raises CheckpointError for a wrong file, BadRequest for a kind that is no generator."""
+    """Raises CheckpointError for a wrong file, InvalidInputError for a kind that is no generator."""
     module = checkpoints.load(kind, checkpoint)
     if not isinstance(module, Generator):
-        raise BadRequest(f"'{kind}' is no generator: a bundle renders with a generator checkpoint")
+        raise InvalidInputError(f"'{kind}' is no generator: a bundle renders with a generator checkpoint")
     return module
 
 

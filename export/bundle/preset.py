@@ -15,7 +15,7 @@ from ohlora.bundle import Bundle, generator_identity_of
 from ohlora.bundle.manifest import DirectionsPart, GeneratorPart, HairPart
 from ohlora.bundle.write import write_bundle
 from ohlora.engines.selftest import load_probe, save_probe
-from ohlora.errors import BadRequest, BundleError
+from ohlora.errors import BundleError, InvalidInputError
 from ohlora.export.precision.presets import Arrays, Chosen, Preset, choose, mask_subject, picture_subject, run_rows
 from ohlora.export.precision.quality import MaskQuality, PictureQuality
 from ohlora.faces import face_from_seed
@@ -49,7 +49,7 @@ def preset_bundle(
     bundle = Bundle.open(source)
     manifest = bundle.manifest
     if manifest.generator is None and manifest.hair is None:
-        raise BadRequest(f"bundle '{bundle.name}' has neither a generator nor a hair finder to put a preset on")
+        raise InvalidInputError(f"bundle '{bundle.name}' has neither a generator nor a hair finder to put a preset on")
     if out.exists() and not overwrite and any(out.iterdir()):
         raise BundleError(f"{out} exists: choose another --out or --overwrite")
     with tempfile.TemporaryDirectory(prefix="ohlora-bundle-") as temporary:

@@ -10,7 +10,7 @@ from ohlora.bundle import Bundle
 from ohlora.bundle.gallery import read_gallery, write_gallery
 from ohlora.bundle.manifest import GalleryPart
 from ohlora.bundle.write import write_bundle
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.export.bundle.directions import add_directions, load_directions
 
 CARD = "MODEL_CARD.md"
@@ -30,15 +30,15 @@ def update_bundle(
 ) -> Bundle:
     """Write `bundle` to `out` with what is given replaced; what is None stays.
 
-    Raises BadRequest when nothing is given, or directions or faces belong to another generator; BundleError when `out`
-    is in the way. Then nothing is left at `out`.
+    Raises InvalidInputError when nothing is given, or directions or faces belong to another generator; BundleError when
+    `out` is in the way. Then nothing is left at `out`.
     """
     if directions is None and gallery is None and card is None:
-        raise BadRequest("nothing to update: give --directions, --gallery or --card")
+        raise InvalidInputError("nothing to update: give --directions, --gallery or --card")
     opened = Bundle.open(bundle)
     manifest, part = opened.manifest, opened.manifest.generator
     if part is None and (directions or gallery):
-        raise BadRequest(f"bundle '{opened.name}' has no generator that directions and faces could belong to")
+        raise InvalidInputError(f"bundle '{opened.name}' has no generator that directions and faces could belong to")
     found = None if directions is None else load_directions(directions, space)
     if found is not None and part is not None:
         found.require_generator(part, part.state_sha256, f"bundle '{opened.name}'")
@@ -58,7 +58,7 @@ def update_bundle(
             # Faces that stay are looked at again: new directions may know other groups.
             entries = read_gallery(gallery or old or staging, part.z_size, part.label_size, groups)
             if not entries:
-                raise BadRequest(f"the gallery {gallery} has no faces: give one with faces")
+                raise InvalidInputError(f"the gallery {gallery} has no faces: give one with faces")
             if gallery is not None:
                 if old is not None:
                     old.unlink()

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 
 from ohlora.base.values import PROPERTIES
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.export.graphs.builder import GraphBuilder
 from ohlora.latents.directions import Directions
 from ohlora.latents.gradient_network import GradientNetwork
@@ -41,7 +41,7 @@ def edited_latent(
         return _moved(graph, made["w"], made["w"], directions, strengths)
     if mapping_end is None:
         if space == "mapping_split1" or directions.networks:
-            raise BadRequest(f"directions in {space} need the mapping_end network: build the bundle again")
+            raise InvalidInputError(f"directions in {space} need the mapping_end network: build the bundle again")
         return _moved(graph, made["w"], made["w"], directions, strengths, fold=True)
     if space == "mapping_split1":
         split = made["mapping_split1"]

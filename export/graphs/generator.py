@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ohlora.base.atomic import write_bytes
-from ohlora.errors import BadRequest, EngineError
+from ohlora.errors import EngineError, InvalidInputError
 from ohlora.export.graphs.from_torch import CHECKED_BATCH, TRACED_BATCH, compare, run_graph, to_onnx
 from ohlora.export.graphs.half_storage import NoiseOffset, Source, WidenedKernel, store_half
 from ohlora.export.graphs.mapping import (
@@ -121,12 +121,12 @@ def export_generator(
         Runtime's CPU provider. float_output: image float32 [N,3,R,R], not clipped, in place of bytes; for
     parity tests. storage: of the weights in the files; "float16" takes about a third of the space (noise maps and
     upsampling kernels are stored as what they are made from) and is judged by its own, looser gate.
-    Raises BadRequest for a generator that is not finished (level of detail above 0) or an unknown collapse or
+    Raises InvalidInputError for a generator that is not finished (level of detail above 0) or an unknown collapse or
     storage, EngineError when a graph differs from the module, OutputError when a file cannot be written.
     """
     for what, value, known in (("collapse", collapse, COLLAPSES), ("storage", storage, STORAGES)):
         if value not in known:
-            raise BadRequest(f"{what} must be one of {', '.join(known)}, got '{value}'")
+            raise InvalidInputError(f"{what} must be one of {', '.join(known)}, got '{value}'")
     folder = Path(folder)
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         reference = exact_reference(module)

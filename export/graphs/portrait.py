@@ -20,7 +20,7 @@ import numpy as np
 import onnx
 
 from ohlora.bundle import Bundle
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.export.graphs.builder import GraphBuilder
 from ohlora.export.graphs.expression import edited_latent
 from ohlora.export.graphs.ombre import add_hair, add_ombre
@@ -95,11 +95,11 @@ def portrait_graph(
 def recolor_graph(bundle: Bundle, size: tuple[int, int], *, hair: onnx.ModelProto | None = None) -> onnx.ModelProto:
     """recolor.onnx for pictures of `size` (height, width), each taken as one portrait.
 
-    Raises BundleError without a hair finder, BadRequest for sizes too narrow for a portrait.
+    Raises BundleError without a hair finder, InvalidInputError for sizes too narrow for a portrait.
     """
     height, width = size
     if min(size) < 8 or max(size) > 4096:
-        raise BadRequest(f"pictures of {width}x{height}: sides must be in [8, 4096]")
+        raise InvalidInputError(f"pictures of {width}x{height}: sides must be in [8, 4096]")
     side = bundle.hair_part().input_size
     finder = hair or onnx.load(bundle.file(bundle.hair_part().file))
     graph = GraphBuilder()

@@ -11,7 +11,7 @@ import onnx
 from numpy.typing import NDArray
 from torch import nn
 
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.export.networks.compare import Comparison
 
 Options = Mapping[str, str]
@@ -56,21 +56,21 @@ class NetworkExport:
     attribute: str | None = None
 
     def chosen(self, given: Options) -> dict[str, str]:
-        """The given options and defaults for the rest. Raises BadRequest for an unknown option or choice."""
+        """The given options and defaults for the rest. Raises InvalidInputError for an unknown option or choice."""
         for name, value in given.items():
             if name not in self.options:
                 known = ", ".join(self.options) or "none"
-                raise BadRequest(f"the network '{self.name}' has no option '{name}'; it has {known}")
+                raise InvalidInputError(f"the network '{self.name}' has no option '{name}'; it has {known}")
             if value not in self.options[name]:
-                raise BadRequest(f"{name} must be one of {', '.join(self.options[name])}, got '{value}'")
+                raise InvalidInputError(f"{name} must be one of {', '.join(self.options[name])}, got '{value}'")
         return {name: choices[0] for name, choices in self.options.items()} | dict(given)
 
     def require(self, module: nn.Module) -> None:
-        """Raises BadRequest for a module of another network."""
+        """Raises InvalidInputError for a module of another network."""
         found = getattr(getattr(module, "config", None), "attribute", None)
         if not isinstance(module, self.module) or (self.attribute is not None and found != self.attribute):
             what = f"{type(module).__name__}{f' ({found})' if found else ''}"
-            raise BadRequest(f"a {what} is no '{self.name}': name the network that the module belongs to")
+            raise InvalidInputError(f"a {what} is no '{self.name}': name the network that the module belongs to")
 
     def graphs_of(self, module: nn.Module) -> tuple[GraphExport, ...]:
         return tuple(graph for graph in self.graphs if graph.needed(module))

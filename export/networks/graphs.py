@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.export.graphs.from_torch import TRACED_BATCH, to_onnx
 from ohlora.export.graphs.generator import as_levels, exact_reference, synthesis_graph
 from ohlora.export.graphs.mapping import MappingEnd, SplitMapping, mapping_end_graph, mapping_graph
@@ -207,7 +207,7 @@ def reference_parsing(module: EffiSegNet, inputs: Arrays, options: Options) -> A
 def _with_outputs(module: EffiSegNet, least: int) -> EffiSegNet:
     if (module.outputs > 1) != (least > 1):
         wanted, found = ("several classes", "one output") if least > 1 else ("one output", f"{module.outputs} classes")
-        raise BadRequest(f"this student has {found}, needed is one of {wanted}: give another file")
+        raise InvalidInputError(f"this student has {found}, needed is one of {wanted}: give another file")
     return module
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.photos.segmentation import resize_area
 from ohlora.training.data import portraits
 from ohlora.training.data.portraits.render import RESOLUTIONS
@@ -20,10 +20,12 @@ FACES_A_SEED = 1000  # no two seeds share a face below this many samples
 def faces(seed: int, count: int, side: int) -> NDArray[np.uint8]:
     """uint8 RGB [count,side,side,3]: procedural portraits, others for every seed.
 
-    Raises BadRequest for a negative seed or a count outside 1 .. FACES_A_SEED.
+    Raises InvalidInputError for a negative seed or a count outside 1 .. FACES_A_SEED.
     """
     if seed < 0 or not 1 <= count <= FACES_A_SEED:
-        raise BadRequest(f"probe inputs need a seed from 0 on and 1 to {FACES_A_SEED} samples, got {seed} and {count}")
+        raise InvalidInputError(
+            f"probe inputs need a seed from 0 on and 1 to {FACES_A_SEED} samples, got {seed} and {count}"
+        )
     first = seed * FACES_A_SEED
     painted = max(side, RESOLUTIONS[0])
     images = portraits.render(portraits.parameters_from_seeds(np.arange(first, first + count)), painted).images

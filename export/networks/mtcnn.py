@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.export.graphs.mtcnn import NETS, SOURCE, build
 from ohlora.export.networks.inputs import faces
 from ohlora.training.teachers.mtcnn import published_detector
@@ -32,9 +32,9 @@ class FaceNetworks(nn.Module):
 
 
 def load(kind: str, path: Path | None) -> nn.Module:
-    """The published weights, which are files of the package. Raises BadRequest when another file is given."""
+    """The published weights, which are files of the package. Raises InvalidInputError when another file is given."""
     if path is not None:
-        raise BadRequest(f"the face networks' weights come with {SOURCE}: give no file, got {path}")
+        raise InvalidInputError(f"the face networks' weights come with {SOURCE}: give no file, got {path}")
     detector = published_detector()
     return FaceNetworks(detector.pnet, detector.rnet, detector.onet)
 

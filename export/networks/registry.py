@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from ohlora.base.atomic import make_folder, write_bytes
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.export.graphs.from_torch import run_graph
 from ohlora.export.networks.compare import Comparison, Figures, figures
 from ohlora.export.networks.entry import GraphExport, NetworkExport, Options
@@ -46,9 +46,9 @@ class Exported:
 
 
 def network_named(name: str) -> NetworkExport:
-    """The entry of `name`. Raises BadRequest naming the known ones."""
+    """The entry of `name`. Raises InvalidInputError naming the known ones."""
     if name not in NETWORKS:
-        raise BadRequest(f"unknown network '{name}'; known: {', '.join(NETWORKS)}")
+        raise InvalidInputError(f"unknown network '{name}'; known: {', '.join(NETWORKS)}")
     return NETWORKS[name]
 
 
@@ -56,14 +56,14 @@ def load_network(name: str, kind: str | None, path: Path | str | None) -> nn.Mod
     """The module of a weights file, float32, in evaluation mode, on the CPU.
 
     kind: one of the network's kinds; None where it has only one. path: None for weights that come with a package.
-    Raises BadRequest for a kind that is not the network's, CheckpointError for a file that is not of that kind.
+    Raises InvalidInputError for a kind that is not the network's, CheckpointError for a file that is not of that kind.
     """
     network = network_named(name)
     if kind is None and len(network.kinds) == 1:
         kind = network.kinds[0]
     if kind not in network.kinds:
         given = "no kind" if kind is None else f"kind '{kind}'"
-        raise BadRequest(f"{given} of weights for the network '{name}': give one of {', '.join(network.kinds)}")
+        raise InvalidInputError(f"{given} of weights for the network '{name}': give one of {', '.join(network.kinds)}")
     module = network.load(kind, None if path is None else Path(path))
     network.require(module)
     return module.eval()
@@ -71,7 +71,7 @@ def load_network(name: str, kind: str | None, path: Path | str | None) -> nn.Mod
 
 @torch.no_grad()
 def build_graphs(name: str, module: nn.Module, options: Options) -> dict[str, onnx.ModelProto]:
-    """Graph name -> float32 model, not compared yet. Raises BadRequest for a foreign module or option."""
+    """Graph name -> float32 model, not compared yet. Raises InvalidInputError for a foreign module or option."""
     network = network_named(name)
     network.require(module)
     chosen = network.chosen(options)
@@ -101,8 +101,8 @@ def export_network(
 ) -> Exported:
     """Rewrite, export, compare with PyTorch, then write GRAPH.onnx of each graph into `folder` (atomic each).
 
-    Raises BadRequest for a foreign module or option, EngineError when a graph differs from the module (nothing is
-    written), OutputError when a file cannot be written.
+    Raises InvalidInputError for a foreign module or option, EngineError when a graph differs from the module (nothing
+    is written), OutputError when a file cannot be written.
     """
     network = network_named(name)
     chosen = network.chosen(options)

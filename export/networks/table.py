@@ -9,7 +9,7 @@ from typing import Any
 import onnx
 from torch import nn
 
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.export.graphs.mtcnn import NETS, SOURCE
 from ohlora.export.networks import graphs, mtcnn
 from ohlora.export.networks.compare import EXACT
@@ -56,7 +56,7 @@ def from_own(kind: str, path: Path | None) -> nn.Module:
 
 def needed(kind: str, path: Path | None) -> Path:
     if path is None:
-        raise BadRequest(f"weights of kind '{kind}' are in a file: give its path")
+        raise InvalidInputError(f"weights of kind '{kind}' are in a file: give its path")
     return path
 
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from ohlora.engines import backend_report, open_engine
 from ohlora.engines.rows import RowEngine
-from ohlora.errors import BadRequest, EngineError
+from ohlora.errors import EngineError, InvalidInputError
 from ohlora.export.graphs.passes import subpixel
 from ohlora.export.precision.int8_plan import Int8Plan, plan_int8
 from ohlora.export.precision.quality import MaskQuality, PictureQuality, mask_quality, picture_quality, psnr
@@ -89,9 +89,9 @@ PRESETS = {
 
 
 def preset_named(name: str) -> Preset:
-    """Raises BadRequest naming the known ones."""
+    """Raises InvalidInputError naming the known ones."""
     if name not in PRESETS:
-        raise BadRequest(f"there is no preset '{name}': choose {', '.join(PRESETS)}")
+        raise InvalidInputError(f"there is no preset '{name}': choose {', '.join(PRESETS)}")
     return PRESETS[name]
 
 
@@ -228,14 +228,14 @@ def _forms(
     bf16 = has_bf16()
     if precision == "bf16" and not bf16:
         raise EngineError("this CPU has no bf16 instructions to measure bf16 with: use fp32 or int8")
-    plain = ("fp32", subject.model, "f32", None)
+    plain = ("fp32", subject.model, "fp32", None)
     rounded = ("bf16", subject.model, "bf16", None)
     forms: list[Form] = []
     plan = None
     if precision in (None, "int8") and subject.aims is not None:
         plan = _plan(subject, exact, symmetric, judged)
     if plan is not None:
-        integer = ("int8", plan.model, "f32", plan)
+        integer = ("int8", plan.model, "fp32", plan)
         mixed = ("int8+bf16", plan.model, "bf16", plan)
         if precision == "int8" or plan.share >= WORTHWHILE or not bf16:
             forms += [mixed] if bf16 and precision is None and (not symmetric or plan.share < NEARLY_ALL) else []
@@ -263,7 +263,7 @@ def _plan(subject: Subject[QualityT], exact: NDArray[Any], symmetric: bool, judg
     return plan_int8(subpixel(subject.model), rows, passes, symmetric=symmetric)
 
 
-def run_rows(model: onnx.ModelProto, inputs: Arrays, precision: str = "f32") -> Arrays:
+def run_rows(model: onnx.ModelProto, inputs: Arrays, precision: str = "fp32") -> Arrays:
     """Outputs of the engine that would be used here."""
     temporary = tempfile.TemporaryDirectory(prefix="ohlora-preset-")
     with temporary as folder, _opened(Path(folder) / "model.onnx", model, precision) as engine:

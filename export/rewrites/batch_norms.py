@@ -14,18 +14,21 @@ from typing import TypeVar, cast
 import torch
 from torch import fx, nn
 
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.export.rewrites.student import affine_of
 
 Network = TypeVar("Network", bound=nn.Module)
 
 
 def norm_pairs(module: nn.Module) -> Iterator[tuple[str, str]]:
-    """Names of (convolution, batch norm after it) that can be folded. Raises BadRequest for what cannot be traced."""
+    """Names of (convolution, batch norm after it) that can be folded.
+
+    Raises InvalidInputError for what cannot be traced.
+    """
     try:
         traced = fx.Tracer().trace(module)
     except (TypeError, ValueError, RuntimeError) as error:  # control flow that depends on values: TraceError and more
-        raise BadRequest(
+        raise InvalidInputError(
             f"a {type(module).__name__} cannot be traced ({str(error).splitlines()[0]}): its batch norms are not folded"
         ) from error
     calls = Counter(str(node.target) for node in traced.nodes if node.op == "call_module")
@@ -44,8 +47,8 @@ def norm_pairs(module: nn.Module) -> Iterator[tuple[str, str]]:
 def fold_batch_norms(module: Network) -> Network:
     """An equal module in evaluation mode whose convolutions hold the norms after them; those become identities.
 
-    Folded in float64 and rounded once to the module's precision; `module` is left as it is. Raises BadRequest for a
-    module that cannot be traced, CheckpointError for a norm without running statistics.
+    Folded in float64 and rounded once to the module's precision; `module` is left as it is. Raises InvalidInputError
+    for a module that cannot be traced, CheckpointError for a norm without running statistics.
     """
     result = copy.deepcopy(module).eval()
     for conv_name, norm_name in list(norm_pairs(result)):

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.export.rewrites.generator import fold_gains
 from ohlora.training.nets.stylegan_discriminator import Block, Discriminator, FinalBlock
 from ohlora.training.nets.stylegan_layers import EPSILON, DownConv, leaky, scaled, widen
@@ -60,10 +60,10 @@ def store_downsampling(module: Discriminator) -> Discriminator:
 def rewrite_discriminator(module: Discriminator) -> Discriminator:
     """All passes. The result is for inference at level of detail 0 only; `module` is left as it is.
 
-    Raises BadRequest for a discriminator that stands at another level.
+    Raises InvalidInputError for a discriminator that stands at another level.
     """
     if float(module.lod) != 0.0:
-        raise BadRequest(
+        raise InvalidInputError(
             f"this discriminator stands at level of detail {float(module.lod):g}: only a finished one (level 0) can be "
             "rewritten"
         )

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.training.nets.stylegan import Generator, SynthesisLayer
 from ohlora.training.nets.stylegan_layers import (
     EPSILON,
@@ -74,7 +74,7 @@ class ConstantOffset(nn.Module):
 
     def forward(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
         if noise is not None:
-            raise BadRequest("the noise is folded into a constant: use the unfolded generator for random noise")
+            raise InvalidInputError("the noise is folded into a constant: use the unfolded generator for random noise")
         return x + self.offset
 
 
@@ -99,7 +99,7 @@ class StyleOnly(nn.Module):
 
     def forward(self, x: Tensor, w: Tensor, noise: Tensor | None = None) -> Tensor:
         if noise is not None:
-            raise BadRequest("the first layer is precomputed: use the unfolded generator for random noise")
+            raise InvalidInputError("the first layer is precomputed: use the unfolded generator for random noise")
         scale, shift = self.adain.style(w)
         return x * scale + shift
 
@@ -172,7 +172,7 @@ def collapse_upsampling(generator: Generator, collapse: Collapse = "transposed")
     the border.
     """
     if collapse not in UPSAMPLERS:
-        raise BadRequest(f"collapse must be one of {', '.join(COLLAPSES)}, got '{collapse}'")
+        raise InvalidInputError(f"collapse must be one of {', '.join(COLLAPSES)}, got '{collapse}'")
     result = copy.deepcopy(generator)
     for layer in synthesis_layers(result):
         if isinstance(getattr(layer, "conv", None), UpConv):
@@ -228,7 +228,7 @@ PASSES: tuple[Callable[[Generator], Generator], ...] = (
 def rewrite_generator(generator: Generator, collapse: Collapse = "transposed") -> Generator:
     """All passes. The result is for inference at level of detail 0 with stored noise only."""
     if float(generator.synthesis.lod) != 0.0:
-        raise BadRequest(
+        raise InvalidInputError(
             f"this generator stands at level of detail {float(generator.synthesis.lod):g}: only a "
             "finished one (level 0) can be rewritten"
         )

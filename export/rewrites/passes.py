@@ -16,7 +16,7 @@ from typing import Any
 
 from torch import nn
 
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.export.rewrites import generator as rewrites
 from ohlora.export.rewrites.batch_norms import fold_batch_norms
 from ohlora.export.rewrites.discriminator import drop_dead_from_rgb, store_downsampling
@@ -172,7 +172,7 @@ DECLINED: tuple[Declined, ...] = (
 def passes_of(network: str, **choices: str) -> tuple[Pass, ...]:
     """The passes of a network in order; of alternatives the chosen, else the first (`collapse="collapse_subpixel"`).
 
-    Raises BadRequest for a choice that the network does not have.
+    Raises InvalidInputError for a choice that the network does not have.
     """
     mine = [one for one in PASSES if network in one.networks]
     offered: dict[str, list[str]] = {}
@@ -182,7 +182,7 @@ def passes_of(network: str, **choices: str) -> tuple[Pass, ...]:
     for choice, name in choices.items():
         if name not in offered.get(choice, ()):
             known = ", ".join(offered.get(choice, ())) or "nothing"
-            raise BadRequest(f"'{name}' is no {choice} of the network '{network}': it offers {known}")
+            raise InvalidInputError(f"'{name}' is no {choice} of the network '{network}': it offers {known}")
     taken = {choice: choices.get(choice, names[0]) for choice, names in offered.items()}
     return tuple(one for one in mine if one.choice is None or one.name == taken[one.choice])
 

@@ -25,7 +25,7 @@ from ohlora.engines.cache import cache_root
 from ohlora.engines.gpu.tensorrt_sidecar import Sidecar, read_engine, sidecar_path
 from ohlora.engines.model_file import read_model_file
 from ohlora.engines.spec import EngineSpec, TensorSpec
-from ohlora.errors import BadRequest, EngineError, OutputError
+from ohlora.errors import EngineError, InvalidInputError, OutputError
 from ohlora.export.tensorrt.graph import bytes_outside
 
 PACKAGES = {
@@ -67,8 +67,8 @@ def build_engine(
     package: 'tensorrt', 'tensorrt_rtx', or 'auto': the first that is installed and can build what is asked.
     batch: MIN, OPT, MAX of every input's first axis. compute_capabilities: of the GPUs that it is for ("8.9"), None for
     the one of this machine. network_sha256: of a bundle's file, so that renderers know whose engine it is.
-    Raises BadRequest for batches and capabilities that make no sense, EngineError for a package that is not there, no
-    GPU, or a graph that TensorRT cannot take (naming the node), OutputError when the file cannot be written.
+    Raises InvalidInputError for batches and capabilities that make no sense, EngineError for a package that is not
+    there, no GPU, or a graph that TensorRT cannot take (naming the node), OutputError when the file cannot be written.
     """
     least, best, most = _profile(batch)
     name, trt = _package(package, compute_capabilities)
@@ -168,13 +168,13 @@ def available() -> dict[str, str]:
 
 def _profile(batch: Sequence[int]) -> tuple[int, int, int]:
     if len(batch) != 3 or not all(isinstance(size, int) for size in batch) or not 1 <= batch[0] <= batch[1] <= batch[2]:
-        raise BadRequest(f"a batch profile is MIN, OPT, MAX, rising from 1 or more, got {tuple(batch)}")
+        raise InvalidInputError(f"a batch profile is MIN, OPT, MAX, rising from 1 or more, got {tuple(batch)}")
     return batch[0], batch[1], batch[2]
 
 
 def _package(asked: str, capabilities: Sequence[str] | None) -> tuple[str, Any]:
     if asked not in ("auto", *PACKAGES):
-        raise BadRequest(f"package must be auto, {' or '.join(PACKAGES)}, got '{asked}'")
+        raise InvalidInputError(f"package must be auto, {' or '.join(PACKAGES)}, got '{asked}'")
     installed = available()
     names = [asked] if asked != "auto" else [name for name in PACKAGES if name in installed] or ["tensorrt_rtx"]
     # Only RTX builds for a GPU that is not here; on one that is, the full TensorRT has more devices and tactics.
@@ -183,7 +183,9 @@ def _package(asked: str, capabilities: Sequence[str] | None) -> tuple[str, Any]:
     if names[0] not in installed:
         raise EngineError(f"{names[0]} is not installed: {PACKAGES[names[0]]}")
     if names[0] == "tensorrt" and capabilities is not None:
-        raise BadRequest("tensorrt builds for the GPU of this machine: leave compute capabilities out, or tensorrt_rtx")
+        raise InvalidInputError(
+            "tensorrt builds for the GPU of this machine: leave compute capabilities out, or tensorrt_rtx"
+        )
     return names[0], importlib.import_module(names[0])
 
 
@@ -241,11 +243,13 @@ def _target(trt: Any, config: Any, capabilities: Sequence[str] | None) -> tuple[
     if capabilities is None:
         return (_own_capability(),)
     if len(set(capabilities)) != len(capabilities) or not capabilities:
-        raise BadRequest(f"compute capabilities must be named once each, got {', '.join(capabilities) or 'none'}")
+        raise InvalidInputError(
+            f"compute capabilities must be named once each, got {', '.join(capabilities) or 'none'}"
+        )
     members = {_written(name): value for name, value in trt.ComputeCapability.__members__.items() if name[:2] == "SM"}
     for index, text in enumerate(capabilities):
         if text not in members:
-            raise BadRequest(
+            raise InvalidInputError(
                 f"{trt.__name__} {trt.__version__} builds for compute capabilities {', '.join(members)}, not '{text}'"
             )
         if index == 0:

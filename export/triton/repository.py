@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ohlora.base.version import __version__
 from ohlora.engines.spec import TensorSpec
-from ohlora.errors import BadRequest, EngineError
+from ohlora.errors import EngineError, InvalidInputError
 from ohlora.export.triton.config import TYPES, ModelConfig, Step, WarmUp, parse_config
 
 REPOSITORY_NAME = "ohlora_repository.json"
@@ -68,19 +68,19 @@ def write_repository(
 ) -> dict[str, list[Path]]:
     """Write into the empty `folder`; returns the files of each model.
 
-    Raises BadRequest for names that are no folder names or come twice, and batches below 1.
+    Raises InvalidInputError for names that are no folder names or come twice, and batches below 1.
     """
     names = [model.name for model in models] + [ensemble.name for ensemble in ensembles]
     for name in names:
         if not _NAME.fullmatch(name):
-            raise BadRequest(f"'{name}' is no name for a Triton model: letters, digits, '_' and '-'")
+            raise InvalidInputError(f"'{name}' is no name for a Triton model: letters, digits, '_' and '-'")
         if names.count(name) > 1:
-            raise BadRequest(f"two Triton models are called '{name}'")
+            raise InvalidInputError(f"two Triton models are called '{name}'")
     written = {}
     for model in models:
         least, best, most = model.batch
         if not 1 <= least <= best <= most:
-            raise BadRequest(f"the batch of '{model.name}' must rise from 1 or more, got {model.batch}")
+            raise InvalidInputError(f"the batch of '{model.name}' must rise from 1 or more, got {model.batch}")
         written[model.name] = _write_model(model, folder / model.name)
     for ensemble in ensembles:
         place = folder / ensemble.name
@@ -106,7 +106,7 @@ def _write_model(model: TritonModel, place: Path) -> list[Path]:
     inputs, outputs = tensors(onnx.load_from_string(model.data))
     missing = [tensor.name for tensor in inputs if tensor.name not in model.rows]
     if missing:
-        raise BadRequest(f"'{model.name}' has no warm-up rows for its input '{missing[0]}'")
+        raise InvalidInputError(f"'{model.name}' has no warm-up rows for its input '{missing[0]}'")
     (place / "1").mkdir(parents=True)
     (place / "warmup").mkdir()
     files = [place / "1" / "model.onnx"]

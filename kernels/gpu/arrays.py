@@ -27,7 +27,7 @@ class DeviceArray(Protocol):
     def __cuda_array_interface__(self) -> dict[str, Any]: ...
 
 
-class CudaUnavailable(RuntimeError):
+class CudaUnavailableError(RuntimeError):
     """No CUDA device can be used here; says why and what to do.
 
     reason: the first half of it. extra: the extra of ohlora that is missing, where that is the reason.
@@ -61,13 +61,13 @@ def lies_on_device(value: Any) -> bool:
 
 @cache
 def require_cuda() -> Any:
-    """`numba.cuda`, ready to launch. Raises CudaUnavailable: package, driver or device are missing or too old."""
+    """`numba.cuda`, ready to launch. Raises CudaUnavailableError: package, driver or device are missing or too old."""
     if importlib.util.find_spec("numba_cuda") is None and not simulated():
-        raise CudaUnavailable("numba-cuda is not installed", extra="gpu")
+        raise CudaUnavailableError("numba-cuda is not installed", extra="gpu")
     from numba import cuda
 
     if not cuda.is_available():
-        raise CudaUnavailable(f"no CUDA device can be used ({_why(cuda)})")
+        raise CudaUnavailableError(f"no CUDA device can be used ({_why(cuda)})")
     return cuda
 
 
@@ -75,7 +75,7 @@ def require_cuda() -> Any:
 def require_kernels(device: int) -> None:
     """Run a kernel that does nothing much: a driver that is too old for the compiler is only found out so.
 
-    Raises CudaUnavailable.
+    Raises CudaUnavailableError.
     """
     with on(Place(device, 0)) as cuda:
 
@@ -88,19 +88,19 @@ def require_kernels(device: int) -> None:
             seen.copy_to_host()
         except Exception as error:  # the driver's and the compiler's own types
             text = " ".join(str(error).split())[:200]
-            raise CudaUnavailable(
+            raise CudaUnavailableError(
                 f"kernels do not run on cuda:{device} ({text})",
                 "update the driver, or for one of CUDA 12 install ohlora's extra gpu-cu12, or use backend 'cpu'",
             ) from error
 
 
 def device_count() -> int:
-    """CUDA devices that kernels run on, at least 1. Raises CudaUnavailable."""
+    """CUDA devices that kernels run on, at least 1. Raises CudaUnavailableError."""
     return len(require_cuda().gpus)
 
 
 def device_names() -> list[str]:
-    """Name and compute capability of every device. Raises CudaUnavailable."""
+    """Name and compute capability of every device. Raises CudaUnavailableError."""
     devices = require_cuda().gpus
     if simulated():
         return ["Numba's simulator"]

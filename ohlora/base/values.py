@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 
 Z_SIZE = 512
 PROPERTIES = ("eyes", "mouth", "pose")
@@ -19,10 +19,10 @@ EXPRESSION_LIMIT = 10.0
 
 def _number(owner: str, name: str, value: Any, low: float, high: float) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
-        raise BadRequest(f"{owner}.{name} must be a number in [{low:g}, {high:g}], got {value!r}")
+        raise InvalidInputError(f"{owner}.{name} must be a number in [{low:g}, {high:g}], got {value!r}")
     number = float(value)
     if not math.isfinite(number) or not low <= number <= high:
-        raise BadRequest(f"{owner}.{name} must be in [{low:g}, {high:g}], got {number:g}")
+        raise InvalidInputError(f"{owner}.{name} must be in [{low:g}, {high:g}], got {number:g}")
     return number
 
 
@@ -83,11 +83,11 @@ class Face:
         for name, sizes in (("z", (Z_SIZE,)), ("label", (0, 3, 7))):
             array = np.ascontiguousarray(getattr(self, name), dtype=np.float32)
             if array.ndim != 1 or array.shape[0] not in sizes:
-                raise BadRequest(
+                raise InvalidInputError(
                     f"Face.{name} of '{self.name}' must be a vector of {' or '.join(map(str, sizes))} numbers, "
                     f"got shape {array.shape}"
                 )
             if not np.isfinite(array).all():
-                raise BadRequest(f"Face.{name} of '{self.name}' holds NaN or infinity")
+                raise InvalidInputError(f"Face.{name} of '{self.name}' holds NaN or infinity")
             array.flags.writeable = False
             object.__setattr__(self, name, array)

@@ -26,7 +26,7 @@ from ohlora.bundle.manifest import (
 )
 from ohlora.engines import Engine, arithmetic, open_engine
 from ohlora.engines.selftest import load_probe
-from ohlora.errors import BadRequest, BundleError, EngineError
+from ohlora.errors import BundleError, EngineError, InvalidInputError
 from ohlora.latents.directions import network_from_arrays
 from ohlora.latents.gradient_network import KEYS
 from ohlora.latents.spaces import space_size
@@ -136,7 +136,7 @@ class Bundle:
     def hair_engine(self, backend: str = "auto", precision: str = "auto", threads: int | None = None) -> Engine:
         """image uint8 [N, s, s, 3] RGB -> hair float32 [N, s, s] in [0, 1]; s = hair_part().input_size.
 
-        precision: 'f32', 'bf16', or 'auto' for what the part's preset was measured in (`engines.arithmetic`).
+        precision: 'fp32', 'bf16', or 'auto' for what the part's preset was measured in (`engines.arithmetic`).
 
         Raises BundleError without a hair finder, EngineError when it cannot run here or fails its self-test.
         """
@@ -156,14 +156,14 @@ class Bundle:
         part = self.parsing_part()
         size = part.input_size
         shapes = {"image": ("uint8", (size, size, 3)), "parsing": ("uint8", (size, size))}
-        precision = arithmetic(precision, "f32", backend)
+        precision = arithmetic(precision, "fp32", backend)
         engine = self._engine(part.file, part.probe, "parsing", shapes, backend, precision, threads)
         different = engine.selftest["probe"]["parsing"]["share"]
         if different > CLASSES_DIFFERENT:
             engine.close()
             raise EngineError(
                 f"{part.file} gives {different:.1%} of the probe's pixels another class ({engine.backend}, "
-                f"{engine.precision}): use precision f32"
+                f"{engine.precision}): use precision fp32"
             )
         return engine
 
@@ -173,7 +173,7 @@ class Bundle:
         """(mapping, synthesis): as `mapping_engine`, and wp float32 [N, layers, w] -> image uint8 [N, R, R, 3] RGB.
 
         `precision` is the synthesis network's, 'auto' what its preset was measured in; the mapping, a hundredth of the
-        work, stays f32.
+        work, stays fp32.
         Raises BundleError without a generator, EngineError when it cannot run here or fails its self-test.
         """
         part = self.generator_part()
@@ -197,7 +197,7 @@ class Bundle:
         shapes["w"] = ("float32", (part.w_size,))
         if part.split_size:
             shapes["mapping_split1"] = ("float32", (part.w_size + part.split_size,))
-        return self._engine(part.mapping, part.probe, "mapping", shapes, backend, "f32", threads)
+        return self._engine(part.mapping, part.probe, "mapping", shapes, backend, "fp32", threads)
 
     def _synthesis_shapes(self) -> Shapes:
         part = self.generator_part()
@@ -240,7 +240,7 @@ class Bundle:
             "w": ("float32", (part.w_size,)),
             "mapping_split2": ("float32", (2 * part.w_size,)),
         }
-        return self._engine(part.mapping_end, part.probe, "mapping_end", shapes, backend, "f32", threads)
+        return self._engine(part.mapping_end, part.probe, "mapping_end", shapes, backend, "fp32", threads)
 
     def _engine(
         self,
@@ -294,7 +294,7 @@ class Bundle:
         for name, scale in part.networks.items():
             try:
                 network_from_arrays(arrays, name, scale)
-            except BadRequest as error:
+            except InvalidInputError as error:
                 raise BundleError(f"{self.path / part.file}: {name}: {error}; build the bundle again") from error
         return {"groups": list(part.groups), **arrays}
 

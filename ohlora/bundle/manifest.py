@@ -11,6 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     JsonValue,
@@ -47,7 +48,8 @@ def _relative_name(name: str) -> str:
 RelativeName = Annotated[str, AfterValidator(_relative_name)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Size = Annotated[int, Field(ge=1)]
-Precision = Literal["f32", "bf16"]
+# "f32" was the spelling of earlier bundles.
+Precision = Annotated[Literal["fp32", "bf16"], BeforeValidator(lambda value: "fp32" if value == "f32" else value)]
 
 
 class _Strict(BaseModel):
@@ -82,7 +84,7 @@ class HairPart(_Strict):
     probe: RelativeName
     input_size: Size = 224
     architecture: str
-    precision: Precision = "f32"
+    precision: Precision = "fp32"
     parity: dict[str, JsonValue] = {}
     metrics: dict[str, JsonValue] = {}
 
@@ -123,7 +125,7 @@ class GeneratorPart(_Strict):
     state_sha256: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
     mapping_end: RelativeName | None = None
     split_size: Annotated[int, Field(ge=0)] = 0
-    precision: Precision = "f32"
+    precision: Precision = "fp32"
     parity: dict[str, JsonValue] = {}
 
     @model_validator(mode="after")

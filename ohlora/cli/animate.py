@@ -77,7 +77,7 @@ def animate(
     import sys
 
     from ohlora.cli.render import refuse_idle_dye
-    from ohlora.errors import BadRequest
+    from ohlora.errors import InvalidInputError
     from ohlora.faces import load_faces
     from ohlora.io.images import list_images
     from ohlora.render.curves import find_curve
@@ -86,7 +86,7 @@ def animate(
     from ohlora.render.renderer import Renderer
 
     if photos and faces:
-        raise BadRequest("give pictures or --faces, not both")
+        raise InvalidInputError("give pictures or --faces, not both")
     refuse_idle_dye(color, ombre_height, grad_height)
     own = options.own_directions(directions, space)
     one_face = not photos and not faces and not still and curve is not None and find_curve(curve).moves_face
@@ -95,7 +95,7 @@ def animate(
     moves = any(not look.expression.neutral for look in looks)
     with Renderer(bundle, backend, precision=precision, threads=threads, directions=own) as renderer:
         if moves and renderer.directions is None:
-            raise BadRequest(
+            raise InvalidInputError(
                 f"the expression cannot move: bundle '{renderer.bundle.name}' has no directions. "
                 "Give --directions FOLDER, or --still to move the dye only"
             )
@@ -153,7 +153,7 @@ class Movement:
 
     @property
     def target(self) -> Expression | None:
-        """What --expression says. Raises BadRequest."""
+        """What --expression says. Raises InvalidInputError."""
         presets = options.make_presets([] if self.expression is None else [self.expression], self.expression_seed)
         return presets[0] if presets else None
 
@@ -167,8 +167,11 @@ class Movement:
         return {"curve": name, "seed": self.seed or 0, "expression": self.target and asdict(self.target)}
 
     def looks(self, ombres: list[Ombre] | None) -> list[Look]:
-        """One per frame. ombres: those of --color. Raises BadRequest for options that have no effect together."""
-        from ohlora.errors import BadRequest
+        """One per frame. ombres: those of --color.
+
+        Raises InvalidInputError for options that have no effect together.
+        """
+        from ohlora.errors import InvalidInputError
         from ohlora.render.curves import curve_looks, find_curve
         from ohlora.render.job import Look
 
@@ -177,19 +180,19 @@ class Movement:
         given = [f"{option} {value}" for option, value in live.items() if value is not None]
         target = self.target
         if ombres is not None and self.undyed:
-            raise BadRequest("give either --color or --undyed, not both")
+            raise InvalidInputError("give either --color or --undyed, not both")
         if name is None:
             if given:
-                raise BadRequest(f"{given[0]} belongs to a live curve: give --curve live too")
+                raise InvalidInputError(f"{given[0]} belongs to a live curve: give --curve live too")
             return [Look(ombre=ombre) for ombre in ombres or []]
         curve = find_curve(name)
         if curve.live is None and given:
-            raise BadRequest(f"{given[0]} belongs to a live curve, '{name}' is fixed: give --curve live")
+            raise InvalidInputError(f"{given[0]} belongs to a live curve, '{name}' is fixed: give --curve live")
         if self.still and target is not None:
-            raise BadRequest("--expression needs a face that moves: give --faces, and no --still")
+            raise InvalidInputError("--expression needs a face that moves: give --faces, and no --still")
         dyed = not self.undyed and ombres is None and curve.ombre is not None
         if not dyed and len(ombres or []) < 2 and (self.still or not curve.moves_face):
-            raise BadRequest(
+            raise InvalidInputError(
                 f"nothing moves in curve '{name}': pictures and --still keep the expression; --undyed, one --color and "
                 "curves without a dye keep the hair. Give --faces, more colours or another --curve (--list-curves)"
             )
@@ -204,7 +207,7 @@ class Movement:
         if ombres is None:
             return looks
         if len(ombres) not in (1, len(looks)):
-            raise BadRequest(
+            raise InvalidInputError(
                 f"--color has {len(ombres)} values, curve '{name}' {len(looks)} frames: give one value or "
                 f"--color FIRST:LAST:{len(looks)}"
             )

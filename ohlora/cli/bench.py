@@ -59,14 +59,14 @@ def bench(
     from ohlora.bench.runner.records import Run, joined
     from ohlora.bench.suites import chosen, run_suites
     from ohlora.bench.suites.options import Options
-    from ohlora.errors import BadRequest
+    from ohlora.errors import InvalidInputError
 
     names = chosen(suite or [])
     old = None if compare is None else Run.load(compare)
     if out is not None and out.exists() and not out.is_dir():
-        raise BadRequest(f"--out {out} is a file: give a folder")
+        raise InvalidInputError(f"--out {out} is a file: give a folder")
     if keep and out is None:
-        raise BadRequest("--keep needs --out: the folder of the earlier run")
+        raise InvalidInputError("--keep needs --out: the folder of the earlier run")
     earlier = Run.load(out / "bench.json") if keep and out is not None else None
     subject = open_subject(bundle, full_size, presets, names)
     try:
@@ -86,17 +86,17 @@ def bench(
 
 
 def open_subject(bundle: str, full_size: bool, presets: str | None, names: list[str]) -> Subject:
-    """Raises BadRequest for what does not go together or needs the train extra."""
+    """Raises InvalidInputError for what does not go together or needs the train extra."""
     from ohlora.base.installation import install_command
     from ohlora.bench.runner.subjects import FULL_SIZE, PRESET_NAMES, Subject, bundle_subject, full_size_subject
-    from ohlora.errors import BadRequest
+    from ohlora.errors import InvalidInputError
 
     asked = [] if presets is None else [name.strip() for name in presets.split(",") if name.strip()]
     for name in asked:
         if name not in PRESET_NAMES:
-            raise BadRequest(f"there is no preset '{name}': choose of {', '.join(PRESET_NAMES)}")
+            raise InvalidInputError(f"there is no preset '{name}': choose of {', '.join(PRESET_NAMES)}")
     if full_size and bundle != "demo":
-        raise BadRequest("give either --bundle or --full-size: the full-size generator is a bundle of its own")
+        raise InvalidInputError("give either --bundle or --full-size: the full-size generator is a bundle of its own")
 
     def report(line: str) -> None:
         print(line, file=sys.stderr)
@@ -109,7 +109,7 @@ def open_subject(bundle: str, full_size: bool, presets: str | None, names: list[
         return bundle_subject(bundle, asked, report)
     except ImportError as error:
         what = "--full-size" if full_size else "--presets"
-        raise BadRequest(f"{what} needs the train extra: {install_command('train')} ({error})") from error
+        raise InvalidInputError(f"{what} needs the train extra: {install_command('train')} ({error})") from error
 
 
 def show(rows: list[Row], stream: object) -> None:

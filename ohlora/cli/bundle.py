@@ -104,7 +104,7 @@ def build(
     import json
 
     from ohlora.cli.train.requirements import require_training
-    from ohlora.errors import BadRequest
+    from ohlora.errors import InvalidInputError
 
     require_training()
     try:
@@ -114,7 +114,7 @@ def build(
             for report in (metrics, parsing_metrics)
         )
     except (OSError, ValueError, KeyError) as error:
-        raise BadRequest(f"cannot read --card, --metrics or --parsing-metrics: {error!r}") from error
+        raise InvalidInputError(f"cannot read --card, --metrics or --parsing-metrics: {error!r}") from error
     from ohlora.export.bundle.builder import build_bundle
 
     bundle = build_bundle(
@@ -160,13 +160,13 @@ def update(
     Example: `ohlora bundle update demo --directions runs/vectorfind --out my-demo`
     """
     from ohlora.cli.train.requirements import require_training
-    from ohlora.errors import BadRequest
+    from ohlora.errors import InvalidInputError
 
     require_training()
     try:
         text = None if card is None else card.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise BadRequest(f"cannot read --card {card}: {error}") from error
+        raise InvalidInputError(f"cannot read --card {card}: {error}") from error
     from ohlora.export.bundle.update import update_bundle
 
     made = update_bundle(

@@ -142,11 +142,11 @@ def engine_backends() -> list[Row]:
 
 def cuda_kernels() -> list[Row]:
     """Whether `--device cuda` and the kernels' CUDA forms can be used; a machine without a GPU is healthy."""
-    from ohlora.kernels.gpu.arrays import CudaUnavailable, device_names
+    from ohlora.kernels.gpu.arrays import CudaUnavailableError, device_names
 
     try:
         return [{"check": "backend cuda", "ok": True, "detail": "; ".join(device_names())}]
-    except CudaUnavailable as error:
+    except CudaUnavailableError as error:
         return [{"check": "backend cuda", "ok": False, "detail": error.reason}]
 
 

@@ -15,7 +15,7 @@ import typer
 from ohlora.base.atomic import write_bytes
 from ohlora.cli.progress import Progress
 from ohlora.engines import usable_cores
-from ohlora.errors import BadRequest, OutputError
+from ohlora.errors import InvalidInputError, OutputError
 from ohlora.io.contact_sheet import contact_sheet
 from ohlora.io.images import encode_image, read_image
 from ohlora.render.job import OutputFormat
@@ -112,7 +112,7 @@ def open_journal(out: Path, request: Mapping[str, Any], restart: bool) -> Journa
     try:
         return Journal.open(out, request, restart=restart)
     except OutputError as error:
-        raise BadRequest(str(error)) from error
+        raise InvalidInputError(str(error)) from error
 
 
 def write_sheet(path: Path, files: list[Path]) -> None:

@@ -70,11 +70,11 @@ def export(
     import json as json_module
 
     from ohlora.cli.train.requirements import require_training
-    from ohlora.errors import BadRequest
+    from ohlora.errors import InvalidInputError
 
     require_training()
     if out is None and not verify:
-        raise BadRequest("give --out FOLDER to keep the export, or --verify to look at it")
+        raise InvalidInputError("give --out FOLDER to keep the export, or --verify to look at it")
     from ohlora.export.exporter import Request, export
     from ohlora.export.formats import parse_batch
     from ohlora.export.sources import open_source
@@ -114,22 +114,22 @@ def _say(quiet: bool) -> Callable[[str], None]:
 
 
 def _pairs(texts: list[str]) -> dict[str, str]:
-    from ohlora.errors import BadRequest
+    from ohlora.errors import InvalidInputError
 
     pairs = {}
     for text in texts:
         name, sign, value = text.partition("=")
         if not sign or not name or not value:
-            raise BadRequest(f"--option must be NAME=VALUE, got '{text}'")
+            raise InvalidInputError(f"--option must be NAME=VALUE, got '{text}'")
         pairs[name] = value
     return pairs
 
 
 def _size(text: str) -> tuple[int, int]:
     """'WIDTHxHEIGHT' -> (height, width)."""
-    from ohlora.errors import BadRequest
+    from ohlora.errors import InvalidInputError
 
     width, sign, height = text.lower().partition("x")
     if not sign or not width.isdigit() or not height.isdigit():
-        raise BadRequest(f"--size must be WIDTHxHEIGHT, got '{text}'")
+        raise InvalidInputError(f"--size must be WIDTHxHEIGHT, got '{text}'")
     return int(height), int(width)

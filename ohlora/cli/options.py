@@ -18,10 +18,10 @@ RenderBackend = Annotated[
     str, typer.Option("--backend", help="auto, openvino or onnxruntime; on a GPU torch, tensorrt or onnxruntime.")
 ]
 Precision = Annotated[
-    str, typer.Option("--precision", help="f32, bf16 (faster where the CPU has it), or auto: the bundle's own.")
+    str, typer.Option("--precision", help="fp32, bf16 (faster where the CPU has it), or auto: the bundle's own.")
 ]
 RenderPrecision = Annotated[
-    str, typer.Option("--precision", help="f32, bf16, on a GPU f16; auto: the bundle's own, on a GPU f32.")
+    str, typer.Option("--precision", help="fp32, bf16, on a GPU fp16; auto: the bundle's own, on a GPU fp32.")
 ]
 Device = Annotated[
     str,
@@ -67,12 +67,12 @@ ExpressionSeed = Annotated[
 
 
 def own_directions(directions: Path | None, space: str | None) -> DirectionSet | None:
-    """The set of --directions and --space; None for the bundle's own. Raises BadRequest."""
-    from ohlora.errors import BadRequest
+    """The set of --directions and --space; None for the bundle's own. Raises InvalidInputError."""
+    from ohlora.errors import InvalidInputError
     from ohlora.latents.directions import read_directions
 
     if directions is None and space is not None:
-        raise BadRequest(f"--space {space} chooses among the tables of a folder: give --directions FOLDER too")
+        raise InvalidInputError(f"--space {space} chooses among the tables of a folder: give --directions FOLDER too")
     return None if directions is None else read_directions(directions, space)
 
 
@@ -93,11 +93,11 @@ def make_ombres(color: str | None, height: str, grad_height: str) -> list[Ombre]
 
 def make_presets(texts: list[str], seed: int | None) -> list[Expression]:
     """--expression, repeated -> expressions. Preset i is drawn by (seed, i) alone; the middles without a seed."""
-    from ohlora.errors import BadRequest
+    from ohlora.errors import InvalidInputError
     from ohlora.latents.expression_words import preset_expression
 
     if seed is not None and not texts:
-        raise BadRequest(
+        raise InvalidInputError(
             f"--expression-seed {seed} draws words: give --expression 'eyes wide, mouth normal, pose none' too"
         )
     return [preset_expression(text, seed, number) for number, text in enumerate(texts)]

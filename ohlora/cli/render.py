@@ -80,7 +80,7 @@ def render(
 
     from ohlora.cli.execute import Setting, execute
     from ohlora.cli.render_device import DeviceWork
-    from ohlora.errors import BadRequest
+    from ohlora.errors import InvalidInputError
     from ohlora.render.gpu.devices import chosen_devices
     from ohlora.render.job import Look, OutputFormat, RenderJob, look_record
     from ohlora.render.job_file import faces_record, read_job_file
@@ -88,21 +88,23 @@ def render(
     from ohlora.render.renderer import Renderer
 
     if faces and count is not None:
-        raise BadRequest("give either --count or --faces: --count N is short for --faces 0-(N-1)")
+        raise InvalidInputError("give either --count or --faces: --count N is short for --faces 0-(N-1)")
     refuse_idle_dye(color, ombre_height, grad_height)
     strengths = {"eyes": eyes, "mouth": mouth, "pose": pose}
     chosen = asked_looks(strengths, expression, expression_seed, looks, color, ombre_height, grad_height)
     own = options.own_directions(directions, space)
     devices = chosen_devices(device)
     if engines is not None and not devices:
-        raise BadRequest(f"--engines {engines} holds engines of a GPU: give --device cuda too")
+        raise InvalidInputError(f"--engines {engines} holds engines of a GPU: give --device cuda too")
     if encoder != "cpu" and not devices:
-        raise BadRequest(f"--encoder {encoder} encodes on a GPU: give --device cuda too")
+        raise InvalidInputError(f"--encoder {encoder} encodes on a GPU: give --device cuda too")
     on_host = ("auto", "auto") if devices else (backend, precision)
     with Renderer(bundle, on_host[0], precision=on_host[1], threads=threads, directions=own) as renderer:
         if job is not None:
             if faces or count is not None or chosen != (Look(),):
-                raise BadRequest("give either --job or --faces/--count/--color/--expression and the like, not both")
+                raise InvalidInputError(
+                    "give either --job or --faces/--count/--color/--expression and the like, not both"
+                )
             planned = read_job_file(job, renderer.label_size, renderer.bundle)
         else:
             planned = RenderJob(
@@ -150,18 +152,18 @@ def asked_looks(
     ombre_height: str,
     grad_height: str,
 ) -> tuple[Look, ...]:
-    """Strengths, words or a named set, and the dye. Raises BadRequest when there is more than one of them."""
-    from ohlora.errors import BadRequest
+    """Strengths, words or a named set, and the dye. Raises InvalidInputError when there is more than one of them."""
+    from ohlora.errors import InvalidInputError
     from ohlora.render.edits import named_looks
     from ohlora.render.job import make_looks
 
     moved = [f"--{name} {value}" for name, value in strengths.items() if value != STRENGTH]
     presets = options.make_presets(expression or [], expression_seed)
     if presets and moved:
-        raise BadRequest(f"give either --expression or strengths, not both: leave out {' '.join(moved)}")
+        raise InvalidInputError(f"give either --expression or strengths, not both: leave out {' '.join(moved)}")
     if looks is not None:
         if presets or moved or color is not None:
-            raise BadRequest(
+            raise InvalidInputError(
                 f"--looks {looks} says expressions and dyes itself: leave out --expression, --color and the like"
             )
         return named_looks(looks)
@@ -171,26 +173,26 @@ def asked_looks(
 
 
 def refuse_idle_dye(color: str | None, ombre_height: str, grad_height: str) -> None:
-    """Heights mean nothing without a colour: raises BadRequest rather than leave them out without a word."""
-    from ohlora.errors import BadRequest
+    """Heights mean nothing without a colour: raises InvalidInputError rather than leave them out without a word."""
+    from ohlora.errors import InvalidInputError
 
     for option, value, default in (("ombre-height", ombre_height, HEIGHT), ("grad-height", grad_height, GRAD_HEIGHT)):
         if color is None and value != default:
-            raise BadRequest(f"--{option} {value} belongs to a dye: give --color too, such as --color 0.5")
+            raise InvalidInputError(f"--{option} {value} belongs to a dye: give --color too, such as --color 0.5")
 
 
 def asked_faces(faces: list[str] | None, count: int | None, label_size: int, bundle: Bundle) -> Sequence[Face]:
     """--faces, or the first seeds, or for a newcomer who asks for none: the bundle's gallery, else a few seeds.
 
-    Raises BadRequest for a count that no job can have.
+    Raises InvalidInputError for a count that no job can have.
     """
     import sys
 
-    from ohlora.errors import BadRequest
+    from ohlora.errors import InvalidInputError
     from ohlora.faces import MAX_FACES, load_faces
 
     if count is not None and not 1 <= count <= MAX_FACES:
-        raise BadRequest(f"--count must be in [1, {MAX_FACES:,}], got {count}")
+        raise InvalidInputError(f"--count must be in [1, {MAX_FACES:,}], got {count}")
     if faces:
         return load_faces(faces, label_size, bundle)
     if count is not None:

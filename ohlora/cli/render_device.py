@@ -33,7 +33,7 @@ class DeviceWork:
         engines: Path | None,
         encoder: str,
     ) -> None:
-        chosen = "f32" if precision == "auto" else precision
+        chosen = "fp32" if precision == "auto" else precision
         self._renderer, self._job, self._devices = renderer, job, devices
         check_encoder(encoder, job.output)
         self._setting = DeviceSetting(backend_for(backend, chosen, engines), chosen, batch or BUCKET, engines, encoder)

@@ -67,14 +67,14 @@ def score(
 
     from ohlora.cli.progress import Progress
     from ohlora.engines import usable_cores
-    from ohlora.errors import BadRequest
+    from ohlora.errors import InvalidInputError
     from ohlora.kernels.properties import ALGORITHMS
     from ohlora.scores import score_folder, score_pictures
     from ohlora.scores.sources import BundlePictures, number_pictures, read_index
 
     chosen = list(ALGORITHMS) if "all" in (algorithm or []) else algorithm or ["v2"]
     if (parsing is None) == (bundle is None):
-        raise BadRequest(
+        raise InvalidInputError(
             "say where class maps come from, once: --parsing FOLDER (made by `ohlora train parse`) or --bundle BUNDLE "
             "(one with a face parser, made by `ohlora bundle build --parsing ...`)"
         )

@@ -18,9 +18,9 @@ def sort_sources(roots: list[Path], recursive: bool) -> tuple[list[Path], list[P
     """What `roots` name -> pictures, videos; one of the two is empty.
 
     In a folder, animated GIFs count as pictures (their first frame), and videos beside pictures are left out, which is
-    said. Raises BadRequest when both pictures and videos are named, and as `list_images` does.
+    said. Raises InvalidInputError when both pictures and videos are named, and as `list_images` does.
     """
-    from ohlora.errors import BadRequest
+    from ohlora.errors import InvalidInputError
     from ohlora.io.images import list_images
     from ohlora.io.video import is_video, list_videos
 
@@ -31,12 +31,14 @@ def sort_sources(roots: list[Path], recursive: bool) -> tuple[list[Path], list[P
     inside = list_videos(others, recursive)
     try:
         pictures = list_images(others, recursive)
-    except BadRequest:
+    except InvalidInputError:
         if not inside or any(not root.is_dir() for root in others):
             raise
         return [], sorted({*videos, *inside})
     if videos:
-        raise BadRequest(f"{videos[0]} is a video among pictures: give videos a command and an --out of their own")
+        raise InvalidInputError(
+            f"{videos[0]} is a video among pictures: give videos a command and an --out of their own"
+        )
     if inside:
         typer.echo(
             f"{len(inside)} videos among the pictures are left out, the first is {inside[0]}: name them in a command "
@@ -54,10 +56,10 @@ def fingerprint(path: Path) -> tuple[int, int]:
 
 def without(paths: list[Path], out: Path) -> list[Path]:
     """Sources that do not lie in the output folder: results of an earlier run are not dyed again."""
-    from ohlora.errors import BadRequest
+    from ohlora.errors import InvalidInputError
 
     folder = out.resolve()
     kept = [path for path in paths if not path.resolve().is_relative_to(folder)]
     if not kept:
-        raise BadRequest(f"all pictures lie in the output folder {out}: choose another --out")
+        raise InvalidInputError(f"all pictures lie in the output folder {out}: choose another --out")
     return kept

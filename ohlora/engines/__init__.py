@@ -26,7 +26,7 @@ __all__ = [
     "arithmetic", "backend_report", "has_int8_products", "open_engine", "usable_cores",
 ]  # fmt: skip
 
-PRECISIONS = ("f32", "bf16", "f16")
+PRECISIONS = ("fp32", "bf16", "fp16")
 _LOG = logging.getLogger("ohlora")
 
 
@@ -39,7 +39,7 @@ class Backend:
 
     name: str
     package: str
-    precisions: tuple[str, ...] = ("f32",)
+    precisions: tuple[str, ...] = ("fp32",)
     machines: tuple[str, ...] = ()
     automatic: bool = True
 
@@ -59,7 +59,7 @@ class Backend:
 
 # In 'auto' order: OpenVINO is the faster one on x86, ONNX Runtime runs everywhere.
 BACKENDS = (
-    Backend("openvino", "openvino", ("f32", "bf16"), ("x86_64", "AMD64")),
+    Backend("openvino", "openvino", ("fp32", "bf16"), ("x86_64", "AMD64")),
     Backend("onnxruntime", "onnxruntime"),
     Backend("torch", "torch", PRECISIONS, automatic=False, extra="train"),
 )
@@ -76,7 +76,7 @@ def open_engine(
     path: Path | str,
     *,
     backend: str = "auto",
-    precision: str = "f32",
+    precision: str = "fp32",
     threads: int | None = None,
     probe: Probe | Mapping[str, Mapping[str, Any]] | Path | str | None = None,
 ) -> RowEngine:
@@ -84,7 +84,7 @@ def open_engine(
 
     backend: 'auto' takes the first of BACKENDS that is installed and passes, with one warning line when that
         is not the preferred one; a name takes that backend or fails. `.reason` says which and why.
-    precision: 'f32', 'bf16' (OpenVINO on CPUs that have it; a looser self-test), 'f16' (torch).
+    precision: 'fp32', 'bf16' (OpenVINO on CPUs that have it; a looser self-test), 'fp16' (torch).
     threads: rows computed at once; default: usable cores. Changes speed, never results.
     probe: input and output that the engine must reproduce: a file of `selftest.save_probe`, or
         {'inputs': {name: array [N, ...]}, 'outputs': {...}}.
@@ -124,15 +124,15 @@ def open_engine(
 
 
 def arithmetic(asked: str, recorded: str, backend: str = "auto") -> str:
-    """Precision to open a network with. 'auto' is what its preset was measured in, where that runs here; else f32,
+    """Precision to open a network with. 'auto' is what its preset was measured in, where that runs here; else fp32,
     which is nearer to the exact network.
     """
-    if asked != "auto" or recorded == "f32":
+    if asked != "auto" or recorded == "fp32":
         return recorded if asked == "auto" else asked
     # Not those that are never chosen: looking at PyTorch loads it.
     names = [entry.name for entry in BACKENDS if (entry.automatic if backend == "auto" else entry.name == backend)]
     able = any(status.bf16 for status in backend_report(names))
-    return recorded if able else "f32"
+    return recorded if able else "fp32"
 
 
 def has_int8_products() -> bool:
@@ -152,14 +152,14 @@ def _candidates(backend: str, precision: str) -> list[Backend]:
         here = [b for b in BACKENDS if b.automatic and (not b.machines or platform.machine() in b.machines)]
         able = [b for b in here if precision in b.precisions]
         if not able:
-            raise EngineError(f"no backend computes in {precision} on {platform.machine()}: use precision f32")
+            raise EngineError(f"no backend computes in {precision} on {platform.machine()}: use precision fp32")
         return able
     if backend not in by_name:
         raise EngineError(f"unknown backend {backend!r}: choose auto, {' or '.join(by_name)}")
     if precision not in by_name[backend].precisions:
         others = [b.name for b in BACKENDS if precision in b.precisions and b.automatic] or ["torch"]
         raise EngineError(
-            f"backend {backend} does not compute in {precision}: use {' or '.join(others)}, or precision f32"
+            f"backend {backend} does not compute in {precision}: use {' or '.join(others)}, or precision fp32"
         )
     return [by_name[backend]]
 
@@ -167,11 +167,11 @@ def _candidates(backend: str, precision: str) -> list[Backend]:
 def _open_with(backend: Backend, model: ModelFile, precision: str, threads: int, probe: Probe | None) -> RowEngine:
     try:
         return _tested(backend, model, precision, threads, probe, use_cache=True)
-    except _CachedEngineFailed:
+    except _CachedEngineError:
         return _tested(backend, model, precision, threads, probe, use_cache=False)
 
 
-class _CachedEngineFailed(Exception):
+class _CachedEngineError(Exception):
     """A network from the cache failed its self-test, which may be the cache's fault."""
 
 
@@ -195,7 +195,7 @@ def _tested(
     except EngineError as error:
         engine.close()
         if compiled.cached:
-            raise _CachedEngineFailed from error
+            raise _CachedEngineError from error
         raise
     return engine
 

@@ -52,10 +52,10 @@ class ModelFile:
             )
 
     def precision_label(self, precision: str) -> str:
-        """What an engine says it computes in, its float part in `precision`: 'f32', 'int8', 'int8+bf16' ..."""
+        """What an engine says it computes in, its float part in `precision`: 'fp32', 'int8', 'int8+bf16' ..."""
         if not self.quantized:
             return precision
-        return "int8" if precision == "f32" else f"int8+{precision}"
+        return "int8" if precision == "fp32" else f"int8+{precision}"
 
 
 def read_model_file(path: Path) -> ModelFile:

@@ -28,6 +28,7 @@ _DTYPES = {
     "f64": "float64",
     "boolean": "bool",
 }
+_HINTS = {"fp32": "f32", "bf16": "bf16"}
 
 
 def _without_telemetry() -> ModuleType:
@@ -64,13 +65,13 @@ def compile_model(model: ModelFile, *, precision: str, threads: int, use_cache: 
     Raises EngineError when bf16 is asked of a CPU without it or rows have no fixed size; backend errors pass.
     """
     if precision == "bf16" and "BF16" not in _capabilities():
-        raise EngineError("this CPU has no bf16 instructions (AVX512-BF16 or AMX): use precision f32")
+        raise EngineError("this CPU has no bf16 instructions (AVX512-BF16 or AMX): use precision fp32")
     config = {
         "NUM_STREAMS": threads,
         "INFERENCE_NUM_THREADS": threads,
         # Always explicit: left alone, OpenVINO computes in bf16 wherever the CPU can.
-        "INFERENCE_PRECISION_HINT": precision,
-        "EXECUTION_MODE_HINT": "ACCURACY" if precision == "f32" else "PERFORMANCE",
+        "INFERENCE_PRECISION_HINT": _HINTS[precision],
+        "EXECUTION_MODE_HINT": "ACCURACY" if precision == "fp32" else "PERFORMANCE",
         # Several engines live in one process: pinned, they would all sit on the first cores.
         "ENABLE_CPU_PINNING": False,
     }

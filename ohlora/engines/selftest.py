@@ -171,12 +171,12 @@ class Gate:
 
 # A NaN fails every gate: comparisons with it are false.
 GATES = {
-    ("f32", "integer"): Gate("1 on at most 0.1 % of the values", lambda f: f["max_abs"] <= 1 and f["share"] <= 1e-3),
-    ("f32", "float"): Gate("max_abs 1e-3 relative to max(1, |output|)", lambda f: f["max_abs"] <= 1e-3),
+    ("fp32", "integer"): Gate("1 on at most 0.1 % of the values", lambda f: f["max_abs"] <= 1 and f["share"] <= 1e-3),
+    ("fp32", "float"): Gate("max_abs 1e-3 relative to max(1, |output|)", lambda f: f["max_abs"] <= 1e-3),
     ("bf16", "integer"): Gate("PSNR of at least 30 dB", lambda f: f["psnr_db"] >= 30),
     ("bf16", "float"): Gate("mean_abs 0.02 relative to max(1, |output|)", lambda f: f["mean_abs"] <= 0.02),
-    ("f16", "integer"): Gate("PSNR of at least 40 dB", lambda f: f["psnr_db"] >= 40),
-    ("f16", "float"): Gate("mean_abs 0.005 relative to max(1, |output|)", lambda f: f["mean_abs"] <= 0.005),
+    ("fp16", "integer"): Gate("PSNR of at least 40 dB", lambda f: f["psnr_db"] >= 40),
+    ("fp16", "float"): Gate("mean_abs 0.005 relative to max(1, |output|)", lambda f: f["mean_abs"] <= 0.005),
     # A sum that another backend orders otherwise may round to the neighbouring step, and layers carry that on.
     ("int8", "integer"): Gate("PSNR of at least 35 dB", lambda f: f["psnr_db"] >= 35),
     ("int8", "float"): Gate("mean_abs 0.02 relative to max(1, |output|)", lambda f: f["mean_abs"] <= 0.02),

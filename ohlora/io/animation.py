@@ -11,13 +11,11 @@ from pathlib import Path
 import av
 import numpy as np
 from av.video.reformatter import Colorspace, VideoReformatter
-from numpy.typing import NDArray
 from PIL import Image
 
 from ohlora.base.atomic import atomic_path
-from ohlora.errors import BadRequest, OutputError
-
-Rgb = NDArray[np.uint8]  # [H, W, 3], 0..255
+from ohlora.base.types import Rgb
+from ohlora.errors import InvalidInputError, OutputError
 
 MIN_FPS, MAX_FPS = 0.01, 60.0
 DEFAULT_QUALITY = 90
@@ -40,22 +38,22 @@ def write_animation(
     endlessly, or once; MP4 leaves that to the player. quality: 1..100; GIF has none. Equal frames give equal
     bytes.
 
-    Raises BadRequest for options out of range, no frame, frames of differing sizes and too many pixels for
+    Raises InvalidInputError for options out of range, no frame, frames of differing sizes and too many pixels for
     the format; OutputError when the file cannot be written. Then nothing is left at `path`, or what was there
     before.
     """
     path = Path(path)
     kind = _FORMATS.get(format)
     if kind is None:
-        raise BadRequest(f"unknown animation format '{format}': choose one of {', '.join(_FORMATS)}")
+        raise InvalidInputError(f"unknown animation format '{format}': choose one of {', '.join(_FORMATS)}")
     if not MIN_FPS <= fps <= kind.max_fps:  # false for NaN
-        raise BadRequest(f"fps of a {format} animation must be in [{MIN_FPS:g}, {kind.max_fps:g}], got {fps:g}")
+        raise InvalidInputError(f"fps of a {format} animation must be in [{MIN_FPS:g}, {kind.max_fps:g}], got {fps:g}")
     if not 1 <= quality <= 100:
-        raise BadRequest(f"quality must be in [1, 100], got {quality}")
+        raise InvalidInputError(f"quality must be in [1, 100], got {quality}")
     checked = _CheckedFrames(frames, format, kind)
     first = next(checked, None)
     if first is None:
-        raise BadRequest(f"cannot write {path}: an animation needs at least one frame")
+        raise InvalidInputError(f"cannot write {path}: an animation needs at least one frame")
     with atomic_path(path) as temporary:
         kind.write(temporary, itertools.chain([first], checked), fps, loop, quality)
     return checked.count
@@ -75,22 +73,24 @@ class _CheckedFrames:
     def __next__(self) -> Rgb:
         frame = next(self._frames)
         if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or frame.size == 0:
-            raise BadRequest(f"frame {self.count} is {frame.dtype} {list(frame.shape)}: uint8 [H, W, 3] is needed")
+            raise InvalidInputError(
+                f"frame {self.count} is {frame.dtype} {list(frame.shape)}: uint8 [H, W, 3] is needed"
+            )
         height, width = frame.shape[:2]
         if self._shape is None:
             self._shape = frame.shape
             if max(height, width) > self._kind.max_side:
-                raise BadRequest(
+                raise InvalidInputError(
                     f"frames of {width} x {height} pixels: {self._format} stores at most {self._kind.max_side} a side"
                 )
         if frame.shape != self._shape:
-            raise BadRequest(
+            raise InvalidInputError(
                 f"frame {self.count} has {width} x {height} pixels, "
                 f"the first {self._shape[1]} x {self._shape[0]}: an animation has one size"
             )
         self.count += 1
         if self.count * height * width > self._kind.max_pixels:
-            raise BadRequest(
+            raise InvalidInputError(
                 f"more than {self.count - 1} frames of {width} x {height} pixels do not fit in memory as "
                 f"{self._format}: use mp4, which has no such limit, or fewer frames"
             )

@@ -7,12 +7,10 @@ from collections.abc import Callable, Iterable, Sequence
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from ohlora.errors import BadRequest
-
-Rgb = NDArray[np.uint8]  # [H, W, 3], 0..255
+from ohlora.base.types import Rgb
+from ohlora.errors import InvalidInputError
 
 MAX_CELLS = 2_500
 MAX_PIXELS = 100_000_000
@@ -36,7 +34,7 @@ def contact_sheet(
     to fit a square of `cell` pixels, its aspect kept. columns: None makes the sheet about as wide as high.
     captions: one per picture, in a strip under each, cut to the width of a cell.
 
-    Raises BadRequest for no picture, more than MAX_CELLS pictures, a sheet of more than MAX_PIXELS pixels,
+    Raises InvalidInputError for no picture, more than MAX_CELLS pictures, a sheet of more than MAX_PIXELS pixels,
     options out of range, another number of captions than pictures, and arrays of another kind.
     """
     _check_range("cell", cell, 8, 4096)
@@ -44,23 +42,23 @@ def contact_sheet(
     if columns is not None:
         _check_range("columns", columns, 1, MAX_CELLS)
     if captions is not None and isinstance(captions, str):
-        raise BadRequest("captions must be a sequence of texts, one per picture, got a single text")
+        raise InvalidInputError("captions must be a sequence of texts, one per picture, got a single text")
     strip = _strip_height(cell) if captions is not None else 0
 
     thumbnails: list[Rgb] = []
     for image in images:
         if len(thumbnails) == MAX_CELLS:
-            raise BadRequest(f"a contact sheet holds at most {MAX_CELLS} pictures: make several sheets")
+            raise InvalidInputError(f"a contact sheet holds at most {MAX_CELLS} pictures: make several sheets")
         if (len(thumbnails) + 1) * (cell + gap) * (cell + strip + gap) > MAX_PIXELS:
-            raise BadRequest(
+            raise InvalidInputError(
                 f"a contact sheet of more than {len(thumbnails)} cells of {cell} pixels exceeds "
                 f"{MAX_PIXELS:,} pixels: choose a smaller cell or make several sheets"
             )
         thumbnails.append(_fit(image, cell, len(thumbnails)))
     if not thumbnails:
-        raise BadRequest("a contact sheet needs at least one picture")
+        raise InvalidInputError("a contact sheet needs at least one picture")
     if captions is not None and len(captions) != len(thumbnails):
-        raise BadRequest(f"{len(captions)} captions for {len(thumbnails)} pictures: give one each")
+        raise InvalidInputError(f"{len(captions)} captions for {len(thumbnails)} pictures: give one each")
 
     columns = min(columns or math.ceil(math.sqrt(len(thumbnails))), len(thumbnails))
     rows = math.ceil(len(thumbnails) / columns)
@@ -78,12 +76,12 @@ def contact_sheet(
 
 def _check_range(name: str, value: int, low: int, high: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or not low <= value <= high:
-        raise BadRequest(f"{name} must be a whole number in [{low}, {high}], got {value!r}")
+        raise InvalidInputError(f"{name} must be a whole number in [{low}, {high}], got {value!r}")
 
 
 def _fit(image: Rgb, cell: int, index: int) -> Rgb:
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
-        raise BadRequest(f"picture {index} is {image.dtype} {list(image.shape)}: uint8 [H, W, 3] is needed")
+        raise InvalidInputError(f"picture {index} is {image.dtype} {list(image.shape)}: uint8 [H, W, 3] is needed")
     height, width = image.shape[:2]
     scale = cell / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))

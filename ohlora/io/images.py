@@ -29,13 +29,13 @@ from PIL import (
     WebPImagePlugin,  # noqa: F401
 )
 
-from ohlora.errors import BadRequest, ImageError
+from ohlora.base.types import Rgb
+from ohlora.errors import ImageError, InvalidInputError
 
 # Pillow warns about odd EXIF blocks and palettes of pictures that it then decodes well. The filter is set
 # once: warnings.catch_warnings() is not safe in the threads that call read_image.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
-Rgb = NDArray[np.uint8]  # [H, W, 3], 0..255
 
 MAX_PIXELS = 100_000_000
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
@@ -171,24 +171,24 @@ def list_images(paths: Sequence[Path | str] | Path | str, recursive: bool = Fals
 
     Sorted as people count (img2 before img10), without repeats. Hidden files and folders are skipped, and
     with them temporary files of this program. `recursive` also enters folders below, each once, so links
-    cannot make it loop. Raises BadRequest for a missing path, an unreadable folder, and a folder without
+    cannot make it loop. Raises InvalidInputError for a missing path, an unreadable folder, and a folder without
     pictures.
     """
     named = [Path(paths)] if isinstance(paths, Path | str) else [Path(path) for path in paths]
     if not named:
-        raise BadRequest("no picture was named: give files or a folder")
+        raise InvalidInputError("no picture was named: give files or a folder")
     found: dict[Path, None] = {}
     for path in named:
         if path.is_dir():
             inside = _inside(path, recursive)
             if not inside:
                 below = "or below it" if recursive else "(folders below it are searched with --recursive)"
-                raise BadRequest(f"no picture in {path} {below}; looked for {' '.join(SUFFIXES)}")
+                raise InvalidInputError(f"no picture in {path} {below}; looked for {' '.join(SUFFIXES)}")
             found.update(dict.fromkeys(inside))
         elif os.path.lexists(path):
             found[path] = None  # whether it is a picture is decided by its content, when it is read
         else:
-            raise BadRequest(f"there is no file or folder {path}")
+            raise InvalidInputError(f"there is no file or folder {path}")
     return sorted(found, key=_natural_order)
 
 
@@ -205,7 +205,7 @@ def _inside(folder: Path, recursive: bool) -> list[Path]:
             with os.scandir(current) as entries:
                 visible = [(entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith(".")]
         except OSError as error:
-            raise BadRequest(f"cannot list the folder {current}: {error.strerror or error}") from error
+            raise InvalidInputError(f"cannot list the folder {current}: {error.strerror or error}") from error
         below = [current / name for name, is_folder in visible if is_folder]
         # A broken link with a picture's name is kept: reading it gives an error that names it.
         found += [current / name for name, is_folder in visible if not is_folder and name.lower().endswith(SUFFIXES)]
@@ -244,16 +244,16 @@ def encode_image(rgb: Rgb, format: str, quality: int = 95, *, png_level: int = 1
     """Encode uint8 RGB [H, W, 3] as 'jpeg', 'png' or 'webp'; the same bytes for the same pixels.
 
     quality: 1..100, of JPEG and lossy WebP. png_level: 0..9; 1 is several times faster than 9, a little
-    larger. Runs without the GIL, so threads encode in parallel. Raises BadRequest for an unknown format or a
+    larger. Runs without the GIL, so threads encode in parallel. Raises InvalidInputError for an unknown format or a
     quality out of range, ImageError for an array of another kind or a size that the format cannot store.
     """
     encoding = _ENCODINGS.get(format)
     if encoding is None:
-        raise BadRequest(f"unknown picture format '{format}': choose one of {', '.join(_ENCODINGS)}")
+        raise InvalidInputError(f"unknown picture format '{format}': choose one of {', '.join(_ENCODINGS)}")
     if not 1 <= quality <= 100:
-        raise BadRequest(f"quality must be in [1, 100], got {quality}")
+        raise InvalidInputError(f"quality must be in [1, 100], got {quality}")
     if not 0 <= png_level <= 9:
-        raise BadRequest(f"png_level must be in [0, 9], got {png_level}")
+        raise InvalidInputError(f"png_level must be in [0, 9], got {png_level}")
     if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.size == 0:
         raise ImageError(f"cannot encode an array of {rgb.dtype} {list(rgb.shape)}: uint8 [H, W, 3] is needed")
     height, width = rgb.shape[:2]

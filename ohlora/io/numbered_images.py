@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.io.images import list_images
 
 
@@ -21,22 +21,24 @@ def numbered_images(folder: Path, prefix: str = "") -> dict[int, Path]:
     The number is the trailing digits of a name without its suffix: 000012.jpg and face_000012.png are both 12. With a
     `prefix` only names of that prefix followed by digits count ("parsing_"), and all others are passed over.
 
-    Raises BadRequest naming the files where two have one number or one has none, where no picture is left, and where
-    there is no such folder.
+    Raises InvalidInputError naming the files where two have one number or one has none, where no picture is left, and
+    where there is no such folder.
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise BadRequest(f"there is no folder {folder}")
+        raise InvalidInputError(f"there is no folder {folder}")
     found: dict[int, Path] = {}
     for path in list_images(folder):
         number = number_of(path)
         if prefix and (number is None or path.stem.rstrip("0123456789") != prefix):
             continue
         if number is None:
-            raise BadRequest(f"{path} has no number at the end of its name: rename it (000012.jpg) or move it away")
+            raise InvalidInputError(
+                f"{path} has no number at the end of its name: rename it (000012.jpg) or move it away"
+            )
         if number in found:
-            raise BadRequest(f"{found[number]} and {path} both have number {number}: keep one of them")
+            raise InvalidInputError(f"{found[number]} and {path} both have number {number}: keep one of them")
         found[number] = path
     if not found:
-        raise BadRequest(f"no picture named {prefix}NNNNNN in {folder}")
+        raise InvalidInputError(f"no picture named {prefix}NNNNNN in {folder}")
     return dict(sorted(found.items()))

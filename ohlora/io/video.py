@@ -16,9 +16,10 @@ from av.video.reformatter import Colorspace, VideoReformatter
 from PIL import Image
 
 from ohlora.base.atomic import atomic_path
-from ohlora.errors import BadRequest, ImageError, OutputError
+from ohlora.base.types import Rgb
+from ohlora.errors import ImageError, InvalidInputError, OutputError
 from ohlora.io.animation import H264_CODECS, Codec, available_codec, with_palette
-from ohlora.io.images import MAX_PIXELS, Rgb
+from ohlora.io.images import MAX_PIXELS
 
 GIF_PIXELS = 2e8  # of all frames of an animation together; they are held until the file is complete
 # Frames a header may promise beyond those there are: edit lists and broken last packets cost a few.
@@ -126,13 +127,13 @@ def change_video(
     approve: called when all frames are there; what it raises leaves the targets untouched.
 
     Raises ImageError when the source cannot be read to its end or has more than max_pixels a frame, OutputError when a
-    target cannot be written, BadRequest for a suffix that is not known. Then no target is touched.
+    target cannot be written, InvalidInputError for a suffix that is not known. Then no target is touched.
     """
     if not 1 <= quality <= 100:
-        raise BadRequest(f"quality must be in [1, 100], got {quality}")
+        raise InvalidInputError(f"quality must be in [1, 100], got {quality}")
     suffix = source.suffix.lower()
     if suffix != ".gif" and suffix not in _CONTAINERS:
-        raise BadRequest(f"{source}: videos are {', '.join((*SUFFIXES, '.gif'))}")
+        raise InvalidInputError(f"{source}: videos are {', '.join((*SUFFIXES, '.gif'))}")
     with contextlib.ExitStack() as stack:
         files = [stack.enter_context(atomic_path(target)) for target in targets]
         if suffix == ".gif":
@@ -353,7 +354,7 @@ def _change_gif(
                 for frames, result in zip(results, change(rgb), strict=True):
                     frames.append(with_palette(result))
                 advance(1)
-    except (ImageError, BadRequest):
+    except (ImageError, InvalidInputError):
         raise
     except Exception as error:  # damaged bytes raise nearly anything
         raise ImageError(f"cannot read {source}: the file is damaged ({error}); copy it again") from error

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ohlora.base.values import PROPERTIES
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.latents.spaces import SPACES, Space, check_space
 
 INNER = "property_score_vectors"  # where published sets keep their tables
@@ -41,7 +41,7 @@ class DirectionTables:
     def read(self, without: Collection[str] = ()) -> dict[str, dict[str, NDArray[np.float64]]]:
         """property -> group -> float64 [D], except for the properties `without`.
 
-        Raises BadRequest for damaged tables, and groups or lengths that differ between properties.
+        Raises InvalidInputError for damaged tables, and groups or lengths that differ between properties.
         """
         chosen = {name: groups for name, groups in self.paths.items() if name not in without}
         first = next(iter(chosen), None)
@@ -50,7 +50,7 @@ class DirectionTables:
         for name, groups in chosen.items():
             assert first is not None
             if sorted(groups) != sorted(chosen[first]):
-                raise BadRequest(
+                raise InvalidInputError(
                     f"{self.folder}: the groups of {name} {sorted(groups)} differ from those of {first} "
                     f"{sorted(chosen[first])}"
                 )
@@ -59,7 +59,7 @@ class DirectionTables:
                 vector = read_vector(groups[group])
                 size = len(vector) if size is None else size
                 if len(vector) != size:
-                    raise BadRequest(
+                    raise InvalidInputError(
                         f"{groups[group]} must hold {size} finite numbers like the others, got {len(vector)}"
                     )
                 vectors[name][group] = vector
@@ -85,19 +85,23 @@ def list_tables(folder: Path | str) -> dict[Space, DirectionTables]:
 def find_tables(folder: Path | str, space: str | None = None) -> DirectionTables:
     """The tables in `folder` or its `property_score_vectors`, of `space` or of the one space that there is.
 
-    Raises BadRequest without any, and for several spaces when none is named.
+    Raises InvalidInputError without any, and for several spaces when none is named.
     """
     sets = list_tables(folder)
     there = ", ".join(f"{one} ({', '.join(tables.paths)})" for one, tables in sets.items())
     if space is not None:
         chosen = check_space(space)
         if chosen not in sets:
-            raise BadRequest(f"no direction tables of space {chosen} in {folder}; it has {there or 'none at all'}")
+            raise InvalidInputError(
+                f"no direction tables of space {chosen} in {folder}; it has {there or 'none at all'}"
+            )
         return sets[chosen]
     if len(sets) > 1:
-        raise BadRequest(f"{folder} has directions in several spaces, {there}: name one (--space {next(iter(sets))})")
+        raise InvalidInputError(
+            f"{folder} has directions in several spaces, {there}: name one (--space {next(iter(sets))})"
+        )
     if not sets:
-        raise BadRequest(
+        raise InvalidInputError(
             f"no direction tables in {folder}: expected files like eyes_change_w_vector_hhh.csv or "
             "directions.safetensors"
         )
@@ -105,13 +109,13 @@ def find_tables(folder: Path | str, space: str | None = None) -> DirectionTables
 
 
 def read_vector(path: Path) -> NDArray[np.float64]:
-    """The one data row of a table, without its row index: float64 [D]. Raises BadRequest."""
+    """The one data row of a table, without its row index: float64 [D]. Raises InvalidInputError."""
     try:
         with path.open(newline="", encoding="utf-8") as file:
             rows = list(csv.reader(file))
         vector = np.array([float(cell) for cell in rows[1][1:]], dtype=np.float64)
     except (OSError, IndexError, ValueError, csv.Error) as error:
-        raise BadRequest(f"cannot read the direction {path}: {error}") from error
+        raise InvalidInputError(f"cannot read the direction {path}: {error}") from error
     if not len(vector) or not np.isfinite(vector).all():
-        raise BadRequest(f"the direction {path} must hold finite numbers")
+        raise InvalidInputError(f"the direction {path} must hold finite numbers")
     return vector

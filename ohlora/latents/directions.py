@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ohlora.base.atomic import write_bytes
 from ohlora.base.values import PROPERTIES, Expression, Face
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.latents.direction_tables import find_tables
 from ohlora.latents.gradient_network import KEYS, GradientNetwork
 from ohlora.latents.spaces import SPACES, LatentSizes, Space, check_space, space_size
@@ -42,7 +42,7 @@ class Directions:
     generator_sha256: hash of the weights they were found for; None for published tables, which do not say.
     space: which latent they are added to, one of SPACES; D is its length.
     networks: property -> network whose gradient is its direction; the other properties are in `vectors`.
-    Raises BadRequest for an incomplete set, or groups or lengths that differ.
+    Raises InvalidInputError for an incomplete set, or groups or lengths that differ.
     """
 
     vectors: Mapping[str, Mapping[str, NDArray[np.float64]]]
@@ -54,18 +54,20 @@ class Directions:
     def __post_init__(self) -> None:
         check_space(self.space)
         if sorted([*self.vectors, *self.networks]) != sorted(PROPERTIES):
-            raise BadRequest(
+            raise InvalidInputError(
                 f"the directions {self.source} must have {', '.join(PROPERTIES)} once each, got vectors of "
                 f"{', '.join(self.vectors) or 'none'} and networks of {', '.join(self.networks) or 'none'}"
             )
         for name, groups in self.vectors.items():
             if sorted(groups) != self.groups or not groups:
-                raise BadRequest(f"the directions {self.source}: {name} has groups {sorted(groups)}, not {self.groups}")
+                raise InvalidInputError(
+                    f"the directions {self.source}: {name} has groups {sorted(groups)}, not {self.groups}"
+                )
         lengths = {name: {len(vector) for vector in groups.values()} for name, groups in self.vectors.items()}
         lengths |= {name: {network.size} for name, network in self.networks.items()}
         if len(set().union(*lengths.values())) != 1:
             shown = ", ".join(f"{name} {sorted(sizes)}" for name, sizes in lengths.items())
-            raise BadRequest(f"the directions {self.source} must have one length, got {shown}")
+            raise InvalidInputError(f"the directions {self.source} must have one length, got {shown}")
 
     @property
     def groups(self) -> list[str]:
@@ -111,7 +113,7 @@ class Directions:
         return found
 
     def check(self, face: Face) -> None:
-        """Raises BadRequest when there are several groups and `face` belongs to none of them."""
+        """Raises InvalidInputError when there are several groups and `face` belongs to none of them."""
         self._group(face)
 
     def check_all(self, faces: Sequence[Face]) -> None:
@@ -125,28 +127,28 @@ class Directions:
         if len(groups) == 1:
             return groups[0]
         if face.group is None:
-            raise BadRequest(
+            raise InvalidInputError(
                 f"face '{face.name}' has no direction group, so its expression cannot be changed: use faces of a "
                 "z-vector table with group names or of a bundle's gallery, or leave eyes, mouth and pose at 0"
             )
         if face.group not in groups:
-            raise BadRequest(f"face '{face.name}' is of group '{face.group}', {self.source} has {groups}")
+            raise InvalidInputError(f"face '{face.name}' is of group '{face.group}', {self.source} has {groups}")
         return face.group
 
     def require_generator(self, sizes: LatentSizes, state_sha256: str, owner: str) -> None:
-        """Raises BadRequest when these directions were not found for that generator, or it lacks their space.
+        """Raises InvalidInputError when these directions were not found for that generator, or it lacks their space.
 
         sizes: of its latents. state_sha256: hash of its trained weights, empty when unknown. owner: whose generator it
         is, for the message.
         """
         wanted = space_size(self.space, sizes, owner)
         if self.size != wanted:
-            raise BadRequest(
+            raise InvalidInputError(
                 f"the directions {self.source} have {self.size} numbers, {self.space} of {owner} has {wanted}: "
                 "use the directions that belong to it"
             )
         if self.generator_sha256 is not None and self.generator_sha256 != state_sha256:
-            raise BadRequest(
+            raise InvalidInputError(
                 f"foreign directions ({self.source}): found for generator {self.generator_sha256[:12]}, that of "
                 f"{owner} is {state_sha256[:12] or 'unknown'}; find its own with `ohlora train directions`"
             )
@@ -155,19 +157,21 @@ class Directions:
         """What a strength of 1 adds to the latent in `space`: float64 [3, D], in the order of PROPERTIES.
 
         start: float32 [D], the unedited latent of the face; None will do without networks. Networks are asked here,
-        once per face, not again along the way (docs/spec/vectorfind.md, section 6.3). Raises BadRequest for a face
-        without a group and for another length.
+        once per face, not again along the way (docs/spec/vectorfind.md, section 6.3). Raises InvalidInputError for a
+        face without a group and for another length.
         """
         group = self._group(face)
         if start is not None and start.shape != (self.size,):
-            raise BadRequest(
+            raise InvalidInputError(
                 f"the directions {self.source} are for {self.space} of {self.size} numbers, got shape {start.shape}"
             )
         rows = []
         for name in PROPERTIES:
             if network := self.networks.get(name):
                 if start is None:
-                    raise BadRequest(f"the direction of {name} depends on the face: give its latent in {self.space}")
+                    raise InvalidInputError(
+                        f"the direction of {name} depends on the face: give its latent in {self.space}"
+                    )
                 # One face at a time: a sum's rounding may depend on how many rows there are.
                 rows.append(network.directions(start[None])[0])
             else:
@@ -177,10 +181,10 @@ class Directions:
     def apply(self, w: NDArray[np.float32], face: Face, expression: Expression) -> NDArray[np.float32]:
         """w float32 [W] -> edited w. Summed in float64 in the order eyes, mouth, pose, then cast.
 
-        Raises BadRequest for sets of another space, and like `moves`.
+        Raises InvalidInputError for sets of another space, and like `moves`.
         """
         if self.space != "w":
-            raise BadRequest(
+            raise InvalidInputError(
                 f"the directions {self.source} move {self.space}, not w: take `moves` and run the generator"
             )
         return w if expression.neutral else add_moves(w, self.moves(w, face), expression)
@@ -200,7 +204,7 @@ def read_directions(
     """Directions of `ohlora train directions` (the file or its folder) or a folder of published tables.
 
     space: which, of a folder that holds several. networks: of properties that a published set has no tables for.
-    Raises BadRequest naming the path when it is neither, damaged, incomplete or in another space.
+    Raises InvalidInputError naming the path when it is neither, damaged, incomplete or in another space.
     """
     path = Path(path)
     own = path / FILE_NAME if path.is_dir() else path
@@ -208,7 +212,7 @@ def read_directions(
         return read_published_directions(path, space, networks)
     found = _read_own(own)
     if space is not None and found.space != check_space(space):
-        raise BadRequest(f"the directions {own} are in {found.space}, {space} was asked for: leave --space out")
+        raise InvalidInputError(f"the directions {own} are in {found.space}, {space} was asked for: leave --space out")
     return found
 
 
@@ -237,9 +241,9 @@ def _read_own(path: Path) -> Directions:
             metadata = file.metadata() or {}
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except (OSError, SafetensorError) as error:
-        raise BadRequest(f"cannot read the directions {path}: {error}") from error
+        raise InvalidInputError(f"cannot read the directions {path}: {error}") from error
     if metadata.get("format") not in (FORMAT, FORMAT_OF_ANY_SPACE):
-        raise BadRequest(
+        raise InvalidInputError(
             f"{path} was not written by `ohlora train directions` (format {metadata.get('format')!r}); directions "
             "inside a bundle are used by naming the bundle"
         )
@@ -247,19 +251,19 @@ def _read_own(path: Path) -> Directions:
         groups = [str(group) for group in json.loads(metadata.get("groups", "[]"))]
         scales = {str(name): float(scale) for name, scale in json.loads(metadata.get("networks", "{}")).items()}
     except (ValueError, TypeError, AttributeError) as error:
-        raise BadRequest(f"the directions {path} name their groups or networks wrongly: {error}") from error
+        raise InvalidInputError(f"the directions {path} name their groups or networks wrongly: {error}") from error
     fixed = [name for name in PROPERTIES if name not in scales]
     shapes = {name: arrays[name].shape for name in fixed if name in arrays}
     rows = [len(shape) == 2 and shape[0] == len(groups) for shape in shapes.values()]
     if len(shapes) != len(fixed) or len(set(shapes.values())) > 1 or not groups or not all(rows):
-        raise BadRequest(f"{path} must hold {', '.join(fixed)} as [{len(groups)}, D] each, got {shapes}")
+        raise InvalidInputError(f"{path} must hold {', '.join(fixed)} as [{len(groups)}, D] each, got {shapes}")
     if not all(np.isfinite(arrays[name]).all() for name in fixed):
-        raise BadRequest(f"the directions {path} hold NaN or infinity")
+        raise InvalidInputError(f"the directions {path} hold NaN or infinity")
     source, state = metadata.get("source") or path.name, metadata.get("generator_sha256") or None
     try:
         return directions_from_bundle(arrays, groups, source, state, space=metadata.get("space", "w"), networks=scales)
-    except BadRequest as error:
-        raise BadRequest(f"cannot read the directions {path}: {error}") from error
+    except InvalidInputError as error:
+        raise InvalidInputError(f"cannot read the directions {path}: {error}") from error
 
 
 def read_published_directions(
@@ -269,8 +273,8 @@ def read_published_directions(
 
     space: which, of a folder that holds several. networks: property -> network, for properties without tables; they
     take the place of tables that there are.
-    Raises BadRequest for a missing or incomplete set, vectors of different lengths, and several spaces of which none
-    is named.
+    Raises InvalidInputError for a missing or incomplete set, vectors of different lengths, and several spaces of which
+    none is named.
     """
     networks = dict(networks or {})
     if space is not None and set(networks) == set(PROPERTIES):
@@ -278,7 +282,7 @@ def read_published_directions(
     tables = find_tables(folder, space)
     missing = [name for name in tables.missing if name not in networks]
     if missing:
-        raise BadRequest(
+        raise InvalidInputError(
             f"{tables.folder} has no {tables.space} tables of {', '.join(missing)}: published sets without them have "
             f"networks, such as stylegan_gen_vector_find_v9_nn_{missing[0]}.pth. Put these into the folder and build a "
             f"bundle from it (`ohlora bundle build --directions ... --space {tables.space}`)"
@@ -297,7 +301,7 @@ def directions_from_bundle(
 ) -> Directions:
     """The set of `Directions.arrays`, rows in the order of `groups`. networks: property -> scale of its network.
 
-    Raises BadRequest for networks whose arrays do not belong together.
+    Raises InvalidInputError for networks whose arrays do not belong together.
     """
     scales = networks or {}
     return Directions(
@@ -314,6 +318,6 @@ def directions_from_bundle(
 
 
 def network_from_arrays(arrays: Mapping[str, NDArray[np.floating]], name: str, scale: float) -> GradientNetwork:
-    """The network of property `name` among the arrays of a set. Raises BadRequest."""
+    """The network of property `name` among the arrays of a set. Raises InvalidInputError."""
     own = {key: arrays[f"{name}.{key}"] for key in KEYS if f"{name}.{key}" in arrays}
     return GradientNetwork.from_arrays(own, scale)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ohlora.base.values import PROPERTIES, Expression
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 
 MAX_SEED = 2**63 - 1
 # Third and fourth word of the Philox counter: the key alone (seed, 0) is the stream of the face with that seed, and an
@@ -81,7 +81,7 @@ def expression_from_words(
     rng: r of every property is drawn from it, uniform in [0, 1), in the order eyes, mouth, pose; None takes the
     middles. Ranges of the strengths, open at the lower end: eyes (-1.2, 0.2], mouth (-1.6, -0.4], pose (-1.8, 0.6].
     lenient: other words mean very wide, very wide and much, as documented.
-    Raises BadRequest naming the known words for any other.
+    Raises InvalidInputError naming the known words for any other.
     """
     draws = (MIDDLE,) * len(PROPERTIES) if rng is None else rng.random(len(PROPERTIES))
     scores = []
@@ -93,7 +93,8 @@ def expression_from_words(
 def expression_from_scores(eyes: float, mouth: float, pose: float) -> Expression:
     """Scores as people say them (positive: eyes wider, mouth wider, head turned further) -> strengths.
 
-    Directions point the other way round, so this is the change of sign alone. Each in [-10, 10], else BadRequest.
+    Directions point the other way round, so this is the change of sign alone. Each in [-10, 10], else
+    InvalidInputError.
     """
     plain = Expression(eyes, mouth, pose)
     return Expression(0.0 - plain.eyes, 0.0 - plain.mouth, 0.0 - plain.pose)  # not -x: no -0.0 in metadata
@@ -105,13 +106,13 @@ def parse_expression_text(text: str, rng: np.random.Generator | None = None, *, 
     The three parts may stand in any order and inside other text: each is the word after its name, up to the next comma,
     semicolon or closing bracket. rng: as for `expression_from_words`.
     lenient: a text without all three parts means 보통, 보통, 없음; an unknown word means its property's last one, as
-    documented. Raises BadRequest naming the form and the known words otherwise.
+    documented. Raises InvalidInputError naming the form and the known words otherwise.
     """
     return expression_from_words(**split_expression_text(text, lenient=lenient), rng=rng, lenient=lenient)
 
 
 def split_expression_text(text: str, *, lenient: bool = False) -> dict[str, str]:
-    """The words of a text by property, not looked up yet. lenient, BadRequest: as for `parse_expression_text`."""
+    """The words of a text by property, not looked up. lenient, InvalidInputError: as for `parse_expression_text`."""
     plain = _plain(text)
     found = {name: match[1] for name, part in _PARTS.items() if (match := part.search(plain))}
     missing = [name for name in PROPERTIES if not found.get(name, "").strip()]
@@ -119,7 +120,7 @@ def split_expression_text(text: str, *, lenient: bool = False) -> dict[str, str]
         return {name: found[name] for name in PROPERTIES}
     if lenient:
         return dict(FALLBACK)
-    raise BadRequest(
+    raise InvalidInputError(
         f"expression {text!r} does not say {' and '.join(missing)}: write it like 'eyes wide, mouth normal, pose none' "
         f"or '(눈 크게, 입 보통, 고개 돌림 없음)'. Known words: {'; '.join(map(known_words, PROPERTIES))}"
     )
@@ -135,11 +136,11 @@ def known_words(name: str) -> str:
 def expression_stream(seed: int, item: int) -> np.random.Generator:
     """The random numbers of preset `item` of a job: they depend on (seed, item) alone, whatever else the job draws.
 
-    seed, item: [0, 2**63 - 1]. Raises BadRequest.
+    seed, item: [0, 2**63 - 1]. Raises InvalidInputError.
     """
     for name, value in (("expression seed", seed), ("expression item", item)):
         if isinstance(value, bool) or not 0 <= value <= MAX_SEED:
-            raise BadRequest(f"{name} must be in [0, {MAX_SEED}], got {value}")
+            raise InvalidInputError(f"{name} must be in [0, {MAX_SEED}], got {value}")
     key = np.array([seed, item], dtype=np.uint64)
     return np.random.Generator(np.random.Philox(key=key, counter=np.array([0, 0, _STREAM, _STREAM], dtype=np.uint64)))
 
@@ -161,4 +162,4 @@ def _strength(name: str, word: str, lenient: bool) -> Strength:
             return row
     if lenient:
         return WORDS[name][-1]
-    raise BadRequest(f"unknown word for {name}: {word!r}. Known words: {known_words(name)}")
+    raise InvalidInputError(f"unknown word for {name}: {word!r}. Known words: {known_words(name)}")

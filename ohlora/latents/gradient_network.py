@@ -13,7 +13,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
@@ -35,7 +35,7 @@ class GradientNetwork:
 
     fc1_weight [H1,D], fc1_bias [H1], fc2_weight [H2,H1], fc2_bias [H2], fc_final_weight [1,H2], fc_final_bias [1].
     scale: length of a direction, and with -1 its sign: published networks raise the score, directions lower it.
-    Raises BadRequest for shapes that do not fit each other, values that are not finite, or a scale of 0.
+    Raises InvalidInputError for shapes that do not fit each other, values that are not finite, or a scale of 0.
     """
 
     fc1_weight: Float32
@@ -50,7 +50,9 @@ class GradientNetwork:
         for key, field in KEYS.items():
             value = np.ascontiguousarray(getattr(self, field))
             if value.dtype.kind != "f" or not np.isfinite(value).all():
-                raise BadRequest(f"gradient network: {key} must hold finite numbers, got {value.dtype}: it is damaged")
+                raise InvalidInputError(
+                    f"gradient network: {key} must hold finite numbers, got {value.dtype}: it is damaged"
+                )
             value = value.astype(np.float32)
             value.flags.writeable = False
             object.__setattr__(self, field, value)
@@ -60,12 +62,12 @@ class GradientNetwork:
         for (key, field), shape in zip(KEYS.items(), wanted, strict=True):
             found = getattr(self, field).shape
             if found != shape or 0 in shape:
-                raise BadRequest(
+                raise InvalidInputError(
                     f"gradient network: {key} has shape {list(found)}, its layers need {list(shape)}: "
                     "these weights do not belong together"
                 )
         if not np.isfinite(self.scale) or self.scale == 0.0:
-            raise BadRequest(f"gradient network: scale must be a finite number other than 0, got {self.scale}")
+            raise InvalidInputError(f"gradient network: scale must be a finite number other than 0, got {self.scale}")
         object.__setattr__(self, "scale", float(self.scale))
 
     @property
@@ -74,14 +76,18 @@ class GradientNetwork:
         return int(self.fc1_weight.shape[1])
 
     def scores(self, x: Float32) -> Float64:
-        """Scores, float64 [N], of x [N,D]. Raises BadRequest for another shape and for values that are not finite."""
+        """Scores, float64 [N], of x [N,D].
+
+        Raises InvalidInputError for another shape and for values that are not finite.
+        """
         _, second = self._hidden(x)
         return np.asarray((second @ self._exact[2].T + self.fc_final_bias)[:, 0])
 
     def directions(self, x: Float32) -> Float64:
         """Gradient of the score at each latent of x [N,D], to unit length, times `scale`: float64 [N,D].
 
-        Zeros where the network is flat: no direction is better than another there. Raises BadRequest like `scores`.
+        Zeros where the network is flat: no direction is better than another there. Raises InvalidInputError like
+        `scores`.
         """
         first, second = self._hidden(x)
         w1, w2, w3 = self._exact
@@ -96,10 +102,15 @@ class GradientNetwork:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[np.floating]], scale: float = 1.0) -> GradientNetwork:
-        """The network of six arrays under their published names. Raises BadRequest naming missing or unknown ones."""
+        """The network of six arrays under their published names.
+
+        Raises InvalidInputError naming missing or unknown ones.
+        """
         for problem, keys in (("misses", KEYS.keys() - arrays.keys()), ("does not know", arrays.keys() - KEYS.keys())):
             if keys:
-                raise BadRequest(f"a gradient network {problem} {', '.join(sorted(keys))}; it has {', '.join(KEYS)}")
+                raise InvalidInputError(
+                    f"a gradient network {problem} {', '.join(sorted(keys))}; it has {', '.join(KEYS)}"
+                )
         return cls(**{field: arrays[key].astype(np.float32) for key, field in KEYS.items()}, scale=scale)
 
     @cached_property
@@ -111,9 +122,9 @@ class GradientNetwork:
     def _hidden(self, x: Float32) -> tuple[Float64, Float64]:
         """Both hidden layers, float64 [N,H1] and [N,H2]."""
         if x.ndim != 2 or x.shape[1] != self.size:
-            raise BadRequest(f"this gradient network reads latents [N, {self.size}], got shape {list(x.shape)}")
+            raise InvalidInputError(f"this gradient network reads latents [N, {self.size}], got shape {list(x.shape)}")
         if not np.isfinite(x).all():
-            raise BadRequest("a gradient network was given NaN or infinity: the latents are damaged")
+            raise InvalidInputError("a gradient network was given NaN or infinity: the latents are damaged")
         w1, w2, _ = self._exact
         first = np.tanh(x.astype(np.float64) @ w1.T + self.fc1_bias)
         return first, np.tanh(first @ w2.T + self.fc2_bias)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ohlora.base.values import Expression, Face
 from ohlora.engines import Engine
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.latents.directions import Directions, add_moves
 
 # Faces kept between calls: a face whose looks span several chunks is mapped once.
@@ -47,7 +47,7 @@ class LatentSource:
     def rows(self, asked: Sequence[tuple[int, Face, Expression]]) -> NDArray[np.float32]:
         """w of each (number of the face, face, expression), float32 [N,W]; a row does not depend on the others.
 
-        Raises BadRequest for an expression without directions or of a face that they are not for.
+        Raises InvalidInputError for an expression without directions or of a face that they are not for.
         """
         self._map({number: face for number, face, _ in asked if number not in self._faces})
         moved = [i for i, (_, _, expression) in enumerate(asked) if not expression.neutral]
@@ -83,7 +83,7 @@ class LatentSource:
             return
         directions = self.directions
         if directions is None:
-            raise BadRequest("eyes, mouth and pose need directions: give --directions or a bundle that has them")
+            raise InvalidInputError("eyes, mouth and pose need directions: give --directions or a bundle that has them")
         starts: Sequence[NDArray[np.float32] | None]
         mapped = [self._faces[number] for number in new]
         if directions.space == "z":
@@ -119,5 +119,5 @@ class LatentSource:
 
     def _end(self, split1: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
         if self.mapping_end is None:
-            raise BadRequest("these directions run the end of a split mapping network: open its engine too")
+            raise InvalidInputError("these directions run the end of a split mapping network: open its engine too")
         return self.mapping_end(mapping_split1=split1)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Literal, Protocol, get_args
 
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 
 Space = Literal["z", "w", "mapping_split1", "mapping_split2"]
 SPACES: tuple[Space, ...] = get_args(Space)
@@ -34,21 +34,21 @@ class LatentSizes(Protocol):
 
 
 def check_space(space: str) -> Space:
-    """`space`, when there is one of that name. Raises BadRequest otherwise."""
+    """`space`, when there is one of that name. Raises InvalidInputError otherwise."""
     for known in SPACES:
         if space == known:
             return known
-    raise BadRequest(f"there is no latent space '{space}': choose {', '.join(SPACES)}")
+    raise InvalidInputError(f"there is no latent space '{space}': choose {', '.join(SPACES)}")
 
 
 def space_size(space: str, sizes: LatentSizes, owner: str) -> int:
     """Length of a vector of `space` in a generator of these sizes. owner: whose generator it is, for the message.
 
-    Raises BadRequest for an unknown space, or a split one in a generator whose mapping network has one branch.
+    Raises InvalidInputError for an unknown space, or a split one in a generator whose mapping network has one branch.
     """
     space = check_space(space)
     if space in SPLIT_SPACES and not sizes.split_size:
-        raise BadRequest(
+        raise InvalidInputError(
             f"directions in {space} need a mapping network of two branches, that of {owner} has one: use directions in "
             "w or z, or a generator of kind stylegan-finetune-v9 or stylegan-vectorfind-v9, built into a bundle by "
             "this version"

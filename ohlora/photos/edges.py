@@ -14,8 +14,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from ohlora.errors import BadRequest
-from ohlora.photos.face_alignment import Floats, Frame, Rgb, cut_out
+from ohlora.base.types import Rgb
+from ohlora.errors import InvalidInputError
+from ohlora.photos.face_alignment import Floats, Frame, cut_out
 
 # Rows per strip of the full-size pass: with the strip's colours and five planes, 50 MB at 6,000 columns.
 STRIP = 256
@@ -39,9 +40,11 @@ class Refinement:
 
     def __post_init__(self) -> None:
         if not (0 < self.radius < math.inf and 0 < self.epsilon < math.inf):  # false for NaN
-            raise BadRequest(f"Refinement needs radius and epsilon above 0, got {self.radius:g} and {self.epsilon:g}")
+            raise InvalidInputError(
+                f"Refinement needs radius and epsilon above 0, got {self.radius:g} and {self.epsilon:g}"
+            )
         if self.finest < 1 or self.pulls < 0:
-            raise BadRequest(f"Refinement needs finest >= 1 and pulls >= 0, got {self.finest} and {self.pulls}")
+            raise InvalidInputError(f"Refinement needs finest >= 1 and pulls >= 0, got {self.finest} and {self.pulls}")
 
 
 DEFAULT = Refinement()
@@ -57,7 +60,7 @@ def spread_map(
     Returns float32 in [0,1] for the frame's region and that region: top, bottom, left, right.
     """
     if hair.shape != window.shape:
-        raise BadRequest(f"hair map {hair.shape} and window {window.shape} must be of one size")
+        raise InvalidInputError(f"hair map {hair.shape} and window {window.shape} must be of one size")
     rows, columns = hair.shape
     scale = math.sqrt(frame.width * frame.height / (rows * columns))
     if refinement is None or scale < SMALLEST_SCALE or not hair.any():
@@ -86,7 +89,9 @@ def fit_colors(guide: Rgb, hair: Floats, cells: int, refinement: Refinement = DE
     rows, columns = hair.shape
     size = columns * cells, rows * cells
     if guide.shape[:2] != size[::-1]:
-        raise BadRequest(f"a guide of {size[0]} x {size[1]} pixels is needed, got {guide.shape[1]} x {guide.shape[0]}")
+        raise InvalidInputError(
+            f"a guide of {size[0]} x {size[1]} pixels is needed, got {guide.shape[1]} x {guide.shape[0]}"
+        )
     # Planes one by one: filters and products run twice as fast on them as on interleaved channels.
     colors = [np.asarray(plane, np.float32) * np.float32(1 / 255) for plane in cv2.split(guide)]
     enlarged = np.clip(cv2.resize(hair, size, interpolation=cv2.INTER_CUBIC), 0, 1)

@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Rgb = NDArray[np.uint8]  # [H, W, 3], 0..255
+from ohlora.base.types import Rgb
+
 Floats = NDArray[np.float32]
 
 # The portraits that students learn from are aligned faces: side of the picture per distance between the eyes, and per

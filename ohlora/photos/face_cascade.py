@@ -17,7 +17,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Rgb = NDArray[np.uint8]  # [H, W, 3], 0..255
+from ohlora.base.types import Rgb
+
 Floats = NDArray[np.float32]
 
 MIN_FACE = 20

@@ -12,9 +12,10 @@ from typing import Any
 import cv2
 import numpy as np
 
-from ohlora.errors import BadRequest, EngineError
+from ohlora.base.types import Rgb
+from ohlora.errors import EngineError, InvalidInputError
 from ohlora.photos import face_cascade
-from ohlora.photos.face_cascade import MIN_FACE, THRESHOLDS, AreaSampler, Detections, Floats, Rgb
+from ohlora.photos.face_cascade import MIN_FACE, THRESHOLDS, AreaSampler, Detections, Floats
 
 # The smallest face looked for in a large picture, as a share of its shorter side: 60 pixels in 12 megapixels, which
 # keeps the search below a second. Whoever is smaller than that has hair of a few dozen pixels.
@@ -101,9 +102,9 @@ class FaceDetector:
 
     def __init__(self, *, min_face: float | None = None, confidence: float = CONFIDENCE) -> None:
         if min_face is not None and not min_face >= MIN_FACE:  # true for NaN
-            raise BadRequest(f"the smallest face must be at least {MIN_FACE} pixels, got {min_face:g}")
+            raise InvalidInputError(f"the smallest face must be at least {MIN_FACE} pixels, got {min_face:g}")
         if not THRESHOLDS[2] <= confidence <= 1:
-            raise BadRequest(f"the confidence must be in [{THRESHOLDS[2]}, 1], got {confidence:g}")
+            raise InvalidInputError(f"the confidence must be in [{THRESHOLDS[2]}, 1], got {confidence:g}")
         self.min_face, self.confidence = min_face, confidence
 
     @cached_property

@@ -15,12 +15,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ohlora.base.types import Rgb
 from ohlora.base.values import Ombre
 from ohlora.engines import Engine
-from ohlora.errors import BadRequest, ImageError
+from ohlora.errors import ImageError, InvalidInputError
 from ohlora.kernels.ombre import HairMask, blend_ombre, prepare_hair
 from ohlora.photos.edges import DEFAULT, SMALLEST_SCALE, Refinement, spread_map
-from ohlora.photos.face_alignment import Floats, Frame, Rgb, cut_out, is_portrait, portrait_frame, whole_picture
+from ohlora.photos.face_alignment import Floats, Frame, cut_out, is_portrait, portrait_frame, whole_picture
 from ohlora.photos.face_detector import FaceDetector
 from ohlora.photos.segmentation import SIZE, find_hair
 
@@ -58,7 +59,7 @@ class FaceRules:
     def __post_init__(self) -> None:
         for name, value, known in (("faces", self.faces, FACES), ("no_face", self.no_face, NO_FACE)):
             if value not in known:
-                raise BadRequest(f"{name} must be {' or '.join(known)}, got '{value}'")
+                raise InvalidInputError(f"{name} must be {' or '.join(known)}, got '{value}'")
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ class PhotoHair:
 class PhotoReader:
     """Finds everybody's hair in photographs. May be called from several threads.
 
-    engine: a student, as for `find_hair`. Raises BadRequest for rules that make no sense.
+    engine: a student, as for `find_hair`. Raises InvalidInputError for rules that make no sense.
     """
 
     def __init__(self, engine: Engine, rules: FaceRules | None = None) -> None:

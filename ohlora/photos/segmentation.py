@@ -9,14 +9,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ohlora.base.types import Rgb
 from ohlora.engines import Engine
 from ohlora.errors import ImageError
 
 SIZE = 224
 # A strip of 1 x 100 shows no portrait; below this the shorter side would vanish at 224.
 MAX_ASPECT = 8.0
-
-Rgb = NDArray[np.uint8]
 
 
 def resize_area(image: Rgb, size: tuple[int, int]) -> Rgb:

@@ -14,14 +14,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ohlora.base.types import Rgb
 from ohlora.base.values import Ombre
 from ohlora.engines import Engine
-from ohlora.errors import BadRequest, ImageError
+from ohlora.errors import ImageError, InvalidInputError
 from ohlora.io.images import MAX_PIXELS
 from ohlora.io.video import VideoFacts, change_video
 from ohlora.kernels.ombre import HairMask, prepare_hair
 from ohlora.photos.edges import Refinement, spread_map
-from ohlora.photos.face_alignment import Floats, Frame, Rgb, portrait_frame, whole_picture
+from ohlora.photos.face_alignment import Floats, Frame, portrait_frame, whole_picture
 from ohlora.photos.face_cascade import Detections
 from ohlora.photos.face_detector import FaceDetector
 from ohlora.photos.heads import FaceRules, HeadMask, dye_heads, head_maps, place_heads
@@ -51,9 +52,9 @@ class Smoothing:
 
     def __post_init__(self) -> None:
         if not 0 <= self.past < 1:  # false for NaN
-            raise BadRequest(f"the smoothing must be at least 0 and below 1, got {self.past:g}")
+            raise InvalidInputError(f"the smoothing must be at least 0 and below 1, got {self.past:g}")
         if self.every < 1:
-            raise BadRequest(f"faces must be searched every 1 or more frames, got {self.every}")
+            raise InvalidInputError(f"faces must be searched every 1 or more frames, got {self.every}")
 
 
 @dataclass(eq=False)  # one is the same person as itself only
@@ -257,7 +258,7 @@ def recolor_video(
 
     engine: a student, as for `find_hair`. Files as `io.video.change_video` writes them. With no_face "skip" a video
     in which no frame shows a face raises ImageError and writes nothing; a frame without a face is left as it is.
-    Raises BadRequest, ImageError and OutputError as `change_video` does.
+    Raises InvalidInputError, ImageError and OutputError as `change_video` does.
     """
     hair = VideoHair(engine, rules or FaceRules(), smoothing or Smoothing())
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ohlora.base.values import Expression, Ombre
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.render.job import Look
 from ohlora.render.live import LIVE_PARAMETERS, MAX_FRAMES, blink_expressions, live_expressions
 
@@ -81,10 +81,10 @@ CURVES: dict[str, Curve] = {
 
 
 def find_curve(name: str) -> Curve:
-    """Raises BadRequest listing all curves when there is none of that name."""
+    """Raises InvalidInputError listing all curves when there is none of that name."""
     if name not in CURVES:
         known = "; ".join(f"{key} ({curve.frames} frames, {curve.fps:g} fps)" for key, curve in CURVES.items())
-        raise BadRequest(f"unknown curve '{name}': choose {known}")
+        raise InvalidInputError(f"unknown curve '{name}': choose {known}")
     return CURVES[name]
 
 
@@ -101,16 +101,18 @@ def curve_looks(
 
     frames: [1, 1,000,000], of live curves alone, default the curve's. seed: of live curves, [0, 2**63 - 1]. target: of
     live curves, an expression that is reached and left in the middle.
-    Raises BadRequest for unknown names, values out of range, and frames or a target for a curve that is fixed.
+    Raises InvalidInputError for unknown names, values out of range, and frames or a target for a curve that is fixed.
     """
     curve = find_curve(name)
     if curve.live is None and (target is not None or frames not in (None, curve.frames)):
         given = "an expression" if target is not None else f"{frames} frames"
         live = " or ".join(key for key, other in CURVES.items() if other.live)
-        raise BadRequest(f"curve '{name}' has {curve.frames} frames that are fixed: {given} can be given to {live}")
+        raise InvalidInputError(
+            f"curve '{name}' has {curve.frames} frames that are fixed: {given} can be given to {live}"
+        )
     count = curve.frames if frames is None else frames
     if not 1 <= count <= MAX_FRAMES:
-        raise BadRequest(f"frames of a live curve must be in [1, {MAX_FRAMES:,}], got {count}")
+        raise InvalidInputError(f"frames of a live curve must be in [1, {MAX_FRAMES:,}], got {count}")
     shown = [Expression()] * count
     if expressions and curve.live is not None:
         shown = live_expressions(LIVE_PARAMETERS[curve.live], count, seed, target, fps=curve.fps)

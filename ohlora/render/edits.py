@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ohlora.base.values import Expression, Ombre
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.render.job import Look
 
 
@@ -41,8 +41,8 @@ LOOK_SETS: dict[str, LookSet] = {
 
 
 def named_looks(name: str) -> tuple[Look, ...]:
-    """The looks of a set in their documented order. Raises BadRequest for an unknown name."""
+    """The looks of a set in their documented order. Raises InvalidInputError for an unknown name."""
     if name not in LOOK_SETS:
         sets = "; ".join(f"{known} ({len(each.looks)} looks)" for known, each in LOOK_SETS.items())
-        raise BadRequest(f"unknown set of looks '{name}': choose {sets}")
+        raise InvalidInputError(f"unknown set of looks '{name}': choose {sets}")
     return LOOK_SETS[name].looks

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ohlora.base.values import Expression, Face, Ombre
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.io.images import EXTENSIONS
 
 ROUNDINGS = ("truncate", "nearest")
@@ -33,11 +33,11 @@ class OutputFormat:
 
     def __post_init__(self) -> None:
         if self.format not in EXTENSIONS:
-            raise BadRequest(f"unknown picture format '{self.format}': choose {', '.join(EXTENSIONS)}")
+            raise InvalidInputError(f"unknown picture format '{self.format}': choose {', '.join(EXTENSIONS)}")
         if isinstance(self.quality, bool) or not 1 <= self.quality <= 100:
-            raise BadRequest(f"quality must be in [1, 100], got {self.quality}")
+            raise InvalidInputError(f"quality must be in [1, 100], got {self.quality}")
         if self.rounding not in ROUNDINGS:
-            raise BadRequest(f"unknown rounding '{self.rounding}': choose {' or '.join(ROUNDINGS)}")
+            raise InvalidInputError(f"unknown rounding '{self.rounding}': choose {' or '.join(ROUNDINGS)}")
 
     @property
     def suffix(self) -> str:
@@ -60,11 +60,11 @@ class RenderJob:
 
     def __post_init__(self) -> None:
         if not len(self.faces) or not self.looks:
-            raise BadRequest("a job needs at least one face and one look")
+            raise InvalidInputError("a job needs at least one face and one look")
         if not (math.isfinite(self.psi) and 0.0 <= self.psi <= 1.0):
-            raise BadRequest(f"psi must be in [0, 1], got {self.psi}")
+            raise InvalidInputError(f"psi must be in [0, 1], got {self.psi}")
         if self.truncation_layers < 0:
-            raise BadRequest(f"truncation layers must not be negative, got {self.truncation_layers}")
+            raise InvalidInputError(f"truncation layers must not be negative, got {self.truncation_layers}")
 
     def __len__(self) -> int:
         return len(self.faces) * len(self.looks)
@@ -82,11 +82,11 @@ def spread(name: str, values: Sequence[str] | str) -> list[float]:
                     continue
                 first, last, count = float(pieces[0]), float(pieces[1]), int(pieces[2])
             except (ValueError, IndexError) as error:
-                raise BadRequest(
+                raise InvalidInputError(
                     f"{name} '{part}' is not understood: give a number, a list 0.1,0.2 or FIRST:LAST:COUNT"
                 ) from error
             if not 1 <= count <= MAX_LOOKS or len(pieces) > 3:
-                raise BadRequest(f"{name} '{part}': COUNT must be in [1, {MAX_LOOKS:,}]")
+                raise InvalidInputError(f"{name} '{part}': COUNT must be in [1, {MAX_LOOKS:,}]")
             numbers += [first + (last - first) * i / max(1, count - 1) for i in range(count)]
     return numbers
 
@@ -96,7 +96,7 @@ def zip_values(owner: str, named: dict[str, list[float]]) -> list[dict[str, floa
     longest = max(len(v) for v in named.values())
     for name, values in named.items():
         if len(values) not in (1, longest):
-            raise BadRequest(
+            raise InvalidInputError(
                 f"{owner} lists must have one length or a single value: {name} has {len(values)}, another {longest}"
             )
     return [{n: v[i if len(v) > 1 else 0] for n, v in named.items()} for i in range(longest)]
@@ -106,7 +106,7 @@ def make_looks(expressions: Sequence[Expression] | None, ombres: Sequence[Ombre 
     """All combinations, expressions outermost, so that each expression's portrait is made once."""
     looks = tuple(Look(e, o) for e in expressions or [Expression()] for o in ombres or [None])
     if len(looks) > MAX_LOOKS:
-        raise BadRequest(f"{len(looks):,} looks per face asked for; the limit is {MAX_LOOKS:,}")
+        raise InvalidInputError(f"{len(looks):,} looks per face asked for; the limit is {MAX_LOOKS:,}")
     return looks
 
 

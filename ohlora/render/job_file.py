@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from ohlora.base.values import Expression, Face, Ombre
 from ohlora.bundle import Bundle
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.faces import JoinedFaces, SeedRange, load_faces
 from ohlora.latents.expression_words import MAX_SEED, preset_expression
 from ohlora.render.edits import named_looks
@@ -72,20 +72,20 @@ class JobFile(_Strict):
             return value
         try:
             return [LookEntry.model_validate(look_record(look)) for look in named_looks(value)]
-        except BadRequest as error:
+        except InvalidInputError as error:
             raise ValueError(error) from error
 
 
 def read_job_file(path: Path, label_size: int, bundle: Bundle) -> RenderJob:
-    """Read and check a job. Face files are relative to the job file. Raises BadRequest naming file and field."""
+    """Read and check a job. Face files are relative to the job file. Raises InvalidInputError naming file and field."""
     try:
         entry = JobFile.model_validate_json(path.read_bytes())
     except OSError as error:
-        raise BadRequest(f"cannot read the job file {path}: {error.strerror}") from error
+        raise InvalidInputError(f"cannot read the job file {path}: {error.strerror}") from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise BadRequest(f"{path}: {where}: {first['msg']}") from error
+        raise InvalidInputError(f"{path}: {where}: {first['msg']}") from error
     beside = [str(path.parent / spec) if ".csv" in spec or ".np" in spec else spec for spec in entry.faces]
     looks = tuple(
         Look(
@@ -103,11 +103,11 @@ def _expression(entry: ExpressionEntry, seed: int | None, number: int, path: Pat
     if entry.words is None:
         return Expression(**numbers)
     if entry.model_fields_set != {"words"}:
-        raise BadRequest(f"{path}: looks.{number}.expression: give words or eyes, mouth and pose, not both")
+        raise InvalidInputError(f"{path}: looks.{number}.expression: give words or eyes, mouth and pose, not both")
     try:
         return preset_expression(entry.words, seed, number)
-    except BadRequest as error:
-        raise BadRequest(f"{path}: looks.{number}.expression: {error}") from error
+    except InvalidInputError as error:
+        raise InvalidInputError(f"{path}: looks.{number}.expression: {error}") from error
 
 
 def faces_record(faces: Sequence[Face]) -> list[str]:

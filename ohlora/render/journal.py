@@ -29,7 +29,7 @@ from types import TracebackType
 from typing import Any
 
 from ohlora.base.atomic import atomic_path, explain_os_error, make_folder, remove_leftovers, write_bytes
-from ohlora.errors import BadRequest, OutputError
+from ohlora.errors import InvalidInputError, OutputError
 
 try:
     import fcntl
@@ -80,7 +80,7 @@ class Journal:
         other. restart: forget what was recorded, and take the folder over from another job. Outputs stay
         until they are written again; metadata.jsonl, which would no longer be true, is removed.
 
-        Raises BadRequest when the folder belongs to another request, when its record is damaged, and when
+        Raises InvalidInputError when the folder belongs to another request, when its record is damaged, and when
         another process is writing to it; OutputError when the folder cannot be written.
         """
         folder = make_folder(folder)
@@ -359,11 +359,11 @@ def _require_same_request(job: Path, folder: Path, wanted: str) -> None:
         known = _canonical(record["request"])
         intact = record["format"] == _FORMAT and record["sha256"] == _digest(known)
     except OSError as error:
-        raise BadRequest(f"cannot read {job}: {error.strerror or error}") from error
+        raise InvalidInputError(f"cannot read {job}: {error.strerror or error}") from error
     except (ValueError, KeyError, TypeError, RecursionError):
         intact = False
     if not intact:
-        raise BadRequest(
+        raise InvalidInputError(
             f"the job record {job} is damaged or of another version: choose another --out, "
             "or pass --restart to begin again in this folder"
         )
@@ -371,7 +371,7 @@ def _require_same_request(job: Path, folder: Path, wanted: str) -> None:
         differences = list(_differences(json.loads(known), json.loads(wanted)))
         shown = "; ".join(differences[:_SHOWN_DIFFERENCES])
         more = len(differences) - _SHOWN_DIFFERENCES
-        raise BadRequest(
+        raise InvalidInputError(
             f"{folder} belongs to another job: {shown}{f'; and {more} more' if more > 0 else ''}. "
             "Choose another --out, or pass --restart to begin again in this folder"
         )
@@ -420,7 +420,7 @@ def _take_lock(path: Path, folder: Path) -> int:
         except BlockingIOError as error:
             owner = os.pread(file, 32, 0).decode("ascii", "replace").strip()
             os.close(file)
-            raise BadRequest(
+            raise InvalidInputError(
                 f"another ohlora process{f' ({owner})' if owner else ''} is writing to {folder}: "
                 "wait for it or choose another --out"
             ) from error

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ohlora.base.values import PROPERTIES, Expression
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 
 MAX_FRAMES = 1_000_000
 _STREAM = 0x6C697665  # third and fourth word of the Philox counter; see `live_stream`
@@ -88,7 +88,7 @@ class LiveExpression:
 
     parameters: a set of `LIVE_PARAMETERS` or its name. rng: the only source of chance; equal generators and equal calls
     give equal frames. fps: (0, 1000], frames a second that `step` is called at, which turns the documented pauses into
-    frames. Raises BadRequest.
+    frames. Raises InvalidInputError.
 
     Overlaps, where the documented loop takes queued values from the end so that a blink breaks into an expression:
     first in, first out, and nothing is cut short. Expressions follow one another in the order they were said. One said
@@ -100,10 +100,10 @@ class LiveExpression:
     def __init__(self, parameters: LiveParameters | str, rng: np.random.Generator, *, fps: float = 30.0) -> None:
         if isinstance(parameters, str):
             if parameters not in LIVE_PARAMETERS:
-                raise BadRequest(f"unknown live parameters '{parameters}': choose {', '.join(LIVE_PARAMETERS)}")
+                raise InvalidInputError(f"unknown live parameters '{parameters}': choose {', '.join(LIVE_PARAMETERS)}")
             parameters = LIVE_PARAMETERS[parameters]
         if not 0.0 < fps <= 1000.0:  # false for NaN
-            raise BadRequest(f"fps of a live expression must be in (0, 1000], got {fps:g}")
+            raise InvalidInputError(f"fps of a live expression must be in (0, 1000], got {fps:g}")
         self.parameters, self._rng = parameters, rng
         self._envelope = parameters.envelope
         self._current = {name: parameters.drift[name].base for name in PROPERTIES}
@@ -167,12 +167,12 @@ class LiveExpression:
 
 
 def live_stream(seed: int) -> np.random.Generator:
-    """The random numbers of a live curve. seed: [0, 2**63 - 1], else BadRequest.
+    """The random numbers of a live curve. seed: [0, 2**63 - 1], else InvalidInputError.
 
     The counter keeps it apart from the stream of the face with the same seed.
     """
     if isinstance(seed, bool) or not 0 <= seed <= 2**63 - 1:
-        raise BadRequest(f"the seed of a live curve must be in [0, {2**63 - 1}], got {seed}")
+        raise InvalidInputError(f"the seed of a live curve must be in [0, {2**63 - 1}], got {seed}")
     counter = np.array([0, 0, _STREAM, _STREAM], dtype=np.uint64)
     return np.random.Generator(np.random.Philox(key=seed, counter=counter))
 
@@ -182,13 +182,14 @@ def live_expressions(
 ) -> list[Expression]:
     """A live curve: `frames` frames of idling, with `target` reached and left in the middle of them.
 
-    Raises BadRequest when frames is not in [1, 1,000,000] or too few for the target to be reached and left again.
+    Raises InvalidInputError when frames is not in [1, 1,000,000] or too few for the target to be reached and left
+    again.
     """
     if not 1 <= frames <= MAX_FRAMES:
-        raise BadRequest(f"frames of a live curve must be in [1, {MAX_FRAMES:,}], got {frames}")
+        raise InvalidInputError(f"frames of a live curve must be in [1, {MAX_FRAMES:,}], got {frames}")
     length = len(parameters.envelope)
     if target is not None and frames < length:
-        raise BadRequest(
+        raise InvalidInputError(
             f"an expression is reached and left in {length} frames, {frames} are asked for: give more, or leave it out"
         )
     # A blink under way delays the expression by its rest; it shall still end within the curve.

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ohlora.base.values import Expression, Face, Ombre
-from ohlora.errors import BadRequest, ImageError
+from ohlora.errors import ImageError, InvalidInputError
 from ohlora.render.job import Look, RenderJob
 from ohlora.render.pipeline import Picture
 from ohlora.render.plan import PortraitUnit
@@ -25,7 +25,7 @@ class MovingPortrait:
     (docs/spec/runtime.md, sections 3 and 9).
 
     dyed: whether frames may have an ombre; without, no hair is looked for. moves: whether they may have an expression.
-    Raises BadRequest when the bundle has no directions for this face, BundleError when it lacks a part.
+    Raises InvalidInputError when the bundle has no directions for this face, BundleError when it lacks a part.
     """
 
     def __init__(self, renderer: Renderer, face: Face, *, dyed: bool = True, moves: bool = True) -> None:
@@ -38,7 +38,7 @@ class MovingPortrait:
     def frame(self, expression: Expression | None = None, ombre: Ombre | None = None) -> NDArray[np.uint8]:
         """The face with this expression and dye, uint8 RGB [R,R,3], the caller's own. None: as it is.
 
-        Raises BadRequest for an ombre or expression that the portrait was made without.
+        Raises InvalidInputError for an ombre or expression that the portrait was made without.
         """
         return next(self.frames([Look(expression or Expression(), ombre)]))
 
@@ -61,7 +61,7 @@ class MovingPortrait:
             (self._moves, not look.expression.neutral, "moves"),
         ):
             if asked and not allowed:
-                raise BadRequest(
+                raise InvalidInputError(
                     f"this portrait was opened with {option}=False and is asked for {look}: open it with True"
                 )
 

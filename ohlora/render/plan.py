@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ohlora.base.values import Expression, Ombre
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.render.job import Look, OutputFormat, RenderJob, look_record
 
 
@@ -102,8 +102,8 @@ class PhotoPlan:
 def output_names(paths: Sequence[Path], roots: Sequence[Path]) -> list[str]:
     """A distinct output name for each picture: its path below its root without suffix.
 
-    Pictures that differ in suffix alone keep it ("a.jpg", "a.png" -> "a_jpg", "a_png"). Raises BadRequest when two
-    would still be written to one file.
+    Pictures that differ in suffix alone keep it ("a.jpg", "a.png" -> "a_jpg", "a_png"). Raises InvalidInputError when
+    two would still be written to one file.
     """
     names: list[Path] = []
     folders = [root.resolve() for root in roots if root.is_dir()]
@@ -121,7 +121,7 @@ def output_names(paths: Sequence[Path], roots: Sequence[Path]) -> list[str]:
     seen: dict[str, Path] = {}
     for text, path in zip(result, paths, strict=True):
         if (other := seen.setdefault(text.casefold(), path)) is not path:
-            raise BadRequest(f"{other} and {path} would both be written as '{text}': dye the folders one by one")
+            raise InvalidInputError(f"{other} and {path} would both be written as '{text}': dye the folders one by one")
     return result
 
 

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ohlora.base.types import Rgb
 from ohlora.base.values import Expression, Face, Ombre
 from ohlora.bundle import Bundle
 from ohlora.engines import Engine
-from ohlora.errors import BadRequest, ImageError
+from ohlora.errors import ImageError, InvalidInputError
 from ohlora.io.images import MAX_PIXELS
 from ohlora.latents.directions import Directions, directions_from_bundle
 from ohlora.latents.mapping import LatentSource
@@ -32,8 +33,6 @@ from ohlora.render.sources import PhotoProducer, PortraitProducer
 
 STREAM_CHUNK = 4
 
-Rgb = NDArray[np.uint8]
-
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
@@ -47,10 +46,10 @@ class Rendered:
 class Renderer:
     """Engines of one bundle, opened on first use and kept. Use as a context manager or call `close`.
 
-    backend: "auto", "openvino" or "onnxruntime". precision: "f32", "bf16" (OpenVINO on CPUs that have it; the engine
-    must pass the bundle's probe first), or "auto": what the bundle's preset was measured in, else f32.
+    backend: "auto", "openvino" or "onnxruntime". precision: "fp32", "bf16" (OpenVINO on CPUs that have it; the engine
+    must pass the bundle's probe first), or "auto": what the bundle's preset was measured in, else fp32.
     threads: parallel engine streams, default the usable cores.
-    directions: replaces the bundle's own; BadRequest when they are for another generator.
+    directions: replaces the bundle's own; InvalidInputError when they are for another generator.
     device: "cpu", "cuda:N", or "auto": a GPU, or with one line of warning the CPU. There `render` and `stream` run, as
     `device_setting` says (in float32 by default); mapping, `hair`, `recolor` and `parse` stay on the CPU.
     Raises BundleError for a missing or damaged bundle or part, EngineError when no engine works.
@@ -72,12 +71,14 @@ class Renderer:
         self._directions = directions
         devices = chosen_devices(device)
         if len(devices) > 1:
-            raise BadRequest(f"a Renderer takes one device, not {device}: `ohlora render` takes several")
+            raise InvalidInputError(f"a Renderer takes one device, not {device}: `ohlora render` takes several")
         self._on_device: DeviceStreams | None = None
         if devices:
             setting = device_setting or DeviceSetting()
             if setting.encoder != "cpu":
-                raise BadRequest(f"a Renderer gives arrays, so encoder {setting.encoder} has no use: leave it 'cpu'")
+                raise InvalidInputError(
+                    f"a Renderer gives arrays, so encoder {setting.encoder} has no use: leave it 'cpu'"
+                )
             make = partial(self.device_pipeline, device=devices[0], setting=setting)
             self._on_device = DeviceStreams(make, self._latents)
 
@@ -185,14 +186,14 @@ class Renderer:
         return self._mapping_end if moves and self.directions and self.directions.needs_mapping_end else None
 
     def _check(self, job: RenderJob) -> bool:
-        """Whether the job moves a face. Raises BadRequest for looks that this bundle cannot make."""
+        """Whether the job moves a face. Raises InvalidInputError for looks that this bundle cannot make."""
         part = self.bundle.generator_part()
         if job.truncation_layers > part.num_layers:
-            raise BadRequest(f"truncation layers must be in [0, {part.num_layers}], got {job.truncation_layers}")
+            raise InvalidInputError(f"truncation layers must be in [0, {part.num_layers}], got {job.truncation_layers}")
         moves = any(not look.expression.neutral for look in job.looks)
         if moves:
             if self.directions is None:
-                raise BadRequest(
+                raise InvalidInputError(
                     f"eyes, mouth and pose need directions, and bundle '{self.bundle.name}' has none: "
                     "give --directions FOLDER or leave them at 0"
                 )
@@ -248,7 +249,7 @@ class Renderer:
         """
         maps = find_hair(self.hair_engine, _pictures(images))
         if len({one.shape for one in maps}) > 1:
-            raise BadRequest("hair() takes pictures of one aspect ratio: call it once per shape")
+            raise InvalidInputError("hair() takes pictures of one aspect ratio: call it once per shape")
         return np.stack(maps) if maps else np.zeros((0, 224, 224), np.float32)
 
     def parse(self, images: Rgb | Sequence[Rgb]) -> NDArray[np.uint8]:
@@ -259,7 +260,7 @@ class Renderer:
         """
         maps = parse_faces(self.parsing_engine, _pictures(images))
         if len({one.shape for one in maps}) > 1:
-            raise BadRequest("parse() takes pictures of one aspect ratio: call it once per shape")
+            raise InvalidInputError("parse() takes pictures of one aspect ratio: call it once per shape")
         return np.stack(maps) if maps else np.zeros((0, 224, 224), np.uint8)
 
     def recolor(
@@ -327,5 +328,5 @@ def _pictures(images: Rgb | Sequence[Rgb]) -> list[Rgb]:
             or picture.shape[2] != 3
         ):
             got = f"{picture.dtype} {picture.shape}" if isinstance(picture, np.ndarray) else type(picture).__name__
-            raise BadRequest(f"pictures must be uint8 RGB arrays [H,W,3], got {got}")
+            raise InvalidInputError(f"pictures must be uint8 RGB arrays [H,W,3], got {got}")
     return pictures

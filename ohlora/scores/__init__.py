@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ohlora.base.atomic import make_folder, remove_leftovers
 from ohlora.engines import usable_cores
-from ohlora.errors import BadRequest, ImageError
+from ohlora.errors import ImageError, InvalidInputError
 from ohlora.io.numbered_images import numbered_images
 from ohlora.kernels import properties
 from ohlora.scores.result import ScoreResult
@@ -46,13 +46,15 @@ def score_folder(
 
     pictures: the source pictures, a folder or by number; their numbers are then what is scored, and v1 is computed on
     them. Without: every map of the folder, v1 on the sources that parse.jsonl names. Other arguments as for
-    `score_pictures`. Raises BadRequest, before anything is written, for a folder without maps and as that does.
+    `score_pictures`. Raises InvalidInputError, before anything is written, for a folder without maps and as that does.
     """
     given = numbered_images(pictures) if isinstance(pictures, Path) else pictures
     with ThreadPoolExecutor(threads or usable_cores(), thread_name_prefix="ohlora-read") as pool:
         source = ParsedFolder(Path(parsing), pool, given)
         if "v1" in algorithms and not source.sources:
-            raise BadRequest(f"v1 is computed on source pictures, and {parsing} has no parse.jsonl: name the pictures")
+            raise InvalidInputError(
+                f"v1 is computed on source pictures, and {parsing} has no parse.jsonl: name the pictures"
+            )
         return score_pictures(
             source,
             out,
@@ -84,17 +86,19 @@ def score_pictures(
 
     apply: NAME_stats.csv files of an earlier run, at most one an algorithm, to normalise with instead of this run's
     own figures. ddof: of the own ones. report: also write scores.html and scores.png.
-    Raises BadRequest for unknown algorithms and figures of algorithms that are not computed, and when no picture at
-    all could be scored; OutputError when `out` cannot be written.
+    Raises InvalidInputError for unknown algorithms and figures of algorithms that are not computed, and when no picture
+    at all could be scored; OutputError when `out` cannot be written.
     """
     algorithms = tuple(dict.fromkeys(algorithms))
     if not algorithms:
-        raise BadRequest(f"no algorithm named: choose from {', '.join(NAMES)}")
+        raise InvalidInputError(f"no algorithm named: choose from {', '.join(NAMES)}")
     columns = {algorithm: score_columns(algorithm) for algorithm in algorithms}
     if strict_hairstyle and "hairstyle" not in algorithms:
-        raise BadRequest("strict hairstyle was asked for without the algorithm hairstyle: add it or leave this out")
+        raise InvalidInputError(
+            "strict hairstyle was asked for without the algorithm hairstyle: add it or leave this out"
+        )
     if ddof not in (0, 1):
-        raise BadRequest(f"ddof must be 0 or 1, got {ddof}")
+        raise InvalidInputError(f"ddof must be 0 or 1, got {ddof}")
     lent = _lent_statistics(apply, algorithms)
     make_folder(out)  # before the work, since it may be refused
     started(len(source.items))
@@ -117,7 +121,7 @@ def score_pictures(
         advance(len(items))
     if not kept:
         first = failures[0]["error"] if failures else "there is none"
-        raise BadRequest(f"none of {len(source.items)} pictures could be scored; the first: {first}")
+        raise InvalidInputError(f"none of {len(source.items)} pictures could be scored; the first: {first}")
     numbers, paths = np.array([item.number for item in kept], np.int64), tuple(item.path for item in kept)
     result = ScoreResult(len(source.items), {}, failures=failures)
     for algorithm in algorithms:
@@ -163,8 +167,8 @@ def _lent_statistics(paths: Sequence[Path], algorithms: Sequence[str]) -> dict[s
     for path in paths:
         figures = read_statistics(path)
         if figures.algorithm not in algorithms:
-            raise BadRequest(f"{path} has the figures of {figures.algorithm}, which is not asked for")
+            raise InvalidInputError(f"{path} has the figures of {figures.algorithm}, which is not asked for")
         if figures.algorithm in lent:
-            raise BadRequest(f"{path}: figures of {figures.algorithm} are given twice")
+            raise InvalidInputError(f"{path}: figures of {figures.algorithm} are given twice")
         lent[figures.algorithm] = figures
     return lent

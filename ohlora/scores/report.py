@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from ohlora.base.atomic import write_bytes
+from ohlora.base.types import Rgb
 from ohlora.errors import ImageError
 from ohlora.io.contact_sheet import contact_sheet
 from ohlora.io.images import encode_image
 from ohlora.scores.result import ScoreResult
-from ohlora.scores.sources import Rgb, ScoreSource
+from ohlora.scores.sources import ScoreSource
 from ohlora.scores.table import ScoreTable
 
 WIDTH, HEIGHT = 320, 190

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ohlora.errors import BadRequest, BundleError, ImageError
+from ohlora.errors import BundleError, ImageError, InvalidInputError
 from ohlora.io.images import read_image
 from ohlora.io.numbered_images import number_of, numbered_images
 from ohlora.kernels.properties import CLASSES, HAIR, SIZE
@@ -30,7 +30,8 @@ from ohlora.photos.face_detector import FaceDetector
 if TYPE_CHECKING:
     from ohlora.render.renderer import Renderer
 
-Rgb = NDArray[np.uint8]
+from ohlora.base.types import Rgb
+
 PARSING, FACE, INDEX = "parsing_", "face_", "parse.jsonl"
 VARIANTS = ("crop", "full-frame")
 MARGIN = 0.25  # of the face's box on each side (docs/spec/segmentation.md, section 2)
@@ -73,15 +74,15 @@ class ParsedFolder:
 
     pictures: source pictures by number; their numbers are then what is scored. Without them every map of the folder
     is, and source pictures are those that parse.jsonl names.
-    Raises BadRequest for a folder without maps and a damaged index.
+    Raises InvalidInputError for a folder without maps and a damaged index.
     """
 
     def __init__(self, folder: Path, pool: ThreadPoolExecutor, pictures: Mapping[int, Path] | None = None) -> None:
         self.folder, self._pool = folder, pool
         try:
             self.maps = numbered_images(folder, PARSING)
-        except BadRequest as error:
-            raise BadRequest(f"{error}: make class maps with `ohlora train parse`") from error
+        except InvalidInputError as error:
+            raise InvalidInputError(f"{error}: make class maps with `ohlora train parse`") from error
         self.sources = read_index(folder) if pictures is None else dict(pictures)
         numbers = sorted(self.maps if pictures is None else pictures)
         self.items = [ScoreItem(n, str(self.sources.get(n, ""))) for n in numbers]
@@ -123,14 +124,15 @@ class BundlePictures:
     """Pictures of any size whose faces a bundle's parser maps.
 
     variant: "crop" (the largest face with its margin, as the published scores had it) or "full-frame".
-    Raises BundleError for a bundle without a parser of the 11 documented classes, BadRequest for another variant.
+    Raises BundleError for a bundle without a parser of the 11 documented classes, InvalidInputError for another
+    variant.
     """
 
     def __init__(
         self, renderer: Renderer, pictures: Mapping[int, Path], pool: ThreadPoolExecutor, variant: str = "crop"
     ) -> None:
         if variant not in VARIANTS:
-            raise BadRequest(f"unknown variant '{variant}': choose one of {', '.join(VARIANTS)}")
+            raise InvalidInputError(f"unknown variant '{variant}': choose one of {', '.join(VARIANTS)}")
         classes = renderer.bundle.parsing_part().classes
         if len(classes) != CLASSES or classes[HAIR] != "hair":
             raise BundleError(
@@ -220,7 +222,10 @@ def read_face(path: Path) -> Rgb:
 
 
 def read_index(folder: Path) -> dict[int, Path]:
-    """Source pictures of a parsed folder by number; empty without parse.jsonl. Raises BadRequest for a damaged one."""
+    """Source pictures of a parsed folder by number; empty without parse.jsonl.
+
+    Raises InvalidInputError for a damaged one.
+    """
     path = folder / INDEX
     if not path.is_file():
         return {}
@@ -230,7 +235,7 @@ def read_index(folder: Path) -> dict[int, Path]:
             row = json.loads(line)
             sources[int(row["number"])] = Path(row["source"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BadRequest(f"cannot read {path} ({error!r}): parse the pictures again or name them") from error
+        raise InvalidInputError(f"cannot read {path} ({error!r}): parse the pictures again or name them") from error
     return sources
 
 
@@ -239,7 +244,7 @@ def number_pictures(paths: Iterable[Path], known: Mapping[int, Path] | None = No
 
     known: sources by number (`read_index`) of a parsed folder; a picture among them keeps that number, and a name
     without digits is refused. Without `known` such names get the smallest free numbers, in the order given.
-    Raises BadRequest naming two pictures of one number.
+    Raises InvalidInputError naming two pictures of one number.
     """
     places = {path.resolve(): number for number, path in (known or {}).items()}
     numbered: dict[int, Path] = {}
@@ -249,11 +254,13 @@ def number_pictures(paths: Iterable[Path], known: Mapping[int, Path] | None = No
         if number is None:
             nameless.append(path)
         elif number in numbered:
-            raise BadRequest(f"{numbered[number]} and {path} both have number {number}: leave one of them out")
+            raise InvalidInputError(f"{numbered[number]} and {path} both have number {number}: leave one of them out")
         else:
             numbered[number] = path
     if nameless and known is not None:
-        raise BadRequest(f"{nameless[0]} has no number at the end of its name and is no source of the class maps")
+        raise InvalidInputError(
+            f"{nameless[0]} has no number at the end of its name and is no source of the class maps"
+        )
     free = (number for number in count() if number not in numbered)
     numbered |= dict(zip(free, nameless, strict=False))
     return dict(sorted(numbered.items()))

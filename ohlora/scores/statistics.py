@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ohlora.base.atomic import write_bytes
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.kernels.properties import ALGORITHMS, normalize, statistics
 from ohlora.scores.table import ScoreTable, format_score, read_csv_rows
 
@@ -44,16 +44,16 @@ class ScoreStatistics:
 
 
 def score_columns(algorithm: str) -> tuple[str, ...]:
-    """Column names of the published tables. Raises BadRequest naming the algorithms there are."""
+    """Column names of the published tables. Raises InvalidInputError naming the algorithms there are."""
     if algorithm not in ALGORITHMS:
-        raise BadRequest(f"unknown algorithm '{algorithm}': choose one of {', '.join(ALGORITHMS)}")
+        raise InvalidInputError(f"unknown algorithm '{algorithm}': choose one of {', '.join(ALGORITHMS)}")
     return tuple(f"{name}_score" for name in ALGORITHMS[algorithm])
 
 
 def measure(algorithm: str, table: ScoreTable, ddof: int = 1) -> ScoreStatistics:
     """Figures of raw scores, without NaN. ddof: 1 as in all published tables, 0 as in the documents' example."""
     if ddof not in (0, 1):
-        raise BadRequest(f"ddof must be 0 or 1, got {ddof}")
+        raise InvalidInputError(f"ddof must be 0 or 1, got {ddof}")
     mean, deviation = statistics(table.values, ddof=ddof)
     counts = (~np.isnan(table.values)).sum(0)
     return ScoreStatistics(algorithm, table.columns, mean, deviation, counts, ddof)
@@ -71,23 +71,23 @@ def write_statistics(path: Path, figures: ScoreStatistics) -> None:
 
 
 def read_statistics(path: Path) -> ScoreStatistics:
-    """Raises BadRequest naming file and line for anything that is not the table of one algorithm."""
+    """Raises InvalidInputError naming file and line for anything that is not the table of one algorithm."""
     rows = read_csv_rows(path)
     if not rows or tuple(rows[0][1]) != COLUMNS:
-        raise BadRequest(f"{path} is no table of score statistics: its first line must be {','.join(COLUMNS)}")
+        raise InvalidInputError(f"{path} is no table of score statistics: its first line must be {','.join(COLUMNS)}")
     algorithms = {row[0] for _, row in rows[1:]}
     if len(algorithms) != 1:
-        raise BadRequest(
+        raise InvalidInputError(
             f"{path} must hold the figures of one algorithm, it has {', '.join(sorted(algorithms)) or 'none'}"
         )
     algorithm = algorithms.pop()
     columns = score_columns(algorithm)
     if tuple(row[1] for _, row in rows[1:]) != columns:
-        raise BadRequest(f"{path} must have a line for each of {', '.join(columns)}, in this order")
+        raise InvalidInputError(f"{path} must have a line for each of {', '.join(columns)}, in this order")
     figures = np.array([_figures(path, line, row) for line, row in rows[1:]])
     ddof = set(figures[:, 2].tolist())
     if len(ddof) != 1:
-        raise BadRequest(f"{path} must have one ddof in all lines")
+        raise InvalidInputError(f"{path} must have one ddof in all lines")
     counts = figures[:, 3].astype(np.int64)
     return ScoreStatistics(algorithm, columns, figures[:, 0].copy(), figures[:, 1].copy(), counts, int(ddof.pop()))
 
@@ -98,7 +98,7 @@ def _figures(path: Path, line: int, row: list[str]) -> tuple[float, float, float
         mean, deviation = (float(cell) if cell else math.nan for cell in row[2:4])
         ddof, count = (int(cell) for cell in row[4:])
     except ValueError as error:
-        raise BadRequest(f"{path}, line {line}: {error}") from error
+        raise InvalidInputError(f"{path}, line {line}: {error}") from error
     if math.isinf(mean) or math.isinf(deviation) or deviation < 0 or ddof not in (0, 1) or count < 0:
-        raise BadRequest(f"{path}, line {line}: impossible figures {', '.join(row[2:])}")
+        raise InvalidInputError(f"{path}, line {line}: impossible figures {', '.join(row[2:])}")
     return mean, deviation, float(ddof), float(count)

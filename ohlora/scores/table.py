@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ohlora.base.atomic import write_bytes
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 
 PROPERTY_COLUMNS = (
     "eyes_score",
@@ -43,7 +43,8 @@ class ScoreTable:
     """Scores of N pictures.
 
     numbers: int64 [N], each once. columns: names of the C scores. values: float64 [N,C], NaN where there is none.
-    paths: N texts, "" where unknown; leave it out where all are. Raises BadRequest for parts that do not fit together.
+    paths: N texts, "" where unknown; leave it out where all are. Raises InvalidInputError for parts that do not fit
+    together.
     """
 
     numbers: NDArray[np.int64]
@@ -56,15 +57,15 @@ class ScoreTable:
         values = np.asarray(self.values, dtype=np.float64)
         paths = tuple(self.paths) or ("",) * len(numbers)
         if numbers.ndim != 1 or values.shape != (len(numbers), len(self.columns)) or len(paths) != len(numbers):
-            raise BadRequest(
+            raise InvalidInputError(
                 f"a score table of {numbers.shape} numbers and {len(self.columns)} columns cannot have values of shape "
                 f"{values.shape} and {len(paths)} paths"
             )
         if len(set(self.columns)) != len(self.columns):
-            raise BadRequest(f"score columns must differ, got {', '.join(self.columns)}")
+            raise InvalidInputError(f"score columns must differ, got {', '.join(self.columns)}")
         unique, counts = np.unique(numbers, return_counts=True)
         if len(unique) != len(numbers):
-            raise BadRequest(f"picture {unique[counts > 1][0]} has more than one row in a score table")
+            raise InvalidInputError(f"picture {unique[counts > 1][0]} has more than one row in a score table")
         for name, value in (("numbers", numbers), ("columns", tuple(self.columns)), ("values", values)):
             object.__setattr__(self, name, value)
         object.__setattr__(self, "paths", paths)
@@ -73,19 +74,21 @@ class ScoreTable:
         return len(self.numbers)
 
     def column(self, name: str) -> NDArray[np.float64]:
-        """float64 [N]. Raises BadRequest naming the columns there are."""
+        """float64 [N]. Raises InvalidInputError naming the columns there are."""
         if name not in self.columns:
-            raise BadRequest(f"no column '{name}' in this score table: it has {', '.join(self.columns) or 'none'}")
+            raise InvalidInputError(
+                f"no column '{name}' in this score table: it has {', '.join(self.columns) or 'none'}"
+            )
         return self.values[:, self.columns.index(name)]
 
     def rows(self, numbers: ArrayLike) -> ScoreTable:
-        """The rows of `numbers` (whole numbers [M]), in that order. Raises BadRequest naming missing numbers."""
+        """The rows of `numbers` (whole numbers [M]), in that order. Raises InvalidInputError naming missing numbers."""
         wanted = np.asarray(numbers, dtype=np.int64)
         place = {int(number): row for row, number in enumerate(self.numbers)}
         missing = [int(number) for number in wanted if int(number) not in place]
         if missing:
             shown = ", ".join(map(str, missing[:SHOWN])) + (" ..." if len(missing) > SHOWN else "")
-            raise BadRequest(
+            raise InvalidInputError(
                 f"no scores for {len(missing)} of {len(wanted)} pictures: number {shown}; score them first"
             )
         order = [place[int(number)] for number in wanted]
@@ -96,23 +99,25 @@ class ScoreTable:
 def read_score_table(path: Path | str, columns: Sequence[str] | None = None) -> ScoreTable:
     """Read a .csv or .csv.gz table; of its score columns all, or those named.
 
-    Raises BadRequest naming file, line and column: unreadable or damaged file, no `img_no` column, no such column, a
-    row of another width, a cell that is not a finite number, a number that comes twice.
+    Raises InvalidInputError naming file, line and column: unreadable or damaged file, no `img_no` column, no such
+    column, a row of another width, a cell that is not a finite number, a number that comes twice.
     """
     path = Path(path)
     rows = read_csv_rows(path)
     if not rows:
-        raise BadRequest(f"{path} is empty: a score table starts with the line of its column names")
+        raise InvalidInputError(f"{path} is empty: a score table starts with the line of its column names")
     header = [name.strip() for name in rows[0][1]]
     repeated = sorted({name for name in header if header.count(name) > 1})
     if repeated:
-        raise BadRequest(f"{path} has column '{repeated[0]}' more than once")
+        raise InvalidInputError(f"{path} has column '{repeated[0]}' more than once")
     if NUMBER not in header:
-        raise BadRequest(f"{path} has no column '{NUMBER}' (it has {', '.join(filter(None, header))}): no score table")
+        raise InvalidInputError(
+            f"{path} has no column '{NUMBER}' (it has {', '.join(filter(None, header))}): no score table"
+        )
     known = [name for name in header if name and name not in (NUMBER, PATH)]
     for name in columns or ():
         if name not in known:
-            raise BadRequest(f"{path} has no column '{name}': it has {', '.join(known) or 'no scores'}")
+            raise InvalidInputError(f"{path} has no column '{name}': it has {', '.join(known) or 'no scores'}")
     names = tuple(known if columns is None else columns)
     number_at, path_at = header.index(NUMBER), header.index(PATH) if PATH in header else None
     taken = [header.index(name) for name in names]
@@ -122,10 +127,10 @@ def read_score_table(path: Path | str, columns: Sequence[str] | None = None) -> 
     seen: dict[int, int] = {}
     for i, (line, row) in enumerate(rows[1:]):
         if len(row) != len(header):
-            raise BadRequest(f"{path}, line {line}: {len(row)} cells, the header has {len(header)}")
+            raise InvalidInputError(f"{path}, line {line}: {len(row)} cells, the header has {len(header)}")
         number = _whole(row[number_at], path, line)
         if number in seen:
-            raise BadRequest(f"{path}, line {line}: picture {number} stands in line {seen[number]} already")
+            raise InvalidInputError(f"{path}, line {line}: picture {number} stands in line {seen[number]} already")
         seen[number] = line
         numbers[i] = number
         values[i] = [_number(row[at], path, line, name) for at, name in zip(taken, names, strict=True)]
@@ -137,7 +142,7 @@ def write_score_table(path: Path | str, table: ScoreTable, *, index: bool = True
     """Write a table atomically in the published layout; .gz is compressed, the same bytes for the same table.
 
     index: with the unnamed first column 0 .. N-1. decimals: None keeps every digit. NaN becomes an empty cell.
-    Raises OutputError when it cannot be written, BadRequest for an infinite score.
+    Raises OutputError when it cannot be written, InvalidInputError for an infinite score.
     """
     path = Path(path)
     text = io.StringIO()
@@ -146,7 +151,7 @@ def write_score_table(path: Path | str, table: ScoreTable, *, index: bool = True
     for i, (number, source, row) in enumerate(zip(table.numbers.tolist(), table.paths, table.values, strict=True)):
         for name, value in zip(table.columns, row, strict=True):
             if math.isinf(value):
-                raise BadRequest(f"{name} of picture {number} is infinite: not written to {path}")
+                raise InvalidInputError(f"{name} of picture {number} is infinite: not written to {path}")
         writer.writerow([*([i] if index else []), number, source, *(format_score(value, decimals) for value in row)])
     data = text.getvalue().encode()
     write_bytes(path, gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
@@ -160,7 +165,10 @@ def format_score(value: float, decimals: int | None) -> str:
 
 
 def read_csv_rows(path: Path) -> list[tuple[int, list[str]]]:
-    """Line numbers and cells of a CSV file, .gz or plain, without empty lines. Raises BadRequest naming the file."""
+    """Line numbers and cells of a CSV file, .gz or plain, without empty lines.
+
+    Raises InvalidInputError naming the file.
+    """
     try:
         data = path.read_bytes()
         if path.suffix == ".gz":
@@ -168,14 +176,14 @@ def read_csv_rows(path: Path) -> list[tuple[int, list[str]]]:
         reader = csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""), strict=True)
         return [(reader.line_num, row) for row in reader if row]
     except FileNotFoundError as error:
-        raise BadRequest(f"there is no table {path}") from error
+        raise InvalidInputError(f"there is no table {path}") from error
     except (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error) as error:
-        raise BadRequest(f"cannot read the table {path}: {error}") from error
+        raise InvalidInputError(f"cannot read the table {path}: {error}") from error
 
 
 def _whole(cell: str, path: Path, line: int) -> int:
     if not (cell.isascii() and cell.isdigit()) or int(cell) > MAX_NUMBER:
-        raise BadRequest(f"{path}, line {line}: {NUMBER} must be a whole number from 0, got '{cell}'")
+        raise InvalidInputError(f"{path}, line {line}: {NUMBER} must be a whole number from 0, got '{cell}'")
     return int(cell)
 
 
@@ -187,5 +195,7 @@ def _number(cell: str, path: Path, line: int, name: str) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise BadRequest(f"{path}, line {line}, column '{name}': expected a number or an empty cell, got '{cell}'")
+        raise InvalidInputError(
+            f"{path}, line {line}, column '{name}': expected a number or an empty cell, got '{cell}'"
+        )
     return value

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ohlora.base.values import Expression, Face, Ombre
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 
 BAD = [-0.001, 1.001, math.nan, math.inf, "0.5", None, True]
 
@@ -22,13 +22,13 @@ def test_valid_ombre(color: float, height: float, grad_height: float) -> None:
 @pytest.mark.parametrize("value", BAD)
 @pytest.mark.parametrize("name", ["color", "height", "grad_height"])
 def test_bad_ombre_names_field_and_value(name: str, value: Any) -> None:
-    with pytest.raises(BadRequest, match=rf"Ombre\.{name} must be .*\[0, 1\]"):
+    with pytest.raises(InvalidInputError, match=rf"Ombre\.{name} must be .*\[0, 1\]"):
         Ombre(**{"color": 0.5, name: value})
 
 
 @pytest.mark.parametrize("value", [11.0, -11.0, math.nan, "x"])
 def test_bad_expression(value: Any) -> None:
-    with pytest.raises(BadRequest, match=r"Expression\.mouth"):
+    with pytest.raises(InvalidInputError, match=r"Expression\.mouth"):
         Expression(mouth=value)
 
 
@@ -43,7 +43,7 @@ def test_face_is_checked_and_frozen() -> None:
     with pytest.raises(ValueError):
         face.z[0] = 1
     for z, label in ((np.zeros(511), []), (np.zeros((1, 512)), []), (np.zeros(512), [1.0])):
-        with pytest.raises(BadRequest, match="of 'a' must be a vector"):
+        with pytest.raises(InvalidInputError, match="of 'a' must be a vector"):
             Face(z, np.array(label), name="a")
-    with pytest.raises(BadRequest, match="NaN"):
+    with pytest.raises(InvalidInputError, match="NaN"):
         Face(np.full(512, np.nan), name="a")

@@ -27,7 +27,7 @@ from ohlora.bench.suites import kernels as kernel_suite
 from ohlora.bench.suites.roofline import work_of
 from ohlora.bundle import Bundle
 from ohlora.cli import app
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.kernels.ombre import cpu as ombre_cpu
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -104,9 +104,9 @@ def test_a_run_comes_back_from_its_file(tmp_path: Path) -> None:
         ('{"format": 1, "rows": []}', "is no result"),
     ):
         (tmp_path / "bad.json").write_text(content)
-        with pytest.raises(BadRequest, match=message):
+        with pytest.raises(InvalidInputError, match=message):
             Run.load(tmp_path / "bad.json")
-    with pytest.raises(BadRequest, match="cannot read the bench result"):
+    with pytest.raises(InvalidInputError, match="cannot read the bench result"):
         Run.load(tmp_path / "missing.json")
 
 
@@ -119,7 +119,7 @@ def test_suites_of_two_runs_are_joined_and_groups_are_not(tmp_path: Path) -> Non
         ("stages", "Numba", 2.0), ("kernels", "one", 40.0),
     ]  # fmt: skip
     assert made.settings["suites"] == ["stages", "kernels"]
-    with pytest.raises(BadRequest, match="of another machine"):
+    with pytest.raises(InvalidInputError, match="of another machine"):
         joined(run_of(row(), cpu="B"), old)
 
 
@@ -188,7 +188,7 @@ def test_report_and_readme(tmp_path: Path) -> None:
     assert "![techniques](plots/techniques.svg)" in text
     page = tmp_path / "README.md"
     page.write_text("before\n")
-    with pytest.raises(BadRequest, match="no place for the table"):
+    with pytest.raises(InvalidInputError, match="no place for the table"):
         update_readme(page, run)
     page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
     assert update_readme(page, run)
@@ -211,7 +211,7 @@ def test_the_readme_shows_the_committed_result() -> None:
 def test_suites_by_name() -> None:
     assert chosen([]) == list(SUITES)
     assert chosen(["stages", "kernels"]) == ["kernels", "stages"]
-    with pytest.raises(BadRequest, match="no suite 'kernel': choose of kernels"):
+    with pytest.raises(InvalidInputError, match="no suite 'kernel': choose of kernels"):
         chosen(["kernel"])
 
 

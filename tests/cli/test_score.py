@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from typer.testing import CliRunner
 
 from ohlora.cli import app
-from ohlora.errors import BadRequest, BundleError, OutputError
+from ohlora.errors import BundleError, InvalidInputError, OutputError
 from ohlora.io.images import read_image
 from ohlora.kernels.properties import score
 from ohlora.scores import score_folder, score_pictures
@@ -145,9 +145,9 @@ def test_stored_figures_make_runs_comparable(parsed: Path, tmp_path: Path) -> No
     assert np.array_equal(part.values, whole.rows([0, 9]).values)
     assert abs(whole.values.std(0, ddof=0) - 1).max() < 1e-3
     assert (tmp_path / "part" / "all_scores_v2_stats.csv").read_bytes() == stored.read_bytes()
-    with pytest.raises(BadRequest, match="figures of v2, which is not asked for"):
+    with pytest.raises(InvalidInputError, match="figures of v2, which is not asked for"):
         run("--parsing", parsed, "-a", "hairstyle", "--apply", stored, "--out", tmp_path / "x")
-    with pytest.raises(BadRequest, match="figures of v2 are given twice"):
+    with pytest.raises(InvalidInputError, match="figures of v2 are given twice"):
         run("--parsing", parsed, "--apply", stored, "--apply", stored, "--out", tmp_path / "x")
     assert not (tmp_path / "x").exists()
 
@@ -193,9 +193,9 @@ def test_named_pictures_without_a_map_and_renamed_ones(parsed: Path, tmp_path: P
     table = read_score_table(tmp_path / "out" / "all_scores.csv")
     assert (table.numbers.tolist(), table.paths) == ([3], (str(anna),))
     (parsed / "parse.jsonl").unlink()
-    with pytest.raises(BadRequest, match=r"anna.png has no number at the end of its name"):
+    with pytest.raises(InvalidInputError, match=r"anna.png has no number at the end of its name"):
         run(anna, "--parsing", parsed, "--out", tmp_path / "out")
-    with pytest.raises(BadRequest, match=r"v1 is computed on source pictures.*name the pictures"):
+    with pytest.raises(InvalidInputError, match=r"v1 is computed on source pictures.*name the pictures"):
         run("--parsing", parsed, "-a", "v1", "--out", tmp_path / "out")
     assert run("--parsing", parsed, "--out", tmp_path / "out")[1]["scored"] == 6
 
@@ -212,15 +212,15 @@ def test_wrong_requests_write_nothing(parsed: Path, tmp_path: Path) -> None:
         (["--parsing", parsed, "--strict-hairstyle"], "without the algorithm hairstyle"),
         (["--parsing", parsed, "--apply", parsed / "parse.jsonl"], "no table of score statistics|cannot read"),
     ):
-        with pytest.raises(BadRequest, match=message):
+        with pytest.raises(InvalidInputError, match=message):
             run(*arguments, "--out", out)
     (parsed / "parse.jsonl").write_text("{broken\n")
-    with pytest.raises(BadRequest, match=r"cannot read .*parse.jsonl"):
+    with pytest.raises(InvalidInputError, match=r"cannot read .*parse.jsonl"):
         run("--parsing", parsed, "--out", out)
     (parsed / "parse.jsonl").unlink()
     for path in parsed.glob("parsing_0*.png"):
         path.write_bytes(b"")
-    with pytest.raises(BadRequest, match=r"none of 6 pictures could be scored; the first: .*empty"):
+    with pytest.raises(InvalidInputError, match=r"none of 6 pictures could be scored; the first: .*empty"):
         score_folder(parsed, out)
     (tmp_path / "file").write_text("x")
     with pytest.raises(OutputError, match="it is a file"):
@@ -297,7 +297,7 @@ def test_statistics_files(tmp_path: Path) -> None:
         ("a,b\n", "no table of score statistics"),
     ):
         path.write_text(wrong)
-        with pytest.raises(BadRequest, match=message):
+        with pytest.raises(InvalidInputError, match=message):
             read_statistics(path)
 
 
@@ -327,7 +327,7 @@ def test_numbers_of_named_pictures(tmp_path: Path) -> None:
         3: "a.jpg",
     }
     assert number_pictures(paths[1:3], {5: paths[2]}) == {0: paths[1], 5: paths[2]}
-    with pytest.raises(BadRequest, match="both have number 2"):
+    with pytest.raises(InvalidInputError, match="both have number 2"):
         number_pictures([*paths, tmp_path / "x2.png"])
 
 
@@ -388,10 +388,10 @@ def test_parsers_that_cannot(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "1.png"), face_scene(1)[1])
     with pytest.raises(BundleError, match=r"no face parser: build one with `ohlora bundle build --parsing"):
         run(tmp_path / "1.png", "--bundle", "demo", "--out", tmp_path / "out")
-    with pytest.raises(BadRequest, match="no picture was named"):
+    with pytest.raises(InvalidInputError, match="no picture was named"):
         run("--bundle", "demo", "--out", tmp_path / "out")
     with ThreadPoolExecutor(1) as pool:
-        with pytest.raises(BadRequest, match="unknown variant 'half'"):
+        with pytest.raises(InvalidInputError, match="unknown variant 'half'"):
             BundlePictures(Parser(), {}, pool, "half")  # type: ignore[arg-type]
         with pytest.raises(BundleError, match="has the classes skin, hair: scores need the 11"):
             BundlePictures(Parser(("skin", "hair")), {}, pool)  # type: ignore[arg-type]

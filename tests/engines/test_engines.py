@@ -23,7 +23,7 @@ from tests.support.small_models import SIZE, TensorProto, hair_model, helper, ma
 INSTALLED = [status for status in backend_report() if status.available]
 NAMES = [status.name for status in INSTALLED]
 # (backend, precision) pairs that this machine can run.
-WAYS = [(s.name, "f32") for s in INSTALLED] + [(s.name, "bf16") for s in INSTALLED if s.bf16]
+WAYS = [(s.name, "fp32") for s in INSTALLED] + [(s.name, "bf16") for s in INSTALLED if s.bf16]
 needs_openvino = pytest.mark.skipif("openvino" not in NAMES, reason="openvino is not installed")
 
 
@@ -138,8 +138,8 @@ def test_backends_agree_with_arithmetic(tmp_path, name):
 @needs_openvino
 def test_f32_really_is_f32(opened, images):
     # Left to itself OpenVINO takes bf16 on CPUs that have it: 1e-3 of error instead of 1e-6.
-    reference = opened["onnxruntime", "f32"](image=images)["hair"]
-    assert np.abs(opened["openvino", "f32"](image=images)["hair"] - reference).max() < 2e-5
+    reference = opened["onnxruntime", "fp32"](image=images)["hair"]
+    assert np.abs(opened["openvino", "fp32"](image=images)["hair"] - reference).max() < 2e-5
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -287,7 +287,7 @@ def test_no_backend_left_lists_all(hair, monkeypatch):
     [
         ({"backend": "tensorrrt"}, "unknown backend 'tensorrrt': choose auto, openvino or onnxruntime"),
         ({"precision": "fp8"}, "unknown precision 'fp8'"),
-        ({"backend": "onnxruntime", "precision": "bf16"}, "use openvino, or precision f32"),
+        ({"backend": "onnxruntime", "precision": "bf16"}, "use openvino, or precision fp32"),
         ({"threads": 0}, "threads must be a whole number of at least 1, got 0"),
         ({"threads": True}, "got True"),
     ],
@@ -327,7 +327,7 @@ def test_weights_in_another_file_are_refused(tmp_path, hair, monkeypatch):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_batch_dimension(tmp_path, images, name, opened):
-    expected = opened[name, "f32"](image=images)["hair"]
+    expected = opened[name, "fp32"](image=images)["hair"]
     with open_engine(hair_model(tmp_path / "one.onnx", batch=1), backend=name) as engine:
         assert engine(image=images)["hair"].tobytes() == expected.tobytes()
     with pytest.raises(EngineError, match="dynamic first dimension"):

@@ -14,8 +14,8 @@ from ohlora.errors import EngineError
 from tests.support.small_models import SIZE, TensorProto, hair_model, helper, save
 
 INSTALLED = [status for status in backend_report() if status.available]
-WAYS = [(s.name, "f32") for s in INSTALLED] + [(s.name, "bf16") for s in INSTALLED if s.bf16]
-needs_openvino = pytest.mark.skipif(("openvino", "f32") not in WAYS, reason="openvino is not installed")
+WAYS = [(s.name, "fp32") for s in INSTALLED] + [(s.name, "bf16") for s in INSTALLED if s.bf16]
+needs_openvino = pytest.mark.skipif(("openvino", "fp32") not in WAYS, reason="openvino is not installed")
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +48,7 @@ def test_probe_passes_and_is_measured(hair, probe, tmp_path, way):
     save_probe(tmp_path / "probe.safetensors", hair=probe)
     with open_engine(hair, backend=way[0], precision=way[1], probe=tmp_path / "probe.safetensors") as engine:
         figures = engine.selftest["probe"]["hair"]
-    assert 0 <= figures["mean_abs"] <= figures["max_abs"] < (1e-3 if way[1] == "f32" else 0.1)
+    assert 0 <= figures["mean_abs"] <= figures["max_abs"] < (1e-3 if way[1] == "fp32" else 0.1)
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -112,10 +112,10 @@ def test_unequal_rows_are_found(hair, monkeypatch):
 @pytest.mark.parametrize(
     ("precision", "kind", "good", "bad"),
     [
-        ("f32", "integer", {"max_abs": 1, "share": 1e-3}, {"max_abs": 2, "share": 1e-4}),
-        ("f32", "integer", {"max_abs": 0, "share": 0}, {"max_abs": 1, "share": 2e-3}),
-        ("f32", "float", {"max_abs": 9e-4}, {"max_abs": 2e-3}),
-        ("f32", "float", {"max_abs": 0}, {"max_abs": float("nan")}),
+        ("fp32", "integer", {"max_abs": 1, "share": 1e-3}, {"max_abs": 2, "share": 1e-4}),
+        ("fp32", "integer", {"max_abs": 0, "share": 0}, {"max_abs": 1, "share": 2e-3}),
+        ("fp32", "float", {"max_abs": 9e-4}, {"max_abs": 2e-3}),
+        ("fp32", "float", {"max_abs": 0}, {"max_abs": float("nan")}),
         ("bf16", "integer", {"psnr_db": 30}, {"psnr_db": 29.9}),
         ("bf16", "float", {"mean_abs": 0.02}, {"mean_abs": 0.021}),
     ],

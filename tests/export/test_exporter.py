@@ -17,7 +17,7 @@ from ohlora.bundle import Bundle
 from ohlora.cli import app
 from ohlora.engines import arithmetic, backend_report, open_engine
 from ohlora.engines.cache import CACHE_VARIABLE
-from ohlora.errors import BadRequest, OhloraError
+from ohlora.errors import InvalidInputError, OhloraError
 from ohlora.export.exporter import Request, export
 from ohlora.export.formats import FORMATS, Batch, parse_batch, refuse
 from ohlora.export.precision.presets import preset_named
@@ -50,7 +50,7 @@ def test_batches(text: str, wanted: tuple[int, int, int]) -> None:
 
 @pytest.mark.parametrize("text", ["", "0:1:2", "8:4:32", "1:8", "a", "1:8:32:64", "-1", "1:2:9999"])
 def test_wrong_batches_are_refused(text: str) -> None:
-    with pytest.raises(BadRequest, match="--batch"):
+    with pytest.raises(InvalidInputError, match="--batch"):
         parse_batch(text)
 
 
@@ -71,12 +71,12 @@ def test_wrong_batches_are_refused(text: str) -> None:
 def test_what_does_not_go_is_refused(
     to: str, names: list[str], precision: str | None, preset: str | None, message: str
 ) -> None:
-    with pytest.raises(BadRequest, match=re.escape(message)):
+    with pytest.raises(InvalidInputError, match=re.escape(message)):
         refuse(FORMATS[to], names, precision, preset, (), names)
 
 
 def test_batch_statistics_do_not_go_to_triton() -> None:
-    with pytest.raises(BadRequest, match="statistics=alone"):
+    with pytest.raises(InvalidInputError, match="statistics=alone"):
         refuse(FORMATS["triton"], ["discriminator"], None, None, ["discriminator"])
     refuse(FORMATS["onnx"], ["discriminator"], None, None, ["discriminator"])
 
@@ -84,15 +84,15 @@ def test_batch_statistics_do_not_go_to_triton() -> None:
 def test_sources_say_what_they_have(tmp_path: Path) -> None:
     source = bundle_source("demo", SIZE)
     assert list(source.graphs) == ["mapping", "synthesis", "hair", "portrait", "recolor"]
-    with pytest.raises(BadRequest, match="has no 'parsing'; it has mapping, synthesis"):
+    with pytest.raises(InvalidInputError, match="has no 'parsing'; it has mapping, synthesis"):
         source.chosen(["parsing"])
     weights = tmp_path / "x.pth"
     weights.write_bytes(b"?")
-    with pytest.raises(BadRequest, match="--network"):
+    with pytest.raises(InvalidInputError, match="--network"):
         open_source(str(weights), None, None, {}, SIZE)
-    with pytest.raises(BadRequest, match="unknown network 'gan'"):
+    with pytest.raises(InvalidInputError, match="unknown network 'gan'"):
         open_source(str(weights), "gan", None, {}, SIZE)
-    with pytest.raises(BadRequest, match="belong to a file of weights"):
+    with pytest.raises(InvalidInputError, match="belong to a file of weights"):
         open_source("demo", "generator", None, {}, SIZE)
 
 
@@ -205,7 +205,7 @@ def test_a_bundle_at_a_preset_renders_nearly_the_same(fast: Bundle) -> None:
 def test_both_backends_accept_the_quantised_probe(fast: Bundle) -> None:
     for status in backend_report():
         if status.available and status.name in ("openvino", "onnxruntime"):
-            mapping, synthesis = fast.generator_engines(status.name, "f32")
+            mapping, synthesis = fast.generator_engines(status.name, "fp32")
             assert synthesis.selftest["probe"]["image"]["psnr_db"] >= 35
             mapping.close()
             synthesis.close()
@@ -242,11 +242,11 @@ def test_a_missed_gate_writes_nothing(tmp_path: Path) -> None:
 
 
 def test_precision_auto_is_what_was_measured() -> None:
-    assert arithmetic("auto", "f32") == "f32"
-    assert arithmetic("f32", "bf16") == "f32"
-    assert arithmetic("bf16", "f32") == "bf16"
+    assert arithmetic("auto", "fp32") == "fp32"
+    assert arithmetic("fp32", "bf16") == "fp32"
+    assert arithmetic("bf16", "fp32") == "bf16"
     able = any(status.bf16 for status in backend_report())
-    assert arithmetic("auto", "bf16") == ("bf16" if able else "f32")
-    assert arithmetic("auto", "bf16", "onnxruntime") == "f32"
+    assert arithmetic("auto", "bf16") == ("bf16" if able else "fp32")
+    assert arithmetic("auto", "bf16", "onnxruntime") == "fp32"
     assert preset_named("exact").psnr is None
     assert str(Batch(1, 2, 3)) == "1:2:3"

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from ohlora.base.values import Expression, Ombre
-from ohlora.errors import BadRequest, OutputError
+from ohlora.errors import InvalidInputError, OutputError
 from ohlora.io import animation
 from ohlora.io.animation import write_animation
 from ohlora.render.curves import CURVES, curve_looks
@@ -173,7 +173,7 @@ def test_loop(tmp_path: Path, format: str, once: int | None) -> None:
 def test_one_frame_is_enough_and_none_is_not(tmp_path: Path, format: str) -> None:
     assert write_animation(tmp_path / f"a.{format}", moving(1), fps=10, format=format) == 1
     assert decode(tmp_path / f"a.{format}").shape[0] == 1
-    with pytest.raises(BadRequest, match="at least one frame"):
+    with pytest.raises(InvalidInputError, match="at least one frame"):
         write_animation(tmp_path / "none", [], fps=10, format=format)
     assert not (tmp_path / "none").exists()
 
@@ -246,9 +246,9 @@ def test_a_failing_source_leaves_the_old_file(tmp_path: Path, format: str) -> No
 @pytest.mark.parametrize("format", FORMATS)
 def test_frames_that_do_not_fit_are_refused(tmp_path: Path, format: str) -> None:
     good = moving(1)[0]
-    with pytest.raises(BadRequest, match="frame 1 has 64 x 47 pixels, the first 64 x 48"):
+    with pytest.raises(InvalidInputError, match="frame 1 has 64 x 47 pixels, the first 64 x 48"):
         write_animation(tmp_path / "a", [good, good[:-1]], fps=10, format=format)
-    with pytest.raises(BadRequest, match=r"frame 0 is float64 \[48, 64, 3\]"):
+    with pytest.raises(InvalidInputError, match=r"frame 0 is float64 \[48, 64, 3\]"):
         write_animation(tmp_path / "a", [good / 255], fps=10, format=format)
     assert list(tmp_path.iterdir()) == []
 
@@ -262,13 +262,13 @@ def test_wrong_requests_are_refused(tmp_path: Path) -> None:
         ("webp", 61),
         ("mp4", float("nan")),
     ):
-        with pytest.raises(BadRequest, match=rf"fps of a {format} animation must be in \[0.01, (50|60)\]"):
+        with pytest.raises(InvalidInputError, match=rf"fps of a {format} animation must be in \[0.01, (50|60)\]"):
             write_animation(tmp_path / "a", moving(2), fps=fps, format=format)
-    with pytest.raises(BadRequest, match="'avi': choose one of gif, webp, mp4"):
+    with pytest.raises(InvalidInputError, match="'avi': choose one of gif, webp, mp4"):
         write_animation(tmp_path / "a", moving(2), fps=10, format="avi")
-    with pytest.raises(BadRequest, match="quality must be in"):
+    with pytest.raises(InvalidInputError, match="quality must be in"):
         write_animation(tmp_path / "a", moving(2), fps=10, format="mp4", quality=0)
-    with pytest.raises(BadRequest, match="webp stores at most 16383 a side"):
+    with pytest.raises(InvalidInputError, match="webp stores at most 16383 a side"):
         write_animation(tmp_path / "a", np.zeros((1, 1, 16384, 3), np.uint8), fps=10, format="webp")
     assert list(tmp_path.iterdir()) == []
 
@@ -278,7 +278,7 @@ def test_formats_held_in_memory_have_a_limit(tmp_path: Path, monkeypatch: pytest
     small = dataclasses.replace(animation._FORMATS[format], max_pixels=48 * 64 * 5)
     monkeypatch.setitem(animation._FORMATS, format, small)
     assert write_animation(tmp_path / "a", moving(5), fps=10, format=format) == 5
-    with pytest.raises(BadRequest, match=rf"more than 5 frames of 64 x 48 pixels .* {format}: use mp4"):
+    with pytest.raises(InvalidInputError, match=rf"more than 5 frames of 64 x 48 pixels .* {format}: use mp4"):
         write_animation(tmp_path / "b", moving(6), fps=10, format=format)
     assert [entry.name for entry in tmp_path.iterdir()] == ["a"]
 
@@ -349,12 +349,12 @@ def test_live_curves_take_frames_seed_and_target() -> None:
     assert [look.ombre for look in looks[:360]] == [x.ombre for x in curve_looks("product360", expressions=True)]
     assert {look.ombre for look in curve_looks("live-v3", expressions=True)} == {None}
     for options in ({"frames": 300}, {"target": target}):
-        with pytest.raises(BadRequest, match=r"'gif40' has 40 frames that are fixed: .* to live or live-v3"):
+        with pytest.raises(InvalidInputError, match=r"'gif40' has 40 frames that are fixed: .* to live or live-v3"):
             curve_looks("gif40", expressions=True, **options)
     for frames in (0, 1_000_001):
-        with pytest.raises(BadRequest, match=r"must be in \[1, 1,000,000\]"):
+        with pytest.raises(InvalidInputError, match=r"must be in \[1, 1,000,000\]"):
             curve_looks("live", expressions=False, frames=frames)
-    with pytest.raises(BadRequest, match=r"gif40 \(40 frames, 20 fps\); .*live \(360 frames, 30 fps\)"):
+    with pytest.raises(InvalidInputError, match=r"gif40 \(40 frames, 20 fps\); .*live \(360 frames, 30 fps\)"):
         curve_looks("nope", expressions=True)
 
 
@@ -375,6 +375,6 @@ def test_still_pictures_come_in_the_documented_order() -> None:
                 index = 10 * m + 5 * e + p
                 assert looks[index].expression == Expression(eyes, mouth, pose)
                 assert looks[index].ombre == Ombre(index / 50, 0.4, 0.6)
-    with pytest.raises(BadRequest, match=r"unknown set of looks 'x': choose still50 \(50 looks\)"):
+    with pytest.raises(InvalidInputError, match=r"unknown set of looks 'x': choose still50 \(50 looks\)"):
         named_looks("x")
     assert list(LOOK_SETS) == ["still50"]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.io.contact_sheet import MAX_CELLS, contact_sheet
 
 
@@ -89,24 +89,24 @@ def test_an_endless_source_stops_at_the_limit() -> None:
             taken += 1
             yield flat(8, 8, 0)
 
-    with pytest.raises(BadRequest, match=r"at most 2500 pictures: make several sheets"):
+    with pytest.raises(InvalidInputError, match=r"at most 2500 pictures: make several sheets"):
         contact_sheet(endless(), cell=8)
     assert taken == MAX_CELLS + 1
-    with pytest.raises(BadRequest, match=r"exceeds 100,000,000 pixels: choose a smaller cell"):
+    with pytest.raises(InvalidInputError, match=r"exceeds 100,000,000 pixels: choose a smaller cell"):
         contact_sheet(endless(), cell=4096)
 
 
 def test_wrong_requests_are_refused() -> None:
     one = [flat(8, 8, 0)]
-    with pytest.raises(BadRequest, match="at least one picture"):
+    with pytest.raises(InvalidInputError, match="at least one picture"):
         contact_sheet([])
-    with pytest.raises(BadRequest, match="2 captions for 1 pictures"):
+    with pytest.raises(InvalidInputError, match="2 captions for 1 pictures"):
         contact_sheet(one, captions=["a", "b"])
-    with pytest.raises(BadRequest, match="a single text"):
+    with pytest.raises(InvalidInputError, match="a single text"):
         contact_sheet(one, captions="a")
     for name, value in (("cell", 7), ("cell", 20.0), ("gap", -1), ("columns", 0), ("columns", True)):
-        with pytest.raises(BadRequest, match=rf"{name} must be a whole number in"):
+        with pytest.raises(InvalidInputError, match=rf"{name} must be a whole number in"):
             contact_sheet(one, **{name: value})
     for wrong in (flat(8, 8, 0)[..., 0], flat(8, 8, 0).astype(np.float32), flat(0, 8, 0)):
-        with pytest.raises(BadRequest, match="picture 1 is"):
+        with pytest.raises(InvalidInputError, match="picture 1 is"):
             contact_sheet([*one, wrong])

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
-from ohlora.errors import BadRequest, ImageError
+from ohlora.errors import ImageError, InvalidInputError
 from ohlora.io import images
 from ohlora.io.images import EXTENSIONS, encode_image, list_images, read_image
 
@@ -386,7 +386,7 @@ def test_a_broken_link_is_listed_so_that_it_is_reported(tmp_path: Path) -> None:
 )
 def test_lists_of_nothing_are_refused(tmp_path: Path, names: list[str], reason: str) -> None:
     touch(tmp_path, "below/a.png", "notes.txt")
-    with pytest.raises(BadRequest, match=reason):
+    with pytest.raises(InvalidInputError, match=reason):
         list_images([tmp_path / name for name in names])
 
 
@@ -395,7 +395,7 @@ def test_a_folder_that_cannot_be_listed_is_named(tmp_path: Path, monkeypatch: py
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(images.os, "scandir", refuse)
-    with pytest.raises(BadRequest, match=r"cannot list the folder .*Permission denied"):
+    with pytest.raises(InvalidInputError, match=r"cannot list the folder .*Permission denied"):
         list_images([tmp_path])
 
 
@@ -437,12 +437,12 @@ def test_sizes_a_format_cannot_store_are_refused(format: str, side: int, remedy:
 
 
 def test_wrong_requests_and_arrays_are_refused() -> None:
-    with pytest.raises(BadRequest, match=r"'jpg': choose one of jpeg, png, webp"):
+    with pytest.raises(InvalidInputError, match=r"'jpg': choose one of jpeg, png, webp"):
         encode_image(RGB, "jpg")
     for quality in (0, 101):
-        with pytest.raises(BadRequest, match="quality must be in"):
+        with pytest.raises(InvalidInputError, match="quality must be in"):
             encode_image(RGB, "jpeg", quality)
-    with pytest.raises(BadRequest, match="png_level"):
+    with pytest.raises(InvalidInputError, match="png_level"):
         encode_image(RGB, "png", png_level=10)
     for array in (RGB[..., 0], RGB.astype(np.float32), RGB[:0], RGB[..., [0, 1, 2, 0]]):
         with pytest.raises(ImageError, match=r"uint8 \[H, W, 3\] is needed"):

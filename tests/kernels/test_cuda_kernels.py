@@ -259,7 +259,7 @@ def test_a_driver_that_is_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(cuda_arrays.require_cuda(), "jit", refuse)
     with pytest.raises(
-        cuda_arrays.CudaUnavailable, match=r"do not run on cuda:0 .*UNSUPPORTED_PTX_VERSION.*update the driver"
+        cuda_arrays.CudaUnavailableError, match=r"do not run on cuda:0 .*UNSUPPORTED_PTX_VERSION.*update the driver"
     ):
         cuda_arrays.require_kernels.__wrapped__(0)
 

@@ -49,10 +49,10 @@ for name, (kernel, signature, threads) in kernels().items():
 @needs_numba_cuda
 def test_without_a_gpu_the_error_says_so() -> None:
     code = """
-from ohlora.kernels.gpu.arrays import CudaUnavailable, require_cuda
+from ohlora.kernels.gpu.arrays import CudaUnavailableError, require_cuda
 try:
     require_cuda()
-except CudaUnavailable as error:
+except CudaUnavailableError as error:
     print(error)
 else:
     print("usable")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ohlora.base.values import PROPERTIES, Expression, Face
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.faces import load_faces
 from ohlora.latents.directions import Directions, add_moves, read_directions, read_published_directions
 from ohlora.latents.directions import write_directions as write_directions_file
@@ -33,11 +33,11 @@ def test_moves_are_vectors_and_gradients() -> None:
     assert np.array_equal(add_moves(start, moves, expression), moved.astype(np.float32))
     in_w = replace(directions, space="w")
     assert np.array_equal(in_w.apply(start, FACE, expression), moved.astype(np.float32))
-    with pytest.raises(BadRequest, match="move mapping_split2, not w"):
+    with pytest.raises(InvalidInputError, match="move mapping_split2, not w"):
         directions.apply(start, FACE, expression)
-    with pytest.raises(BadRequest, match=r"for mapping_split2 of 6 numbers, got shape \(5,\)"):
+    with pytest.raises(InvalidInputError, match=r"for mapping_split2 of 6 numbers, got shape \(5,\)"):
         directions.moves(start[:5], FACE)
-    with pytest.raises(BadRequest, match="depends on the face"):
+    with pytest.raises(InvalidInputError, match="depends on the face"):
         directions.moves(None, FACE)
     assert np.array_equal(make(networks=()).moves(None, FACE), make(networks=()).moves(start, FACE))
 
@@ -64,9 +64,9 @@ def test_incomplete_sets_are_refused() -> None:
         ({"vectors": {**vectors, "pose": {"hh": np.zeros(6), "ll": np.zeros(5)}}}, r"pose \[5, 6\]"),
         ({"space": "x"}, "no latent space 'x'"),
     ):
-        with pytest.raises(BadRequest, match=message):
+        with pytest.raises(InvalidInputError, match=message):
             replace(make(networks=()), **changes)
-    with pytest.raises(BadRequest, match="must have one length"):
+    with pytest.raises(InvalidInputError, match="must have one length"):
         replace(make(), networks={"eyes": network(5)})
 
 
@@ -88,7 +88,7 @@ def test_files_come_back(tmp_path: Path, space: str, networks: tuple[str, ...]) 
     assert (back.space, back.groups, back.source) == (space, directions.groups, "set")
     assert {name: one.scale for name, one in back.networks.items()} == dict.fromkeys(networks, -1.0)
     other = "w" if space == "z" else "z"
-    with pytest.raises(BadRequest, match=f"are in {space}, {other} was asked for"):
+    with pytest.raises(InvalidInputError, match=f"are in {space}, {other} was asked for"):
         read_directions(tmp_path, other)
 
 
@@ -101,20 +101,20 @@ def test_files_without_a_space_are_w(tmp_path: Path) -> None:
     path.write_bytes(save(directions.arrays(), metadata))
     assert read_directions(path).sha256 == directions.sha256
     path.write_bytes(save(make().arrays(), metadata))
-    with pytest.raises(BadRequest, match="must hold eyes, mouth, pose"):
+    with pytest.raises(InvalidInputError, match="must hold eyes, mouth, pose"):
         read_directions(path)
     path.write_bytes(save(make().arrays(), {**metadata, "networks": '{"mouth": 1.0}'}))
-    with pytest.raises(BadRequest, match="must hold eyes, pose"):
+    with pytest.raises(InvalidInputError, match="must hold eyes, pose"):
         read_directions(path)
     arrays = {name: value for name, value in make().arrays().items() if name != "eyes.fc2.0.bias"}
     path.write_bytes(save(arrays, {**metadata, "networks": '{"eyes": 1.0}'}))
-    with pytest.raises(BadRequest, match=r"cannot read .*misses fc2.0.bias"):
+    with pytest.raises(InvalidInputError, match=r"cannot read .*misses fc2.0.bias"):
         read_directions(path)
     path.write_bytes(save(make().arrays(), {**metadata, "networks": "[1]"}))
-    with pytest.raises(BadRequest, match="name their groups or networks wrongly"):
+    with pytest.raises(InvalidInputError, match="name their groups or networks wrongly"):
         read_directions(path)
     path.write_bytes(save(directions.arrays(), {**metadata, "space": "y"}))
-    with pytest.raises(BadRequest, match="no latent space 'y'"):
+    with pytest.raises(InvalidInputError, match="no latent space 'y'"):
         read_directions(path)
 
 
@@ -122,10 +122,12 @@ def test_lengths_by_space() -> None:
     for space, size in {"z": 519, "w": 512, "mapping_split1": 2560, "mapping_split2": 1024}.items():
         directions = make(space, size, networks=())
         directions.require_generator(SPLIT, "", "bundle 'b'")
-        with pytest.raises(BadRequest, match=rf"have 6 numbers, {space} of bundle 'b' has {size}"):
+        with pytest.raises(InvalidInputError, match=rf"have 6 numbers, {space} of bundle 'b' has {size}"):
             make(space, networks=()).require_generator(SPLIT, "", "bundle 'b'")
         if space.startswith("mapping"):
-            with pytest.raises(BadRequest, match=r"two branches, that of bundle 'b' has one: .*stylegan-finetune-v9"):
+            with pytest.raises(
+                InvalidInputError, match=r"two branches, that of bundle 'b' has one: .*stylegan-finetune-v9"
+            ):
                 directions.require_generator(replace(SPLIT, split_size=0), "", "bundle 'b'")
 
 
@@ -150,13 +152,15 @@ def test_published_sets(shared: Path, version: str, space: str, groups: int, siz
 
 def test_a_folder_of_several_spaces_wants_one_named(v9: Path) -> None:
     there = r"mapping_split1 \(mouth, pose\), mapping_split2 \(eyes, mouth, pose\)"
-    with pytest.raises(BadRequest, match=rf"several spaces, {there}: name one \(--space mapping_split1\)"):
+    with pytest.raises(InvalidInputError, match=rf"several spaces, {there}: name one \(--space mapping_split1\)"):
         read_published_directions(v9)
-    with pytest.raises(BadRequest, match=rf"no direction tables of space w in .*; it has {there}"):
+    with pytest.raises(InvalidInputError, match=rf"no direction tables of space w in .*; it has {there}"):
         read_published_directions(v9, "w")
-    with pytest.raises(BadRequest, match="no latent space 'split1'"):
+    with pytest.raises(InvalidInputError, match="no latent space 'split1'"):
         read_published_directions(v9, "split1")
-    with pytest.raises(BadRequest, match=r"no mapping_split1 tables of eyes: .*find_v9_nn_eyes.pth.*bundle build"):
+    with pytest.raises(
+        InvalidInputError, match=r"no mapping_split1 tables of eyes: .*find_v9_nn_eyes.pth.*bundle build"
+    ):
         read_published_directions(v9, "mapping_split1")
 
 
@@ -164,7 +168,7 @@ def test_a_set_of_tables_and_a_network(v9: Path) -> None:
     found = read_published_directions(v9, "mapping_split1", {"eyes": network(2560, -1.0)})
     assert (found.size, len(found.groups), list(found.networks)) == (2560, 16, ["eyes"])
     assert sorted(found.vectors) == ["mouth", "pose"]
-    with pytest.raises(BadRequest, match="must have one length"):
+    with pytest.raises(InvalidInputError, match="must have one length"):
         read_published_directions(v9, "mapping_split1", {"eyes": network(512)})
     alone = read_published_directions(v9, "w", {name: network(512) for name in PROPERTIES})
     assert (alone.groups, alone.space, alone.source) == (["all"], "w", "v9")

@@ -7,7 +7,7 @@ import pytest
 from safetensors.numpy import save
 
 from ohlora.base.values import Expression, Face
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.faces import SeedRange
 from ohlora.latents.directions import Directions, read_directions, read_published_directions
 from ohlora.latents.directions import write_directions as write_directions_file
@@ -29,9 +29,9 @@ def test_sum_in_documented_order(tmp_path: Path) -> None:
 def test_faces_without_a_known_group_are_refused(tmp_path: Path) -> None:
     write_directions(tmp_path / "d")
     directions = read_published_directions(tmp_path / "d")
-    with pytest.raises(BadRequest, match="'nobody' has no direction group"):
+    with pytest.raises(InvalidInputError, match="'nobody' has no direction group"):
         directions.check(Face(np.zeros(512), name="nobody"))
-    with pytest.raises(BadRequest, match="group 'xx'"):
+    with pytest.raises(InvalidInputError, match="group 'xx'"):
         directions.check(Face(np.zeros(512), name="f", group="xx"))
 
 
@@ -39,12 +39,12 @@ def test_incomplete_sets_are_refused(tmp_path: Path) -> None:
     write_directions(tmp_path / "d")
     tables = tmp_path / "d" / "property_score_vectors"
     (tables / "pose_change_w_vector_hh.csv").unlink()
-    with pytest.raises(BadRequest, match="groups of pose"):
+    with pytest.raises(InvalidInputError, match="groups of pose"):
         read_published_directions(tmp_path / "d")
     (tables / "pose_change_w_vector_hh.csv").write_text(",0,1\n0,1.0,2.0\n")
-    with pytest.raises(BadRequest, match="must hold 512 finite numbers like the others, got 2"):
+    with pytest.raises(InvalidInputError, match="must hold 512 finite numbers like the others, got 2"):
         read_published_directions(tmp_path / "d")
-    with pytest.raises(BadRequest, match="no direction tables"):
+    with pytest.raises(InvalidInputError, match="no direction tables"):
         read_published_directions(tmp_path)
 
 
@@ -89,21 +89,21 @@ def test_own_file_comes_back(tmp_path: Path) -> None:
 def test_damaged_own_files(tmp_path: Path) -> None:
     path = tmp_path / "directions.safetensors"
     path.write_bytes(b"nothing")
-    with pytest.raises(BadRequest, match="cannot read the directions"):
+    with pytest.raises(InvalidInputError, match="cannot read the directions"):
         read_directions(path)
     arrays = one_group().arrays()
     path.write_bytes(save(arrays))
-    with pytest.raises(BadRequest, match="not written by `ohlora train directions`"):
+    with pytest.raises(InvalidInputError, match="not written by `ohlora train directions`"):
         read_directions(path)
     metadata = {"format": "ohlora-directions-1", "groups": '["all"]', "source": "x"}
     path.write_bytes(save({**arrays, "pose": arrays["pose"][:, :3]}, metadata))
-    with pytest.raises(BadRequest, match="must hold eyes, mouth, pose"):
+    with pytest.raises(InvalidInputError, match="must hold eyes, mouth, pose"):
         read_directions(path)
     path.write_bytes(save({**arrays, "pose": arrays["pose"] * np.nan}, metadata))
-    with pytest.raises(BadRequest, match="NaN"):
+    with pytest.raises(InvalidInputError, match="NaN"):
         read_directions(path)
     path.write_bytes(save(arrays, {**metadata, "groups": "["}))
-    with pytest.raises(BadRequest, match="groups"):
+    with pytest.raises(InvalidInputError, match="groups"):
         read_directions(path)
 
 
@@ -111,8 +111,8 @@ def test_foreign_directions() -> None:
     directions = one_group(generator="ab" * 32)
     directions.require_generator(Sizes(w_size=16), "ab" * 32, "bundle 'b'")
     one_group().require_generator(Sizes(w_size=16), "", "bundle 'b'")
-    with pytest.raises(BadRequest, match=r"16 numbers, w of bundle 'b' has 512"):
+    with pytest.raises(InvalidInputError, match=r"16 numbers, w of bundle 'b' has 512"):
         directions.require_generator(Sizes(w_size=512), "ab" * 32, "bundle 'b'")
     for state in ("cd" * 32, ""):
-        with pytest.raises(BadRequest, match="foreign directions"):
+        with pytest.raises(InvalidInputError, match="foreign directions"):
             directions.require_generator(Sizes(w_size=16), state, "bundle 'b'")

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from ohlora.base.values import Expression
 from ohlora.bundle import Bundle
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.faces import face_from_seed
 from ohlora.latents.answer_labels import AnswerLabel, label_from_answer, label_vector
 from ohlora.latents.expression_words import (
@@ -91,7 +91,7 @@ def test_the_same_numbers_are_drawn_whatever_else_is() -> None:
     assert expression_stream(7, 0).random() != face.random()
     assert expression_stream(7, 0).standard_normal() != pytest.approx(face_from_seed(7).z[0], abs=1e-6)
     for seed, item in ((-1, 0), (0, -1), (2**63, 0)):
-        with pytest.raises(BadRequest, match="must be in"):
+        with pytest.raises(InvalidInputError, match="must be in"):
             expression_stream(seed, item)
 
 
@@ -130,7 +130,7 @@ def test_very_wide_is_not_wide() -> None:
     ],
 )
 def test_what_is_not_understood_is_refused_or_falls_back(text: str, message: str) -> None:
-    with pytest.raises(BadRequest, match=message):
+    with pytest.raises(InvalidInputError, match=message):
         parse_expression_text(text)
     lenient = parse_expression_text(text, lenient=True)
     if "say" in message:  # the documented fallback
@@ -143,14 +143,14 @@ def test_what_is_not_understood_is_refused_or_falls_back(text: str, message: str
 @given(st.text())
 def test_any_text_has_one_clear_outcome(text: str) -> None:
     assert isinstance(parse_expression_text(text, lenient=True), Expression)
-    with pytest.raises(BadRequest, match=r"[Kk]nown words: "):
+    with pytest.raises(InvalidInputError, match=r"[Kk]nown words: "):
         parse_expression_text(f"eyes huge, {text}")
 
 
 def test_scores_turn_their_sign() -> None:
     assert expression_from_scores(1.0, -0.5, 0.0) == Expression(-1.0, 0.5, 0.0)
     assert math.copysign(1, expression_from_scores(0, 0, 0).eyes) == 1
-    with pytest.raises(BadRequest, match=r"Expression\.pose"):
+    with pytest.raises(InvalidInputError, match=r"Expression\.pose"):
         expression_from_scores(0, 0, 11)
 
 
@@ -181,7 +181,7 @@ def test_job_files_take_words_and_sets(tmp_path: Path) -> None:
         ({"looks": "still51"}, r"job.json: looks: .*unknown set of looks 'still51'.*still50"),
         ({"expression_seed": -1}, r"expression_seed"),
     ):
-        with pytest.raises(BadRequest, match=message):
+        with pytest.raises(InvalidInputError, match=message):
             read(**job)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from ohlora.errors import BadRequest, CheckpointError
+from ohlora.errors import CheckpointError, InvalidInputError
 from ohlora.latents.gradient_network import KEYS, GradientNetwork
 from ohlora.training.vectorfind.published_networks import load_published_network
 from tests.support.golden_weights import plain_state
@@ -78,16 +78,16 @@ def test_what_is_no_network_is_refused() -> None:
         ({"fc_final.bias": np.full(1, np.nan)}, "fc_final.bias must hold finite numbers"),
         ({"fc3.weight": np.zeros(1)}, "does not know fc3.weight"),
     ):
-        with pytest.raises(BadRequest, match=message):
+        with pytest.raises(InvalidInputError, match=message):
             GradientNetwork.from_arrays({**arrays, **change})
-    with pytest.raises(BadRequest, match=r"misses fc2\.0\.bias"):
+    with pytest.raises(InvalidInputError, match=r"misses fc2\.0\.bias"):
         GradientNetwork.from_arrays({key: value for key, value in arrays.items() if key != "fc2.0.bias"})
     for scale in (0.0, float("inf")):
-        with pytest.raises(BadRequest, match="scale must be"):
+        with pytest.raises(InvalidInputError, match="scale must be"):
             GradientNetwork.from_arrays(arrays, scale)
-    with pytest.raises(BadRequest, match=r"latents \[N, 6\], got shape \[2, 5\]"):
+    with pytest.raises(InvalidInputError, match=r"latents \[N, 6\], got shape \[2, 5\]"):
         network().scores(np.zeros((2, 5), np.float32))
-    with pytest.raises(BadRequest, match="NaN"):
+    with pytest.raises(InvalidInputError, match="NaN"):
         network().directions(np.full((1, 6), np.nan, np.float32))
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from ohlora.errors import BadRequest, EngineError, ImageError
+from ohlora.errors import EngineError, ImageError, InvalidInputError
 from ohlora.photos import face_cascade
 from ohlora.photos.face_cascade import AreaSampler, Detections, Floats, suppress
 from ohlora.photos.face_detector import FaceDetector, OnnxNetworks, detector_folder, smallest_face
@@ -141,7 +141,7 @@ def test_pictures_too_small_for_a_face(shape: tuple[int, int]) -> None:
     [({"min_face": 5.0}, "smallest face"), ({"min_face": float("nan")}, "smallest"), ({"confidence": 0.1}, "confid")],
 )
 def test_options_out_of_range(options: dict[str, float], message: str) -> None:
-    with pytest.raises(BadRequest, match=message):
+    with pytest.raises(InvalidInputError, match=message):
         FaceDetector(**options)
 
 

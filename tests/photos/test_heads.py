@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import ohlora
-from ohlora.errors import BadRequest, ImageError
+from ohlora.errors import ImageError, InvalidInputError
 from ohlora.io.images import read_image
 from ohlora.kernels.ombre import apply_ombre, prepare_hair
 from ohlora.photos.edges import Refinement, fit_colors, spread_map
@@ -182,7 +182,7 @@ def test_map_lands_where_the_frame_is() -> None:
 
 @pytest.mark.parametrize("options", [{"radius": 0}, {"epsilon": float("nan")}, {"finest": 0}, {"pulls": -1}])
 def test_refinement_out_of_range(options: dict[str, float]) -> None:
-    with pytest.raises(BadRequest, match="Refinement"):
+    with pytest.raises(InvalidInputError, match="Refinement"):
         Refinement(**options)  # type: ignore[arg-type]
 
 
@@ -318,9 +318,9 @@ def test_pictures_without_a_face(demo: ohlora.Renderer) -> None:
 
 
 def test_rules_out_of_range(demo: ohlora.Renderer) -> None:
-    with pytest.raises(BadRequest, match="faces must be auto or whole, got 'some'"):
+    with pytest.raises(InvalidInputError, match="faces must be auto or whole, got 'some'"):
         FaceRules("some")
-    with pytest.raises(BadRequest, match="no_face must be skip or keep or whole"):
+    with pytest.raises(InvalidInputError, match="no_face must be skip or keep or whole"):
         FaceRules(no_face="guess")
-    with pytest.raises(BadRequest, match="smallest face"):
+    with pytest.raises(InvalidInputError, match="smallest face"):
         demo.recolor(read_image(EXAMPLE), OMBRE, faces="auto", min_face=3)

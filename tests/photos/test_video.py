@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import ohlora
+from ohlora.base.types import Rgb
 from ohlora.cli.sources import sort_sources
-from ohlora.errors import BadRequest, ImageError
+from ohlora.errors import ImageError, InvalidInputError
 from ohlora.io.images import read_image
 from ohlora.io.video import change_video, expected_frames, is_video, list_videos
 from ohlora.photos.face_alignment import Frame
@@ -27,7 +28,6 @@ from tests.support.command_line import rows, summary
 
 EXAMPLE = Path(ohlora.__file__).parent / "examples" / "astronaut.jpg"
 OMBRE = ohlora.Ombre(0.5, 0.8, 0.3)
-Rgb = NDArray[np.uint8]
 
 
 @pytest.fixture(scope="module")
@@ -194,9 +194,9 @@ def test_limits(tmp_path: Path) -> None:
     source = write(tmp_path / "a.mp4", moving(2))
     with pytest.raises(ImageError, match="more than the limit of 1,000"):
         change_video(source, [tmp_path / "b.mp4"], lambda rgb: [rgb], max_pixels=1000)
-    with pytest.raises(BadRequest, match=r"a\.txt"):
+    with pytest.raises(InvalidInputError, match=r"a\.txt"):
         change_video(tmp_path / "a.txt", [tmp_path / "b.txt"], lambda rgb: [rgb])
-    with pytest.raises(BadRequest, match="quality"):
+    with pytest.raises(InvalidInputError, match="quality"):
         change_video(source, [tmp_path / "b.mp4"], lambda rgb: [rgb], quality=0)
 
 
@@ -210,7 +210,7 @@ def test_sources_are_sorted_out(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert sort_sources([clip], False) == ([], [clip])
     assert sort_sources([folder], False) == ([], [folder / "v.mov"])
     assert list_videos([folder], True) == [folder / "deep" / "w.webm", folder / "v.mov"]
-    with pytest.raises(BadRequest, match="video among pictures"):
+    with pytest.raises(InvalidInputError, match="video among pictures"):
         sort_sources([clip, picture], False)
     cv2.imwrite(str(folder / "p.png"), np.zeros((8, 8, 3), np.uint8))
     assert sort_sources([folder], False) == ([folder / "p.png"], [])
@@ -218,7 +218,7 @@ def test_sources_are_sorted_out(tmp_path: Path, capsys: pytest.CaptureFixture[st
     still = tmp_path / "still.gif"
     Image.new("RGB", (8, 8)).save(still)
     assert not is_video(still)
-    with pytest.raises(BadRequest, match="nowhere"):
+    with pytest.raises(InvalidInputError, match="nowhere"):
         sort_sources([tmp_path / "nowhere"], False)
 
 
@@ -242,7 +242,7 @@ def test_overlap_and_between() -> None:
 
 @pytest.mark.parametrize("options", [{"past": 1.0}, {"past": -0.1}, {"past": float("nan")}, {"every": 0}])
 def test_smoothing_out_of_range(options: dict[str, Any]) -> None:
-    with pytest.raises(BadRequest, match=r"smoothing|faces must be searched"):
+    with pytest.raises(InvalidInputError, match=r"smoothing|faces must be searched"):
         Smoothing(**options)
 
 

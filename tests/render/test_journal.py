@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from ohlora.base.atomic import write_bytes
-from ohlora.errors import BadRequest, OutputError
+from ohlora.errors import InvalidInputError, OutputError
 from ohlora.render import journal as module
 from ohlora.render.journal import Journal
 
@@ -166,7 +166,7 @@ def test_another_request_is_refused_with_the_differences(tmp_path: Path) -> None
     with Journal.open(tmp_path, REQUEST) as journal:
         journal.record(0, row(0))
     other = {"seeds": [0, 1, 7], "output": {"format": "jpeg", "quality": 95}, "bundle": "demo", "eyes": 1.5}
-    with pytest.raises(BadRequest) as caught:
+    with pytest.raises(InvalidInputError) as caught:
         Journal.open(tmp_path, other)
     message = str(caught.value)
     assert f"{tmp_path} belongs to another job" in message
@@ -181,7 +181,7 @@ def test_another_request_is_refused_with_the_differences(tmp_path: Path) -> None
 
 def test_many_and_long_differences_stay_readable(tmp_path: Path) -> None:
     Journal.open(tmp_path, {f"k{i}": "v" * 500 for i in range(9)}).close()
-    with pytest.raises(BadRequest) as caught:
+    with pytest.raises(InvalidInputError) as caught:
         Journal.open(tmp_path, {f"k{i}": "w" * 500 for i in range(9)})
     assert "and 6 more" in str(caught.value)
     assert len(str(caught.value)) < 900
@@ -195,7 +195,7 @@ def test_restart_takes_the_folder_over(tmp_path: Path) -> None:
         assert len(journal.finished) == 0
         assert not (tmp_path / "metadata.jsonl").exists()
         assert (tmp_path / "0000.bin").exists()
-    with pytest.raises(BadRequest, match="belongs to another job"):
+    with pytest.raises(InvalidInputError, match="belongs to another job"):
         Journal.open(tmp_path, REQUEST)
 
 
@@ -205,7 +205,7 @@ def test_restart_takes_the_folder_over(tmp_path: Path) -> None:
 def test_a_damaged_job_record_needs_a_decision(tmp_path: Path, content: bytes) -> None:
     Journal.open(tmp_path, REQUEST).close()
     (tmp_path / ".ohlora" / "job.json").write_bytes(content)
-    with pytest.raises(BadRequest, match=r"job\.json is damaged or of another version: .*--restart"):
+    with pytest.raises(InvalidInputError, match=r"job\.json is damaged or of another version: .*--restart"):
         Journal.open(tmp_path, REQUEST)
     Journal.open(tmp_path, REQUEST, restart=True).close()
     Journal.open(tmp_path, REQUEST).close()
@@ -270,7 +270,9 @@ def test_leftovers_of_a_killed_run_are_removed_on_resume(tmp_path: Path) -> None
 def test_one_writer_at_a_time(tmp_path: Path) -> None:
     with Journal.open(tmp_path, REQUEST) as journal:
         for restart in (False, True):
-            with pytest.raises(BadRequest, match=rf"another ohlora process \(process {os.getpid()}\) is writing to"):
+            with pytest.raises(
+                InvalidInputError, match=rf"another ohlora process \(process {os.getpid()}\) is writing to"
+            ):
                 Journal.open(tmp_path, REQUEST, restart=restart)
         journal.record(0, row(0))  # unharmed by the attempts
     with Journal.open(tmp_path, REQUEST) as journal:
@@ -279,7 +281,7 @@ def test_one_writer_at_a_time(tmp_path: Path) -> None:
 
 def test_a_refused_request_gives_the_lock_back(tmp_path: Path) -> None:
     Journal.open(tmp_path, REQUEST).close()
-    with pytest.raises(BadRequest, match="belongs to another job"):
+    with pytest.raises(InvalidInputError, match="belongs to another job"):
         Journal.open(tmp_path, {})
     Journal.open(tmp_path, REQUEST).close()
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import ohlora
 from ohlora.base.values import PROPERTIES, Expression, Ombre
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.render.job import Look, RenderJob
 from ohlora.render.live import (
     LIVE_PARAMETERS,
@@ -198,9 +198,9 @@ def test_a_live_curve_reaches_and_leaves_its_target(name: str, seed: int) -> Non
         assert abs(shown[-1].mouth - 1.0) < 0.2
         assert shown == live_expressions(parameters, frames, seed, TARGET)
     assert live_expressions(parameters, 50, seed) != live_expressions(parameters, 50, seed + 1)
-    with pytest.raises(BadRequest, match=rf"left in {length} frames, {length - 1} are asked for"):
+    with pytest.raises(InvalidInputError, match=rf"left in {length} frames, {length - 1} are asked for"):
         live_expressions(parameters, length - 1, seed, TARGET)
-    with pytest.raises(BadRequest, match=r"frames of a live curve must be in \[1, 1,000,000\], got 0"):
+    with pytest.raises(InvalidInputError, match=r"frames of a live curve must be in \[1, 1,000,000\], got 0"):
         live_expressions(parameters, 0, seed)
 
 
@@ -213,12 +213,12 @@ def test_a_blink_curve_is_one_whole_blink() -> None:
 
 
 def test_wrong_requests_are_refused() -> None:
-    with pytest.raises(BadRequest, match="unknown live parameters 'v9': choose v3, v4"):
+    with pytest.raises(InvalidInputError, match="unknown live parameters 'v9': choose v3, v4"):
         LiveExpression("v9", rng())
     for fps in (0.0, -1.0, math.nan, 1001.0):
-        with pytest.raises(BadRequest, match="fps of a live expression"):
+        with pytest.raises(InvalidInputError, match="fps of a live expression"):
             LiveExpression("v4", rng(), fps=fps)
-    with pytest.raises(BadRequest, match="the seed of a live curve must be in"):
+    with pytest.raises(InvalidInputError, match="the seed of a live curve must be in"):
         live_stream(-1)
 
 
@@ -265,9 +265,9 @@ def test_a_frame_is_the_callers_own(demo: ohlora.Renderer) -> None:
     kept = first.copy()
     first[:] = 0
     assert np.array_equal(portrait.frame(), kept)
-    with pytest.raises(BadRequest, match="opened with dyed=False"):
+    with pytest.raises(InvalidInputError, match="opened with dyed=False"):
         portrait.frame(None, Ombre(0.5))
-    with pytest.raises(BadRequest, match="opened with moves=False"):
+    with pytest.raises(InvalidInputError, match="opened with moves=False"):
         portrait.frame(TARGET)
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ohlora.base.values import Expression, Ombre
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.faces import SeedRange
 from ohlora.render.curves import CURVES, curve_looks
 from ohlora.render.job import Look, OutputFormat, RenderJob, make_looks, spread, zip_values
@@ -67,21 +67,21 @@ def test_spread_and_zip() -> None:
     assert spread("--color", "0.3:0.9:1") == [0.3]
     assert zip_values("ombre", {"a": [1.0], "b": [2.0, 3.0]}) == [{"a": 1.0, "b": 2.0}, {"a": 1.0, "b": 3.0}]
     for bad in ("x", "0:1", "0:1:0", "0:1:2:3", "", "1,,2"):
-        with pytest.raises(BadRequest, match="--color"):
+        with pytest.raises(InvalidInputError, match="--color"):
             spread("--color", bad)
-    with pytest.raises(BadRequest, match="one length"):
+    with pytest.raises(InvalidInputError, match="one length"):
         zip_values("ombre", {"a": [1.0, 2.0], "b": [1.0, 2.0, 3.0]})
 
 
 @pytest.mark.parametrize("change", [{"format": "bmp"}, {"quality": 0}, {"quality": 101}, {"rounding": "up"}])
 def test_bad_output(change: dict[str, object]) -> None:
-    with pytest.raises(BadRequest):
+    with pytest.raises(InvalidInputError):
         OutputFormat(**change)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("psi", [-0.1, 1.1, float("nan")])
 def test_bad_truncation(psi: float) -> None:
-    with pytest.raises(BadRequest, match="psi"):
+    with pytest.raises(InvalidInputError, match="psi"):
         RenderJob(SeedRange(0, 0), (Look(),), psi=psi)
 
 
@@ -92,7 +92,7 @@ def test_output_names(tmp_path: Path) -> None:
     paths = [tmp_path / n for n in ("a.jpg", "a.png", "b.jpg", "sub/b.jpg")]
     assert output_names(paths, [tmp_path]) == ["a_jpg", "a_png", "b", "sub/b"]
     assert output_names([tmp_path / "b.jpg"], [tmp_path / "b.jpg"]) == ["b"]
-    with pytest.raises(BadRequest, match="both be written"):
+    with pytest.raises(InvalidInputError, match="both be written"):
         output_names([tmp_path / "b.jpg", tmp_path / "sub" / "b.jpg"], [tmp_path / "b.jpg", tmp_path / "sub"])
 
 
@@ -117,5 +117,5 @@ def test_documented_curve_values() -> None:
     assert frames[0].expression == Expression(-1.2, 1.2, 0.6)
     assert frames[20].expression.eyes == pytest.approx(1.2)
     assert frames[30].expression.pose == -1.2
-    with pytest.raises(BadRequest, match="unknown curve"):
+    with pytest.raises(InvalidInputError, match="unknown curve"):
         curve_looks("nope", expressions=False)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import ohlora
-from ohlora.errors import BadRequest, BundleError
+from ohlora.errors import BundleError, InvalidInputError
 from ohlora.faces import SeedRange, face_from_seed, load_faces
 from ohlora.io.images import read_image
 from ohlora.kernels.ombre import apply_ombre
@@ -88,20 +88,20 @@ def test_truncation() -> None:
 def test_truncation_changes_the_portrait(tiny: ohlora.Renderer) -> None:
     face = face_from_seed(1)
     assert not np.array_equal(tiny.render(face, psi=0.3, truncation_layers=6), tiny.render(face))
-    with pytest.raises(BadRequest, match="truncation layers"):
+    with pytest.raises(InvalidInputError, match="truncation layers"):
         tiny.render(face, psi=0.3, truncation_layers=99)
 
 
 def test_errors(demo: ohlora.Renderer, tiny: ohlora.Renderer, tmp_path: Path) -> None:
     with ohlora.Renderer(hair_only(tmp_path / "hair")) as dyer, pytest.raises(BundleError, match="has no generator"):
         dyer.render(face_from_seed(0))
-    with pytest.raises(BadRequest, match="no direction group"):
+    with pytest.raises(InvalidInputError, match="no direction group"):
         tiny.render(face_from_seed(0), ohlora.Expression(eyes=1))
-    with pytest.raises(BadRequest, match="at least one face"):
+    with pytest.raises(InvalidInputError, match="at least one face"):
         tiny.render([])
-    with pytest.raises(BadRequest, match="uint8 RGB"):
+    with pytest.raises(InvalidInputError, match="uint8 RGB"):
         demo.recolor([np.zeros((4, 4, 3))], ohlora.Ombre(0.5))
-    with pytest.raises(BadRequest, match="one aspect"):
+    with pytest.raises(InvalidInputError, match="one aspect"):
         demo.hair([np.zeros((64, 64, 3), np.uint8), np.zeros((64, 32, 3), np.uint8)])
 
 

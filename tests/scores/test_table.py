@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ohlora.errors import BadRequest, OutputError
+from ohlora.errors import InvalidInputError, OutputError
 from ohlora.io.numbered_images import numbered_images
 from ohlora.scores.table import PROPERTY_COLUMNS, ScoreTable, read_score_table, write_score_table
 
@@ -61,9 +61,9 @@ def test_rows_come_in_the_order_asked_for() -> None:
     assert part.numbers.tolist() == [400, 12]
     assert part.paths == ('q"r', "x,y")
     assert part.column("a").tolist() == [1e-9, 0.5]
-    with pytest.raises(BadRequest, match=r"2 of 3 pictures: number 5, 6"):
+    with pytest.raises(InvalidInputError, match=r"2 of 3 pictures: number 5, 6"):
         small().rows([5, 3, 6])
-    with pytest.raises(BadRequest, match=r"no column 'c'.*a, b"):
+    with pytest.raises(InvalidInputError, match=r"no column 'c'.*a, b"):
         small().column("c")
     assert len(small().rows([])) == 0
 
@@ -125,26 +125,26 @@ GOOD = ",img_no,img_path,a,b\n0,4,x,1.5,\n1,5,y,2,3\n"
 def test_wrong_tables(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "t.csv"
     path.write_text(text)
-    with pytest.raises(BadRequest, match=message) as error:
+    with pytest.raises(InvalidInputError, match=message) as error:
         read_score_table(path)
     assert str(path) in str(error.value)
 
 
 def test_wrong_files(tmp_path: Path) -> None:
-    with pytest.raises(BadRequest, match="there is no table"):
+    with pytest.raises(InvalidInputError, match="there is no table"):
         read_score_table(tmp_path / "none.csv")
-    with pytest.raises(BadRequest, match="cannot read the table"):
+    with pytest.raises(InvalidInputError, match="cannot read the table"):
         read_score_table(tmp_path)
     whole = gzip.compress(GOOD.encode() * 50)
     for data in (whole[:-9], whole[:40], b"not gzip", whole[:30] + bytes(20) + whole[50:]):
         (tmp_path / "t.csv.gz").write_bytes(data)
-        with pytest.raises(BadRequest, match="cannot read the table"):
+        with pytest.raises(InvalidInputError, match="cannot read the table"):
             read_score_table(tmp_path / "t.csv.gz")
     (tmp_path / "t.csv").write_bytes(b"img_no,a\n1,\xff\xfe\n")
-    with pytest.raises(BadRequest, match="cannot read the table"):
+    with pytest.raises(InvalidInputError, match="cannot read the table"):
         read_score_table(tmp_path / "t.csv")
     (tmp_path / "t.csv").write_text(GOOD)
-    with pytest.raises(BadRequest, match=r"no column 'c': it has a, b"):
+    with pytest.raises(InvalidInputError, match=r"no column 'c': it has a, b"):
         read_score_table(tmp_path / "t.csv", ["c"])
 
 
@@ -156,13 +156,13 @@ def test_byte_order_mark_and_windows_lines(tmp_path: Path) -> None:
 
 
 def test_tables_that_do_not_fit_together(tmp_path: Path) -> None:
-    with pytest.raises(BadRequest, match="cannot have values of shape"):
+    with pytest.raises(InvalidInputError, match="cannot have values of shape"):
         ScoreTable(np.arange(2), ("a",), np.zeros((2, 2)))
-    with pytest.raises(BadRequest, match="picture 1 has more than one row"):
+    with pytest.raises(InvalidInputError, match="picture 1 has more than one row"):
         ScoreTable(np.array([1, 1]), ("a",), np.zeros((2, 1)))
-    with pytest.raises(BadRequest, match="must differ"):
+    with pytest.raises(InvalidInputError, match="must differ"):
         ScoreTable(np.arange(2), ("a", "a"), np.zeros((2, 2)))
-    with pytest.raises(BadRequest, match="a of picture 0 is infinite"):
+    with pytest.raises(InvalidInputError, match="a of picture 0 is infinite"):
         write_score_table(tmp_path / "t.csv", ScoreTable(np.arange(1), ("a",), np.array([[math.inf]])))
     with pytest.raises(OutputError):
         write_score_table(tmp_path / "none" / "t.csv", small())
@@ -192,18 +192,18 @@ def test_one_kind_of_a_mixed_folder(tmp_path: Path) -> None:
     names = ("face_000001.png", "parsing_000001.png", "parsing_visualization_000001.png", "parsing_000000.png")
     folder = folder_of(tmp_path / "f", *names)
     assert {n: p.name for n, p in numbered_images(folder, "parsing_").items()} == {0: names[3], 1: names[1]}
-    with pytest.raises(BadRequest, match=r"both have number 1"):
+    with pytest.raises(InvalidInputError, match=r"both have number 1"):
         numbered_images(folder)
-    with pytest.raises(BadRequest, match=r"no picture named hair_NNNNNN"):
+    with pytest.raises(InvalidInputError, match=r"no picture named hair_NNNNNN"):
         numbered_images(folder, "hair_")
 
 
 def test_names_without_number_and_no_folder(tmp_path: Path) -> None:
-    with pytest.raises(BadRequest, match=r"anna.jpg has no number"):
+    with pytest.raises(InvalidInputError, match=r"anna.jpg has no number"):
         numbered_images(folder_of(tmp_path / "f", "anna.jpg", "1.jpg"))
-    with pytest.raises(BadRequest, match=r"1.png and .*01.png|01.png and .*1.png"):
+    with pytest.raises(InvalidInputError, match=r"1.png and .*01.png|01.png and .*1.png"):
         numbered_images(folder_of(tmp_path / "g", "1.png", "01.png"))
-    with pytest.raises(BadRequest, match="there is no folder"):
+    with pytest.raises(InvalidInputError, match="there is no folder"):
         numbered_images(tmp_path / "none")
-    with pytest.raises(BadRequest, match="no picture"):
+    with pytest.raises(InvalidInputError, match="no picture"):
         numbered_images(folder_of(tmp_path / "h"))

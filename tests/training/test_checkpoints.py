@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ohlora.errors import BadRequest, CheckpointError
+from ohlora.errors import CheckpointError, InvalidInputError
 from ohlora.training.checkpoints import KINDS, kind_named, load, save
 from ohlora.training.nets.stylegan import Generator, GeneratorConfig
 from ohlora.training.nets.stylegan_discriminator import Discriminator, DiscriminatorConfig
@@ -187,7 +187,7 @@ def test_files_without_tensors(tmp_path: Path, content: Any, message: str) -> No
 
 
 def test_unknown_kind() -> None:
-    with pytest.raises(BadRequest, match=r"unknown kind of weights 'stylegan-v77'; known: .*stylegan-celeba256"):
+    with pytest.raises(InvalidInputError, match=r"unknown kind of weights 'stylegan-v77'; known: .*stylegan-celeba256"):
         load("stylegan-v77", "x.pth")
 
 
@@ -205,7 +205,7 @@ def test_own_files(tmp_path: Path) -> None:
     assert load("discriminator", tmp_path / "judge.safetensors").config == judge.config
     with pytest.raises(CheckpointError, match="is no 'discriminator': its metadata say 'stylegan'"):
         load("discriminator", path)
-    with pytest.raises(BadRequest, match=r"needs a .safetensors name"):
+    with pytest.raises(InvalidInputError, match=r"needs a .safetensors name"):
         save(model, tmp_path / "small.pth", "stylegan")
 
 

@@ -22,7 +22,7 @@ from torch import nn
 
 from ohlora.base.atomic import make_folder, remove_leftovers, write_bytes
 from ohlora.bundle.files import file_sha256
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.io.numbered_images import numbered_images
 from ohlora.training import checkpoints
 from ohlora.training.cnn.folds import Split, make_folds
@@ -84,13 +84,13 @@ def train_classifier(
 
     settings: default is the documented v3 recipe. start_from: weights to begin with, which the recipes with start
     "v1-model" need; with a start of "random" none are taken. fabric: a launched one, default one process. report:
-    gets a row per epoch, with "fold" and "attempt". Raises BadRequest for labels that do not match the pictures, a
-    class with fewer members than folds, or another run's folder; CheckpointError for start weights that do not fit;
+    gets a row per epoch, with "fold" and "attempt". Raises InvalidInputError for labels that do not match the pictures,
+    a class with fewer members than folds, or another run's folder; CheckpointError for start weights that do not fit;
     OhloraError for a loss that is no number and for a fold without success.
     """
     recipe = settings or classifier_recipe("v3", attribute)
     if recipe.attribute != attribute:
-        raise BadRequest(f"the settings are for '{recipe.attribute}', not for '{attribute}'")
+        raise InvalidInputError(f"the settings are for '{recipe.attribute}', not for '{attribute}'")
     table = read_labels(labels)
     values = table.of(attribute)
     paths = of_numbers(numbered_images(Path(images)), table.numbers, "labels", Path(images))
@@ -116,10 +116,12 @@ def train_classifier(
 def _network_maker(recipe: ClassifierRecipe, start_from: Path | None) -> Callable[[], nn.Module]:
     if recipe.start == RANDOM:
         if start_from is not None:
-            raise BadRequest(f"the recipe starts from random weights: leave {start_from} out, or set start to v1-model")
+            raise InvalidInputError(
+                f"the recipe starts from random weights: leave {start_from} out, or set start to v1-model"
+            )
         return lambda: ClassifierCnn(ClassifierConfig(recipe.attribute, recipe.width))
     if start_from is None:
-        raise BadRequest(
+        raise InvalidInputError(
             f"the {recipe.version} classifier for {recipe.attribute} starts from a v1 model: name its weights "
             f"(--start-from {recipe.attribute}_model_0.pt), or start from random ones (--start random)"
         )
@@ -131,7 +133,7 @@ def _network_maker(recipe: ClassifierRecipe, start_from: Path | None) -> Callabl
         for module in (ClassifierCnn(config), weights)
     )
     if wanted != found:
-        raise BadRequest(
+        raise InvalidInputError(
             f"{start_from} has width {weights.config.width:g}, the recipe {recipe.width:g}: use --width "
             f"{weights.config.width:g}"
         )
@@ -276,9 +278,9 @@ class _Run:
             self.attempts = content["attempts"]
             self.kept = {int(fold): int(place) for fold, place in content["kept"].items()}
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise BadRequest(f"{self.record} is damaged: delete it, or pass --restart") from error
+            raise InvalidInputError(f"{self.record} is damaged: delete it, or pass --restart") from error
         if found != self.identity:
-            raise BadRequest(
+            raise InvalidInputError(
                 f"{self.out} holds a training for {self.recipe.attribute} with other "
                 f"{', '.join(_different(found, self.identity))}: choose another --out, or pass --restart"
             )

@@ -13,7 +13,7 @@ from lightning.fabric import Fabric
 from numpy.typing import NDArray
 
 from ohlora.bundle.files import file_sha256
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.training import checkpoints
 from ohlora.training.cnn.loop import EVALUATION_BATCH
 from ohlora.training.cnn.pictures import Images, network_input
@@ -26,10 +26,10 @@ NAME = r"(?:cnn_ohlora_v3_)?{}_model_([0-9]+)\.(pt|safetensors)"  # both documen
 def find_models(folder: Path, attribute: str) -> tuple[Path, ...]:
     """Files of the models 0, 1, ... of `attribute`; of a .pt and a .safetensors file of one model the latter.
 
-    Raises BadRequest when there is none, when one is missing in between, and when two sets are mixed.
+    Raises InvalidInputError when there is none, when one is missing in between, and when two sets are mixed.
     """
     if attribute not in ATTRIBUTES:
-        raise BadRequest(f"unknown attribute '{attribute}': choose one of {', '.join(ATTRIBUTES)}")
+        raise InvalidInputError(f"unknown attribute '{attribute}': choose one of {', '.join(ATTRIBUTES)}")
     found: dict[int, Path] = {}
     for path in sorted(Path(folder).glob("*")) if Path(folder).is_dir() else ():
         match = re.fullmatch(NAME.format(attribute), path.name)
@@ -37,15 +37,19 @@ def find_models(folder: Path, attribute: str) -> tuple[Path, ...]:
             continue
         other = found.get(int(match[1]))
         if other is not None and other.stem != path.stem:
-            raise BadRequest(f"{other} and {path.name} are both model {match[1]}: keep one set of models in a folder")
+            raise InvalidInputError(
+                f"{other} and {path.name} are both model {match[1]}: keep one set of models in a folder"
+            )
         found[int(match[1])] = path  # sorted: .safetensors comes after .pt
     if not found:
-        raise BadRequest(
+        raise InvalidInputError(
             f"no {attribute}_model_N.pt in {folder}: train them with `ohlora train classifier {attribute}`"
         )
     missing = sorted(set(range(max(found) + 1)) - found.keys())
     if missing:
-        raise BadRequest(f"{folder} has {attribute} models up to {max(found)}, but none with number {missing[0]}")
+        raise InvalidInputError(
+            f"{folder} has {attribute} models up to {max(found)}, but none with number {missing[0]}"
+        )
     return tuple(found[number] for number in sorted(found))
 
 
@@ -60,7 +64,7 @@ class Ensemble:
 
     @classmethod
     def load(cls, folder: Path, attribute: str, *, accelerator: str = "auto", precision: str = "32-true") -> Ensemble:
-        """All models of `attribute` in `folder`, in evaluation mode. Raises BadRequest, CheckpointError."""
+        """All models of `attribute` in `folder`, in evaluation mode. Raises InvalidInputError, CheckpointError."""
         files = find_models(folder, attribute)
         fabric = make_fabric(accelerator, precision=precision)
         networks = []

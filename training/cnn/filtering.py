@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ohlora.base.atomic import atomic_path, make_folder, remove_leftovers, write_bytes
-from ohlora.errors import BadRequest, ImageError
+from ohlora.errors import ImageError, InvalidInputError
 from ohlora.io.images import SUFFIXES
 from ohlora.io.numbered_images import numbered_images
 from ohlora.scores.table import ScoreTable, read_score_table, write_score_table
@@ -53,7 +53,10 @@ class FilterResult:
 
 
 def select(table: ScoreTable, recipe: FilterRecipe, labelled: NDArray[np.int64] | None = None) -> Selection:
-    """Which rows of a merged score table pass. labelled: numbers that never do. Raises BadRequest: no such column."""
+    """Which rows of a merged score table pass. labelled: numbers that never do.
+
+    Raises InvalidInputError: no such column.
+    """
     passes: dict[str, NDArray[np.bool_]] = {}
     if recipe.first_number:
         passes[BELOW.format(recipe.first_number)] = table.numbers >= recipe.first_number
@@ -86,7 +89,7 @@ def filter_pictures(
 
     labels: a label table whose pictures are not kept. link: hard links instead of copies. The same call goes on after
     a stop; pictures that an earlier call kept and this one does not are removed. Writes OUT/filtered.csv, the rows of
-    what is kept. Raises BadRequest when scores are of other pictures, when nothing passes, and when `out` holds
+    what is kept. Raises InvalidInputError when scores are of other pictures, when nothing passes, and when `out` holds
     pictures of something else; ImageError for a picture that cannot be read; OutputError.
     """
     table = read_score_table(scores)
@@ -96,10 +99,10 @@ def filter_pictures(
     kept = {int(number): paths[int(number)] for number in table.numbers[selection.kept]}
     if not kept:
         counts = ", ".join(f"{name} {count}" for name, count in selection.rejects.items())
-        raise BadRequest(f"none of {len(table)} pictures passes the filter; rejected: {counts}. Loosen a rule")
+        raise InvalidInputError(f"none of {len(table)} pictures passes the filter; rejected: {counts}. Loosen a rule")
     out = make_folder(out)
     if out.resolve() == Path(images).resolve():
-        raise BadRequest(f"the kept pictures cannot go to {out}, where all of them are: choose another --out")
+        raise InvalidInputError(f"the kept pictures cannot go to {out}, where all of them are: choose another --out")
     remove_leftovers(out)
     _clear(out, {path.name for path in kept.values()})
     rows = table.rows(list(kept))
@@ -123,7 +126,10 @@ def filter_pictures(
 
 
 def _clear(out: Path, wanted: set[str]) -> None:
-    """Remove what an earlier call kept and this one does not. Raises BadRequest for pictures that are not ours."""
+    """Remove what an earlier call kept and this one does not.
+
+    Raises InvalidInputError for pictures that are not ours.
+    """
     there = {path.name for path in out.iterdir() if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")}
     surplus = there - wanted
     if not surplus:
@@ -131,7 +137,7 @@ def _clear(out: Path, wanted: set[str]) -> None:
     earlier = {Path(name).name for name in read_score_table(out / LIST).paths} if (out / LIST).is_file() else set()
     foreign = sorted(surplus - earlier)
     if foreign:
-        raise BadRequest(f"{out} holds other pictures, {foreign[0]} for one: choose another --out")
+        raise InvalidInputError(f"{out} holds other pictures, {foreign[0]} for one: choose another --out")
     for name in surplus:
         (out / name).unlink()
 

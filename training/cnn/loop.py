@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ohlora.base.atomic import atomic_path, explain_os_error
-from ohlora.errors import BadRequest, OhloraError
+from ohlora.errors import InvalidInputError, OhloraError
 from ohlora.training.cnn.folds import Split
 from ohlora.training.cnn.objectives import Measured, Objective
 from ohlora.training.cnn.pictures import Images, PictureSet, network_input
@@ -104,7 +104,9 @@ class Trainer:
         self.examples, self.split, self.objective, self.recipe = examples, split, objective, recipe
         self.purpose, self.resume_file, self.identity, self.fabric = purpose, resume_file, identity, fabric
         if len(split.train) < fabric.world_size:
-            raise BadRequest(f"{len(split.train)} training pictures are less than one for each process: use fewer")
+            raise InvalidInputError(
+                f"{len(split.train)} training pictures are less than one for each process: use fewer"
+            )
         with seeded(derive(recipe.seed, *purpose, "weights"), fabric.device):
             network = make()
         self.network = network.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -273,7 +275,7 @@ def save_tensors(path: Path, content: dict[str, Any]) -> None:
 
 
 def load_tensors(path: Path) -> dict[str, Any]:
-    """What `save_tensors` wrote, on the CPU. Raises BadRequest when it is damaged."""
+    """What `save_tensors` wrote, on the CPU. Raises InvalidInputError when it is damaged."""
     try:
         content: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
     except Exception as error:  # the unpickler raises whatever the bytes make it raise
@@ -281,6 +283,6 @@ def load_tensors(path: Path) -> dict[str, Any]:
     return content
 
 
-def damaged(path: Path, error: Exception) -> BadRequest:
+def damaged(path: Path, error: Exception) -> InvalidInputError:
     reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-    return BadRequest(f"cannot resume from {path}: {reason}; delete it or start over")
+    return InvalidInputError(f"cannot resume from {path}: {reason}; delete it or start over")

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ohlora.base.atomic import write_bytes
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.training.cnn.ensemble import Ensemble, present
 from ohlora.training.cnn.pictures import Images
 from ohlora.training.nets.score_cnns import ATTRIBUTES
@@ -41,10 +41,10 @@ class Monitor:
         accelerator: str = "auto",
         precision: str = "32-true",
     ) -> Monitor:
-        """All attributes that have models in `folder`, or those named. Raises BadRequest when there is none."""
+        """All attributes that have models in `folder`, or those named. Raises InvalidInputError when there is none."""
         names = present(folder) if attributes is None else tuple(attributes)
         if not names:
-            raise BadRequest(
+            raise InvalidInputError(
                 f"no models of {', '.join(ATTRIBUTES)} in {folder}: train them with `ohlora train classifier`"
             )
         return cls(tuple(Ensemble.load(folder, a, accelerator=accelerator, precision=precision) for a in names))
@@ -56,7 +56,9 @@ class Monitor:
     def score(self, images: Images) -> dict[str, NDArray[np.float64]]:
         """uint8 [N,H,W,3] RGB, any square size -> attribute -> [N, models], rounded to 4 decimals as documented."""
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
-            raise BadRequest(f"the monitor takes uint8 pictures [N,H,W,3], got {images.dtype} {list(images.shape)}")
+            raise InvalidInputError(
+                f"the monitor takes uint8 pictures [N,H,W,3], got {images.dtype} {list(images.shape)}"
+            )
         return {ensemble.attribute: np.round(ensemble.score(images), 4) for ensemble in self.ensembles}
 
     @staticmethod

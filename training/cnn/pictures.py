@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from ohlora.errors import BadRequest, ImageError
+from ohlora.errors import ImageError, InvalidInputError
 from ohlora.io.images import read_image
 from ohlora.kernels.threads import for_each
 from ohlora.training.gan.store import ImageStore
@@ -63,7 +63,7 @@ def fingerprint(paths: Mapping[int, Path]) -> str:
 
 
 def of_numbers(paths: Mapping[int, Path], numbers: Iterable[int], what: str, folder: Path) -> dict[int, Path]:
-    """The pictures of `numbers`, in that order. Raises BadRequest naming the first numbers without a picture.
+    """The pictures of `numbers`, in that order. Raises InvalidInputError naming the first numbers without a picture.
 
     what: what the numbers have, for the message ("labels").
     """
@@ -71,7 +71,7 @@ def of_numbers(paths: Mapping[int, Path], numbers: Iterable[int], what: str, fol
     missing = [number for number in wanted if number not in paths]
     if missing:
         shown = ", ".join(map(str, missing[:SHOWN])) + (" ..." if len(missing) > SHOWN else "")
-        raise BadRequest(
+        raise InvalidInputError(
             f"{len(missing)} of {len(wanted)} {what} have no picture in {folder}: number {shown}. They belong to other "
             "pictures: check the table and the folder"
         )

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ohlora.base.atomic import make_folder, remove_leftovers
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.io.numbered_images import numbered_images
 from ohlora.scores.table import ScoreTable, read_score_table, write_score_table
 from ohlora.training.cnn.ensemble import Ensemble
@@ -53,7 +53,7 @@ def predict(
 
     Writes OUT/{attribute}.csv: img_no, img_path, property_{attribute}_final_score (mean of the models, taken before
     rounding), score_model_0 ..., 4 decimals. labels: a label table whose pictures are left out, as documented. The
-    same call goes on where a stopped one ended (OUT/{attribute}.state.npz). Raises BadRequest, CheckpointError,
+    same call goes on where a stopped one ended (OUT/{attribute}.state.npz). Raises InvalidInputError, CheckpointError,
     OutputError; a picture that cannot be read is reported instead.
     """
     paths = numbered_images(Path(images))
@@ -61,7 +61,7 @@ def predict(
         known = {int(number) for number in read_labels(labels).numbers}
         paths = {number: path for number, path in paths.items() if number not in known}
         if not paths:
-            raise BadRequest(f"every picture in {images} has a label in {labels}: there is nothing to predict")
+            raise InvalidInputError(f"every picture in {images} has a label in {labels}: there is nothing to predict")
     ensemble = Ensemble.load(models, attribute, accelerator=accelerator, precision=precision)
     remove_leftovers(make_folder(out))
     count = len(ensemble.networks)
@@ -92,13 +92,15 @@ def merge(
 
     predictions: attribute -> its table of `predict`. out: the file, or a folder for the documented name
     (all_image_quality_and_gender.csv or scores_all_15k.csv). Columns: index, img_no, img_path, {attribute}_score. A
-    picture without a score of some attribute has an empty cell. Raises BadRequest for tables of other pictures or
-    attributes, OutputError.
+    picture without a score of some attribute has an empty cell. Raises InvalidInputError for tables of other pictures
+    or attributes, OutputError.
     """
     attributes = tuple(name for name in ATTRIBUTES if name in predictions)
     unknown = sorted(predictions.keys() - set(attributes))
     if unknown or not attributes:
-        raise BadRequest(f"cannot merge scores of '{', '.join(unknown)}': attributes are {', '.join(ATTRIBUTES)}")
+        raise InvalidInputError(
+            f"cannot merge scores of '{', '.join(unknown)}': attributes are {', '.join(ATTRIBUTES)}"
+        )
     paths = numbered_images(Path(images))
     place = {number: row for row, number in enumerate(paths)}
     values = np.full((len(paths), len(attributes)), np.nan)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.scores.table import PROPERTY_COLUMNS
 from ohlora.training.loop.distributed import PRECISIONS
 from ohlora.training.loop.seeds import MAX_SEED
@@ -50,18 +50,18 @@ class LoopRecipe:
         for name in ("learning_rate", "decay", "weight_decay"):
             value = getattr(self, name)
             if not 0 <= value <= 1e30 or (value == 0 and name != "weight_decay"):  # false for NaN
-                raise BadRequest(f"{name} must be a positive number, got {value}")
+                raise InvalidInputError(f"{name} must be a positive number, got {value}")
         for name in ("half_period", "batch_size", "patience"):
             if getattr(self, name) < 1:
-                raise BadRequest(f"{name} must be 1 or more, got {getattr(self, name)}")
+                raise InvalidInputError(f"{name} must be 1 or more, got {getattr(self, name)}")
         if self.epochs is not None and self.epochs < 1:
-            raise BadRequest(f"epochs must be 1 or more, or None for no limit, got {self.epochs}")
+            raise InvalidInputError(f"epochs must be 1 or more, or None for no limit, got {self.epochs}")
         if self.schedule not in (COSINE, EXPONENTIAL):
-            raise BadRequest(f"unknown schedule '{self.schedule}': choose {COSINE} or {EXPONENTIAL}")
+            raise InvalidInputError(f"unknown schedule '{self.schedule}': choose {COSINE} or {EXPONENTIAL}")
         if self.precision not in PRECISIONS:
-            raise BadRequest(f"unknown precision '{self.precision}': choose {' or '.join(PRECISIONS)}")
+            raise InvalidInputError(f"unknown precision '{self.precision}': choose {' or '.join(PRECISIONS)}")
         if not 0 <= self.seed <= MAX_SEED:
-            raise BadRequest(f"seed must be in [0, {MAX_SEED}], got {self.seed}")
+            raise InvalidInputError(f"seed must be in [0, {MAX_SEED}], got {self.seed}")
 
     def rate(self, epoch: int) -> float:
         """Learning rate of `epoch` (0, 1, ...)."""
@@ -98,22 +98,22 @@ class ClassifierRecipe(LoopRecipe):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.attribute not in ATTRIBUTES:
-            raise BadRequest(f"unknown attribute '{self.attribute}': choose one of {', '.join(ATTRIBUTES)}")
+            raise InvalidInputError(f"unknown attribute '{self.attribute}': choose one of {', '.join(ATTRIBUTES)}")
         for name, choices in (
             ("split", (KFOLD, STRATIFIED)),
             ("start", (RANDOM, V1_MODEL)),
             ("on_failure", (ERROR, KEEP_BEST)),
         ):
             if getattr(self, name) not in choices:
-                raise BadRequest(f"unknown {name} '{getattr(self, name)}': choose {' or '.join(choices)}")
+                raise InvalidInputError(f"unknown {name} '{getattr(self, name)}': choose {' or '.join(choices)}")
         if self.folds < 2:
-            raise BadRequest(f"folds must be 2 or more, got {self.folds}")
+            raise InvalidInputError(f"folds must be 2 or more, got {self.folds}")
         if self.max_attempts < 1:
-            raise BadRequest(f"max_attempts must be 1 or more, got {self.max_attempts}")
+            raise InvalidInputError(f"max_attempts must be 1 or more, got {self.max_attempts}")
         if not self.threshold > 0:
-            raise BadRequest(f"threshold must be a positive validation loss, got {self.threshold}")
+            raise InvalidInputError(f"threshold must be a positive validation loss, got {self.threshold}")
         if not 0 < self.log_threshold < 1:
-            raise BadRequest(f"log_threshold must be a probability between 0 and 1, got {self.log_threshold}")
+            raise InvalidInputError(f"log_threshold must be a probability between 0 and 1, got {self.log_threshold}")
 
     def model_name(self, fold: int) -> str:
         return self.file_name.format(attribute=self.attribute, fold=fold)
@@ -161,12 +161,15 @@ CLASSIFIERS: dict[str, dict[str, ClassifierRecipe]] = {
 
 
 def classifier_recipe(version: str, attribute: str, **changes: Any) -> ClassifierRecipe:
-    """The documented recipe of a classifier, with `changes` of its fields. Raises BadRequest naming the known ones."""
+    """The documented recipe of a classifier, with `changes` of its fields.
+
+    Raises InvalidInputError naming the known ones.
+    """
     if version not in CLASSIFIERS:
-        raise BadRequest(f"unknown classifier version '{version}': choose {' or '.join(CLASSIFIERS)}")
+        raise InvalidInputError(f"unknown classifier version '{version}': choose {' or '.join(CLASSIFIERS)}")
     recipes = CLASSIFIERS[version]
     if attribute not in recipes:
-        raise BadRequest(f"{version} has no classifier '{attribute}': it has {', '.join(recipes)}")
+        raise InvalidInputError(f"{version} has no classifier '{attribute}': it has {', '.join(recipes)}")
     return _changed(recipes[attribute], changes)
 
 
@@ -192,9 +195,9 @@ class ScoreCnnRecipe(LoopRecipe):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 < self.train_share < 1:
-            raise BadRequest(f"train_share must be between 0 and 1, got {self.train_share}")
+            raise InvalidInputError(f"train_share must be between 0 and 1, got {self.train_share}")
         if self.missing not in ("error", "drop"):
-            raise BadRequest(f"missing must be error or drop, got '{self.missing}'")
+            raise InvalidInputError(f"missing must be error or drop, got '{self.missing}'")
 
 
 SCORE_CNNS: dict[str, ScoreCnnRecipe] = {
@@ -221,9 +224,9 @@ SCORE_CNNS: dict[str, ScoreCnnRecipe] = {
 
 
 def score_cnn_recipe(name: str, **changes: Any) -> ScoreCnnRecipe:
-    """The documented recipe "property" or "hairstyle", with `changes`. Raises BadRequest."""
+    """The documented recipe "property" or "hairstyle", with `changes`. Raises InvalidInputError."""
     if name not in SCORE_CNNS:
-        raise BadRequest(f"unknown score CNN '{name}': choose {' or '.join(SCORE_CNNS)}")
+        raise InvalidInputError(f"unknown score CNN '{name}': choose {' or '.join(SCORE_CNNS)}")
     return _changed(SCORE_CNNS[name], changes)
 
 
@@ -231,7 +234,9 @@ def _changed(recipe: Any, changes: dict[str, Any]) -> Any:
     fields = {field.name for field in dataclasses.fields(recipe)}
     unknown = sorted(changes.keys() - fields)
     if unknown:
-        raise BadRequest(f"unknown setting '{unknown[0]}': a {type(recipe).__name__} has {', '.join(sorted(fields))}")
+        raise InvalidInputError(
+            f"unknown setting '{unknown[0]}': a {type(recipe).__name__} has {', '.join(sorted(fields))}"
+        )
     return dataclasses.replace(recipe, **changes)
 
 
@@ -260,7 +265,7 @@ class FilterRecipe:
 
     def __post_init__(self) -> None:
         if not self.rules:
-            raise BadRequest("a filter needs at least one rule, such as gender_score>=0.7")
+            raise InvalidInputError("a filter needs at least one rule, such as gender_score>=0.7")
 
 
 FILTERS: dict[str, FilterRecipe] = {
@@ -279,14 +284,14 @@ FILTERS: dict[str, FilterRecipe] = {
 
 
 def filter_recipe(name: str) -> FilterRecipe:
-    """The documented filter "v1" or "v3". Raises BadRequest naming the known ones."""
+    """The documented filter "v1" or "v3". Raises InvalidInputError naming the known ones."""
     if name not in FILTERS:
-        raise BadRequest(f"unknown filter '{name}': choose {' or '.join(FILTERS)}, or name rules of your own")
+        raise InvalidInputError(f"unknown filter '{name}': choose {' or '.join(FILTERS)}, or name rules of your own")
     return FILTERS[name]
 
 
 def parse_rule(text: str) -> Rule:
-    """ "gender_score>=0.7" or "age_score<=0.008" -> rule. Raises BadRequest."""
+    """ "gender_score>=0.7" or "age_score<=0.008" -> rule. Raises InvalidInputError."""
     for sign in (">=", "<="):
         column, found, limit = text.partition(sign)
         if found and column.strip():
@@ -296,4 +301,4 @@ def parse_rule(text: str) -> Rule:
                 break
             if math.isfinite(value):
                 return Rule(column.strip(), sign == ">=", value)
-    raise BadRequest(f"cannot read the rule '{text}': write COLUMN>=NUMBER or COLUMN<=NUMBER")
+    raise InvalidInputError(f"cannot read the rule '{text}': write COLUMN>=NUMBER or COLUMN<=NUMBER")

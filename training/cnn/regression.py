@@ -16,7 +16,7 @@ from lightning.fabric import Fabric
 from torch import nn
 
 from ohlora.base.atomic import make_folder, remove_leftovers, write_bytes
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.io.numbered_images import numbered_images
 from ohlora.scores.table import ScoreTable, read_score_table
 from ohlora.training import checkpoints
@@ -90,9 +90,9 @@ def train_score_cnn(
     Writes the documented weights file and logs, the weights as .safetensors, and training_NAME.json. The same call
     goes on after the last epoch of a stopped one, to the same weights, and returns at once when it is done.
 
-    fabric: a launched one, default one process. report: gets a row per epoch. Raises BadRequest for scores of other
-    pictures, for empty cells (unless recipe.missing is "drop"), and for another run's folder; OhloraError for a loss
-    that is no number.
+    fabric: a launched one, default one process. report: gets a row per epoch. Raises InvalidInputError for scores of
+    other pictures, for empty cells (unless recipe.missing is "drop"), and for another run's folder; OhloraError for a
+    loss that is no number.
     """
     out, folder = Path(out), Path(images)
     table = read_score_table(scores, recipe.columns)
@@ -193,36 +193,36 @@ def save_network(network: nn.Module, published: Path, own: Path, kind: str) -> N
 
 
 def _complete(table: ScoreTable, path: Path, recipe: ScoreCnnRecipe) -> ScoreTable:
-    """The rows without an empty cell. Raises BadRequest naming the others where they are not to be dropped."""
+    """The rows without an empty cell. Raises InvalidInputError naming the others where they are not to be dropped."""
     whole = ~np.isnan(table.values).any(1)
     if whole.all():
         return table
     missing = table.numbers[~whole]
     if recipe.missing == "error":
         shown = ", ".join(map(str, missing[:SHOWN])) + (" ..." if len(missing) > SHOWN else "")
-        raise BadRequest(
+        raise InvalidInputError(
             f"{len(missing)} of {len(table)} pictures have an empty cell in {path}: number {shown}. Score them again, "
             "or train without them (--missing drop)"
         )
     if not whole.any():
-        raise BadRequest(f"every row of {path} has an empty cell: there is nothing to train on")
+        raise InvalidInputError(f"every row of {path} has an empty cell: there is nothing to train on")
     return table.rows(table.numbers[whole])
 
 
 def _read_result(record: Path, identity: dict[str, Any], resume: bool) -> dict[str, Any] | None:
-    """What a finished call recorded. Raises BadRequest when the folder is another run's."""
+    """What a finished call recorded. Raises InvalidInputError when the folder is another run's."""
     if not resume or not record.is_file():
         return None
     try:
         content = json.loads(record.read_text())
         found, result = content["identity"], content["result"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BadRequest(f"{record} is damaged: delete it, or pass --restart") from error
+        raise InvalidInputError(f"{record} is damaged: delete it, or pass --restart") from error
     wanted = json.loads(json.dumps(identity))
     if found != wanted:
         names = [key for key in wanted if key != "recipe" and found.get(key) != wanted[key]]
         names += [key for key, value in wanted["recipe"].items() if found.get("recipe", {}).get(key) != value]
-        raise BadRequest(
+        raise InvalidInputError(
             f"{record.parent} holds a training with other {', '.join(names)}: choose another --out, or pass --restart"
         )
     assert result is None or isinstance(result, dict)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ohlora.base.atomic import make_folder, remove_leftovers, write_bytes
 from ohlora.bundle.files import file_sha256
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.io.numbered_images import numbered_images
 from ohlora.scores.table import PROPERTY_COLUMNS, ScoreTable, format_score, read_score_table, write_score_table
 from ohlora.training import checkpoints
@@ -69,10 +69,10 @@ def rescore(
     Writes OUT/all_scores_v2_cnn.csv (img_no, img_path, scores; no index, 4 decimals, by number) and with `scores`,
     the table it was trained on, OUT/compare/all_scores_v2_vs_cnn.csv of the pictures that are in both. Other kinds
     have a name of their own. Evaluation mode, so without the dropout noise of the published file. The same call goes
-    on after a stop. Raises BadRequest, CheckpointError, OutputError.
+    on after a stop. Raises InvalidInputError, CheckpointError, OutputError.
     """
     if kind not in COLUMNS:
-        raise BadRequest(f"unknown kind of score CNN '{kind}': choose one of {', '.join(COLUMNS)}")
+        raise InvalidInputError(f"unknown kind of score CNN '{kind}': choose one of {', '.join(COLUMNS)}")
     columns = COLUMNS[kind]
     paths = numbered_images(Path(images))
     known = None if scores is None else read_score_table(scores, columns)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ohlora.base.values import Z_SIZE, Face
 from ohlora.bundle import Bundle, file_sha256
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.faces import face_from_seed
 from ohlora.render.renderer import Renderer
 from ohlora.training import checkpoints
@@ -94,7 +94,7 @@ class BundleGenerator:
 
 def require_portrait_interface(what: str, z_size: int, label_size: int) -> None:
     if z_size != Z_SIZE or label_size:
-        raise BadRequest(
+        raise InvalidInputError(
             f"{what} takes {z_size} latent and {label_size} label values; a portrait-trained generator takes "
             f"{Z_SIZE} and none: give one of `ohlora train gan` or its bundle"
         )
@@ -103,7 +103,7 @@ def require_portrait_interface(what: str, z_size: int, label_size: int) -> None:
 def open_generator(source: str | Path) -> PortraitGenerator:
     """A weights file (.safetensors), a bundle folder, or a shipped bundle's name.
 
-    Raises CheckpointError, BundleError, or BadRequest for a generator of another kind.
+    Raises CheckpointError, BundleError, or InvalidInputError for a generator of another kind.
     """
     if Path(source).suffix == ".safetensors":
         return ModuleGenerator(Path(source))
@@ -124,7 +124,7 @@ def require_following(
 ) -> float:
     """How far the pictures are from their own portraits, as a share of the distance to other people's.
 
-    Raises BadRequest from FOLLOWS on: the portraits' hair maps would be no truth for these pictures.
+    Raises InvalidInputError from FOLLOWS on: the portraits' hair maps would be no truth for these pictures.
     """
     z = latents(range(first_seed, first_seed + CHECKED))
     images = generator(z).astype(np.float32)
@@ -133,7 +133,7 @@ def require_following(
     other = float(np.mean([np.abs(images - np.roll(painted, k, axis=0)).mean() for k in (1, 3, 7)]))
     share = own / max(other, 1e-9)
     if share >= FOLLOWS:
-        raise BadRequest(
+        raise InvalidInputError(
             f"{what} does not draw the portraits of its latents (difference to the own portrait {own:.1f} grey levels, "
             f"to others {other:.1f}): only a generator that `ohlora train gan` trained on portraits has their truth"
         )
@@ -169,8 +169,8 @@ def write_generated_pairs(
 ) -> dict[str, Any]:
     """Pairs of these seeds in a data set folder, as `write_portraits` lays it out; goes on where a stopped run was.
 
-    Returns the folder's description. Raises BadRequest for a generator that does not follow the portraits, or a folder
-    that holds something else (another generator's pairs, for one).
+    Returns the folder's description. Raises InvalidInputError for a generator that does not follow the portraits, or a
+    folder that holds something else (another generator's pairs, for one).
     """
     check_seeds(seeds.start, len(seeds))
     settings = DatasetSettings("generated", seeds.start, generator.resolution, format, generator.identity, RENDERER)

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.io.images import list_images, read_image
 
 # Where the hair map of a picture may lie, relative to the picture's folder; {stem} is its name without suffix,
@@ -57,13 +57,16 @@ def read_map(path: Path, size: tuple[int, int], interpolation: int) -> NDArray[n
     """First channel of a label picture, brought to (width, height)."""
     array = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     if array is None:
-        raise BadRequest(f"cannot read the label picture {path}: make it again with the teacher")
+        raise InvalidInputError(f"cannot read the label picture {path}: make it again with the teacher")
     array = array if array.ndim == 2 else array[..., -1 if array.shape[2] == 3 else 0]
     return array if array.shape[::-1] == size else cv2.resize(array, size, interpolation=interpolation)
 
 
 def find_faces(folders: Sequence[Path]) -> list[HairFace]:
-    """All labelled pictures of the folders, paired by name (never by listing order). Raises BadRequest if none."""
+    """All labelled pictures of the folders, paired by name (never by listing order).
+
+    Raises InvalidInputError if none.
+    """
     faces = []
     for folder in folders:
         for picture in list_images([folder]):
@@ -76,7 +79,9 @@ def find_faces(folders: Sequence[Path]) -> list[HairFace]:
                     break
     if not faces:
         looked = " or ".join(LABEL_LAYOUTS)
-        raise BadRequest(f"no labelled picture in {', '.join(map(str, folders))}: each needs a hair map at {looked}")
+        raise InvalidInputError(
+            f"no labelled picture in {', '.join(map(str, folders))}: each needs a hair map at {looked}"
+        )
     return faces
 
 

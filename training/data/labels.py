@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ohlora.base.atomic import write_bytes
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 
 LabelLayout = Literal["v1", "v3"]
 
@@ -47,7 +47,7 @@ class Labels:
     """Labels of N pictures, by attribute.
 
     numbers: int64 [N], 0 or more, without repeats. values: attribute -> float64 [N], each 0 or 1.
-    Raises BadRequest naming the attribute or the number when it is otherwise.
+    Raises InvalidInputError naming the attribute or the number when it is otherwise.
     """
 
     numbers: NDArray[np.int64]
@@ -56,22 +56,24 @@ class Labels:
     def __post_init__(self) -> None:
         numbers = np.asarray(self.numbers)
         if numbers.ndim != 1 or (numbers.size and numbers.dtype.kind not in "iu"):
-            raise BadRequest(f"labels need whole picture numbers [N], got {numbers.dtype} {list(numbers.shape)}")
+            raise InvalidInputError(f"labels need whole picture numbers [N], got {numbers.dtype} {list(numbers.shape)}")
         numbers = numbers.astype(np.int64)
         if (numbers < 0).any():
-            raise BadRequest(f"picture numbers start at 0, got {numbers.min()}")
+            raise InvalidInputError(f"picture numbers start at 0, got {numbers.min()}")
         known, counts = np.unique(numbers, return_counts=True)
         if (counts > 1).any():
-            raise BadRequest(f"picture {known[counts > 1][0]} is labelled twice: keep one row for each picture")
+            raise InvalidInputError(f"picture {known[counts > 1][0]} is labelled twice: keep one row for each picture")
         values = {}
         for attribute, column in self.values.items():
             values[attribute] = np.asarray(column, dtype=np.float64)
             if values[attribute].shape != numbers.shape:
-                raise BadRequest(f"'{attribute}' has {values[attribute].size} labels for {numbers.size} pictures")
+                raise InvalidInputError(
+                    f"'{attribute}' has {values[attribute].size} labels for {numbers.size} pictures"
+                )
             wrong = ~np.isin(values[attribute], (0.0, 1.0))
             if wrong.any():
                 at = int(np.argmax(wrong))
-                raise BadRequest(
+                raise InvalidInputError(
                     f"'{attribute}' of picture {numbers[at]} must be 0 or 1, got {values[attribute][at]:g}"
                 )
         object.__setattr__(self, "numbers", numbers)
@@ -85,36 +87,36 @@ class Labels:
         return tuple(self.values)
 
     def of(self, attribute: str) -> NDArray[np.float64]:
-        """Labels of one attribute, float64 [N]. Raises BadRequest naming the known ones."""
+        """Labels of one attribute, float64 [N]. Raises InvalidInputError naming the known ones."""
         if attribute not in self.values:
-            raise BadRequest(f"no labels for '{attribute}': this table has {', '.join(self.values) or 'none'}")
+            raise InvalidInputError(f"no labels for '{attribute}': this table has {', '.join(self.values) or 'none'}")
         return self.values[attribute]
 
     def rows(self, numbers: Sequence[int] | NDArray[np.int64]) -> Labels:
-        """The labels of `numbers`, in that order. Raises BadRequest naming pictures without a label."""
+        """The labels of `numbers`, in that order. Raises InvalidInputError naming pictures without a label."""
         place = {int(number): at for at, number in enumerate(self.numbers)}
         missing = [int(number) for number in numbers if int(number) not in place]
         if missing:
             shown = ", ".join(map(str, missing[:_SHOWN])) + (" ..." if len(missing) > _SHOWN else "")
-            raise BadRequest(f"{len(missing)} pictures have no label: {shown}; label them or leave them out")
+            raise InvalidInputError(f"{len(missing)} pictures have no label: {shown}; label them or leave them out")
         at = np.array([place[int(number)] for number in numbers], dtype=np.int64)
         return Labels(self.numbers[at], {name: column[at] for name, column in self.values.items()})
 
 
 def layout_of(attributes: Sequence[str]) -> LabelLayout:
-    """The layout whose attributes these are, in any order. Raises BadRequest naming the known sets."""
+    """The layout whose attributes these are, in any order. Raises InvalidInputError naming the known sets."""
     for name, columns in LAYOUTS.items():
         if set(columns.attributes) == set(attributes) and len(attributes) == len(columns.attributes):
             return "v1" if name == "v1" else "v3"
     known = " or ".join(",".join(columns.attributes) for columns in LAYOUTS.values())
-    raise BadRequest(f"labels of '{','.join(attributes)}' have no documented table: label {known}")
+    raise InvalidInputError(f"labels of '{','.join(attributes)}' have no documented table: label {known}")
 
 
 def read_labels(path: Path | str) -> Labels:
     """Read a label table (.csv or .csv.gz) of either layout; the header says which.
 
-    Raises BadRequest naming the file and the row for a missing or damaged file, another header, a number that is none
-    or comes twice, and a label other than 0 or 1.
+    Raises InvalidInputError naming the file and the row for a missing or damaged file, another header, a number that is
+    none or comes twice, and a label other than 0 or 1.
     """
     path = Path(path)
     rows = _rows(path)
@@ -122,38 +124,38 @@ def read_labels(path: Path | str) -> Labels:
     columns = next((columns for columns in LAYOUTS.values() if columns.header == header), None)
     if columns is None:
         known = " or ".join("'" + ",".join(columns.header) + "'" for columns in LAYOUTS.values())
-        raise BadRequest(f"{path} starts with '{','.join(header)[:80]}', a table of labels with {known}")
+        raise InvalidInputError(f"{path} starts with '{','.join(header)[:80]}', a table of labels with {known}")
     numbers: list[int] = []
     table = np.empty((len(rows) - 1, len(columns.attributes)))
     for line, row in enumerate(rows[1:], start=2):
         if len(row) != len(header):
-            raise BadRequest(f"{path}, row {line}: {len(row)} cells instead of {len(header)}")
+            raise InvalidInputError(f"{path}, row {line}: {len(row)} cells instead of {len(header)}")
         if not row[0].strip().isdecimal() or len(row[0]) > 18:  # 18 digits fit int64
-            raise BadRequest(f"{path}, row {line}: '{row[0]}' is no picture number")
+            raise InvalidInputError(f"{path}, row {line}: '{row[0]}' is no picture number")
         numbers.append(int(row[0]))
         for at, (name, cell) in enumerate(zip(columns.attributes, row[1:], strict=True)):
             if cell.strip() not in ("0", "1", "0.0", "1.0"):
-                raise BadRequest(f"{path}, row {line}: {name} must be 0 or 1, got '{cell}'")
+                raise InvalidInputError(f"{path}, row {line}: {name} must be 0 or 1, got '{cell}'")
             table[line - 2, at] = float(cell)
     try:
         return Labels(
             np.array(numbers, dtype=np.int64), {name: table[:, at].copy() for at, name in enumerate(columns.attributes)}
         )
-    except BadRequest as error:
-        raise BadRequest(f"{path}: {error}") from error
+    except InvalidInputError as error:
+        raise InvalidInputError(f"{path}: {error}") from error
 
 
 def write_labels(path: Path | str, labels: Labels, layout: LabelLayout) -> None:
     """Write `labels` as the table of `layout` (.csv or .csv.gz), sorted by number. Atomic.
 
-    Raises BadRequest when the labels are of other attributes, OutputError when the file cannot be written.
+    Raises InvalidInputError when the labels are of other attributes, OutputError when the file cannot be written.
     """
     path = Path(path)
     if layout not in LAYOUTS:
-        raise BadRequest(f"unknown label layout '{layout}': choose one of {', '.join(LAYOUTS)}")
+        raise InvalidInputError(f"unknown label layout '{layout}': choose one of {', '.join(LAYOUTS)}")
     columns = LAYOUTS[layout]
     if set(labels.attributes) != set(columns.attributes):
-        raise BadRequest(
+        raise InvalidInputError(
             f"layout {layout} holds {', '.join(columns.attributes)}; these labels are of {', '.join(labels.attributes)}"
         )
     order = np.argsort(labels.numbers, kind="stable")
@@ -173,6 +175,8 @@ def _rows(path: Path) -> list[list[str]]:
         text = data.decode("utf-8-sig")
         return [row for row in csv.reader(io.StringIO(text, newline=""), strict=True) if row]
     except FileNotFoundError as error:
-        raise BadRequest(f"there is no label table {path}: label pictures first with `ohlora train label`") from error
+        raise InvalidInputError(
+            f"there is no label table {path}: label pictures first with `ohlora train label`"
+        ) from error
     except (OSError, EOFError, ValueError, csv.Error) as error:
-        raise BadRequest(f"cannot read the label table {path}: {error}") from error
+        raise InvalidInputError(f"cannot read the label table {path}: {error}") from error

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ohlora.base.atomic import atomic_path, make_folder, remove_leftovers, write_bytes
-from ohlora.errors import BadRequest, OutputError
+from ohlora.errors import InvalidInputError, OutputError
 from ohlora.faces import MAX_SEED
 from ohlora.io.images import encode_image
 from ohlora.training.data.hair_faces import HairFace, Sample
@@ -107,11 +107,14 @@ def example_name(prefix: str, seed: int) -> str:
 
 
 def check_seeds(first_seed: int, count: int) -> range:
-    """The seeds first_seed .. first_seed + count - 1. Raises BadRequest for an impossible count or first seed."""
+    """The seeds first_seed .. first_seed + count - 1.
+
+    Raises InvalidInputError for an impossible count or first seed.
+    """
     if not 1 <= count <= MAX_COUNT:
-        raise BadRequest(f"the number of pictures must be in [1, {MAX_COUNT:,}], got {count}")
+        raise InvalidInputError(f"the number of pictures must be in [1, {MAX_COUNT:,}], got {count}")
     if not 0 <= first_seed <= MAX_SEED - count:
-        raise BadRequest(f"the first seed must be in [0, {MAX_SEED - count}], got {first_seed}")
+        raise InvalidInputError(f"the first seed must be in [0, {MAX_SEED - count}], got {first_seed}")
     return range(first_seed, first_seed + count)
 
 
@@ -140,7 +143,9 @@ class DatasetSettings:
 
     def __post_init__(self) -> None:
         if self.format not in SUFFIXES:
-            raise BadRequest(f"unknown picture format '{self.format}' for a data set: choose {' or '.join(SUFFIXES)}")
+            raise InvalidInputError(
+                f"unknown picture format '{self.format}' for a data set: choose {' or '.join(SUFFIXES)}"
+            )
 
     def name(self, seed: int) -> str:
         return example_name(self.prefix, seed)
@@ -150,45 +155,49 @@ class DatasetSettings:
 
 
 def read_description(folder: Path) -> dict[str, Any]:
-    """dataset.json of a data set folder, checked. Raises BadRequest naming the file."""
+    """dataset.json of a data set folder, checked. Raises InvalidInputError naming the file."""
     path = folder / DESCRIPTION
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise BadRequest(f"{folder} is no portrait data set: it has no {DESCRIPTION}") from None
+        raise InvalidInputError(f"{folder} is no portrait data set: it has no {DESCRIPTION}") from None
     except (OSError, ValueError) as error:
-        raise BadRequest(f"cannot read {path}: {error}; make the data set again in another folder") from error
+        raise InvalidInputError(f"cannot read {path}: {error}; make the data set again in another folder") from error
     numbers, texts = ("first_seed", "count", "resolution", "version"), ("prefix", "format", "source", "renderer")
     kinds = {**dict.fromkeys(numbers, int), **dict.fromkeys(texts, str), "complete": bool}
     if not isinstance(content, dict) or any(type(content.get(key)) is not kind for key, kind in kinds.items()):
-        raise BadRequest(f"{path} describes no data set (needs {', '.join(kinds)}): make it again in another folder")
+        raise InvalidInputError(
+            f"{path} describes no data set (needs {', '.join(kinds)}): make it again in another folder"
+        )
     if content["version"] != VERSION:
-        raise BadRequest(f"{path} is of version {content['version']}, this program knows {VERSION}: make it again")
+        raise InvalidInputError(
+            f"{path} is of version {content['version']}, this program knows {VERSION}: make it again"
+        )
     return content
 
 
 def start_dataset(folder: Path, settings: DatasetSettings, count: int) -> None:
     """Claim `folder` for a data set, or go on with the same one; it may grow, never shrink.
 
-    Raises BadRequest when it holds something else.
+    Raises InvalidInputError when it holds something else.
     """
     make_folder(folder)
     if (folder / DESCRIPTION).exists():
         stored = read_description(folder)
         for key, value in asdict(settings).items():
             if stored.get(key) != value:
-                raise BadRequest(
+                raise InvalidInputError(
                     f"{folder} holds a data set with {key} {str(stored.get(key))[:20]}, "
                     f"asked for is {str(value)[:20]}: choose another --out"
                 )
         if stored["count"] > count:
-            raise BadRequest(
+            raise InvalidInputError(
                 f"{folder} holds a data set of {stored['count']} pictures, asked for are {count}: choose another --out"
             )
         if stored["count"] == count and stored["complete"]:
             return
     elif any(not path.name.startswith(".") for path in folder.iterdir()):
-        raise BadRequest(f"{folder} is not empty and holds no portrait data set: choose another --out")
+        raise InvalidInputError(f"{folder} is not empty and holds no portrait data set: choose another --out")
     for below in (folder, make_folder(folder / "hair_soft"), make_folder(folder / "parsing11")):
         remove_leftovers(below)
     write_description(folder, settings, count, complete=False)
@@ -241,10 +250,10 @@ def missing_seeds(folder: Path, settings: DatasetSettings, seeds: range) -> list
 
 
 def dataset_faces(folder: Path) -> list[HairFace]:
-    """The pictures of a complete data set, in the order of their seeds. Raises BadRequest otherwise."""
+    """The pictures of a complete data set, in the order of their seeds. Raises InvalidInputError otherwise."""
     about = read_description(folder)
     if not about["complete"]:
-        raise BadRequest(f"{folder} is an unfinished data set: run the command that makes it again, it goes on")
+        raise InvalidInputError(f"{folder} is an unfinished data set: run the command that makes it again, it goes on")
     settings = DatasetSettings(**{field.name: about[field.name] for field in fields(DatasetSettings)})
     return [
         HairFace(folder / settings.file(seed), folder / "hair_soft" / f"{settings.name(seed)}.png", None)
@@ -270,8 +279,8 @@ def write_portraits(
     """Paint the portraits of `count` seeds into a data set folder; goes on where a stopped run was.
 
     workers: threads, default the usable cores; at most two pictures each are held. advance: called with the number of
-    pictures done. Returns the folder's description and "painted", the number made now. Raises BadRequest for a count,
-    seed or resolution that cannot be, or a folder that holds something else, before anything is written.
+    pictures done. Returns the folder's description and "painted", the number made now. Raises InvalidInputError for a
+    count, seed or resolution that cannot be, or a folder that holds something else, before anything is written.
     """
     seeds = check_seeds(first_seed, count)
     settings = DatasetSettings("portrait", first_seed, resolution, format, "portraits", RENDERER)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ohlora.bundle.gallery import GalleryEntry
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.faces import face_from_seed
 from ohlora.training.data import portraits
 
@@ -79,10 +79,10 @@ def choose_seeds(
     """Farthest-point choice among the seeds first_seed .. first_seed + candidates - 1 that keep the limits.
 
     The first is the one nearest the middle; each further one is farthest from all before it, by its parameters scaled
-    to [0, 1] and weighted. Raises BadRequest when too few seeds keep the limits.
+    to [0, 1] and weighted. Raises InvalidInputError when too few seeds keep the limits.
     """
     if not 1 <= count <= candidates:
-        raise BadRequest(f"a gallery of {count} faces cannot be chosen from {candidates} candidates")
+        raise InvalidInputError(f"a gallery of {count} faces cannot be chosen from {candidates} candidates")
     seeds = np.arange(first_seed, first_seed + candidates)
     u = np.stack([face_from_seed(int(seed)).z[: portraits.LATENTS] for seed in seeds])
     keep = np.ones(len(seeds), bool)
@@ -91,7 +91,7 @@ def choose_seeds(
         keep &= (column >= trait.low) & (column <= trait.high)
     seeds, u = seeds[keep], u[keep]
     if len(seeds) < count:
-        raise BadRequest(
+        raise InvalidInputError(
             f"only {len(seeds)} of {candidates} seeds keep the gallery's limits, {count} are wanted: more --candidates"
         )
     return [int(seeds[i]) for i in farthest_points(visible_traits(u, traits), count)]
@@ -120,10 +120,10 @@ def farthest_points(points: NDArray[np.float64], count: int) -> list[int]:
 
 
 def make_gallery(seeds: Sequence[int], z_size: int = 512, names: Sequence[str] = NAMES) -> list[GalleryEntry]:
-    """Named entries for generators without labels. Raises BadRequest when names run out or are not distinct."""
+    """Named entries for generators without labels. Raises InvalidInputError when names run out or are not distinct."""
     if len(seeds) > len(names) or len(set(names)) != len(names):
-        raise BadRequest(f"{len(seeds)} faces need as many different names, there are {len(set(names))}")
+        raise InvalidInputError(f"{len(seeds)} faces need as many different names, there are {len(set(names))}")
     faces = [face_from_seed(seed) for seed in seeds]
     if faces and faces[0].z.size != z_size:
-        raise BadRequest(f"gallery faces have z of {faces[0].z.size} values, this generator takes {z_size}")
+        raise InvalidInputError(f"gallery faces have z of {faces[0].z.size} values, this generator takes {z_size}")
     return [GalleryEntry(name, None, face.z, face.label) for name, face in zip(names, faces, strict=False)]

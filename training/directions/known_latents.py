@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ohlora.base.values import PROPERTIES
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.latents.directions import EVERYONE, Directions
 from ohlora.training.data import portraits
 from ohlora.training.nets.stylegan import Generator
@@ -53,10 +53,10 @@ class Regression:
     readable: dict[str, float]
 
     def direction(self, mixture: Mixture) -> NDArray[np.float64]:
-        """Change of w, float64 [W], for a strength of 1. Raises BadRequest for an unknown parameter."""
+        """Change of w, float64 [W], for a strength of 1. Raises InvalidInputError for an unknown parameter."""
         unknown = sorted(set(mixture) - set(self.names))
         if unknown:
-            raise BadRequest(f"no parameter is called '{unknown[0]}'; there are: {', '.join(self.names)}")
+            raise InvalidInputError(f"no parameter is called '{unknown[0]}'; there are: {', '.join(self.names)}")
         return np.sum([weight * self.rows[self.names.index(name)] for name, weight in mixture.items()], axis=0)
 
 
@@ -64,16 +64,20 @@ class Regression:
 def regress(generator: Generator, *, samples: int = SAMPLES, seed: int = 0) -> Regression:
     """Least squares of w on the portrait parameters' normals, from `samples` random latents.
 
-    Only moments are kept, so memory does not grow with `samples`. Raises BadRequest for generators with labels or
-    too few latents, and for fewer samples than unknowns.
+    Only moments are kept, so memory does not grow with `samples`. Raises InvalidInputError for generators with labels
+    or too few latents, and for fewer samples than unknowns.
     """
     config, names = generator.config, tuple(parameter.name for parameter in portraits.PARAMETERS)
     if config.label_size:
-        raise BadRequest(f"directions are read off the latents: this generator also takes {config.label_size} labels")
+        raise InvalidInputError(
+            f"directions are read off the latents: this generator also takes {config.label_size} labels"
+        )
     if config.z_size < len(names):
-        raise BadRequest(f"portraits have {len(names)} parameters, z of this generator only {config.z_size} values")
+        raise InvalidInputError(
+            f"portraits have {len(names)} parameters, z of this generator only {config.z_size} values"
+        )
     if samples < 4 * (len(names) + config.w_size):
-        raise BadRequest(f"{samples} samples are too few for w of {config.w_size}: take {SAMPLES}")
+        raise InvalidInputError(f"{samples} samples are too few for w of {config.w_size}: take {SAMPLES}")
     generator = generator.eval()
     stream = torch.Generator().manual_seed(seed)
     size = 1 + len(names) + config.w_size
@@ -83,7 +87,7 @@ def regress(generator: Generator, *, samples: int = SAMPLES, seed: int = 0) -> R
         z = torch.randn(min(CHUNK, left), config.z_size, generator=stream)
         w = generator.mapping(z)
         if not torch.isfinite(w).all():
-            raise BadRequest("the generator's mapping gives NaN or infinity: its weights are damaged")
+            raise InvalidInputError("the generator's mapping gives NaN or infinity: its weights are damaged")
         row = torch.cat([torch.ones(len(z), 1), z[:, : len(names)], w], 1).double()
         moments += row.T @ row
         left -= len(z)
@@ -118,7 +122,7 @@ def find_directions(
     seed: int = 0,
     source: str = "portrait parameters",
 ) -> tuple[Directions, dict[str, Any]]:
-    """(directions of one group for every face, report). Raises BadRequest like `regress`."""
+    """(directions of one group for every face, report). Raises InvalidInputError like `regress`."""
     regression = regress(generator, samples=samples, seed=seed)
     vectors = {name: regression.direction(mixtures[name]) for name in PROPERTIES}
     directions = Directions(

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from ohlora.base.values import PROPERTIES, Expression, Face
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.faces import face_from_seed
 from ohlora.latents.directions import Directions
 from ohlora.render.renderer import Renderer
@@ -68,13 +68,13 @@ def measure_directions(
     change_per_strength (slope of every reading, in standard deviations of it among undisturbed faces),
     mean_change (of the property's own reading, at each strength), monotone (share of faces whose reading never goes
     the wrong way). Signs are the published ones: positive strength lowers the reading.
-    advance: called with the number of pictures done. Raises BadRequest for fewer than 3 faces or no strengths.
+    advance: called with the number of pictures done. Raises InvalidInputError for fewer than 3 faces or no strengths.
     """
     if seeds < 3:
-        raise BadRequest(f"directions are measured on 3 faces or more, got {seeds}")
+        raise InvalidInputError(f"directions are measured on 3 faces or more, got {seeds}")
     for name in PROPERTIES:
         if len(set(strengths[name])) < 2:
-            raise BadRequest(
+            raise InvalidInputError(
                 f"{name} needs two different strengths or more to be measured, got {list(strengths[name])}"
             )
     faces = [face_from_seed(seed) for seed in range(seeds)]

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ohlora.base.atomic import atomic_path
-from ohlora.errors import BadRequest, CheckpointError
+from ohlora.errors import CheckpointError, InvalidInputError
 from ohlora.training.data import portraits
 
 FORMAT = "ohlora-portrait-reader-1"
@@ -61,9 +61,9 @@ class ReaderConfig:
     def __post_init__(self) -> None:
         for name in ("width", "pictures", "held_out", "epochs", "batch_size"):
             if getattr(self, name) < 1:
-                raise BadRequest(f"ReaderConfig.{name} must be at least 1, got {getattr(self, name)}")
+                raise InvalidInputError(f"ReaderConfig.{name} must be at least 1, got {getattr(self, name)}")
         if self.size < 32 or self.size % 32:
-            raise BadRequest(f"ReaderConfig.size must be a multiple of 32, got {self.size}")
+            raise InvalidInputError(f"ReaderConfig.size must be a multiple of 32, got {self.size}")
 
 
 class Reader(nn.Module):
@@ -102,7 +102,7 @@ class Reader(nn.Module):
     def read(self, images: NDArray[np.uint8]) -> NDArray[np.float64]:
         """images uint8 [N,H,W,3] RGB, square, any size -> parameters float64 [N, len(names)], in their own units."""
         if images.ndim != 4 or images.dtype != np.uint8 or images.shape[3] != 3 or images.shape[1] != images.shape[2]:
-            raise BadRequest(f"the reader takes uint8 [N,H,H,3], got {images.dtype} {list(images.shape)}")
+            raise InvalidInputError(f"the reader takes uint8 [N,H,H,3], got {images.dtype} {list(images.shape)}")
         self.eval()
         parts = [self(self.prepared(images[i : i + READ_BATCH])) for i in range(0, len(images), READ_BATCH)]
         values = torch.cat(parts) if parts else torch.zeros(0, len(self.names))

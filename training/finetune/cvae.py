@@ -26,7 +26,7 @@ from ohlora.training.finetune.property_test import label_columns
 from ohlora.training.finetune.property_test_files import epoch_test
 from ohlora.training.finetune.published import generator_file, save_networks, write_published
 from ohlora.training.finetune.recipes import Recipe
-from ohlora.training.finetune.run_folder import CsvLog, RunFolder, Stopped
+from ohlora.training.finetune.run_folder import CsvLog, RunFolder, TrainingStoppedError
 from ohlora.training.finetune.transfer import trained_report
 from ohlora.training.gan.data import to_tensor
 from ohlora.training.gan.fast import keep_freed_memory
@@ -90,7 +90,7 @@ class CvaeRun:
                 if not self._epoch():
                     self._save()
                     return self.summary(stopped=True)
-        except Stopped:
+        except TrainingStoppedError:
             self._save()  # the failed step has touched nothing
             raise
         self._save()

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.training.finetune.recipes import PROPERTIES, Recipe
 from ohlora.training.nets.score_cnns import PROPERTY_PARTS, PropertyCnn, at_cnn_size
 
@@ -61,10 +61,10 @@ def scored_loss(scores: Tensor, label: Tensor, properties: Sequence[str], scored
 
 
 def require_scored(recipe: Recipe) -> None:
-    """Raises BadRequest when the recipe's loss asks for nothing, or for what its label does not hold."""
+    """Raises InvalidInputError when the recipe's loss asks for nothing, or for what its label does not hold."""
     foreign = [name for name in recipe.scored if name not in recipe.properties]
     if foreign or not recipe.scored:
-        raise BadRequest(
+        raise InvalidInputError(
             f"recipe {recipe.version}: scored must be some of its properties {', '.join(recipe.properties)}, got "
             f"{', '.join(recipe.scored) or 'none'}"
         )

@@ -11,7 +11,7 @@ import torch
 from lightning.fabric import Fabric
 from torch import Tensor
 
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.training import checkpoints
 from ohlora.training.finetune.cvae_losses import (
     LossWeights,
@@ -52,19 +52,19 @@ def rate_factor(epoch: int, half_period: int) -> float:
 
 
 def require_plain(recipe: Recipe) -> None:
-    """Raises BadRequest for what only the GAN recipes have: mixing, random noise, truncation."""
+    """Raises InvalidInputError for what only the GAN recipes have: mixing, random noise, truncation."""
     for name, plain in (("mixing", 0.0), ("random_noise", False), ("psi", 1.0), ("conditional_truncation", False)):
         if getattr(recipe, name) != plain:
-            raise BadRequest(
+            raise InvalidInputError(
                 f"recipe {recipe.version} trains on what the property CNN says of plain pictures: {name} must be "
                 f"{plain}, got {getattr(recipe, name)}"
             )
 
 
 def load_property_cnn(inputs: FineTuneInputs) -> PropertyCnn:
-    """The frozen scorer. Raises CheckpointError, BadRequest when there is none."""
+    """The frozen scorer. Raises CheckpointError, InvalidInputError when there is none."""
     if inputs.property_cnn is None:
-        raise BadRequest(f"a property CNN is needed: --property-cnn (made by {MADE_BY['property_cnn'][1]})")
+        raise InvalidInputError(f"a property CNN is needed: --property-cnn (made by {MADE_BY['property_cnn'][1]})")
     module = checkpoints.load("cnn-property", inputs.property_cnn).requires_grad_(False)
     assert isinstance(module, PropertyCnn)
     return module
@@ -118,8 +118,8 @@ class CvaeSteps:
     def step(self, image: Tensor, label: Tensor, draws: Draws, where: str) -> dict[str, Tensor]:
         """One update -> the columns of the log, and "mean" and "log_variance" [z_size] of the batch's first picture.
 
-        image [n,3,R,R], label [n,L]: this process's share of the batch. Raises Stopped, with the weights of before,
-        when a loss or gradient is not finite; `where` names the batch in its message.
+        image [n,3,R,R], label [n,L]: this process's share of the batch. Raises TrainingStoppedError, with the weights
+        of before, when a loss or gradient is not finite; `where` names the batch in its message.
         """
         recipe, generator = self.recipe, self.generator
         set_scorer_mode(recipe, self.property_cnn, self.gender_cnn)
@@ -161,10 +161,10 @@ class CvaeSteps:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from `state`. Raises BadRequest when it is that of other networks."""
+        """Go on from `state`. Raises InvalidInputError when it is that of other networks."""
         try:
             self.generator.load_state_dict(state["generator"])
             self.encoder.load_state_dict(state["encoder"])
             self.optimizer.load_state_dict(state["optimizer"])
         except (KeyError, RuntimeError, ValueError) as error:
-            raise BadRequest(f"the checkpoint is of other networks: {str(error).splitlines()[0]}") from error
+            raise InvalidInputError(f"the checkpoint is of other networks: {str(error).splitlines()[0]}") from error

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ohlora.base.atomic import make_folder, write_bytes
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.io.images import encode_image
 from ohlora.training.finetune.property_test import (
     TESTER_GRID,
@@ -37,10 +37,12 @@ NEAR_KEY, FINAL_KEY = 41, 42
 
 
 def require_latent(generator: Generator, z: Float32s) -> Float32s:
-    """z [z_size] or [1, z_size] -> [z_size]. Raises BadRequest for another shape."""
+    """z [z_size] or [1, z_size] -> [z_size]. Raises InvalidInputError for another shape."""
     row = np.asarray(z, np.float32).reshape(-1)
     if row.size != generator.config.z_size:
-        raise BadRequest(f"one latent of {generator.config.z_size} values is needed, got shape {list(np.shape(z))}")
+        raise InvalidInputError(
+            f"one latent of {generator.config.z_size} values is needed, got shape {list(np.shape(z))}"
+        )
     return row
 
 
@@ -56,8 +58,8 @@ def checkpoint_test(
     """5 eyes x 5 mouth x 5 pose labels at z, and the same at z + 0.3 N(0,1), fresh for every picture.
 
     Writes the pictures below OUT/exact and OUT/near (`dump`: "grid" or "files") and z.csv; with a property CNN also
-    test_result.csv in each and correlation and mean absolute error, returned and in OUT/test.json. Raises BadRequest
-    for a generator whose label has no eyes, mouth and pose, or a latent of another size.
+    test_result.csv in each and correlation and mean absolute error, returned and in OUT/test.json. Raises
+    InvalidInputError for a generator whose label has no eyes, mouth and pose, or a latent of another size.
     """
     row = require_latent(generator, z)
     labels = label_grid(TESTER_GRID, generator.config.label_size)
@@ -94,10 +96,10 @@ def _grid(
 def final_pictures(generator: Generator, z: Float32s, out: Path, *, count: int = FINAL_COUNT, seed: int = 0) -> Path:
     """The documented last look: `count` pictures OUT/NNNNNN.jpg with wide open eyes and mouth.
 
-    Picture 0 is that of z, the others those of z + 0.3 N(0,1). Raises BadRequest as `checkpoint_test` does.
+    Picture 0 is that of z, the others those of z + 0.3 N(0,1). Raises InvalidInputError as `checkpoint_test` does.
     """
     if count < 1:
-        raise BadRequest(f"count must be 1 or more, got {count}")
+        raise InvalidInputError(f"count must be 1 or more, got {count}")
     row, columns = require_latent(generator, z), label_columns(generator.config.label_size)
     label = np.zeros(generator.config.label_size, np.float32)
     label[list(columns)] = [FINAL_LABEL[i] for i in label_columns(len(FINAL_LABEL))]

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from lightning.fabric import Fabric
 
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.io.numbered_images import numbered_images
 from ohlora.training import checkpoints
 from ohlora.training.finetune.draws import DISCRIMINATOR, Draws
@@ -58,11 +58,11 @@ class DiscriminatorStart:
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "group", "log_every"):
             if getattr(self, name) < 1:
-                raise BadRequest(f"start discriminator: {name} must be 1 or more, got {getattr(self, name)}")
+                raise InvalidInputError(f"start discriminator: {name} must be 1 or more, got {getattr(self, name)}")
         if not self.r1_gamma >= 0:
-            raise BadRequest(f"start discriminator: r1_gamma must be 0 or more, got {self.r1_gamma}")
+            raise InvalidInputError(f"start discriminator: r1_gamma must be 0 or more, got {self.r1_gamma}")
         if not 0 < self.learning_rate < 1:
-            raise BadRequest(f"start discriminator: learning_rate must be in (0, 1), got {self.learning_rate}")
+            raise InvalidInputError(f"start discriminator: learning_rate must be in (0, 1), got {self.learning_rate}")
 
     def network(self, generator: GeneratorConfig) -> DiscriminatorConfig:
         return DiscriminatorConfig(
@@ -102,13 +102,14 @@ def train_discriminator(
 ) -> dict[str, Any]:
     """Train a discriminator against the frozen generator -> summary; OUT/discriminator.safetensors is the result.
 
-    generator_file, images: as in `FineTuneInputs`. The same call goes on where a stopped one ended. Raises BadRequest
-    for pictures that make no batch, a batch that cannot be grouped and another run's folder, Stopped, OutputError.
+    generator_file, images: as in `FineTuneInputs`. The same call goes on where a stopped one ended. Raises
+    InvalidInputError for pictures that make no batch, a batch that cannot be grouped and another run's folder,
+    TrainingStoppedError, OutputError.
     """
     settings, fabric = settings or DiscriminatorStart(), fabric or make_fabric()
     recipe = settings.recipe()
     if not Path(images).is_dir():
-        raise BadRequest(f"no {MADE_BY['images'][0]} {images}: they are made by {MADE_BY['images'][1]}")
+        raise InvalidInputError(f"no {MADE_BY['images'][0]} {images}: they are made by {MADE_BY['images'][1]}")
     generator = load_generator(generator_file)
     config = settings.network(generator.config)
     files = numbered_images(images)

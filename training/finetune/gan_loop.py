@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from lightning.fabric import Fabric
 
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.training import checkpoints
 from ohlora.training.cnn.monitor import Monitor
 from ohlora.training.finetune.draws import Draws
@@ -24,7 +24,7 @@ from ohlora.training.finetune.inputs import FineTuneInputs, describe
 from ohlora.training.finetune.pictures import Batches, Pictures, jittered, open_pictures
 from ohlora.training.finetune.published import discriminator_file, generator_file, save_networks
 from ohlora.training.finetune.recipes import Recipe
-from ohlora.training.finetune.run_folder import RunFolder, Stopped
+from ohlora.training.finetune.run_folder import RunFolder, TrainingStoppedError
 from ohlora.training.finetune.transfer import (
     AnyDiscriminator,
     property_discriminator,
@@ -111,7 +111,7 @@ class GanTraining:
                 if not self._epoch():
                     self._save()
                     return self.summary(stopped=True)
-        except Stopped:
+        except TrainingStoppedError:
             self._save_networks()  # good ones; a resume state would only meet the same batch again
             raise
         self.watch.after(self.steps.generator)
@@ -219,7 +219,7 @@ def _start_discriminator(
         return property_discriminator(recipe, cnn)
     start: Discriminator = inputs.load_discriminator(recipe.smooth_start)
     if start.config.resolution != generator.config.resolution:
-        raise BadRequest(
+        raise InvalidInputError(
             f"the discriminator {inputs.discriminator} looks at {start.config.resolution} pixels, the generator draws "
             f"{generator.config.resolution}: take one that was trained with this generator"
         )

@@ -12,7 +12,7 @@ import torch
 from lightning.fabric import Fabric
 from torch import Tensor, nn
 
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.training.finetune.draws import DISCRIMINATOR, GENERATOR, Draws
 from ohlora.training.finetune.penalty_blur import with_cheap_blur
 from ohlora.training.finetune.recipes import Recipe
@@ -61,7 +61,9 @@ class GanSteps:
 
     def __init__(self, recipe: Recipe, fabric: Fabric, generator: Generator, discriminator: AnyDiscriminator) -> None:
         if recipe.repeat not in RULES:
-            raise BadRequest(f"recipe {recipe.version}: repeat must be {' or '.join(RULES)}, got '{recipe.repeat}'")
+            raise InvalidInputError(
+                f"recipe {recipe.version}: repeat must be {' or '.join(RULES)}, got '{recipe.repeat}'"
+            )
         self.recipe, self.fabric = recipe, fabric
         self.generator = in_channels_last(generator, fabric.device).train()
         self.discriminator = in_channels_last(discriminator, fabric.device).train(recipe.dropout)
@@ -82,8 +84,8 @@ class GanSteps:
     def train_batch(self, batch: Batch, draws: Draws, generator_before: float | None, where: str) -> BatchResult:
         """All updates on one batch. generator_before: last generator loss of the batch before, if any.
 
-        Raises Stopped when a loss or gradient is not finite, before the weights are touched by it; `where` names the
-        batch in its message.
+        Raises TrainingStoppedError when a loss or gradient is not finite, before the weights are touched by it; `where`
+        names the batch in its message.
         """
         kept: dict[str, Tensor] = {}
 
@@ -195,13 +197,13 @@ class GanSteps:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Raises BadRequest when the state is that of other networks."""
+        """Raises InvalidInputError when the state is that of other networks."""
         try:
             self.generator.load_state_dict(state["generator"])
             self.discriminator.load_state_dict(state["discriminator"])
             for name, optimizer in self.optimizers.items():
                 optimizer.load_state_dict(state["optimizers"][name])
         except (KeyError, RuntimeError, ValueError) as error:
-            raise BadRequest(
+            raise InvalidInputError(
                 f"the resume state is of other networks: {str(error).splitlines()[0][:200]}; use --restart"
             ) from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.training.cnn.monitor import RESULT_FILE, Monitor
 from ohlora.training.finetune.gan_steps import BatchResult
 from ohlora.training.finetune.recipes import EXPRESSIONS, Recipe
@@ -133,7 +133,7 @@ class GanWatch:
 
 
 def plan_of(recipe: Recipe) -> Plan:
-    """Raises BadRequest naming the known plans."""
+    """Raises InvalidInputError naming the known plans."""
     if recipe.test not in PLANS:
-        raise BadRequest(f"recipe {recipe.version}: test must be {' or '.join(PLANS)}, got '{recipe.test}'")
+        raise InvalidInputError(f"recipe {recipe.version}: test must be {' or '.join(PLANS)}, got '{recipe.test}'")
     return PLANS[recipe.test]

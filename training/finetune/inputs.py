@@ -10,7 +10,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from ohlora.errors import BadRequest, CheckpointError
+from ohlora.errors import CheckpointError, InvalidInputError
 from ohlora.io.images import list_images
 from ohlora.training import checkpoints
 from ohlora.training.finetune.recipes import Recipe
@@ -66,29 +66,29 @@ class FineTuneInputs:
         return tuple(names)
 
     def require(self, recipe: Recipe) -> None:
-        """Raises BadRequest naming what is missing and the stage that makes it."""
+        """Raises InvalidInputError naming what is missing and the stage that makes it."""
         for name, (what, stage) in MADE_BY.items():
             value = getattr(self, name)
             if value is None:
                 if name in self.needed(recipe):
-                    raise BadRequest(
+                    raise InvalidInputError(
                         f"recipe {recipe.version} needs a {what}: --{name.replace('_', '-')} (made by {stage})"
                     )
             elif name != "generator" and not Path(value).exists():
-                raise BadRequest(f"no {what} {value}: it is made by {stage}")
+                raise InvalidInputError(f"no {what} {value}: it is made by {stage}")
 
     def identity(self, recipe: Recipe) -> dict[str, str]:
         """Fingerprints of the files a run depends on; where they lie does not matter."""
         return {name: fingerprint(Path(getattr(self, name))) for name in self.needed(recipe)}
 
     def load_generator(self, smooth: bool = False) -> Generator:
-        """The start generator, in evaluation mode on the CPU. Raises CheckpointError or BadRequest."""
+        """The start generator, in evaluation mode on the CPU. Raises CheckpointError or InvalidInputError."""
         return load_generator(self.generator, smooth=smooth)
 
     def load_discriminator(self, smooth: bool = False) -> Discriminator:
-        """The start discriminator. Raises CheckpointError, BadRequest when there is none."""
+        """The start discriminator. Raises CheckpointError, InvalidInputError when there is none."""
         if self.discriminator is None:
-            raise BadRequest(
+            raise InvalidInputError(
                 f"a start discriminator is needed: --discriminator (made by {MADE_BY['discriminator'][1]})"
             )
         return load_discriminator(self.discriminator, smooth=smooth)

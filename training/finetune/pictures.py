@@ -13,7 +13,7 @@ from lightning.fabric import Fabric
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.io.numbered_images import numbered_images
 from ohlora.scores.table import ScoreTable, read_score_table
 from ohlora.training.finetune.inputs import MADE_BY, FineTuneInputs, fingerprint
@@ -74,7 +74,7 @@ class Pictures:
         if self._memory is not None:
             return self._memory[indices]
         if self._store is None:
-            raise BadRequest("the training pictures have not been read: call prepare first")
+            raise InvalidInputError("the training pictures have not been read: call prepare first")
         return self._store.gather(indices)
 
 
@@ -82,8 +82,8 @@ def open_pictures(recipe: Recipe, inputs: FineTuneInputs) -> Pictures:
     """The pictures of `inputs` with the labels `recipe` asks for; nothing is decoded yet.
 
     Labels "scores": every picture needs a row, and every cell of the label's columns a number. Labels "zeros": with a
-    table, only its pictures are trained on; without, all. Raises BadRequest naming the first numbers that are missing
-    on either side and the stage that makes them.
+    table, only its pictures are trained on; without, all. Raises InvalidInputError naming the first numbers that are
+    missing on either side and the stage that makes them.
     """
     assert inputs.images is not None  # FineTuneInputs.require saw to it
     files = numbered_images(inputs.images)
@@ -101,7 +101,7 @@ def _scored(recipe: Recipe, files: dict[int, Path], folder: Path, path: Path) ->
     table = read_score_table(path, recipe.score_columns)
     missing = sorted(files.keys() - set(table.numbers.tolist()))
     if missing:
-        raise BadRequest(
+        raise InvalidInputError(
             f"{path} has no scores for {len(missing)} of {len(files)} pictures of {folder}: {_some(missing)}; score "
             f"them ({MADE_BY['scores'][1]}) or move them away"
         )
@@ -115,7 +115,7 @@ def _refuse_gaps(rows: ScoreTable, path: Path) -> None:
     if gaps.any():
         numbers = rows.numbers[gaps.any(1)].tolist()
         columns = [name for i, name in enumerate(rows.columns) if gaps[:, i].any()]
-        raise BadRequest(
+        raise InvalidInputError(
             f"{path} has empty cells for {len(numbers)} pictures ({_some(numbers)}) in {', '.join(columns)}: move "
             f"these pictures away, or score them with a CNN ({MADE_BY['property_cnn'][1]})"
         )
@@ -125,7 +125,7 @@ def _listed(files: dict[int, Path], folder: Path, path: Path) -> dict[int, Path]
     numbers = sorted(read_score_table(path, ()).numbers.tolist())
     missing = [number for number in numbers if number not in files]
     if missing:
-        raise BadRequest(
+        raise InvalidInputError(
             f"{folder} lacks {len(missing)} of the {len(numbers)} pictures of {path}: {_some(missing)}; make them "
             f"({MADE_BY['images'][1]})"
         )
@@ -152,11 +152,13 @@ class Batches:
 
     def __post_init__(self) -> None:
         if self.batch_size % self.processes:
-            raise BadRequest(
+            raise InvalidInputError(
                 f"batch_size {self.batch_size} cannot be divided among {self.processes} processes: use a multiple"
             )
         if not len(self):
-            raise BadRequest(f"{self.count} pictures make no batch of {self.batch_size}: use a smaller batch_size")
+            raise InvalidInputError(
+                f"{self.count} pictures make no batch of {self.batch_size}: use a smaller batch_size"
+            )
 
     @property
     def rest(self) -> int:
@@ -178,14 +180,14 @@ class Batches:
         return order[first : first + self.size(batch)]
 
     def require_groups(self, group: int) -> None:
-        """Raises BadRequest when a batch cannot be cut into groups for the minibatch standard deviation
+        """Raises InvalidInputError when a batch cannot be cut into groups for the minibatch standard deviation
         (docs/spec/stylegan.md, section 13, P17).
         """
         for size in {self.size(0), self.size(len(self) - 1)}:
             share = size // self.processes
             if share % min(group, share):
                 whose = " of each process" if self.processes > 1 else ""
-                raise BadRequest(
+                raise InvalidInputError(
                     f"a batch of {share}{whose} cannot be cut into groups of {group} for the minibatch standard "
                     f"deviation ({self.count} pictures, batch_size {self.batch_size}): use a batch_size up to "
                     f"{group * self.processes}, or another one with last_batch=drop"

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.training.nets.score_cnns import PropertyCnn, at_cnn_size
 from ohlora.training.nets.stylegan import Generator
 
@@ -74,7 +74,7 @@ class Conditioning:
 def label_grid(values: Mapping[str, Sequence[float]], label_size: int = 7) -> Float32s:
     """All combinations, the first property slowest, every other entry 0 -> float32 [L, label_size].
 
-    Raises BadRequest for a label size without those properties.
+    Raises InvalidInputError for a label size without those properties.
     """
     columns = dict(zip(TESTED, label_columns(label_size), strict=True))
     rows = list(product(*values.values()))
@@ -85,9 +85,9 @@ def label_grid(values: Mapping[str, Sequence[float]], label_size: int = 7) -> Fl
 
 
 def label_columns(label_size: int) -> tuple[int, ...]:
-    """Where eyes, mouth and pose are in a label. Raises BadRequest for a size that is not documented."""
+    """Where eyes, mouth and pose are in a label. Raises InvalidInputError for a size that is not documented."""
     if label_size not in LABEL_COLUMNS:
-        raise BadRequest(
+        raise InvalidInputError(
             f"a generator with {label_size} label values has no documented eyes, mouth and pose: it takes 3 or 7"
         )
     return LABEL_COLUMNS[label_size]
@@ -106,17 +106,17 @@ def conditioning(
 
     z [Z, z_size]; labels [L, label_size], the same for every latent, or [Z, L, label_size]. Pictures are scored as
     floats, as documented, not as files; watch gets (number of a latent, its pictures [n,3,R,R]) in order. Raises
-    BadRequest for other shapes, or a generator whose label has no eyes, mouth and pose.
+    InvalidInputError for other shapes, or a generator whose label has no eyes, mouth and pose.
     """
     size = generator.config.label_size
     columns = list(label_columns(size))
     latents, wanted = np.asarray(z, np.float32), np.asarray(labels, np.float32)
     if latents.ndim != 2 or latents.shape[1] != generator.config.z_size or not len(latents):
-        raise BadRequest(f"z must have shape [Z, {generator.config.z_size}], got {list(latents.shape)}")
+        raise InvalidInputError(f"z must have shape [Z, {generator.config.z_size}], got {list(latents.shape)}")
     if wanted.ndim == 2:
         wanted = np.broadcast_to(wanted, (len(latents), *wanted.shape))
     if wanted.ndim != 3 or wanted.shape[0] != len(latents) or wanted.shape[2] != size or not wanted.shape[1]:
-        raise BadRequest(f"labels must have shape [L, {size}] or [Z, L, {size}], got {list(np.shape(labels))}")
+        raise InvalidInputError(f"labels must have shape [L, {size}] or [Z, L, {size}], got {list(np.shape(labels))}")
     scores = np.empty((*wanted.shape[:2], len(TESTED)))
     for number, latent in enumerate(latents):
         for first in range(0, wanted.shape[1], batch_size):

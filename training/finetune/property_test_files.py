@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ohlora.base.atomic import make_folder, write_bytes
 from ohlora.base.values import Z_SIZE
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.faces import face_from_seed
 from ohlora.io.contact_sheet import contact_sheet
 from ohlora.io.images import encode_image
@@ -194,20 +194,20 @@ def _cell(value: Any) -> str:
 def read_latent(text: str, z_size: int) -> Float32s:
     """One latent float32 [z_size]: "FILE.csv:ROW" of a z-vector table, or a seed as the runtime means it.
 
-    Raises BadRequest naming what is wrong.
+    Raises InvalidInputError naming what is wrong.
     """
     path, colon, row = text.rpartition(":")
     if not colon:
         if not text.isdigit() or z_size > Z_SIZE:
-            raise BadRequest(f"'{text}' is no latent: write FILE.csv:ROW or a seed")
+            raise InvalidInputError(f"'{text}' is no latent: write FILE.csv:ROW or a seed")
         return face_from_seed(int(text)).z[:z_size]
     try:
         table = np.loadtxt(path, delimiter=",", skiprows=1, dtype=np.float32, ndmin=2)
     except (OSError, ValueError) as error:
-        raise BadRequest(f"cannot read the z-vector table {path}: {error}") from error
+        raise InvalidInputError(f"cannot read the z-vector table {path}: {error}") from error
     if not row.isdigit() or int(row) >= len(table):
-        raise BadRequest(f"{path} has rows 0 to {len(table) - 1}, not '{row}'")
+        raise InvalidInputError(f"{path} has rows 0 to {len(table) - 1}, not '{row}'")
     chosen: Float32s = table[int(row), -z_size:]
     if chosen.size != z_size:
-        raise BadRequest(f"{path} holds latents of {table.shape[1]} values, this generator takes {z_size}")
+        raise InvalidInputError(f"{path} holds latents of {table.shape[1]} values, this generator takes {z_size}")
     return chosen

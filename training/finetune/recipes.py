@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 
 FAMILIES = ("gan", "cvae", "score-guided")
 PROPERTIES = ("eyes", "hair_color", "hair_length", "mouth", "pose", "background_mean", "background_std")
@@ -150,9 +150,9 @@ class Recipe:
         if any(len(values) != len(EXPRESSIONS) for values in (self.test_correlation, self.test_error)):
             raise self._wrong("test_correlation and test_error", f"must hold {len(EXPRESSIONS)} numbers each")
 
-    def _wrong(self, name: str, rule: str) -> BadRequest:
+    def _wrong(self, name: str, rule: str) -> InvalidInputError:
         value = getattr(self, name, "")
-        return BadRequest(f"recipe {self.version}: {name} {rule}, got {value!r}")
+        return InvalidInputError(f"recipe {self.version}: {name} {rule}, got {value!r}")
 
     @property
     def label_size(self) -> int:
@@ -288,32 +288,32 @@ COMPAT: dict[str, dict[str, Any]] = {
 def recipe(name: str, *, compat: bool = False, **changes: Any) -> Recipe:
     """A documented recipe with some fields changed; `compat`: as the published program ran it (`COMPAT`).
 
-    Raises BadRequest naming the known recipes, the known fields, or the field whose value is wrong.
+    Raises InvalidInputError naming the known recipes, the known fields, or the field whose value is wrong.
     """
     if name not in RECIPES:
-        raise BadRequest(f"unknown recipe '{name}': choose one of {', '.join(RECIPES)}")
+        raise InvalidInputError(f"unknown recipe '{name}': choose one of {', '.join(RECIPES)}")
     known = [field.name for field in fields(Recipe) if field.name not in ("version", "family")]
     for field in changes:
         if field not in known:
-            raise BadRequest(f"recipe {name} has no field '{field}': it has {', '.join(known)}")
+            raise InvalidInputError(f"recipe {name} has no field '{field}': it has {', '.join(known)}")
     return replace(RECIPES[name], **{**(COMPAT.get(name, {}) if compat else {}), **changes})
 
 
 def parse_changes(name: str, texts: Sequence[str]) -> dict[str, Any]:
-    """ "batch_size=4", "scored=eyes,mouth" ... -> arguments for `recipe(name, ...)`. Raises BadRequest."""
+    """ "batch_size=4", "scored=eyes,mouth" ... -> arguments for `recipe(name, ...)`. Raises InvalidInputError."""
     changes: dict[str, Any] = {}
     for text in texts:
         field, equals, value = text.partition("=")
         field = field.strip().replace("-", "_")
         if not equals or not field:
-            raise BadRequest(f"'{text}' is not understood: write NAME=VALUE, e.g. batch_size=4")
+            raise InvalidInputError(f"'{text}' is not understood: write NAME=VALUE, e.g. batch_size=4")
         if field not in Recipe.__dataclass_fields__:
-            raise BadRequest(f"recipe {name} has no field '{field}': see `ohlora train finetune {name} --show`")
+            raise InvalidInputError(f"recipe {name} has no field '{field}': see `ohlora train finetune {name} --show`")
         kind = str(Recipe.__dataclass_fields__[field].type)
         try:
             changes[field] = _parsed(value.strip(), kind)
         except ValueError as error:
-            raise BadRequest(f"recipe {name}: {field} must be {_KINDS[kind]}, got '{value}'") from error
+            raise InvalidInputError(f"recipe {name}: {field} must be {_KINDS[kind]}, got '{value}'") from error
     return changes
 
 

@@ -42,8 +42,8 @@ def run_recipe(
 
     resume: False starts anew. fabric: an already launched one for several processes; default one process, any device.
     report: gets one dict per event, each with "event". stop_after: stop cleanly after so many steps of this call, 0 =
-    never. Raises BadRequest for inputs that are missing or do not fit and for another run's folder, Stopped for a loss
-    or gradient that is not finite, OutputError when something cannot be written.
+    never. Raises InvalidInputError for inputs that are missing or do not fit and for another run's folder,
+    TrainingStoppedError for a loss or gradient that is not finite, OutputError when something cannot be written.
     """
     inputs.require(recipe)
     loop = importlib.import_module(LOOPS[recipe.family])

@@ -22,7 +22,7 @@ from lightning.fabric import Fabric
 from torch import Tensor, nn
 
 from ohlora.base.atomic import explain_os_error, make_folder, remove_leftovers, write_bytes
-from ohlora.errors import BadRequest, OhloraError
+from ohlora.errors import InvalidInputError, OhloraError
 from ohlora.training.finetune.published import write_torch
 
 FORMAT = "ohlora-finetune-1"
@@ -30,7 +30,7 @@ KEPT = 2  # resume states
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class Stopped(OhloraError):
+class TrainingStoppedError(OhloraError):
     """Training met a loss or gradient that is not finite; the weights from before that step are kept."""
 
 
@@ -139,7 +139,7 @@ class RunFolder:
         self._saved = time.monotonic()
 
     def __enter__(self) -> RunFolder:
-        """Raises BadRequest when the folder holds another run or a damaged state, OutputError when it cannot be."""
+        """Raises InvalidInputError when the folder holds another run or damaged state, OutputError for a full disk."""
         found = self.checkpoints() if self.resume else []
         if found:  # looked at before anything is touched
             self.state = self._read(found[-1])
@@ -188,12 +188,12 @@ class RunFolder:
                 raise ValueError(f"format {content['format']}")
             state, identity, self._logged = content["state"], content["identity"], content["logged"]
         except Exception as error:  # the unpickler raises whatever the bytes make it raise
-            raise BadRequest(
+            raise InvalidInputError(
                 f"cannot resume from {path}: {(str(error).splitlines() or [''])[0][:200]}; delete it to go on from "
                 "the one before, or use --restart"
             ) from error
         if other := difference(identity, self.identity):
-            raise BadRequest(f"{self.out} holds a run {other}: choose another --out, or --restart")
+            raise InvalidInputError(f"{self.out} holds a run {other}: choose another --out, or --restart")
         assert isinstance(state, dict)
         return state
 
@@ -230,16 +230,16 @@ def difference(old: str, new: str) -> str:
 
 
 def require_finite(where: str, losses: Mapping[str, Tensor], networks: Mapping[str, nn.Module]) -> None:
-    """Raises Stopped when a loss, or a gradient of a network, is NaN or infinite; call before an optimiser's step."""
+    """Raises when a loss, or a gradient of a network, is NaN or infinite; call before an optimiser's step."""
     for name, value in losses.items():
         if not bool(torch.isfinite(value).all()):
-            raise Stopped(_stop_message(where, f"the loss '{name}' is {float(value.detach().mean())}"))
+            raise TrainingStoppedError(_stop_message(where, f"the loss '{name}' is {float(value.detach().mean())}"))
     for name, network in networks.items():
         gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
         if gradients:
             norm = torch.stack([torch.linalg.vector_norm(gradient) for gradient in gradients]).norm()
             if not bool(torch.isfinite(norm)):
-                raise Stopped(_stop_message(where, f"the gradients of the {name} have norm {float(norm)}"))
+                raise TrainingStoppedError(_stop_message(where, f"the gradients of the {name} have norm {float(norm)}"))
 
 
 def _stop_message(where: str, what: str) -> str:

@@ -36,7 +36,7 @@ from ohlora.training.finetune.property_test import draw
 from ohlora.training.finetune.property_test_files import PictureFiles
 from ohlora.training.finetune.published import generator_file, save_networks, write_published
 from ohlora.training.finetune.recipes import PROPERTIES, Recipe
-from ohlora.training.finetune.run_folder import RunFolder, Stopped, require_finite
+from ohlora.training.finetune.run_folder import RunFolder, TrainingStoppedError, require_finite
 from ohlora.training.finetune.transfer import start_generator, train_only, trained_parameters, trained_report
 from ohlora.training.gan.fast import in_channels_last, keep_freed_memory
 from ohlora.training.gan.loop import normal
@@ -114,7 +114,7 @@ class GuidedRun:
                 if not self._group():
                     self._save()
                     return self.summary(stopped=True)
-        except Stopped:
+        except TrainingStoppedError:
             self._save()  # the failed step has touched nothing
             raise
         self._save()

@@ -14,7 +14,7 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.training.finetune.recipes import Recipe
 from ohlora.training.nets.score_cnns import PropertyCnn
 from ohlora.training.nets.stylegan import Generator
@@ -57,12 +57,15 @@ def select(patterns: Iterable[str], names: Sequence[str]) -> list[str]:
 
 
 def trained_names(module: Network, patterns: Sequence[str]) -> list[str]:
-    """Published names of the parameters that `patterns` mean. Raises BadRequest for a pattern that means none."""
+    """Published names of the parameters that `patterns` mean.
+
+    Raises InvalidInputError for a pattern that means none.
+    """
     parameters = {name for name, _ in module.named_parameters()}
     names = [theirs for theirs, ours in published_names(module).items() if ours in parameters]
     for pattern in patterns:
         if not select([pattern], names):
-            raise BadRequest(
+            raise InvalidInputError(
                 f"pattern '{pattern}' of what is trained means no tensor of the {kind_of(module)}: they are named like "
                 + ", ".join(names[:: max(1, len(names) // SHOWN)][:SHOWN])
             )
@@ -82,8 +85,8 @@ def kind_of(module: Network) -> str:
 def start_generator(recipe: Recipe, start: Generator) -> Generator:
     """The recipe's generator with the weights of `start`, fresh ones where the recipe says so.
 
-    The fresh weights depend on recipe.seed and the shapes only. Raises BadRequest where `start` lacks something that
-    the recipe does not redraw, naming the version it must be of.
+    The fresh weights depend on recipe.seed and the shapes only. Raises InvalidInputError where `start` lacks something
+    that the recipe does not redraw, naming the version it must be of.
     """
     config = replace(
         start.config,
@@ -111,16 +114,18 @@ def start_discriminator(recipe: Recipe, start: Discriminator) -> Discriminator:
 def property_discriminator(recipe: Recipe, cnn: PropertyCnn) -> V5Discriminator:
     """v5: the discriminator made of the property CNN's branches; the layers above them are drawn by recipe.seed.
 
-    Raises BadRequest when the recipe's label is not eyes, mouth, pose, or it keeps layers that the CNN has not.
+    Raises InvalidInputError when the recipe's label is not eyes, mouth, pose, or it keeps layers that the CNN has not.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed * 1009 + DISCRIMINATOR_DRAW)
         module = from_property_cnn(cnn)
     if recipe.properties != tuple(module.parts):
-        raise BadRequest(f"a property-cnn discriminator has the label {', '.join(module.parts)}: set properties so")
+        raise InvalidInputError(
+            f"a property-cnn discriminator has the label {', '.join(module.parts)}: set properties so"
+        )
     fresh = select(("fc1", "fc_final"), list(published_names(module)))
     if set(select(recipe.discriminator_redrawn, list(published_names(module)))) != set(fresh):
-        raise BadRequest(
+        raise InvalidInputError(
             "of a property-cnn discriminator exactly fc1 and fc_final are redrawn, discriminator_redrawn is "
             + ", ".join(recipe.discriminator_redrawn)
         )
@@ -129,7 +134,7 @@ def property_discriminator(recipe: Recipe, cnn: PropertyCnn) -> V5Discriminator:
 
 @torch.no_grad()
 def _carry_over(recipe: Recipe, start: N, target: N, redrawn: Sequence[str], field: str) -> N:
-    """Copy what both have into `target`. Raises BadRequest for a difference that `redrawn` does not cover."""
+    """Copy what both have into `target`. Raises InvalidInputError for a difference that `redrawn` does not cover."""
     old_names, new_names = published_names(start), published_names(target)
     fresh = set(select(redrawn, sorted(old_names.keys() | new_names.keys(), key=_natural)))
     old, new = start.state_dict(), target.state_dict()
@@ -148,7 +153,7 @@ def _carry_over(recipe: Recipe, start: N, target: N, redrawn: Sequence[str], fie
             new[new_names[name]].copy_(old[old_names[name]])
     if wrong:
         names: list[str] = [entry.split()[0] for entry in wrong]
-        raise BadRequest(
+        raise InvalidInputError(
             f"recipe {recipe.version} starts from the {kind_of(start)} of '{recipe.starts_from}', this one is another: "
             f"{'; '.join(wrong[:SHOWN])}. Take the right start weights, or have these redrawn: "
             f"--set {field}={','.join([*redrawn, *names])}"

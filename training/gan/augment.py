@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 
 SHIFT = 0.125  # largest translation, as a part of the picture
 HOLE = 0.5  # side of the cutout, as a part of the picture
@@ -68,9 +68,12 @@ AUGMENTS: dict[str, Callable[[Tensor, torch.Generator], Tensor]] = {
 
 
 def augment(x: Tensor, names: Sequence[str], generator: torch.Generator) -> Tensor:
-    """x [N,3,H,W] with the named changes in order; gradients flow through. Raises BadRequest for unknown names."""
+    """x [N,3,H,W] with the named changes in order; gradients flow through.
+
+    Raises InvalidInputError for unknown names.
+    """
     for name in names:
         if name not in AUGMENTS:
-            raise BadRequest(f"unknown augmentation '{name}': choose from {', '.join(AUGMENTS)}")
+            raise InvalidInputError(f"unknown augmentation '{name}': choose from {', '.join(AUGMENTS)}")
         x = AUGMENTS[name](x, generator)
     return x

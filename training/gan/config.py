@@ -6,7 +6,7 @@ import re
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.training.nets.stylegan import GeneratorConfig
 from ohlora.training.nets.stylegan_discriminator import DiscriminatorConfig
 
@@ -41,11 +41,13 @@ class Phase:
 
     def __post_init__(self) -> None:
         if self.resolution < 8 or self.resolution & (self.resolution - 1):
-            raise BadRequest(f"Phase.resolution must be a power of two from 8 on, got {self.resolution}")
+            raise InvalidInputError(f"Phase.resolution must be a power of two from 8 on, got {self.resolution}")
         if self.batch_size < 1 or not self.kimg > 0 or self.learning_rate <= 0 or not 0 <= self.fade <= 1:
-            raise BadRequest(f"phase {self}: batch_size >= 1, kimg > 0, learning_rate > 0 and 0 <= fade <= 1 needed")
+            raise InvalidInputError(
+                f"phase {self}: batch_size >= 1, kimg > 0, learning_rate > 0 and 0 <= fade <= 1 needed"
+            )
         if min(self.pixel, self.perceptual, self.adversarial) < 0 or not self.weights:
-            raise BadRequest(f"phase {self}: loss weights must be 0 or more, and one of them more than 0")
+            raise InvalidInputError(f"phase {self}: loss weights must be 0 or more, and one of them more than 0")
 
     @property
     def weights(self) -> float:
@@ -106,27 +108,29 @@ class GanConfig:
 
     def __post_init__(self) -> None:
         if not self.phases:
-            raise BadRequest("a recipe needs at least one phase")
+            raise InvalidInputError("a recipe needs at least one phase")
         if any(a.resolution > b.resolution for a, b in zip(self.phases, self.phases[1:], strict=False)):
-            raise BadRequest(
+            raise InvalidInputError(
                 "the phases' resolutions must not fall: " + ", ".join(str(p.resolution) for p in self.phases)
             )
         if self.source not in SOURCES:
-            raise BadRequest(f"unknown source '{self.source}': choose {' or '.join(SOURCES)}")
+            raise InvalidInputError(f"unknown source '{self.source}': choose {' or '.join(SOURCES)}")
         if self.precision not in PRECISIONS:
-            raise BadRequest(f"unknown precision '{self.precision}': choose {' or '.join(PRECISIONS)}")
+            raise InvalidInputError(f"unknown precision '{self.precision}': choose {' or '.join(PRECISIONS)}")
         if unknown := sorted(set(self.augment) - set(AUGMENTATIONS)):
-            raise BadRequest(f"unknown augmentation '{unknown[0]}': choose from {', '.join(AUGMENTATIONS)}")
+            raise InvalidInputError(f"unknown augmentation '{unknown[0]}': choose from {', '.join(AUGMENTATIONS)}")
         if self.r1_every < 1 or self.images < 2 or self.seed < 0 or self.group < 1:
-            raise BadRequest("a recipe needs r1_every >= 1, images >= 2, seed >= 0 and group >= 1")
+            raise InvalidInputError("a recipe needs r1_every >= 1, images >= 2, seed >= 0 and group >= 1")
         for phase in self.phases:
             if phase.adversarial and phase.batch_size % min(self.group, phase.batch_size):
-                raise BadRequest(
+                raise InvalidInputError(
                     f"batches of {phase.batch_size} pictures cannot be cut into groups of {self.group} for the "
                     f"minibatch standard deviation: use a multiple of {self.group}"
                 )
         if self.source == "folder" and any(p.regresses for p in self.phases):
-            raise BadRequest("pixel and perceptual losses need a target per latent: a folder of pictures has none")
+            raise InvalidInputError(
+                "pixel and perceptual losses need a target per latent: a folder of pictures has none"
+            )
 
     @property
     def resolution(self) -> int:
@@ -209,18 +213,20 @@ PRESETS: dict[str, GanConfig] = {
 
 
 def preset(name: str, **changes: Any) -> GanConfig:
-    """A named recipe with some fields changed. Raises BadRequest naming the known recipes."""
+    """A named recipe with some fields changed. Raises InvalidInputError naming the known recipes."""
     if name not in PRESETS:
-        raise BadRequest(f"unknown recipe '{name}': choose {' or '.join(PRESETS)}")
+        raise InvalidInputError(f"unknown recipe '{name}': choose {' or '.join(PRESETS)}")
     return replace(PRESETS[name], **changes)
 
 
 def at_resolution(config: GanConfig, resolution: int) -> GanConfig:
-    """The recipe cut to the phases up to `resolution`. Raises BadRequest when no phase ends there."""
+    """The recipe cut to the phases up to `resolution`. Raises InvalidInputError when no phase ends there."""
     phases = tuple(phase for phase in config.phases if phase.resolution <= resolution)
     if not phases or phases[-1].resolution != resolution:
         known = ", ".join(str(r) for r in sorted({phase.resolution for phase in config.phases}))
-        raise BadRequest(f"--resolution {resolution}: the recipe has phases at {known} pixels; or write --phases")
+        raise InvalidInputError(
+            f"--resolution {resolution}: the recipe has phases at {known} pixels; or write --phases"
+        )
     return replace(config, phases=phases)
 
 
@@ -244,7 +250,7 @@ def time_shares(config: GanConfig) -> tuple[float, ...]:
 
 
 def parse_phases(text: str) -> tuple[Phase, ...]:
-    """ "64:100,128:200:pixel=1:adversarial=0.1" -> phases. Raises BadRequest for what is not understood.
+    """ "64:100,128:200:pixel=1:adversarial=0.1" -> phases. Raises InvalidInputError for what is not understood.
 
     RESOLUTION:KIMG, then NAME=NUMBER for any other field of `Phase`. Without a loss weight, adversarial is 1.
     """
@@ -252,20 +258,25 @@ def parse_phases(text: str) -> tuple[Phase, ...]:
     for part in text.split(","):
         match = re.fullmatch(r"\s*(\d+):([\d.]+)((?::\w+=[\d.e+-]+)*)\s*", part)
         if match is None:
-            raise BadRequest(f"phase '{part}' is not understood: write RESOLUTION:KIMG or RESOLUTION:KIMG:NAME=NUMBER")
+            raise InvalidInputError(
+                f"phase '{part}' is not understood: write RESOLUTION:KIMG or RESOLUTION:KIMG:NAME=NUMBER"
+            )
         fields: dict[str, Any] = {}
         for entry in filter(None, match[3].split(":")):
             name, value = entry.split("=")
             if name not in Phase.__dataclass_fields__:
-                raise BadRequest(f"phase '{part}': unknown '{name}'; known: {', '.join(Phase.__dataclass_fields__)}")
+                raise InvalidInputError(
+                    f"phase '{part}': unknown '{name}'; known: {', '.join(Phase.__dataclass_fields__)}"
+                )
             try:
                 fields[name] = int(value) if name == "batch_size" else float(value)
             except ValueError as error:
-                raise BadRequest(f"phase '{part}': '{value}' is no number for {name}") from error
+                raise InvalidInputError(f"phase '{part}': '{value}' is no number for {name}") from error
         if not any(fields.get(name) for name in ("pixel", "perceptual", "adversarial")):
             fields["adversarial"] = 1.0
         try:
-            phases.append(Phase(int(match[1]), float(match[2]), **fields))
+            kimg = float(match[2])
         except ValueError as error:
-            raise BadRequest(f"phase '{part}': '{match[2]}' is no number of thousand pictures") from error
+            raise InvalidInputError(f"phase '{part}': '{match[2]}' is no number of thousand pictures") from error
+        phases.append(Phase(int(match[1]), kimg, **fields))
     return tuple(phases)

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.faces import face_from_seed
 from ohlora.io.images import list_images, read_image
 from ohlora.photos.segmentation import resize_area
@@ -122,7 +122,7 @@ class PortraitSource:
 
     def images(self, indices: NDArray[np.int64], resolution: int) -> Images:
         if self._store is None:
-            raise BadRequest("the portraits have not been rendered: call prepare first")
+            raise InvalidInputError("the portraits have not been rendered: call prepare first")
         return self._store.gather(indices, resolution)
 
     def z(self, indices: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -147,7 +147,7 @@ class FolderSource:
     def __init__(self, paths: Sequence[Path], held: int = 20) -> None:
         files = list_images(list(paths))
         if len(files) < 4:
-            raise BadRequest(f"{', '.join(map(str, paths))}: {len(files)} pictures; training needs at least 4")
+            raise InvalidInputError(f"{', '.join(map(str, paths))}: {len(files)} pictures; training needs at least 4")
         judged = files[held - 1 :: held] if len(files) >= held else []
         self.judged = judged
         kept = set(judged)
@@ -169,7 +169,7 @@ class FolderSource:
 
     def images(self, indices: NDArray[np.int64], resolution: int) -> Images:
         if self._store is None:
-            raise BadRequest("the pictures have not been read: call prepare first")
+            raise InvalidInputError("the pictures have not been read: call prepare first")
         return self._store.gather(indices, resolution)
 
     def z(self, indices: NDArray[np.int64]) -> None:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.training.nets.stylegan import Synthesis
 
 M = TypeVar("M", bound=nn.Module)
@@ -54,11 +54,11 @@ def can_compile() -> bool:
 
 
 def compiled(function: Callable[..., Any], wanted: bool, device: torch.device) -> Callable[..., Any]:
-    """`function` with its loops fused, or as it is when not wanted. Raises BadRequest without a compiler."""
+    """`function` with its loops fused, or as it is when not wanted. Raises InvalidInputError without a compiler."""
     if not wanted:
         return function
     if device.type == "cpu" and not can_compile():
-        raise BadRequest("compiled training needs a C++ compiler (g++): install one, or use --no-compile")
+        raise InvalidInputError("compiled training needs a C++ compiler (g++): install one, or use --no-compile")
     return torch.compile(function, dynamic=False)
 
 

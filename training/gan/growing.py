@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.training.nets.stylegan import Generator
 from ohlora.training.nets.stylegan_discriminator import Discriminator
 
@@ -22,7 +22,7 @@ def generator_state_at(generator: Generator, resolution: int) -> dict[str, Tenso
 def cut(generator: Generator, resolution: int) -> Generator:
     """A coarser generator: the blocks up to `resolution`, with the colours its own level learnt."""
     if resolution > generator.config.resolution:
-        raise BadRequest(f"cannot cut a generator of {generator.config.resolution} pixels to {resolution}")
+        raise InvalidInputError(f"cannot cut a generator of {generator.config.resolution} pixels to {resolution}")
     coarse = _like(generator, resolution)
     coarse.load_state_dict(generator_state_at(generator, resolution))
     return coarse.train(generator.training)
@@ -43,7 +43,9 @@ def grow_generator(old: Generator, new: Generator) -> None:
     missing, unexpected = new.load_state_dict(_shared(old.state_dict(), new.state_dict()), strict=False)
     expected = [key for key in missing if key in old.state_dict()]
     if expected or unexpected:
-        raise BadRequest(f"the generator to go on from has other shapes, for one {(expected + list(unexpected))[0]}")
+        raise InvalidInputError(
+            f"the generator to go on from has other shapes, for one {(expected + list(unexpected))[0]}"
+        )
 
 
 def grow_discriminator(old: Discriminator, new: Discriminator) -> None:
@@ -61,7 +63,7 @@ def grow_discriminator(old: Discriminator, new: Discriminator) -> None:
 
 def _require_growth(what: str, old: int, new: int) -> None:
     if new < old:
-        raise BadRequest(f"a {what} of {old} pixels cannot go on at {new}: cut it first")
+        raise InvalidInputError(f"a {what} of {old} pixels cannot go on at {new}: cut it first")
 
 
 def fading_level(resolution_before: int, resolution: int, share: float) -> float:

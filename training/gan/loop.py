@@ -22,14 +22,14 @@ from lightning.fabric import Fabric
 from numpy.typing import NDArray
 
 from ohlora.base.atomic import atomic_path, make_folder, remove_leftovers, write_bytes
-from ohlora.errors import BadRequest, OhloraError
+from ohlora.errors import InvalidInputError, OhloraError
 from ohlora.training import checkpoints
 from ohlora.training.gan.config import GanConfig, Phase, time_shares
 from ohlora.training.gan.data import FolderSource, PortraitSource, Source, batch_indices, to_images, to_tensor
 from ohlora.training.gan.fast import keep_freed_memory
 from ohlora.training.gan.mapping_fit import readout_fit, teach
 from ohlora.training.gan.monitor import append_row, draw_curve, keep_rows, read_rows, sample_grid, write_samples
-from ohlora.training.gan.steps import Batch, NotFinite, Steps
+from ohlora.training.gan.steps import Batch, NotFiniteError, Steps
 from ohlora.training.nets.stylegan import Generator
 
 FORMAT = "ohlora-gan-1"
@@ -54,18 +54,18 @@ class Watch:
     stop_after: int = 0
 
 
-class Stopped(OhloraError):
+class TrainingStoppedError(OhloraError):
     """Training met a loss or gradient that is not finite."""
 
 
 def make_source(config: GanConfig, data: list[Path], store: Path | None = None) -> Source:
-    """The source a recipe asks for. Raises BadRequest when `data` does not fit it."""
+    """The source a recipe asks for. Raises InvalidInputError when `data` does not fit it."""
     if config.source == "portraits":
         if data:
-            raise BadRequest("this recipe renders its own pictures: leave DATA out, or use --recipe stylegan")
+            raise InvalidInputError("this recipe renders its own pictures: leave DATA out, or use --recipe stylegan")
         return PortraitSource(config.images, config.first_seed, store=store)
     if not data:
-        raise BadRequest("this recipe needs a folder of pictures: ohlora train gan FOLDER --recipe stylegan")
+        raise InvalidInputError("this recipe needs a folder of pictures: ohlora train gan FOLDER --recipe stylegan")
     return FolderSource(data)
 
 
@@ -146,12 +146,12 @@ class Run:
             if content["format"] != FORMAT:
                 raise ValueError(f"format {content['format']}")
         except Exception as error:  # the unpickler raises whatever the bytes make it raise
-            raise BadRequest(
+            raise InvalidInputError(
                 f"cannot resume from {path}: {str(error).splitlines()[0][:200]}; delete it to go on from the one "
                 "before, or use --restart"
             ) from error
         if other := _difference(content["identity"], self._identity):
-            raise BadRequest(f"{self.out} holds a run {other}: choose another --out, or --restart")
+            raise InvalidInputError(f"{self.out} holds a run {other}: choose another --out, or --restart")
         self.state = content["state"]
         if self.state["phase"] < len(self.config.phases):
             self.steps.enter(self.state["phase"], content["nets"])
@@ -232,7 +232,7 @@ class Run:
                 parts = self.steps.step(
                     state["step"], state["phase_step"], progress, self.batch(phase), state["since_growth"]
                 )
-            except NotFinite as error:
+            except NotFiniteError as error:
                 raise self._not_finite(error) from error
             now = time.monotonic()
             fading = self.steps.lod(progress) > 0
@@ -321,14 +321,14 @@ class Run:
             append_row(self.curve, {"step": self.state["step"], "images": self.state["images"], "unseen_psnr": psnr})
         draw_curve(read_rows(self.curve), self.out / "curve.png")
 
-    def _not_finite(self, error: NotFinite) -> Stopped:
+    def _not_finite(self, error: NotFiniteError) -> TrainingStoppedError:
         """Keep the weights, which the failed step has not touched, and say so."""
         good = all(bool(torch.isfinite(p).all()) for p in self.steps.generator.parameters())
         if good:
             self.save_generator(self.out / "generator.safetensors")
         kept = self.out / "generator.safetensors"
         last = [path.name for path in self.checkpoints()[-1:]]
-        return Stopped(
+        return TrainingStoppedError(
             f"training stopped at step {self.state['step']}: {error}. The last good weights are in {kept}"
             f"{' and ' + last[0] if last else ''}. Go on with a smaller learning rate or --precision 32-true: "
             f"another --out and --start-from {kept}"
@@ -395,14 +395,14 @@ def run(
 
     time_limit: minutes for all phases together, shared out by `time_shares`; rendering and compiling come on top.
     report: gets one dict per event ("pictures", "taught", "mapping", "phase", "row").
-    Raises BadRequest for another run's folder, Stopped for a loss that is not finite, OutputError.
+    Raises InvalidInputError for another run's folder, TrainingStoppedError for a loss that is not finite, OutputError.
     """
     if time_limit is not None and time_limit <= 0:
-        raise BadRequest(f"the time limit must be more than 0 minutes, got {time_limit:g}")
+        raise InvalidInputError(f"the time limit must be more than 0 minutes, got {time_limit:g}")
     if config.start_from and not Path(config.start_from).is_file():
-        raise BadRequest(f"no generator {config.start_from} to start from")
+        raise InvalidInputError(f"no generator {config.start_from} to start from")
     if config.teach_steps and not config.start_from and source.features(np.arange(1)) is None:
-        raise BadRequest("teach_steps needs a source that knows numbers about its pictures: set it to 0")
+        raise InvalidInputError("teach_steps needs a source that knows numbers about its pictures: set it to 0")
     keep_freed_memory()
     result = Run(config, out, source, watch or Watch(), time_limit, accelerator, report).train(resume)
     write_bytes(out / "summary.json", (json.dumps(result, indent=1) + "\n").encode())

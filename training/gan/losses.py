@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.training.nets.effisegnet import SHIPPED_ENCODER
 from ohlora.training.weights.student import imagenet_encoder_state
 
@@ -55,7 +55,7 @@ class FeatureNet(nn.Module):
     def __init__(self, stages: int = len(STRIDES)) -> None:
         super().__init__()
         if not 1 <= stages <= 5:
-            raise BadRequest(f"FeatureNet has 1 to 5 stages, got {stages}")
+            raise InvalidInputError(f"FeatureNet has 1 to 5 stages, got {stages}")
         net = timm.create_model(SHIPPED_ENCODER, features_only=True, pretrained=False, out_indices=(0, 1, 2, 3, 4))
         net.load_state_dict(imagenet_encoder_state(SHIPPED_ENCODER, net))
         _fold_norms(net.eval())

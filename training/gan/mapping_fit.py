@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.training.nets.stylegan import Generator, Mapping
 from ohlora.training.nets.stylegan_layers import RELU_GAIN, SLOPE, Dense
 
@@ -29,7 +29,7 @@ PASS = math.sqrt(1.0 / SLOPE)
 def orthonormal_rows(rows: int, columns: int, seed: int) -> Tensor:
     """Random R [rows, columns], float32, R R^T = 1."""
     if rows > columns:
-        raise BadRequest(f"{rows} latents do not fit into w with {columns} numbers: use a larger w_size")
+        raise InvalidInputError(f"{rows} latents do not fit into w with {columns} numbers: use a larger w_size")
     normal = np.random.default_rng(seed).standard_normal((columns, rows))
     q, r = np.linalg.qr(normal)
     return torch.from_numpy((q * np.sign(np.diag(r))).T.astype(np.float32).copy())
@@ -49,12 +49,14 @@ def make_linear(mapping: Mapping, readout: Tensor) -> None:
     config = mapping.config
     latents, columns = readout.shape
     if config.mapping_layers % 2 or config.label_width or config.split_size:
-        raise BadRequest(
+        raise InvalidInputError(
             f"a linear mapping needs an even number of mapping_layers, no label and no split branch; "
             f"got {config.mapping_layers} layers, label {config.label_width}, split {config.split_size}"
         )
     if latents > config.z_size or columns != config.w_size:
-        raise BadRequest(f"readout {list(readout.shape)} does not fit z_size {config.z_size}, w_size {config.w_size}")
+        raise InvalidInputError(
+            f"readout {list(readout.shape)} does not fit z_size {config.z_size}, w_size {config.w_size}"
+        )
     for i, module in enumerate(mapping.dense):
         layer = cast(Dense, module)
         weight = torch.zeros_like(layer.weight)
@@ -88,7 +90,7 @@ def feature_rows(readout: Tensor, count: int, seed: int) -> Tensor:
     """[count, w_size] that writes features into w beside the read-out: orthogonal to it, as long as its own rows."""
     latents, columns = readout.shape
     if latents + count > columns:
-        raise BadRequest(f"{latents} latents and {count} features do not fit into w with {columns} numbers")
+        raise InvalidInputError(f"{latents} latents and {count} features do not fit into w with {columns} numbers")
     normal = torch.from_numpy(np.random.default_rng((seed, 1)).standard_normal((columns, count)).astype(np.float32))
     inside = torch.linalg.qr(readout.T.cpu())[0]
     q, _ = torch.linalg.qr(normal - inside @ (inside.T @ normal))

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from ohlora.base.atomic import write_bytes
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.training import checkpoints
 from ohlora.training.gan.config import GanConfig
 from ohlora.training.gan.data import Source, to_images, to_tensor
@@ -88,7 +88,7 @@ def frechet_distance(first: Features, second: Features, ridge: float = 1e-6) -> 
     The trace of the root is the sum of the roots of the eigenvalues of C1^(1/2) C2 C1^(1/2), which is symmetric.
     """
     if min(len(first), len(second)) < 2 or first.shape[1] != second.shape[1]:
-        raise BadRequest(f"two clouds of 2 or more features are needed, got {first.shape} and {second.shape}")
+        raise InvalidInputError(f"two clouds of 2 or more features are needed, got {first.shape} and {second.shape}")
     c1, c2 = (np.atleast_2d(np.cov(x, rowvar=False)) + ridge * np.eye(x.shape[1]) for x in (first, second))
     values, vectors = np.linalg.eigh(c1)
     root = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
@@ -114,7 +114,7 @@ def distances(first: Features, second: Features) -> Features:
 def neighbourhoods(real: Features, generated: Features, k: int = NEIGHBOURS) -> tuple[float, float, float]:
     """(precision, recall, coverage) by balls out to each picture's k-th neighbour among its own kind."""
     if min(len(real), len(generated)) <= k:
-        raise BadRequest(f"precision and recall need more than {k} pictures of each kind")
+        raise InvalidInputError(f"precision and recall need more than {k} pictures of each kind")
     radius_real = np.sort(distances(real, real), axis=1)[:, k]  # column 0 is the picture itself
     radius_generated = np.sort(distances(generated, generated), axis=1)[:, k]
     across = distances(real, generated)
@@ -174,7 +174,7 @@ def evaluate(
 
     With targets, pictures are generated from the unseen latents; otherwise from random ones. A folder has few pictures
     kept aside: the real ones are then filled up with training pictures (and the copies are only told by those kept).
-    Raises BadRequest when there are too few pictures to measure anything.
+    Raises InvalidInputError when there are too few pictures to measure anything.
     """
     device = torch.device(device)
     size = generator.config.resolution
@@ -205,7 +205,7 @@ def _compare_kept(fakes: Features, kept: Features, training: Features) -> Figure
         return compare(fakes, kept, training)
     real = np.concatenate([kept, training])
     if len(real) < few:
-        raise BadRequest(f"{len(real)} real pictures are too few to measure a generator: {few} are needed")
+        raise InvalidInputError(f"{len(real)} real pictures are too few to measure a generator: {few} are needed")
     whole = compare(fakes, real, training)
     if len(kept) < 2:
         return Figures(**{**asdict(whole), "nearest_train_real": float("nan"), "copied": float("nan")})

@@ -10,7 +10,7 @@ import torch
 from lightning.fabric import Fabric
 from torch import Tensor, nn
 
-from ohlora.errors import BadRequest, OhloraError
+from ohlora.errors import InvalidInputError, OhloraError
 from ohlora.training import checkpoints
 from ohlora.training.gan.augment import augment
 from ohlora.training.gan.config import GanConfig, Phase
@@ -36,7 +36,7 @@ FEATURE_STAGES = 4
 M = TypeVar("M", Generator, Discriminator)
 
 
-class NotFinite(OhloraError):
+class NotFiniteError(OhloraError):
     """A loss or gradient became NaN or infinite; the weights before that step are still good."""
 
 
@@ -74,7 +74,7 @@ class Steps:
     def enter(self, index: int, restored: dict[str, Any] | None = None) -> None:
         """Ready the networks for phase `index`: grown from the phase before, as initialised, or as `state` left them.
 
-        Raises BadRequest when the restored state is that of other networks.
+        Raises InvalidInputError when the restored state is that of other networks.
         """
         phases = self.config.phases
         self.phase, self.before = phases[index], phases[index - 1].resolution if index else 0
@@ -151,7 +151,7 @@ class Steps:
     def step(self, number: int, phase_step: int, progress: float, batch: Batch, since_growth: int) -> dict[str, Tensor]:
         """Train once; `progress` is how far the phase is, 0 .. 1. Returns the parts of the losses, detached.
 
-        Raises NotFinite before any weight is touched by what is not finite.
+        Raises NotFiniteError before any weight is touched by what is not finite.
         """
         config, phase, size = self.config, self.phase, len(batch.z)
         torch.manual_seed((config.seed * 1_000_003 + number) % 2**63)
@@ -219,7 +219,7 @@ class Steps:
         assert self.generator_optimizer is not None
         phase, parts, total = self.phase, {}, torch.zeros((), device=self.device)
         if phase.regresses and not batch.paired:
-            raise BadRequest("pixel and perceptual losses need a source with a target per latent")
+            raise InvalidInputError("pixel and perceptual losses need a source with a target per latent")
         if phase.pixel:
             parts["pixel"] = pyramid_l1(fake, batch.real)
             total = total + phase.pixel * parts["pixel"]
@@ -249,11 +249,11 @@ class Steps:
         """Step, unless a loss or the gradients' norm is not finite."""
         for name, value in parts.items():
             if not torch.isfinite(value):
-                raise NotFinite(f"the loss '{name}' is {float(value.detach())}")
+                raise NotFiniteError(f"the loss '{name}' is {float(value.detach())}")
         limit = self.config.clip_norm or math.inf
         norm = torch.nn.utils.clip_grad_norm_(module.parameters(), limit)
         if not torch.isfinite(norm):
-            raise NotFinite(f"the gradients of the {type(module).__name__.lower()} have norm {float(norm)}")
+            raise NotFiniteError(f"the gradients of the {type(module).__name__.lower()} have norm {float(norm)}")
         optimizer.step()
 
     # State
@@ -288,4 +288,4 @@ class Steps:
                 self.discriminator.load_state_dict(state["discriminator"])
                 self.discriminator_optimizer.load_state_dict(state["discriminator_optimizer"])
         except (KeyError, RuntimeError, ValueError) as error:
-            raise BadRequest(f"the checkpoint is of other networks: {str(error).splitlines()[0]}") from error
+            raise InvalidInputError(f"the checkpoint is of other networks: {str(error).splitlines()[0]}") from error

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ohlora.base.atomic import atomic_path, make_folder, remove_leftovers, write_bytes
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 
 CHUNK = 512
 
@@ -30,7 +30,8 @@ class ImageStore:
     """`count` square pictures of `resolution` pixels; picture i is `make(i, i + 1)`, kept in `folder`.
 
     identity: JSON-able description of what `make` draws. A folder with the same pictures at a multiple of `resolution`
-    is used as it is, `self.resolution` then says the finer size. Raises BadRequest for a folder of other pictures.
+    is used as it is, `self.resolution` then says the finer size. Raises InvalidInputError for a folder of other
+    pictures.
     """
 
     def __init__(self, folder: Path, identity: dict[str, Any], count: int, resolution: int, chunk: int = CHUNK) -> None:
@@ -43,14 +44,16 @@ class ImageStore:
             try:
                 found = dict(json.loads(manifest.read_text()))
             except ValueError as error:
-                raise BadRequest(f"{manifest} is damaged: delete the folder {folder}, it is made anew") from error
+                raise InvalidInputError(
+                    f"{manifest} is damaged: delete the folder {folder}, it is made anew"
+                ) from error
             stored = found.get("resolution")
             if isinstance(stored, int) and stored > resolution and stored % resolution == 0:
                 self.resolution = wanted["resolution"] = stored  # finer pictures serve as well
             if found != wanted:
                 keys = sorted(set(found) | set(wanted))
                 key = next(k for k in keys if found.get(k) != wanted.get(k))
-                raise BadRequest(
+                raise InvalidInputError(
                     f"{folder} holds other training pictures ({key}: {found.get(key)!r}, now {wanted.get(key)!r}): "
                     "delete that folder or choose another one"
                 )
@@ -76,7 +79,7 @@ class ImageStore:
             if self._have(index) < length:
                 images = np.ascontiguousarray(make(first, first + length), dtype=np.uint8)
                 if images.shape != (length, self.resolution, self.resolution, 3):
-                    raise BadRequest(f"pictures {first} .. {first + length - 1} came as {images.shape}")
+                    raise InvalidInputError(f"pictures {first} .. {first + length - 1} came as {images.shape}")
                 with atomic_path(self._path(index)) as temporary:
                     np.save(temporary, images)
                 made += length
@@ -100,9 +103,9 @@ class ImageStore:
         """Pictures [len(indices), r, r, 3]; a smaller `resolution` (the full one over 2, 4, ...) is an area mean."""
         size = self.resolution if resolution is None else resolution
         if size < 1 or size > self.resolution or self.resolution % size:
-            raise BadRequest(f"the stored pictures have {self.resolution} pixels: cannot give {size}")
+            raise InvalidInputError(f"the stored pictures have {self.resolution} pixels: cannot give {size}")
         if not self._maps:
-            raise BadRequest(f"{self.folder} has not been filled yet")
+            raise InvalidInputError(f"{self.folder} has not been filled yet")
         if size < self.resolution:
             return self._level(size)[indices]
         return np.stack([self._maps[i // self.chunk][i % self.chunk] for i in indices])

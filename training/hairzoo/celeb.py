@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ohlora.base.atomic import atomic_path, make_folder, remove_leftovers
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.io.images import list_images
 from ohlora.training.hairzoo.folds import consecutive
 from ohlora.training.hairzoo.pictures import MaskedPicture, ZooData
@@ -30,15 +30,17 @@ def prepare(
     """Copy pictures that have a hair mask, and the masks, into the zoo's layout.
 
     Returns (pictures in `out`, of these copied now, {name left out: why}). A stopped copy goes on; what lies complete
-    is not copied again. started: is told how many there are to do; advance: each that is done. Raises BadRequest for a
-    folder of another layout or two masks for one picture, OutputError.
+    is not copied again. started: is told how many there are to do; advance: each that is done. Raises InvalidInputError
+    for a folder of another layout or two masks for one picture, OutputError.
     """
     pictures, masks = find_pictures(source), find_masks(source)
     left_out = {f"{number:05d}": NO_MASK for number in sorted(pictures.keys() - masks.keys())}
     left_out |= {f"{number:05d}": NO_PICTURE for number in sorted(masks.keys() - pictures.keys())}
     both = sorted(pictures.keys() & masks.keys())
     if not both:
-        raise BadRequest(f"{source}: none of {len(pictures)} pictures has a hair mask in {ANNOTATIONS}; check the path")
+        raise InvalidInputError(
+            f"{source}: none of {len(pictures)} pictures has a hair mask in {ANNOTATIONS}; check the path"
+        )
     started(len(both))
     folders = make_folder(out / "images"), make_folder(out / "masks")
     for folder in folders:
@@ -56,7 +58,7 @@ def prepare(
 
 
 def copy(source: Path, target: Path) -> bool:
-    """Atomically; False when a file of the same size is already there. Raises BadRequest, OutputError."""
+    """Atomically; False when a file of the same size is already there. Raises InvalidInputError, OutputError."""
     if target.is_file() and target.stat().st_size == source.stat().st_size:
         return False
     with atomic_path(target) as temporary:
@@ -65,21 +67,21 @@ def copy(source: Path, target: Path) -> bool:
 
 
 def find_pictures(source: Path) -> dict[int, Path]:
-    """id -> picture of the published folder. Raises BadRequest when it is missing or empty."""
+    """id -> picture of the published folder. Raises InvalidInputError when it is missing or empty."""
     folder = source / PICTURES
     if not folder.is_dir():
-        raise BadRequest(f"{source} holds no {PICTURES}: name the folder that CelebAMask-HQ.zip unpacks to")
+        raise InvalidInputError(f"{source} holds no {PICTURES}: name the folder that CelebAMask-HQ.zip unpacks to")
     found = {int(path.stem): path for path in folder.glob("*.jpg") if path.stem.isdecimal()}
     if not found:
-        raise BadRequest(f"{folder} holds no NUMBER.jpg: name the folder that CelebAMask-HQ.zip unpacks to")
+        raise InvalidInputError(f"{folder} holds no NUMBER.jpg: name the folder that CelebAMask-HQ.zip unpacks to")
     return found
 
 
 def find_masks(source: Path) -> dict[int, Path]:
-    """id -> hair mask of the published annotation folders. Raises BadRequest when missing or ambiguous."""
+    """id -> hair mask of the published annotation folders. Raises InvalidInputError when missing or ambiguous."""
     folder = source / ANNOTATIONS
     if not folder.is_dir():
-        raise BadRequest(f"{source} holds no {ANNOTATIONS}: name the folder that CelebAMask-HQ.zip unpacks to")
+        raise InvalidInputError(f"{source} holds no {ANNOTATIONS}: name the folder that CelebAMask-HQ.zip unpacks to")
     found: dict[int, Path] = {}
     for path in sorted(folder.glob("*/*_hair.png")):
         match = re.fullmatch(r"(\d+)_hair", path.stem)
@@ -87,13 +89,16 @@ def find_masks(source: Path) -> dict[int, Path]:
             continue
         number = int(match[1])
         if number in found:
-            raise BadRequest(f"two hair masks of picture {number}: {found[number]} and {path}; delete one")
+            raise InvalidInputError(f"two hair masks of picture {number}: {found[number]} and {path}; delete one")
         found[number] = path
     return found
 
 
 def celeb_data(folder: Path) -> ZooData:
-    """Pictures of the zoo's layout, sorted by name, in consecutive folds. Raises BadRequest naming what is missing."""
+    """Pictures of the zoo's layout, sorted by name, in consecutive folds.
+
+    Raises InvalidInputError naming what is missing.
+    """
     images, masks = folder / "images", folder / "masks"
     if not images.is_dir() or not masks.is_dir():
         made = (
@@ -101,7 +106,7 @@ def celeb_data(folder: Path) -> ZooData:
             if (folder / ANNOTATIONS).is_dir()
             else ""
         )
-        raise BadRequest(f"{folder} needs images/ and masks/{made}")
+        raise InvalidInputError(f"{folder} needs images/ and masks/{made}")
     pictures, left_out = [], {}
     # By name, as documented: with five digits that is also by number.
     for picture in sorted(list_images([images]), key=lambda path: path.name):
@@ -111,5 +116,5 @@ def celeb_data(folder: Path) -> ZooData:
         else:
             left_out[picture.name] = NO_MASK
     if not pictures:
-        raise BadRequest(f"none of the {len(left_out)} pictures of {images} has a mask NAME.png in {masks}")
+        raise InvalidInputError(f"none of the {len(left_out)} pictures of {images} has a mask NAME.png in {masks}")
     return ZooData(pictures, consecutive(len(pictures)), left_out)

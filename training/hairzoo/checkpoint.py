@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from ohlora.base.atomic import atomic_path
-from ohlora.errors import BadRequest, CheckpointError
+from ohlora.errors import CheckpointError, InvalidInputError
 from ohlora.training.hairzoo.models import DECODERS, build_model
 from ohlora.training.weights.state_dicts import Layout, load_layout
 
@@ -168,13 +168,13 @@ def load_checkpoint(
 ) -> nn.Module:
     """A network from a checkpoint, in evaluation mode; encoder and decoder by the file's name where not given.
 
-    Raises CheckpointError naming the file, BadRequest when its name does not tell and neither do the arguments.
+    Raises CheckpointError naming the file, InvalidInputError when its name does not tell and neither do the arguments.
     """
     if not path.is_file():
         raise CheckpointError(f"no weights file {path}: check the path")
     named = parse_name(path)
     if named is None and (encoder is None or decoder is None):
-        raise BadRequest(
+        raise InvalidInputError(
             f"the name of {path} does not say which network it holds (ENCODER_DECODER_foldN_light.pth): give "
             "--encoder-type and --decoder-type"
         )

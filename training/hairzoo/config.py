@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 
 SCHEDULERS = ("GradualWarmupSchedulerV2", "ReduceLROnPlateau", "CosineAnnealingLR", "CosineAnnealingWarmRestarts")
 LOSSES = ("bce-dice", "dice")
@@ -65,28 +65,30 @@ class ZooConfig:
             ("data_type", DATA_TYPES), ("loss", LOSSES), ("scheduler", SCHEDULERS), ("precision", PRECISIONS),
         ):  # fmt: skip
             if getattr(self, name) not in known:
-                raise BadRequest(f"unknown {_option(name)} '{getattr(self, name)}': choose {' or '.join(known)}")
+                raise InvalidInputError(f"unknown {_option(name)} '{getattr(self, name)}': choose {' or '.join(known)}")
         if self.image_size < DIVISOR or self.image_size % DIVISOR:
-            raise BadRequest(f"--img-size must be a multiple of {DIVISOR} pixels, got {self.image_size}")
+            raise InvalidInputError(f"--img-size must be a multiple of {DIVISOR} pixels, got {self.image_size}")
         if not 0 <= self.fold < FOLDS:
-            raise BadRequest(f"--fold must be 0 to {FOLDS - 1}, got {self.fold}")
+            raise InvalidInputError(f"--fold must be 0 to {FOLDS - 1}, got {self.fold}")
         for name in ("epochs", "batch_size", "accumulation"):
             if getattr(self, name) < 1:
-                raise BadRequest(f"{_option(name)} must be at least 1, got {getattr(self, name)}")
+                raise InvalidInputError(f"{_option(name)} must be at least 1, got {getattr(self, name)}")
         if not 0 < self.encoder_lr < 1 or not self.warmup_factor >= 1:
-            raise BadRequest(
+            raise InvalidInputError(
                 f"--encoder-lr must be between 0 and 1 and the warm-up factor at least 1, got {self.encoder_lr:g} and "
                 f"{self.warmup_factor:g}"
             )
         if not 0 <= self.min_lr <= self.encoder_lr:
-            raise BadRequest(f"--min-lr must be between 0 and --encoder-lr {self.encoder_lr:g}, got {self.min_lr:g}")
+            raise InvalidInputError(
+                f"--min-lr must be between 0 and --encoder-lr {self.encoder_lr:g}, got {self.min_lr:g}"
+            )
         if self.scheduler == SCHEDULERS[0] and not 0 < self.warmup_epochs < self.epochs:
-            raise BadRequest(
+            raise InvalidInputError(
                 f"{self.scheduler} warms up for {self.warmup_epochs} epoch and needs at least one more: --epochs is "
                 f"{self.epochs}; choose more, or another --scheduler"
             )
         if not (self.weight_decay >= 0 and self.clip_norm >= 0 and self.seed >= 0):
-            raise BadRequest(
+            raise InvalidInputError(
                 f"--weight-decay, --clip-norm and --seed must not be negative, got {self.weight_decay:g}, "
                 f"{self.clip_norm:g} and {self.seed}"
             )
@@ -124,7 +126,7 @@ PRESETS: dict[str, ZooConfig] = {
 
 
 def preset(name: str, **changes: Any) -> ZooConfig:
-    """A named recipe with some fields changed. Raises BadRequest naming the known recipes."""
+    """A named recipe with some fields changed. Raises InvalidInputError naming the known recipes."""
     if name not in PRESETS:
-        raise BadRequest(f"unknown recipe '{name}': choose {' or '.join(PRESETS)}")
+        raise InvalidInputError(f"unknown recipe '{name}': choose {' or '.join(PRESETS)}")
     return replace(PRESETS[name], **changes)

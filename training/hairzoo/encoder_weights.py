@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from segmentation_models_pytorch.encoders import encoders
 from torch import Tensor, nn
 
-from ohlora.errors import BadRequest, CheckpointError
+from ohlora.errors import CheckpointError, InvalidInputError
 from ohlora.training.hairzoo.checkpoint import read_pickle
 from ohlora.training.hairzoo.config import ZooConfig
 from ohlora.training.hairzoo.models import TAKEN_FROM_TIMM, TIMM, build_model, encoder_named
@@ -40,8 +40,8 @@ def documented_weights(encoder: str) -> str:
 def start_model(config: ZooConfig, note: Note = lambda text: None) -> nn.Module:
     """The recipe's network with its initial weights; the random ones by the recipe's seed.
 
-    note: gets a line before anything is downloaded. Raises BadRequest when weights cannot be had, CheckpointError when
-    a file does not fit.
+    note: gets a line before anything is downloaded. Raises InvalidInputError when weights cannot be had,
+    CheckpointError when a file does not fit.
     """
     wanted = config.encoder_weights
     if wanted == DOCUMENTED:
@@ -55,7 +55,7 @@ def start_model(config: ZooConfig, note: Note = lambda text: None) -> nn.Module:
     assert isinstance(encoder, nn.Module)
     if wanted == INSTALLED:
         if config.encoder_type not in PACKAGED:
-            raise BadRequest(
+            raise InvalidInputError(
                 f"no installed weights for '{config.encoder_type}': a package has those of {', '.join(PACKAGED)}; "
                 f"{REMEDY}"
             )
@@ -70,7 +70,7 @@ def start_model(config: ZooConfig, note: Note = lambda text: None) -> nn.Module:
 def _from_timm(config: ZooConfig, wanted: str, note: Note) -> nn.Module:
     """A network whose encoder is timm's, with the weights timm names for it."""
     if wanted != IMAGENET:
-        raise BadRequest(
+        raise InvalidInputError(
             f"the encoder {config.encoder_type} is timm's and starts from the weights its name says (tu-MODEL.TAG): "
             f"use --encoder-weights {IMAGENET}, got '{wanted}'; or {REMEDY}"
         )
@@ -84,11 +84,11 @@ def _from_timm(config: ZooConfig, wanted: str, note: Note) -> nn.Module:
 def download(encoder: str, wanted: str, note: Note) -> dict[str, Tensor]:
     """Published weights from the library's place on the Hugging Face hub; kept in its cache.
 
-    Raises BadRequest for a name the encoder has no weights of, and when they cannot be had.
+    Raises InvalidInputError for a name the encoder has no weights of, and when they cannot be had.
     """
     published = encoders[encoder]["pretrained_settings"]
     if wanted not in published:
-        raise BadRequest(
+        raise InvalidInputError(
             f"no '{wanted}' weights for the encoder '{encoder}', and no file of that name: it has "
             f"{', '.join(published)}; {REMEDY}"
         )
@@ -102,9 +102,9 @@ def download(encoder: str, wanted: str, note: Note) -> dict[str, Tensor]:
         raise _not_had(encoder, wanted, f"https://huggingface.co/{repository}", error) from error
 
 
-def _not_had(encoder: str, wanted: str, place: str, error: Exception) -> BadRequest:
+def _not_had(encoder: str, wanted: str, place: str, error: Exception) -> InvalidInputError:
     reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160].rstrip(".")
-    return BadRequest(
+    return InvalidInputError(
         f"the '{wanted}' weights of {encoder} cannot be had from {place}: {reason}. Connect to the network, copy "
         f"model.safetensors from there by hand and {REMEDY}"
     )

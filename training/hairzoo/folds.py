@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import GroupKFold
 
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.training.data.people import TOO_CLOSE, distances, group_people, thumbnails
 from ohlora.training.hairzoo.config import FOLDS
 
@@ -25,7 +25,7 @@ def grouped(groups: Sequence[str]) -> NDArray[np.int64]:
     """Whole groups in one fold, folds of about one size (scikit-learn's GroupKFold) -> fold [N]."""
     count = len(set(groups))
     if count < FOLDS:
-        raise BadRequest(f"{count} groups of pictures cannot be divided into {FOLDS} folds: use more people")
+        raise InvalidInputError(f"{count} groups of pictures cannot be divided into {FOLDS} folds: use more people")
     fold = np.empty(len(groups), np.int64)
     for number, (_, held) in enumerate(GroupKFold(FOLDS).split(np.empty(len(groups)), groups=list(groups))):
         fold[held] = number

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ohlora.base.atomic import make_folder, write_bytes
-from ohlora.errors import BadRequest, ImageError
-from ohlora.io.images import Rgb, encode_image, read_image
+from ohlora.base.types import Rgb
+from ohlora.errors import ImageError, InvalidInputError
+from ohlora.io.images import encode_image, read_image
 from ohlora.training.data.portrait_faces import png
 from ohlora.training.hairzoo.checkpoint import load_checkpoint, parse_name
 from ohlora.training.hairzoo.config import DIVISOR, DOCUMENTED_SIZE
@@ -57,16 +58,16 @@ def open_segmenter(
     """A checkpoint, ready for pictures.
 
     encoder, decoder: by the file's name where not given. size: what report.json beside the checkpoint says it was
-    trained at, else the documented 512. Raises CheckpointError, BadRequest.
+    trained at, else the documented 512. Raises CheckpointError, InvalidInputError.
     """
     if accelerator not in ("auto", "cpu", "cuda"):
-        raise BadRequest(f"unknown accelerator '{accelerator}': choose auto, cpu or cuda")
+        raise InvalidInputError(f"unknown accelerator '{accelerator}': choose auto, cpu or cuda")
     if accelerator == "cuda" and not torch.cuda.is_available():
-        raise BadRequest("--accelerator cuda: no CUDA device here; use cpu")
+        raise InvalidInputError("--accelerator cuda: no CUDA device here; use cpu")
     device = torch.device("cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu")
     size = size or trained_size(checkpoint) or DOCUMENTED_SIZE
     if size < DIVISOR or size % DIVISOR:
-        raise BadRequest(f"--img-size must be a multiple of {DIVISOR} pixels, got {size}")
+        raise InvalidInputError(f"--img-size must be a multiple of {DIVISOR} pixels, got {size}")
     model = load_checkpoint(checkpoint, encoder, decoder, image_size=size)
     named = parse_name(checkpoint)
     check_size(model, encoder or (named.encoder if named else ""), decoder or (named.decoder if named else ""), size)
@@ -102,12 +103,12 @@ def segment(
     """Write NAME_mask.png (0 or 255, the picture's size) and NAME_output.jpg (side by side) for every picture.
 
     Returns ({picture: share of hair}, {picture: why it failed}); a bad picture does not stop the others. Raises
-    BadRequest for two pictures of one name, OutputError.
+    InvalidInputError for two pictures of one name, OutputError.
     """
     seen: dict[str, Path] = {}
     for picture in pictures:
         if picture.stem in seen:
-            raise BadRequest(
+            raise InvalidInputError(
                 f"{seen[picture.stem]} and {picture} would both be written as {picture.stem}_mask.png: give them one "
                 "after the other, with another --out"
             )

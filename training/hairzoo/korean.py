@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image as PilImage
 from PIL import ImageDraw
 
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.io.images import read_image
 from ohlora.training.hairzoo.folds import grouped
 from ohlora.training.hairzoo.pictures import Image, Mask, ZooData
@@ -76,11 +76,13 @@ def polygon_mask(points: Points, size: int = GRID) -> Mask:
 
 
 def read_tables(folder: Path) -> tuple[pd.DataFrame, list[str]]:
-    """All rows in the order of the tables, and the names of tables that are not there. Raises BadRequest."""
+    """All rows in the order of the tables, and the names of tables that are not there. Raises InvalidInputError."""
     names = [f"dataindex_{number:02d}.csv" for number in range(TABLES)]
     missing = [name for name in names if not (folder / name).is_file()]
     if len(missing) == TABLES:
-        raise BadRequest(f"{folder} holds no dataindex_00.csv .. dataindex_{TABLES - 1}.csv: name the dataset folder")
+        raise InvalidInputError(
+            f"{folder} holds no dataindex_00.csv .. dataindex_{TABLES - 1}.csv: name the dataset folder"
+        )
     tables = []
     for name in names:
         if name in missing:
@@ -89,7 +91,7 @@ def read_tables(folder: Path) -> tuple[pd.DataFrame, list[str]]:
             table = pd.read_csv(folder / name, usecols=list(COLUMNS), dtype=str, keep_default_na=False)
         except (ValueError, OSError) as error:  # ValueError: a column is missing, or this is no table
             reason = str(error).splitlines()[0][:200]
-            raise BadRequest(f"cannot use {folder / name}: {reason}; it needs {', '.join(COLUMNS)}") from error
+            raise InvalidInputError(f"cannot use {folder / name}: {reason}; it needs {', '.join(COLUMNS)}") from error
         tables.append(table[list(COLUMNS)])
     return pd.concat(tables, ignore_index=True), missing
 
@@ -109,7 +111,7 @@ def korean_data(folder: Path, light: bool) -> ZooData:
     """Pictures of the tables with their polygons, grouped by `name` (the file name up to the first "-").
 
     light: only the first row of each `source`. Rows without a usable polygon or without a picture are left out and
-    named. Raises BadRequest for unusable tables.
+    named. Raises InvalidInputError for unusable tables.
     """
     table, missing = read_tables(folder)
     left_out = dict.fromkeys(missing, "table not there")
@@ -131,5 +133,5 @@ def korean_data(folder: Path, light: bool) -> ZooData:
             groups.append(picture.name.split("-")[0])
     if not pictures:
         first = next(iter(left_out.items()), ("no rows", "the tables are empty"))
-        raise BadRequest(f"no usable picture in the tables of {folder} ({first[0]}: {first[1]})")
+        raise InvalidInputError(f"no usable picture in the tables of {folder} ({first[0]}: {first[1]})")
     return ZooData(pictures, grouped(groups), left_out, groups)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from ohlora.base.atomic import atomic_path, make_folder, remove_leftovers, write_bytes
-from ohlora.errors import BadRequest, OhloraError
+from ohlora.errors import InvalidInputError, OhloraError
 from ohlora.training.hairzoo.checkpoint import load_weights, save_checkpoint
 from ohlora.training.hairzoo.config import ZooConfig
 from ohlora.training.hairzoo.encoder_weights import NONE, Note, start_model
@@ -53,11 +53,14 @@ class Mean:
 
 
 def make_fabric(precision: str, accelerator: str) -> tuple[Fabric, MixedPrecision | None]:
-    """The device, and the loss scaler's owner where there is one. Raises BadRequest for 16-mixed without CUDA."""
+    """The device, and the loss scaler's owner where there is one.
+
+    Raises InvalidInputError for 16-mixed without CUDA.
+    """
     if precision != "16-mixed":
         return Fabric(accelerator=accelerator, devices=1, precision=precision), None
     if accelerator == "cpu" or not torch.cuda.is_available():
-        raise BadRequest("--precision 16-mixed needs a CUDA device: use bf16-mixed or 32-true here")
+        raise InvalidInputError("--precision 16-mixed needs a CUDA device: use bf16-mixed or 32-true here")
     # Made here and not by Fabric, because a resumed run must go on with the same loss scale.
     plugin = MixedPrecision("16-mixed", device="cuda")
     return Fabric(accelerator="cuda", devices=1, plugins=[plugin]), plugin
@@ -111,7 +114,7 @@ class Run:
         self.config, self.data, self.out, self.workers = config, data, out, workers
         self.train_indices, self.held = data.split(config.fold)
         if len(self.train_indices) < config.batch_size:
-            raise BadRequest(
+            raise InvalidInputError(
                 f"{len(self.train_indices)} training pictures are less than one batch of {config.batch_size}: use a "
                 "smaller --batch-size or more pictures"
             )
@@ -139,7 +142,7 @@ class Run:
         return raw.to(memory_format=torch.channels_last)
 
     def load(self) -> None:
-        """Go on from the resume state. Raises BadRequest when it is damaged."""
+        """Go on from the resume state. Raises InvalidInputError when it is damaged."""
         try:
             saved = torch.load(self.last, weights_only=True, map_location=self.fabric.device)
             self.raw.load_state_dict(saved["model"])
@@ -149,7 +152,7 @@ class Run:
                 self.scaler.load_state_dict(saved["scaler"])
             self.state = saved["state"]
         except (KeyError, RuntimeError, ValueError, TypeError) as error:
-            raise BadRequest(
+            raise InvalidInputError(
                 f"cannot resume from {self.last}: {str(error).splitlines()[0][:200]}; use --restart"
             ) from error
 
@@ -210,7 +213,7 @@ class Run:
                 except ValueError as error:
                     if "more than 1 value per channel" not in str(error):
                         raise
-                    raise BadRequest(
+                    raise InvalidInputError(
                         f"{config.decoder_type} pools to one pixel, which one picture alone cannot normalise: use "
                         f"--batch-size 2 or more, got {config.batch_size}"
                     ) from error
@@ -253,11 +256,11 @@ def run(
     `report` gets one row per epoch: epoch, lr, train_loss, train_dice, valid_loss, valid_dice, best, seconds. `note`
     gets a line where pictures are left out and before anything is downloaded. Returns the final report.
 
-    workers: processes that read pictures; the weights do not depend on it. Raises BadRequest for unusable data or
-    another run's folder, CheckpointError for weights that do not fit, OhloraError for a loss that is not finite.
+    workers: processes that read pictures; the weights do not depend on it. Raises InvalidInputError for unusable data
+    or another run's folder, CheckpointError for weights that do not fit, OhloraError for a loss that is not finite.
     """
     if workers < 0:
-        raise BadRequest(f"--num-workers must not be negative, got {workers}")
+        raise InvalidInputError(f"--num-workers must not be negative, got {workers}")
     data = open_data(config, folders)
     resume = resume and (out / RESUME).is_file()
     if resume:
@@ -282,16 +285,18 @@ def run(
 
 
 def _require_same_run(last: Path, config: ZooConfig, data: ZooData) -> None:
-    """Raises BadRequest when a folder holds another run, naming what differs."""
+    """Raises InvalidInputError when a folder holds another run, naming what differs."""
     try:
         saved = json.loads(torch.load(last, weights_only=True, map_location="cpu", mmap=True)["identity"])
     except Exception as error:  # the unpickler raises whatever the bytes make it raise
-        raise BadRequest(f"cannot resume from {last}: it is damaged; use --restart") from error
+        raise InvalidInputError(f"cannot resume from {last}: it is damaged; use --restart") from error
     ours = json.loads(json.dumps({"config": config.identity(), "data": fingerprint(data)}))
     if saved == ours:
         return
     other = sorted(k for k in ours["config"] if saved["config"].get(k) != ours["config"][k]) or ["pictures"]
-    raise BadRequest(f"{last.parent} holds a run with other {', '.join(other)}: choose another --out, or --restart")
+    raise InvalidInputError(
+        f"{last.parent} holds a run with other {', '.join(other)}: choose another --out, or --restart"
+    )
 
 
 def finish(training: Run) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import torch
 from segmentation_models_pytorch.encoders import get_encoder_names
 from torch import nn
 
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.training.hairzoo.config import DIVISOR
 
 DECODERS: dict[str, type[nn.Module]] = {kind.__name__: kind for kind in smp.MODEL_ARCHITECTURES_MAPPING.values()}
@@ -35,16 +35,16 @@ def near(name: str, known: Sequence[str]) -> str:
 
 
 def decoder_named(name: str) -> type[nn.Module]:
-    """The decoder family `name`. Raises BadRequest naming the known ones."""
+    """The decoder family `name`. Raises InvalidInputError naming the known ones."""
     if name not in DECODERS:
-        raise BadRequest(f"unknown decoder '{name}'; known: {', '.join(DECODERS)}{near(name, list(DECODERS))}")
+        raise InvalidInputError(f"unknown decoder '{name}'; known: {', '.join(DECODERS)}{near(name, list(DECODERS))}")
     return DECODERS[name]
 
 
 def encoder_named(name: str) -> str:
     """The installed library's name of the encoder published as `name`.
 
-    Raises BadRequest naming near matches and where to see all.
+    Raises InvalidInputError naming near matches and where to see all.
     """
     known = get_encoder_names()
     if name in known or name.startswith(TAKEN_FROM_TIMM):
@@ -58,8 +58,8 @@ def encoder_named(name: str) -> str:
         if timm.is_model(name.removeprefix(TIMM).split(".")[0]):
             return name
         models = [TIMM + model for model in timm.list_models()]
-        raise BadRequest(f"unknown encoder '{name}': timm has no such model{near(name, models)}")
-    raise BadRequest(
+        raise InvalidInputError(f"unknown encoder '{name}': timm has no such model{near(name, models)}")
+    raise InvalidInputError(
         f"unknown encoder '{name}'{near(name, known)}. There are {len(known)} of the library (`ohlora train hairzoo "
         f"--list`), and {TIMM}NAME for any feature extractor of timm"
     )
@@ -69,7 +69,7 @@ def build_model(encoder: str, decoder: str, *, image_size: int | None = None, pr
     """A fresh network: picture [B,3,H,W], ImageNet-normalised -> logits [B,1,H,W]; H and W multiples of 32.
 
     image_size: for transformers of timm, which are built for one size. pretrained: with timm's own weights; of `tu-`
-    encoders only. Raises BadRequest naming the encoder, the decoder and why they do not go together.
+    encoders only. Raises InvalidInputError naming the encoder, the decoder and why they do not go together.
     """
     kind, name = decoder_named(decoder), encoder_named(encoder)
     extra = {"img_size": image_size} if image_size is not None and takes_size(name) else {}
@@ -88,7 +88,7 @@ def build_model(encoder: str, decoder: str, *, image_size: int | None = None, pr
         RuntimeError,
         AssertionError,
     ) as error:
-        raise BadRequest(
+        raise InvalidInputError(
             f"{decoder} cannot be built on the encoder {encoder}: {_first_line(error)}. Choose another --decoder-type "
             "(Unet and FPN take nearly every encoder) or another --encoder-type"
         ) from error
@@ -105,7 +105,10 @@ def takes_size(name: str) -> bool:
 
 @torch.no_grad()
 def check_size(model: nn.Module, encoder: str, decoder: str, image_size: int) -> None:
-    """One picture through the network in evaluation mode, as some combinations fail only then. Raises BadRequest."""
+    """One picture through the network in evaluation mode, as some combinations fail only then.
+
+    Raises InvalidInputError.
+    """
     was_training = model.training
     model.eval()
     try:
@@ -113,7 +116,7 @@ def check_size(model: nn.Module, encoder: str, decoder: str, image_size: int) ->
         if shape != (1, 1, image_size, image_size):
             raise RuntimeError(f"the map comes out as {shape}")
     except (RuntimeError, ValueError, TypeError, AssertionError, IndexError, ZeroDivisionError) as error:
-        raise BadRequest(
+        raise InvalidInputError(
             f"{decoder} on {encoder} does not work at {image_size} pixels: {_first_line(error)}. Choose another "
             f"--img-size (a larger multiple of {DIVISOR}), --decoder-type or --encoder-type"
         ) from error

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.io.images import read_image
 from ohlora.training.data.hair_faces import HairFace
 
@@ -40,7 +40,7 @@ class MaskedPicture:
         return self.picture.stem
 
     def read(self) -> tuple[Image, Mask]:
-        """Raises ImageError for the picture, BadRequest for the mask, naming the file."""
+        """Raises ImageError for the picture, InvalidInputError for the mask, naming the file."""
         return read_image(self.picture), read_mask(self.mask)
 
 
@@ -60,14 +60,14 @@ class SoftPicture:
 
 
 def read_mask(path: Path) -> Mask:
-    """First channel of a mask picture, uint8 [h,w]. Raises BadRequest naming the file."""
+    """First channel of a mask picture, uint8 [h,w]. Raises InvalidInputError naming the file."""
     array = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     if array is None:
-        raise BadRequest(f"cannot read the mask {path}: it is missing or damaged; make it again or leave it out")
+        raise InvalidInputError(f"cannot read the mask {path}: it is missing or damaged; make it again or leave it out")
     if array.ndim == 3:
         array = array[..., 2] if array.shape[2] >= 3 else array[..., 0]  # OpenCV reads BGR: the first is the last
     if array.dtype != np.uint8:
-        raise BadRequest(f"the mask {path} has values of {array.dtype}: 8 bits are needed, 0 or 255")
+        raise InvalidInputError(f"the mask {path} has values of {array.dtype}: 8 bits are needed, 0 or 255")
     return np.ascontiguousarray(array)
 
 
@@ -84,10 +84,10 @@ class ZooData:
     people: Sequence[str] | None = None
 
     def split(self, fold: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Indices (train, held out). Raises BadRequest when a side is empty."""
+        """Indices (train, held out). Raises InvalidInputError when a side is empty."""
         train, held = np.flatnonzero((self.fold != fold) & (self.fold >= 0)), np.flatnonzero(self.fold == fold)
         if not len(train) or not len(held):
-            raise BadRequest(
+            raise InvalidInputError(
                 f"{len(self.pictures)} pictures give {len(train)} to train on and {len(held)} to hold out in fold "
                 f"{fold}: use more pictures or people"
             )

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.training.hairzoo.config import ZooConfig
 
 T_MAX = 4  # CosineAnnealingLR: epochs from top to bottom; then it climbs back
@@ -98,7 +98,7 @@ class Schedule:
         return dict(self.state)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Raises BadRequest for the state of another scheduler."""
+        """Raises InvalidInputError for the state of another scheduler."""
         if state.keys() != self.state.keys() or state["name"] != self.config.scheduler:
-            raise BadRequest(f"this is no state of {self.config.scheduler}: {', '.join(map(str, state))[:100]}")
+            raise InvalidInputError(f"this is no state of {self.config.scheduler}: {', '.join(map(str, state))[:100]}")
         self.state = dict(state)

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.training.data.hair_faces import find_faces
 from ohlora.training.hairzoo.celeb import celeb_data
 from ohlora.training.hairzoo.config import ZooConfig
@@ -16,15 +16,15 @@ from ohlora.training.hairzoo.pictures import SoftPicture, ZooData
 
 
 def open_data(config: ZooConfig, folders: Sequence[Path]) -> ZooData:
-    """The pictures of `folders` in the recipe's layout. Raises BadRequest naming what is wrong."""
+    """The pictures of `folders` in the recipe's layout. Raises InvalidInputError naming what is wrong."""
     if not folders:
-        raise BadRequest("no data: give --data FOLDER")
+        raise InvalidInputError("no data: give --data FOLDER")
     if config.data_type == "faces":
         return faces_data(folders, config.fold)
     if len(folders) > 1:
-        raise BadRequest(f"--data-type {config.data_type} reads one folder, got {len(folders)}")
+        raise InvalidInputError(f"--data-type {config.data_type} reads one folder, got {len(folders)}")
     if not folders[0].is_dir():
-        raise BadRequest(f"there is no folder {folders[0]}")
+        raise InvalidInputError(f"there is no folder {folders[0]}")
     return celeb_data(folders[0]) if config.data_type == "celeb" else korean_data(folders[0], config.light)
 
 

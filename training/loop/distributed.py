@@ -13,7 +13,7 @@ import torch
 from lightning.fabric import Fabric
 from torch import Tensor, nn
 
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 
 PRECISIONS = ("32-true", "bf16-mixed")
 
@@ -26,20 +26,20 @@ def started_by_fabric_run() -> bool:
 def make_fabric(accelerator: str = "auto", devices: int = 1, nodes: int = 1, precision: str = "32-true") -> Fabric:
     """A Fabric of `devices` processes on each of `nodes` machines, not yet launched.
 
-    Below `fabric run`, its own options count instead of these, and the processes run already. Raises BadRequest for
-    what this machine does not have.
+    Below `fabric run`, its own options count instead of these, and the processes run already. Raises InvalidInputError
+    for what this machine does not have.
     """
     if devices < 1 or nodes < 1:
-        raise BadRequest(f"devices and nodes must be 1 or more, got {devices} and {nodes}")
+        raise InvalidInputError(f"devices and nodes must be 1 or more, got {devices} and {nodes}")
     if precision not in PRECISIONS:
-        raise BadRequest(f"unknown precision '{precision}': choose {' or '.join(PRECISIONS)}")
+        raise InvalidInputError(f"unknown precision '{precision}': choose {' or '.join(PRECISIONS)}")
     try:
         if started_by_fabric_run():
             return Fabric(precision=None if os.environ.get("LT_PRECISION") else precision)
         strategy = "ddp" if devices * nodes > 1 else "auto"
         return Fabric(accelerator=accelerator, devices=devices, num_nodes=nodes, strategy=strategy, precision=precision)
     except (RuntimeError, ValueError) as error:  # what Lightning raises for a device that is not there
-        raise BadRequest(
+        raise InvalidInputError(
             f"cannot train on {devices} device(s) '{accelerator}' of {nodes} machine(s): {str(error).splitlines()[0]}"
         ) from error
 
@@ -80,10 +80,10 @@ def average_gradients(fabric: Fabric, parameters: Iterable[nn.Parameter]) -> Non
 
 
 def my_share(fabric: Fabric, count: int) -> slice:
-    """This process's part of a batch of `count` items. Raises BadRequest when it cannot be divided evenly."""
+    """This process's part of a batch of `count` items. Raises InvalidInputError when it cannot be divided evenly."""
     world = fabric.world_size
     if count % world:
-        raise BadRequest(
+        raise InvalidInputError(
             f"a batch of {count} cannot be divided among {world} processes: use a batch size that is a multiple"
         )
     size = count // world

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.training.nets.stylegan import require_shape
 
 CHANNELS = (32, 64, 128, 128, 256)
@@ -38,11 +38,13 @@ class EncoderConfig:
 
     def __post_init__(self) -> None:
         if self.resolution < REDUCTION or self.resolution % REDUCTION:
-            raise BadRequest(f"EncoderConfig.resolution must be a multiple of {REDUCTION}, got {self.resolution}")
+            raise InvalidInputError(
+                f"EncoderConfig.resolution must be a multiple of {REDUCTION}, got {self.resolution}"
+            )
         if not 0 < self.width <= 4:
-            raise BadRequest(f"EncoderConfig.width must be in (0, 4], got {self.width:g}")
+            raise InvalidInputError(f"EncoderConfig.width must be in (0, 4], got {self.width:g}")
         if self.z_size < 1 or self.label_size < 0:
-            raise BadRequest(
+            raise InvalidInputError(
                 f"EncoderConfig needs z_size >= 1 and label_size >= 0, got {self.z_size}, {self.label_size}"
             )
 
@@ -76,7 +78,7 @@ class CvaeEncoder(nn.Module):
         self.log_variance = nn.Linear(hidden + config.label_size, config.z_size)
 
     def forward(self, image: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-        """Raises BadRequest for a label of another size."""
+        """Raises InvalidInputError for a label of another size."""
         require_shape("label", label, self.config.label_size)
         x = scale_picture(image, self.config.resolution)
         for conv in self.convs:

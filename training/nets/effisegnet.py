@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 
 SIZE = 224
 CHANNELS = 64
@@ -108,12 +108,14 @@ class Decoder(nn.Module):
 def make_encoder(name: str, drop_path: float) -> nn.Module:
     """A timm model that gives five feature levels at strides 2, 4, 8, 16, 32, with random weights.
 
-    drop_path: stochastic depth; encoders that know none are made without it. Raises BadRequest for an unknown name or
-    a model with other levels.
+    drop_path: stochastic depth; encoders that know none are made without it. Raises InvalidInputError for an unknown
+    name or a model with other levels.
     """
     if not timm.is_model(name):
         near = ", ".join(timm.list_models(f"*{name[:8]}*")[:5])
-        raise BadRequest(f"unknown encoder '{name}': timm has no such model{f' (it has {near} ...)' if near else ''}")
+        raise InvalidInputError(
+            f"unknown encoder '{name}': timm has no such model{f' (it has {near} ...)' if near else ''}"
+        )
     found: list[int] = []
     for first in (0, 1):  # some families also give a level at full size
         levels = tuple(range(first, first + len(STRIDES)))
@@ -125,7 +127,7 @@ def make_encoder(name: str, drop_path: float) -> nn.Module:
         if found == STRIDES:
             return encoder
     strides = f"has strides {found}" if found else "has fewer levels"
-    raise BadRequest(
+    raise InvalidInputError(
         f"encoder '{name}' does not fit: five feature levels at strides {STRIDES} are needed, it {strides}. Take an "
         "EfficientNet, MobileNet, ResNet or RegNet, for example"
     )
@@ -145,7 +147,7 @@ class EffiSegNet(nn.Module):
 
     encoder: name of a timm model with five feature levels at strides 2, 4, 8, 16, 32.
     drop_path: stochastic depth of the encoder while training (documented 0.2).
-    Raises BadRequest for an encoder that does not fit.
+    Raises InvalidInputError for an encoder that does not fit.
     """
 
     def __init__(self, encoder: str = DOCUMENTED_ENCODER, outputs: int = 1, drop_path: float = 0.2) -> None:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.training.nets.stylegan import require_shape
 
 SIZE = 256  # pixels a side of every input
@@ -102,7 +102,9 @@ def width_of_hidden(size: int, documented: int) -> float:
 
 def require_width(name: str, width: float) -> None:
     if not (math.isfinite(width) and 0 < width <= MAX_WIDTH):
-        raise BadRequest(f"{name}.width must be in (0, {MAX_WIDTH:g}], 1 being the documented network, got {width}")
+        raise InvalidInputError(
+            f"{name}.width must be in (0, {MAX_WIDTH:g}], 1 being the documented network, got {width}"
+        )
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ class ClassifierConfig:
 
     def __post_init__(self) -> None:
         if self.attribute not in CLASSIFIERS:
-            raise BadRequest(f"unknown attribute '{self.attribute}': choose one of {', '.join(ATTRIBUTES)}")
+            raise InvalidInputError(f"unknown attribute '{self.attribute}': choose one of {', '.join(ATTRIBUTES)}")
         require_width("ClassifierConfig", self.width)
 
 
@@ -202,7 +204,7 @@ class CropCnn(nn.Module):
 class ClassifierCnn(CropCnn):
     """One attribute: image [N,3,256,256] in [0, 1] RGB -> probability [N,1] (docs/spec/cnn.md, section 3).
 
-    1 means woman, good, old, with glasses. Raises BadRequest for another shape.
+    1 means woman, good, old, with glasses. Raises InvalidInputError for another shape.
     """
 
     def __init__(self, config: ClassifierConfig) -> None:
@@ -231,11 +233,11 @@ class PropertyCnn(nn.Module):
     def only(self, image: Tensor, parts: Sequence[str]) -> Tensor:
         """Columns of some `parts`, a name of PROPERTY_PARTS each, in that order; the others are not computed.
 
-        Eyes, mouth and pose together cost a thirteenth of all seven. Raises BadRequest for an unknown name.
+        Eyes, mouth and pose together cost a thirteenth of all seven. Raises InvalidInputError for an unknown name.
         """
         unknown = [name for name in parts if name not in PROPERTY_PARTS]
         if unknown:
-            raise BadRequest(f"no part '{unknown[0]}' in the property CNN: it has {', '.join(PROPERTY_PARTS)}")
+            raise InvalidInputError(f"no part '{unknown[0]}' in the property CNN: it has {', '.join(PROPERTY_PARTS)}")
         return torch.cat([cast(CropCnn, self.parts[name])(image) for name in parts], 1)
 
     def forward(self, image: Tensor) -> Tensor:

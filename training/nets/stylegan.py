@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.training.nets.stylegan_layers import EPSILON, AdaIN, Conv, Dense, NoiseBias, UpConv, leaky
 
 MAPPING_LR_MUL = 0.01
@@ -51,11 +51,11 @@ class GeneratorConfig:
     def __post_init__(self) -> None:
         size = self.resolution
         if size < 8 or size & (size - 1):
-            raise BadRequest(f"GeneratorConfig.resolution must be a power of two from 8 on, got {size}")
+            raise InvalidInputError(f"GeneratorConfig.resolution must be a power of two from 8 on, got {size}")
         if self.embedding_size and not self.label_size:
-            raise BadRequest("GeneratorConfig.embedding_size needs a label_size: there is no label to embed")
+            raise InvalidInputError("GeneratorConfig.embedding_size needs a label_size: there is no label to embed")
         if self.split_size and self.mapping_layers < 3:
-            raise BadRequest(f"a split mapping needs 3 mapping_layers or more, got {self.mapping_layers}")
+            raise InvalidInputError(f"a split mapping needs 3 mapping_layers or more, got {self.mapping_layers}")
 
     @property
     def resolutions(self) -> tuple[int, ...]:
@@ -88,10 +88,10 @@ CONFIGS: dict[str, GeneratorConfig] = {
 
 
 def require_shape(name: str, tensor: Tensor, *tail: int) -> None:
-    """Raise BadRequest unless `tensor` is [N, *tail]."""
+    """Raise InvalidInputError unless `tensor` is [N, *tail]."""
     if tuple(tensor.shape[1:]) != tail or tensor.ndim != len(tail) + 1:
         wanted = ", ".join(["N", *map(str, tail)])
-        raise BadRequest(f"{name} must have shape [{wanted}], got {list(tensor.shape)}")
+        raise InvalidInputError(f"{name} must have shape [{wanted}], got {list(tensor.shape)}")
 
 
 class Mapping(nn.Module):
@@ -120,23 +120,23 @@ class Mapping(nn.Module):
         return label if self.embedding is None else label @ self.embedding
 
     def normalized(self, z: Tensor, label: Tensor | None = None) -> Tensor:
-        """The normalised input of the first layer, [N, z_size + label_width]. Raises BadRequest on a wrong
+        """The normalised input of the first layer, [N, z_size + label_width]. Raises InvalidInputError on a wrong
         shape.
         """
         require_shape("z", z, self.config.z_size)
         if self.config.label_size:
             if label is None:
-                raise BadRequest(f"this generator needs a label [N, {self.config.label_size}], got none")
+                raise InvalidInputError(f"this generator needs a label [N, {self.config.label_size}], got none")
             require_shape("label", label, self.config.label_size)
             z = torch.cat([z, self.embed(label)], 1)
         elif label is not None and label.shape[-1]:
-            raise BadRequest(f"this generator takes no label, got one of shape {list(label.shape)}")
+            raise InvalidInputError(f"this generator takes no label, got one of shape {list(label.shape)}")
         return z * torch.rsqrt(z.square().mean(1, keepdim=True) + EPSILON)
 
     def hidden(self, z: Tensor, label: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Split mapping only: (w1 [N, w_size], w2 [N, split_size]), the branches before their last layer."""
         if not self.split:
-            raise BadRequest("this mapping has one branch: only split mappings (v9) have w1 and w2")
+            raise InvalidInputError("this mapping has one branch: only split mappings (v9) have w1 and w2")
         x = self.normalized(z, label)
         for layer in self.dense[:-2]:
             x = layer(x)
@@ -213,7 +213,7 @@ class Synthesis(nn.Module):
         require_shape("wp", wp, len(self.layers), self.config.w_size)
         level = float(self.lod) if lod is None else lod
         if not 0 <= level <= last:
-            raise BadRequest(f"lod must be in [0, {last}] for {self.config.resolution} pixels, got {level:g}")
+            raise InvalidInputError(f"lod must be in [0, {last}] for {self.config.resolution} pixels, got {level:g}")
         x = self.const.expand(wp.shape[0], -1, -1, -1)
         image: Tensor | None = None
         for k, resolution in enumerate(self.config.resolutions):
@@ -264,7 +264,7 @@ class Generator(nn.Module):
         if psi >= 1.0 or layers == 0:
             return wp
         if not 0 < layers <= self.config.layers:
-            raise BadRequest(f"truncation layers must be in [0, {self.config.layers}], got {layers}")
+            raise InvalidInputError(f"truncation layers must be in [0, {self.config.layers}], got {layers}")
         return torch.cat([torch.lerp(self.w_avg, wp[:, :layers], psi), wp[:, layers:]], 1)
 
     def broadcast(self, w: Tensor) -> Tensor:

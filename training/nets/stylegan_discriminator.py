@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.training.nets.stylegan import require_shape
 from ohlora.training.nets.stylegan_layers import Conv, Dense, DownConv, leaky, minibatch_std
 
@@ -33,9 +33,9 @@ class DiscriminatorConfig:
     def __post_init__(self) -> None:
         size = self.resolution
         if size < 8 or size & (size - 1):
-            raise BadRequest(f"DiscriminatorConfig.resolution must be a power of two from 8 on, got {size}")
+            raise InvalidInputError(f"DiscriminatorConfig.resolution must be a power of two from 8 on, got {size}")
         if self.group < 1:
-            raise BadRequest(f"DiscriminatorConfig.group must be 1 or more, got {self.group}")
+            raise InvalidInputError(f"DiscriminatorConfig.group must be 1 or more, got {self.group}")
 
     @property
     def resolutions(self) -> tuple[int, ...]:
@@ -101,19 +101,19 @@ class Discriminator(nn.Module):
         """image [N,3,R,R] -> [N,C], before the label comes in.
 
         lod: as in the generator; the score then sees only what a generator at that level can draw.
-        Raises BadRequest when the batch cannot be cut into groups for the minibatch standard deviation.
+        Raises InvalidInputError when the batch cannot be cut into groups for the minibatch standard deviation.
         """
         config, count = self.config, image.shape[0]
         require_shape("image", image, 3, config.resolution, config.resolution)
         if count % min(config.group, max(count, 1)):
-            raise BadRequest(
+            raise InvalidInputError(
                 f"a batch of {count} images cannot be cut into groups of {config.group} for the minibatch "
                 f"standard deviation: use at most {config.group} images or a multiple of it"
             )
         last = len(self.blocks) - 1
         level = float(self.lod) if lod is None else lod
         if not 0 <= level <= last:
-            raise BadRequest(f"lod must be in [0, {last}] for {config.resolution} pixels, got {level:g}")
+            raise InvalidInputError(f"lod must be in [0, {last}] for {config.resolution} pixels, got {level:g}")
         x: Tensor | None = None
         for b, module in enumerate(self.blocks):
             block = cast(Block | FinalBlock, module)
@@ -132,9 +132,9 @@ class Discriminator(nn.Module):
         features = self.features(image, lod)
         if self.config.label_size:
             if label is None:
-                raise BadRequest(f"this discriminator needs a label [N, {self.config.label_size}], got none")
+                raise InvalidInputError(f"this discriminator needs a label [N, {self.config.label_size}], got none")
             require_shape("label", label, self.config.label_size)
             features = torch.cat([features, label], 1)
         elif label is not None and label.shape[-1]:
-            raise BadRequest(f"this discriminator takes no label, got one of shape {list(label.shape)}")
+            raise InvalidInputError(f"this discriminator takes no label, got one of shape {list(label.shape)}")
         return self.score(features)

@@ -10,7 +10,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.training.nets.score_cnns import PROPERTY_PARTS, CropCnn, PropertyCnn, at_cnn_size, require_width
 from ohlora.training.nets.stylegan import require_shape
 
@@ -48,7 +48,7 @@ class V5Discriminator(nn.Module):
     def scores(self, image: Tensor) -> Tensor:
         """What the branches see in a picture: eyes, mouth, pose [N,3]."""
         if image.ndim != 4 or image.shape[1] != 3 or image.shape[2] != image.shape[3]:
-            raise BadRequest(f"image must have shape [N, 3, R, R], got {list(image.shape)}")
+            raise InvalidInputError(f"image must have shape [N, 3, R, R], got {list(image.shape)}")
         at_size = at_cnn_size(image)
         return torch.cat([cast(CropCnn, self.parts[name])(at_size) for name in BRANCHES], 1)
 

@@ -21,7 +21,7 @@ from pydantic import BaseModel
 
 from ohlora.base.atomic import explain_os_error, make_folder, write_bytes
 from ohlora.bundle.files import file_sha256
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.training.pipeline.graph import External, Stage
 from ohlora.training.pipeline.manifest import Manifest, changed_file, key_of
 
@@ -137,13 +137,15 @@ class StageFolder:
     def start(self, key: str, *, afresh: bool = False) -> float:
         """Prepare the folder for making `key`; returns the seconds spent before. What is of another key is deleted.
 
-        Raises BadRequest for a folder that no stage made.
+        Raises InvalidInputError for a folder that no stage made.
         """
         spent = None if afresh else self.started(key)
         ours = (self.path / RECORD).is_dir()
         try:
             if self.path.exists() and not ours and any(self.path.iterdir()):
-                raise BadRequest(f"{self.path} is not empty and was not made by this pipeline: choose another --out")
+                raise InvalidInputError(
+                    f"{self.path} is not empty and was not made by this pipeline: choose another --out"
+                )
             self.done_file.unlink(missing_ok=True)
             if spent is None and ours:
                 # The record goes last: killed in between, the folder is still known to be ours.

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from ohlora.base.atomic import explain_os_error
-from ohlora.errors import BadRequest, OhloraError
+from ohlora.errors import InvalidInputError, OhloraError
 from ohlora.render.journal import Journal
 from ohlora.training.pipeline.cache import Done, StageFolder, external_hash, stage_key
 from ohlora.training.pipeline.graph import Graph, Note, Stage, Work
@@ -67,7 +67,9 @@ class Run:
             if done is None:
                 return self.states[producer]
             if output not in done.outputs:
-                raise BadRequest(f"stage {producer} made no '{output}', which {stage.name} needs: --force {producer}")
+                raise InvalidInputError(
+                    f"stage {producer} made no '{output}', which {stage.name} needs: --force {producer}"
+                )
             manifest = done.outputs[output]
             paths[name], hashes[name] = self.out / producer / manifest.output.path, manifest.sha256
         return paths, hashes
@@ -105,7 +107,7 @@ class Run:
         found = self._inputs(stage)
         if isinstance(found, StageState):
             if not dry or not found.state:
-                raise BadRequest(
+                raise InvalidInputError(
                     f"stage {stage.name} needs what {found.stage.name} makes ({found.why}): run "
                     f"`{COMMAND} ... --until {stage.name}`, which makes it first"
                 )
@@ -186,10 +188,10 @@ def missing_external(stage: Stage, settings: BaseModel) -> str:
 
 
 def require_externals(stages: Sequence[Stage], settings: BaseModel) -> None:
-    """Raises BadRequest naming every file that is missing, before any hour is spent."""
+    """Raises InvalidInputError naming every file that is missing, before any hour is spent."""
     found = [(stage.name, missing_external(stage, settings)) for stage in stages]
     if lines := [f"stage {name}: {text}" for name, text in found if text]:
-        raise BadRequest("\n  ".join(["the run would stop for want of what you have to give:", *lines]))
+        raise InvalidInputError("\n  ".join(["the run would stop for want of what you have to give:", *lines]))
 
 
 def run_stages(
@@ -208,14 +210,14 @@ def run_stages(
 
     force: make these again though nothing changed. dry: make nothing, only say what would be done. opened, finished:
     called while the folder is held, before the first stage and after the last.
-    Raises BadRequest before anything runs when a user's file is missing or unusable, or when another process works in
-    the folder; and when a stage that is not selected has not made what a selected one needs.
+    Raises InvalidInputError before anything runs when a user's file is missing or unusable, or when another process
+    works in the folder; and when a stage that is not selected has not made what a selected one needs.
     """
     selected = list(graph) if selected is None else selected
     unselected = [name for name in force if name not in {stage.name for stage in selected}]
     if unselected:
         graph.named(unselected[0], "--force")
-        raise BadRequest(f"--force {unselected[0]}: this stage is not among those asked for")
+        raise InvalidInputError(f"--force {unselected[0]}: this stage is not among those asked for")
     require_externals(selected, settings)
     run = Run(graph, settings, out, note)
     if dry:

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.training.pipeline.manifest import Output
 
 Note = Callable[[str], None]
@@ -21,7 +21,7 @@ class External:
     """A file of the user's that a stage reads.
 
     setting: "section.field" that names it. made_by: what to do when it is missing, in words with the command.
-    check: looks into the file; raises BadRequest or CheckpointError for an unusable one.
+    check: looks into the file; raises InvalidInputError or CheckpointError for an unusable one.
     """
 
     setting: str
@@ -109,10 +109,10 @@ class Graph:
         return len(self.stages)
 
     def named(self, name: str, option: str) -> Stage:
-        """Raises BadRequest naming the nearest stage."""
+        """Raises InvalidInputError naming the nearest stage."""
         if name not in self.stages:
             near = nearest(name, self.stages)
-            raise BadRequest(f"{option}: there is no stage '{name}'{near}; --list shows all of them")
+            raise InvalidInputError(f"{option}: there is no stage '{name}'{near}; --list shows all of them")
         return self.stages[name]
 
     def before(self, name: str) -> set[str]:
@@ -137,8 +137,8 @@ class Graph:
         """The stages a request is about, in order.
 
         only: these alone. until: this one and what it needs. start: this one and what needs it. Together, what all of
-        them leave. skip: leave these out. Raises BadRequest for unknown names, nothing left, or a stage that is left
-        out although one that stays needs it.
+        them leave. skip: leave these out. Raises InvalidInputError for unknown names, nothing left, or a stage that is
+        left out although one that stays needs it.
         """
         chosen = set(self.stages)
         if only:
@@ -151,10 +151,10 @@ class Graph:
             self.named(name, "setting 'skip'")
             users = [other for other in self.stages if name in self.stages[other].needs and other not in skip]
             if name in chosen and (needed := [other for other in users if other in chosen]):
-                raise BadRequest(f"setting 'skip': {needed[0]} needs {name}; leave out both or neither")
+                raise InvalidInputError(f"setting 'skip': {needed[0]} needs {name}; leave out both or neither")
         chosen -= set(skip)
         if not chosen:
-            raise BadRequest("no stage is left to run: check --only, --until, --from and the setting 'skip'")
+            raise InvalidInputError("no stage is left to run: check --only, --until, --from and the setting 'skip'")
         return [stage for stage in self if stage.name in chosen]
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.faces import face_from_seed
 from ohlora.training.data.labels import Labels
 from ohlora.training.data.portraits import index, parameters_from_latents
@@ -53,7 +53,7 @@ def truth(parameters: NDArray[np.float32], names: Sequence[str] = NAMES) -> NDAr
     """Portrait parameters [N, LATENTS] -> attributes [N, len(names)], each 0 or 1."""
     rules = {attribute.name: attribute.rule for attribute in ATTRIBUTES}
     if unknown := [name for name in names if name not in rules]:
-        raise BadRequest(f"portraits have no attribute '{unknown[0]}': choose from {', '.join(NAMES)}")
+        raise InvalidInputError(f"portraits have no attribute '{unknown[0]}': choose from {', '.join(NAMES)}")
 
     def of(name: str) -> NDArray[np.float32]:
         values: NDArray[np.float32] = parameters[:, index(name)]

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import ConfigDict, Field, model_validator
 from pydantic.config import JsonDict
 
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.training.cnn.recipes import (
     ClassifierRecipe,
     ScoreCnnRecipe,
@@ -202,7 +202,7 @@ class PipelineSettings(Section):
         for name in type(self).model_fields:
             try:
                 recipe_of(name, getattr(self, name))
-            except (BadRequest, TypeError) as error:
+            except (InvalidInputError, TypeError) as error:
                 raise ValueError(f"{name}: {error}") from error
         return self
 
@@ -219,22 +219,22 @@ AnyRecipe = Recipe | ClassifierRecipe | ScoreCnnRecipe
 
 
 def start_of(section: Discriminator) -> DiscriminatorStart:
-    """Raises BadRequest for a field that the training of a start discriminator does not have."""
+    """Raises InvalidInputError for a field that the training of a start discriminator does not have."""
     known = DiscriminatorStart.__dataclass_fields__
     for name in section.changes:
         if name not in known:
-            raise BadRequest(f"unknown setting '{name}'{near(name, list(known))} (known: {', '.join(known)})")
+            raise InvalidInputError(f"unknown setting '{name}'{near(name, list(known))} (known: {', '.join(known)})")
     return DiscriminatorStart(**section.changes)
 
 
 def recipe_of(name: str, section: Any) -> AnyRecipe | None:
     """The recipe that a section stands for, by the section's name; None for sections of another kind.
 
-    Raises BadRequest for a field the recipe does not have, or a value it refuses.
+    Raises InvalidInputError for a field the recipe does not have, or a value it refuses.
     """
     kind, _, rest = name.partition("_")
     if isinstance(section, Open) and (fixed := sorted(FIXED & section.changes.keys())):
-        raise BadRequest(f"{fixed[0]} cannot be set: it is what the section stands for")
+        raise InvalidInputError(f"{fixed[0]} cannot be set: it is what the section stands for")
     if isinstance(section, Discriminator):
         start_of(section)
     if isinstance(section, FineTune):

@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ohlora.base.atomic import write_bytes
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 
 SETTINGS_FILE = "settings.yaml"
 MAX_BYTES = 1 << 20  # settings are a page; anything this large is another file
@@ -38,16 +38,16 @@ def load_settings(
     """A preset, over it the file, over that the changes ("section.field=value") -> checked settings.
 
     The file may name its preset; another one asked for beside it is refused, as the file's values were written over
-    its own. Raises BadRequest naming file, setting, value and the nearest known name.
+    its own. Raises InvalidInputError naming file, setting, value and the nearest known name.
     """
     content = {} if file is None else read_yaml(file)
     origin = "the settings" if file is None else str(file)
     named = content.pop("preset", None)
     if named is not None and preset is not None and named != preset:
-        raise BadRequest(f"{origin} is written for preset '{named}', asked for is '{preset}': leave one out")
+        raise InvalidInputError(f"{origin} is written for preset '{named}', asked for is '{preset}': leave one out")
     chosen = preset or named or default
     if not isinstance(chosen, str) or chosen not in presets:
-        raise BadRequest(f"unknown preset '{chosen}'{near(str(chosen), presets)}: choose {' or '.join(presets)}")
+        raise InvalidInputError(f"unknown preset '{chosen}'{near(str(chosen), presets)}: choose {' or '.join(presets)}")
     # A section of a preset or a file leaves what it does not name as the settings have it.
     merged = merge(merge(kind().model_dump(), presets[chosen], chosen), content, origin)
     for change in changes:
@@ -56,23 +56,27 @@ def load_settings(
 
 
 def read_yaml(file: Path) -> dict[str, Any]:
-    """A YAML mapping. Raises BadRequest naming the file and the line."""
+    """A YAML mapping. Raises InvalidInputError naming the file and the line."""
     try:
         if file.stat().st_size > MAX_BYTES:
-            raise BadRequest(f"{file} is larger than a file of settings can be: give the right one")
+            raise InvalidInputError(f"{file} is larger than a file of settings can be: give the right one")
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise BadRequest(f"there is no settings file {file}; --write-settings writes one to begin with") from None
+        raise InvalidInputError(
+            f"there is no settings file {file}; --write-settings writes one to begin with"
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise BadRequest(f"cannot read {file}: {error}") from error
+        raise InvalidInputError(f"cannot read {file}: {error}") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = "" if mark is None else f", line {mark.line + 1}"
-        raise BadRequest(f"{file}{where} is no YAML: {getattr(error, 'problem', None) or error}") from error
+        raise InvalidInputError(f"{file}{where} is no YAML: {getattr(error, 'problem', None) or error}") from error
     if content is None:
         return {}
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
-        raise BadRequest(f"{file} must hold settings by name (section: field: value), not a {type(content).__name__}")
+        raise InvalidInputError(
+            f"{file} must hold settings by name (section: field: value), not a {type(content).__name__}"
+        )
     return content
 
 
@@ -81,11 +85,13 @@ def parse_change(text: str) -> dict[str, Any]:
     name, equals, value = text.partition("=")
     parts = name.strip().split(".")
     if not equals or not all(parts) or len(parts) > 3:
-        raise BadRequest(f"--set '{text}' is not understood: write SECTION.FIELD=VALUE, e.g. finetune_v1.epochs=3")
+        raise InvalidInputError(
+            f"--set '{text}' is not understood: write SECTION.FIELD=VALUE, e.g. finetune_v1.epochs=3"
+        )
     try:
         result: Any = yaml.safe_load(value)
     except yaml.YAMLError as error:
-        raise BadRequest(f"--set '{text}': the value is no YAML") from error
+        raise InvalidInputError(f"--set '{text}': the value is no YAML") from error
     for part in reversed(parts):
         result = {part: result}
     assert isinstance(result, dict)
@@ -93,14 +99,17 @@ def parse_change(text: str) -> dict[str, Any]:
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any], origin: str) -> dict[str, Any]:
-    """`over` on top of `base`, sections field by field. Raises BadRequest for a section given as something else."""
+    """`over` on top of `base`, sections field by field.
+
+    Raises InvalidInputError for a section given as something else.
+    """
     result = dict(base)
     for key, value in over.items():
         if isinstance(value, Mapping) and isinstance(base.get(key, {}), Mapping):
             result[key] = merge(base.get(key, {}), value, origin)
         elif isinstance(base.get(key), Mapping):
             if value is not None:
-                raise BadRequest(f"{origin}: '{key}' is a section and needs fields, got {_shown(value)}")
+                raise InvalidInputError(f"{origin}: '{key}' is a section and needs fields, got {_shown(value)}")
         else:
             result[key] = value
     return result
@@ -111,7 +120,7 @@ def validated(kind: type[Model], content: Mapping[str, Any], origin: str) -> Mod
         return kind.model_validate(content)
     except ValidationError as error:
         lines = [explain(kind, entry) for entry in error.errors(include_url=False)]
-        raise BadRequest(f"{origin}: " + "; ".join(dict.fromkeys(lines))) from error
+        raise InvalidInputError(f"{origin}: " + "; ".join(dict.fromkeys(lines))) from error
 
 
 def explain(kind: type[BaseModel], entry: Any) -> str:
@@ -190,9 +199,9 @@ def _lines(name: str, value: Any, about: str, indent: str) -> list[str]:
 
 
 def write_settings(path: Path, text: str) -> None:
-    """Raises BadRequest when the file is there: somebody's values may be in it."""
+    """Raises InvalidInputError when the file is there: somebody's values may be in it."""
     if path.exists():
-        raise BadRequest(f"{path} is there already: choose another name for the template")
+        raise InvalidInputError(f"{path} is there already: choose another name for the template")
     write_bytes(path, text.encode())
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.faces import MAX_FACES, MAX_SEED
 
 LabelMode = Literal["none", "normal", "zeros"]
@@ -47,9 +47,9 @@ class SampleSettings:
             ("mixing_batch", self.mixing_batch, 1, 4096),
         ):
             if not low <= value <= high:  # NaN fails too
-                raise BadRequest(f"sampling: {name} must be in [{low:,}, {high:,}], got {value}")
+                raise InvalidInputError(f"sampling: {name} must be in [{low:,}, {high:,}], got {value}")
         if self.labels not in LABEL_MODES:
-            raise BadRequest(f"sampling: labels must be one of {', '.join(LABEL_MODES)}, got '{self.labels}'")
+            raise InvalidInputError(f"sampling: labels must be one of {', '.join(LABEL_MODES)}, got '{self.labels}'")
 
     @property
     def numbers(self) -> range:
@@ -65,7 +65,7 @@ PRESETS: dict[str, SampleSettings] = {
 
 
 def preset(name: str, **changes: Any) -> SampleSettings:
-    """A documented set with some settings changed. Raises BadRequest naming the known ones."""
+    """A documented set with some settings changed. Raises InvalidInputError naming the known ones."""
     if name not in PRESETS:
-        raise BadRequest(f"unknown sampling preset '{name}': choose one of {', '.join(PRESETS)}")
+        raise InvalidInputError(f"unknown sampling preset '{name}': choose one of {', '.join(PRESETS)}")
     return replace(PRESETS[name], **changes)

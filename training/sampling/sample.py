@@ -23,7 +23,7 @@ from torch import Tensor
 
 from ohlora.base.atomic import write_bytes
 from ohlora.base.values import Z_SIZE
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.faces import LABEL_SIZES, face_from_seed
 from ohlora.io.images import encode_image
 from ohlora.render.journal import Journal
@@ -80,8 +80,8 @@ def sample_images(
 
     accelerator: auto, cpu or cuda; TF32 stays off. restart: begin again in a folder of another job. advance: called
     with the number of pictures done, those that were there included. The generator is left as it is.
-    Raises BadRequest for labels that the generator does not take, a latent size other than 512, or a folder of another
-    job; OutputError when a file cannot be written.
+    Raises InvalidInputError for labels that the generator does not take, a latent size other than 512, or a folder of
+    another job; OutputError when a file cannot be written.
     """
     require_labels(generator, settings)
     device = device_named(accelerator)
@@ -104,30 +104,30 @@ def sample_images(
 
 
 def require_labels(generator: Generator, settings: SampleSettings) -> None:
-    """Raises BadRequest unless `settings` fit the generator."""
+    """Raises InvalidInputError unless `settings` fit the generator."""
     config = generator.config
     if config.z_size != Z_SIZE or config.label_size not in LABEL_SIZES:
-        raise BadRequest(
+        raise InvalidInputError(
             f"this generator takes {config.z_size} latent and {config.label_size} label values; seeds give {Z_SIZE} "
             f"and {', '.join(map(str, LABEL_SIZES))}"
         )
     if config.label_size and settings.labels == "none":
-        raise BadRequest(f"this generator takes {config.label_size} label values: choose labels normal or zeros")
+        raise InvalidInputError(f"this generator takes {config.label_size} label values: choose labels normal or zeros")
     if not config.label_size and settings.labels != "none":
-        raise BadRequest(f"this generator takes no label: choose labels none, not {settings.labels}")
+        raise InvalidInputError(f"this generator takes no label: choose labels none, not {settings.labels}")
     if config.conditional_truncation and settings.psi < 1.0:
-        raise BadRequest("this generator truncates towards random means of a label: sample it with psi 1")
+        raise InvalidInputError("this generator truncates towards random means of a label: sample it with psi 1")
     if settings.layers > config.layers:
-        raise BadRequest(f"truncation layers must be in [0, {config.layers}], got {settings.layers}")
+        raise InvalidInputError(f"truncation layers must be in [0, {config.layers}], got {settings.layers}")
 
 
 def device_named(accelerator: str) -> torch.device:
-    """auto, cpu or cuda. Raises BadRequest for another name or a GPU that is not there."""
+    """auto, cpu or cuda. Raises InvalidInputError for another name or a GPU that is not there."""
     if accelerator not in ("auto", "cpu", "cuda"):
-        raise BadRequest(f"accelerator must be auto, cpu or cuda, got '{accelerator}'")
+        raise InvalidInputError(f"accelerator must be auto, cpu or cuda, got '{accelerator}'")
     there = torch.cuda.is_available()
     if accelerator == "cuda" and not there:
-        raise BadRequest("no CUDA device is there: choose accelerator cpu or auto")
+        raise InvalidInputError("no CUDA device is there: choose accelerator cpu or auto")
     return torch.device("cuda" if there and accelerator != "cpu" else "cpu")
 
 

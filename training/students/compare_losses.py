@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from ohlora.base.atomic import make_folder, write_bytes
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.io.images import encode_image
 from ohlora.photos.segmentation import resize_area
 from ohlora.training.data.hair_faces import LabelledPicture, to_tensor_layout
@@ -60,14 +60,16 @@ def compare(
     """Train a student with each of `losses`, measure all on the same held-out pictures; returns the comparison.
 
     Writes to `out`: comparison.json, comparison.csv, comparison.md, and below LOSS/ the run with overlays/ of the first
-    `shown` test pictures. report gets one row an epoch with the loss's name. Raises BadRequest for unknown losses or a
-    recipe that holds nothing out, before anything is trained.
+    `shown` test pictures. report gets one row an epoch with the loss's name. Raises InvalidInputError for unknown
+    losses or a recipe that holds nothing out, before anything is trained.
     """
     unknown = [name for name in losses if name not in LOSSES]
     if unknown or len(set(losses)) != len(losses) or not losses:
-        raise BadRequest(f"losses to compare must be different ones of {', '.join(LOSSES)}, got {', '.join(losses)}")
+        raise InvalidInputError(
+            f"losses to compare must be different ones of {', '.join(LOSSES)}, got {', '.join(losses)}"
+        )
     if config.holdout <= 0:
-        raise BadRequest("a comparison needs held-out pictures: give a --holdout above 0")
+        raise InvalidInputError("a comparison needs held-out pictures: give a --holdout above 0")
     make_folder(out)
     runs: dict[str, dict[str, Any]] = {}
     for name in losses:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ohlora.base.atomic import make_folder, write_bytes
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.photos.segmentation import resize_area
 from ohlora.training.data.hair_faces import LabelledPicture, to_tensor_layout
 from ohlora.training.nets.effisegnet import DOCUMENTED_ENCODER, SIZE, EffiSegNet
@@ -89,7 +89,7 @@ def new_student(config: DistillConfig, outputs: int = 1) -> EffiSegNet:
     model = EffiSegNet(config.encoder, outputs, drop_path=config.drop_path)
     if config.encoder_weights:
         if config.encoder != DOCUMENTED_ENCODER:
-            raise BadRequest(f"--encoder-weights are those of {DOCUMENTED_ENCODER}, not of '{config.encoder}'")
+            raise InvalidInputError(f"--encoder-weights are those of {DOCUMENTED_ENCODER}, not of '{config.encoder}'")
         documented_encoder_state(Path(config.encoder_weights), model.encoder)
     elif config.imagenet:
         model.encoder.load_state_dict(imagenet_encoder_state(config.encoder, model.encoder))
@@ -112,7 +112,7 @@ def run(
     real pictures and that on drawn ones (itself the mean of theirs). With no real picture held out (holdout 0) the
     last epoch is kept.
     Writes to `out`: student.safetensors (best, averaged weights), last.pt (resume state), log.jsonl,
-    valid_loss.csv, report.json. Raises BadRequest for unusable data or a folder of another recipe.
+    valid_loss.csv, report.json. Raises InvalidInputError for unusable data or a folder of another recipe.
     """
     make_folder(out)
     sources = find_sources(data, out, config, note)

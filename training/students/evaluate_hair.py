@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from ohlora.base.atomic import make_folder, write_bytes
 from ohlora.bundle import Bundle, file_sha256
 from ohlora.engines import Engine
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.io.contact_sheet import contact_sheet
 from ohlora.io.images import encode_image
 from ohlora.photos.segmentation import find_hair, resize_area
@@ -118,7 +118,7 @@ def finder(engine: Engine | TorchEngine) -> FindHair:
 
 def folder_set(data: Sequence[Path], holdout: float = 0.0, seed: int = DistillConfig.seed) -> PictureSet:
     """Labelled pictures of folders; with `holdout`, only the people that `ohlora train distill` holds out with the same
-    folders, share and seed. Raises BadRequest for unusable folders.
+    folders, share and seed. Raises InvalidInputError for unusable folders.
     """
     faces: list[LabelledPicture] = list(find_faces(list(data)))
     if holdout > 0:
@@ -144,7 +144,7 @@ def read_all(faces: Sequence[LabelledPicture]) -> Iterator[Example]:
 def generated_set(generator: PortraitGenerator, count: int, first_seed: int = TEST_SEEDS.start) -> PictureSet:
     """A demo generator's pictures, with the truth of the portraits of the same latents.
 
-    Raises BadRequest for a generator that does not draw them.
+    Raises InvalidInputError for a generator that does not draw them.
     """
     seeds = check_seeds(first_seed, count)
     follows = require_following(generator, first_seed)
@@ -233,7 +233,7 @@ def evaluate(
                 both.add(example.name, example.image, guess, example.labels[TRUTH])
         advance(len(batch))
     if not found:
-        raise BadRequest(f"nothing to measure on: the test set '{tests.name}' is empty")
+        raise InvalidInputError(f"nothing to measure on: the test set '{tests.name}' is empty")
     return found
 
 

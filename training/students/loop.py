@@ -19,7 +19,7 @@ from lightning.fabric import Fabric
 from torch import Tensor, nn
 
 from ohlora.base.atomic import atomic_path, write_bytes
-from ohlora.errors import BadRequest, OhloraError
+from ohlora.errors import InvalidInputError, OhloraError
 from ohlora.training.nets.effisegnet import EffiSegNet
 from ohlora.training.students.recipes import DistillConfig
 from ohlora.training.weights.student import save_student
@@ -86,8 +86,8 @@ def train(
     """Train `raw` or go on with the run in `out`; returns its state (epoch, best_epoch, log, seconds) and the device.
 
     Writes to `out`: student.safetensors (the kept weights), last.pt (resume state), log.jsonl, valid_loss.csv.
-    report gets one row an epoch. identity: what a resumed run must share with the stopped one; BadRequest where it
-    does not. Raises OhloraError when the loss is no longer a number.
+    report gets one row an epoch. identity: what a resumed run must share with the stopped one; InvalidInputError where
+    it does not. Raises OhloraError when the loss is no longer a number.
     """
     fabric = Fabric(accelerator=accelerator, devices=1)
     raw = raw.to(memory_format=torch.channels_last)
@@ -107,7 +107,7 @@ def train(
     if resume and last.is_file():
         saved = torch.load(last, weights_only=True, map_location=fabric.device)
         if saved["identity"] != identity:
-            raise BadRequest(f"{out} holds a run with another recipe or other pictures: choose another --out")
+            raise InvalidInputError(f"{out} holds a run with another recipe or other pictures: choose another --out")
         raw.load_state_dict(saved["model"])
         optimizer.load_state_dict(saved["optimizer"])
         average.state, average.steps = saved["average"], saved["average_steps"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.training.data.augment import Augmentation
 from ohlora.training.data.portrait_faces import RESOLUTION
 from ohlora.training.nets.effisegnet import DOCUMENTED_ENCODER, SHIPPED_ENCODER, SIZE
@@ -32,14 +32,14 @@ class PortraitMix:
 
     def __post_init__(self) -> None:
         if not 0 < self.share < 1:
-            raise BadRequest(
+            raise InvalidInputError(
                 f"--portrait-share must be between 0 and 1, got {self.share:g}: for portraits alone, make a folder "
                 "with `ohlora train portraits` and give it as --data"
             )
         if min(self.portraits, self.generated, self.held_out - 1) < 0:
-            raise BadRequest(f"numbers of portraits must not be negative, held-out ones at least 1: {self}")
+            raise InvalidInputError(f"numbers of portraits must not be negative, held-out ones at least 1: {self}")
         if not (self.portraits or self.folder) and not (self.generator and self.generated):
-            raise BadRequest("a portrait share without portraits: give --portraits or --generated")
+            raise InvalidInputError("a portrait share without portraits: give --portraits or --generated")
 
 
 @dataclass(frozen=True)
@@ -124,11 +124,13 @@ FINE_TUNING = ("portraits",)
 
 
 def preset(name: str, **changes: Any) -> DistillConfig:
-    """A named recipe with some fields changed. Raises BadRequest naming the known recipes."""
+    """A named recipe with some fields changed. Raises InvalidInputError naming the known recipes."""
     if name not in PRESETS:
-        raise BadRequest(f"unknown recipe '{name}': choose {' or '.join(PRESETS)}")
+        raise InvalidInputError(f"unknown recipe '{name}': choose {' or '.join(PRESETS)}")
     if name in FINE_TUNING and not changes.get("start_from"):
-        raise BadRequest(f"recipe '{name}' goes on from a trained student: give its .safetensors as --start-from")
+        raise InvalidInputError(
+            f"recipe '{name}' goes on from a trained student: give its .safetensors as --start-from"
+        )
     return replace(PRESETS[name], **changes)
 
 
@@ -140,7 +142,7 @@ def with_portraits(
     """
     if portraits is None and generated is None:
         if config.mix is None and (count is not None or share is not None):
-            raise BadRequest("--generated-count and --portrait-share need --portraits or --generated")
+            raise InvalidInputError("--generated-count and --portrait-share need --portraits or --generated")
     elif config.mix is None:
         config = replace(config, mix=PortraitMix(portraits=0, generator=generated) if generated else PortraitMix())
     changes: dict[str, Any] = {}
@@ -158,7 +160,7 @@ def parse_phases(text: str) -> tuple[tuple[int, int], ...]:
     try:
         phases = tuple((int(size), int(epochs)) for size, epochs in (part.split(":") for part in text.split(",")))
     except ValueError as error:
-        raise BadRequest(f"phases '{text}' are not understood: write SIZE:EPOCHS,SIZE:EPOCHS") from error
+        raise InvalidInputError(f"phases '{text}' are not understood: write SIZE:EPOCHS,SIZE:EPOCHS") from error
     if any(size < 64 or size % 32 or epochs < 1 for size, epochs in phases):
-        raise BadRequest(f"phases '{text}': sizes are multiples of 32 from 64 on, epochs at least 1")
+        raise InvalidInputError(f"phases '{text}': sizes are multiples of 32 from 64 on, epochs at least 1")
     return phases

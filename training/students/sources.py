@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.photos.segmentation import resize_area
 from ohlora.training.data.augment import Augmentation, augment
 from ohlora.training.data.generated_faces import pairs_of
@@ -78,7 +78,7 @@ MakeExample = Callable[
 
 
 def make_split(faces: Sequence[LabelledPicture], config: DistillConfig) -> Split:
-    """Divide real pictures as the recipe says. Raises BadRequest when one side would be empty."""
+    """Divide real pictures as the recipe says. Raises InvalidInputError when one side would be empty."""
     everything = np.arange(len(faces))
     if config.holdout <= 0:
         return Split(everything, everything[:0], everything[:0])
@@ -90,7 +90,7 @@ def make_split(faces: Sequence[LabelledPicture], config: DistillConfig) -> Split
         distances(thumbnails([face.read()[0] for face in faces])), config.holdout, config.seed
     )
     if not len(train) or not len(held):
-        raise BadRequest(
+        raise InvalidInputError(
             f"{len(faces)} pictures cannot be split with --holdout {config.holdout}: use more pictures or --holdout 0"
         )
     return Split(train, held, held)
@@ -99,7 +99,7 @@ def make_split(faces: Sequence[LabelledPicture], config: DistillConfig) -> Split
 def find_sources(data: list[Path], out: Path, config: DistillConfig, note: Note = lambda text: None) -> Sources:
     """Real pictures of the folders `data` and, where the recipe mixes them in, portraits and generated pairs.
 
-    Generated pairs are made once, below `out`. note: gets a line when that takes a while. Raises BadRequest for
+    Generated pairs are made once, below `out`. note: gets a line when that takes a while. Raises InvalidInputError for
     unusable data.
     """
     real = find_faces(data)
@@ -153,7 +153,7 @@ def portrait_pictures(mix: PortraitMix) -> tuple[Sequence[LabelledPicture], Any]
     seeds = dataset_seeds(about)
     for kept in (HELD_OUT_SEEDS, TEST_SEEDS):
         if seeds.start < kept.stop and kept.start < seeds.stop:
-            raise BadRequest(
+            raise InvalidInputError(
                 f"{folder} holds the seeds {seeds.start} to {seeds.stop - 1}; {kept.start} to {kept.stop - 1} are kept "
                 "for measuring: paint others (--first-seed)"
             )

@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ohlora.base.installation import install_command
+from ohlora.base.types import Rgb
 from ohlora.errors import CheckpointError, ImageError
 from ohlora.photos import face_cascade
-from ohlora.photos.face_cascade import FACTOR, MIN_FACE, THRESHOLDS, Detections, Floats, Rgb
+from ohlora.photos.face_cascade import FACTOR, MIN_FACE, THRESHOLDS, Detections, Floats
 
 State = dict[str, NDArray[Any]]
 

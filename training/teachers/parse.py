@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ohlora.base.atomic import write_bytes
-from ohlora.errors import BadRequest, ImageError
+from ohlora.errors import ImageError, InvalidInputError
 from ohlora.io.images import encode_image, read_image
 from ohlora.render.journal import Journal
 from ohlora.training.data.parsing_classes import EyePoints, eyes_inside, visualize
@@ -49,7 +49,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class ParseSettings:
-    """What decides the files. Raises BadRequest for an unknown variant.
+    """What decides the files. Raises InvalidInputError for an unknown variant.
 
     variant: "crop" (A: the largest face with its margin) or "full-frame" (B: the whole picture).
     exact_face: face_* is the resized picture itself; otherwise the documented round trip, up to 1 darker.
@@ -60,7 +60,7 @@ class ParseSettings:
 
     def __post_init__(self) -> None:
         if self.variant not in VARIANTS:
-            raise BadRequest(f"unknown variant '{self.variant}': choose one of {', '.join(VARIANTS)}")
+            raise InvalidInputError(f"unknown variant '{self.variant}': choose one of {', '.join(VARIANTS)}")
 
 
 @dataclass
@@ -114,8 +114,8 @@ def parse_pictures(
     started: called with how many are to do and are there. advance: called with how many more are done. A picture that
     cannot be read or shows no face is reported and tried again next time; it has no files.
 
-    Raises BadRequest for two sources of one number and a folder of other settings, OutputError when the folder cannot
-    be written.
+    Raises InvalidInputError for two sources of one number and a folder of other settings, OutputError when the folder
+    cannot be written.
     """
     request = {
         "command": "train parse",

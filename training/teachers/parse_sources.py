@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ohlora.bundle.files import file_sha256
-from ohlora.errors import BadRequest, ImageError
+from ohlora.errors import ImageError, InvalidInputError
 
 Row = Mapping[str, Any]  # of the index: "number", "source", "sha256" ...
 
@@ -32,7 +32,7 @@ def number_sources(sources: Sequence[Path], known: Mapping[int, Row] | None = No
 
     A name that is a number keeps it. The others get the smallest free numbers, in the order of `sources`. known: index
     rows of earlier runs by number; a source that is among them keeps its number, and no other gets it.
-    Raises BadRequest naming two sources of the same number, in this run or from an earlier one.
+    Raises InvalidInputError naming two sources of the same number, in this run or from an earlier one.
     """
     known = known or {}
     taken: dict[int, Path] = {}
@@ -42,7 +42,7 @@ def number_sources(sources: Sequence[Path], known: Mapping[int, Row] | None = No
         if number is None:
             unnumbered.append(source)
         elif number in taken:
-            raise BadRequest(
+            raise InvalidInputError(
                 f"{taken[number]} and {source} would both be number {number}: rename one or give each its own --out"
             )
         else:
@@ -68,14 +68,14 @@ def sha256_of(source: Path) -> str:
 def unchanged(entry: Numbered, row: Row) -> bool:
     """Whether the row of this number was made from this picture as it is now.
 
-    Raises BadRequest when it was made from another picture elsewhere: its files would be lost.
+    Raises InvalidInputError when it was made from another picture elsewhere: its files would be lost.
     """
     try:
         same = sha256_of(entry.source) == row["sha256"]
     except ImageError:
         same = False  # is reported when its turn comes
     if not same and row["source"] != str(entry.source):
-        raise BadRequest(
+        raise InvalidInputError(
             f"number {entry.number} belongs to {row['source']} in this folder, {entry.source} would replace it: choose "
             "another --out, or pass --restart to begin again"
         )

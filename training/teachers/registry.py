@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from ohlora.bundle.files import file_sha256
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.training import checkpoints
 from ohlora.training.nets.bisenet import BiSeNet
 from ohlora.training.nets.facexformer import FaceXFormer
@@ -28,10 +28,10 @@ HairTeacher = BiSeNetTeacher  # the hair maps that students of this package lear
 def load_teacher(path: Path | str, kind: str | None = None, device: str = "cpu") -> Teacher:
     """Open a published weights file. kind: one of KINDS; None: what the file's keys say. device: "cpu", "cuda", "auto".
 
-    Raises CheckpointError naming the file, BadRequest for an unknown kind or a device that is not there.
+    Raises CheckpointError naming the file, InvalidInputError for an unknown kind or a device that is not there.
     """
     if kind is not None and kind not in KINDS:
-        raise BadRequest(f"unknown teacher '{kind}': choose one of {', '.join(KINDS)}")
+        raise InvalidInputError(f"unknown teacher '{kind}': choose one of {', '.join(KINDS)}")
     path, where = Path(path), chosen_device(device)
     model = checkpoints.load(kind or checkpoints.recognise(path, KINDS), path)
     if isinstance(model, FaceXFormer):
@@ -41,9 +41,9 @@ def load_teacher(path: Path | str, kind: str | None = None, device: str = "cpu")
 
 
 def chosen_device(name: str) -> torch.device:
-    """Raises BadRequest for another name than cpu, cuda and auto, and for cuda where there is none."""
+    """Raises InvalidInputError for another name than cpu, cuda and auto, and for cuda where there is none."""
     if name not in ("cpu", "cuda", "auto"):
-        raise BadRequest(f"unknown device '{name}': choose cpu, cuda or auto")
+        raise InvalidInputError(f"unknown device '{name}': choose cpu, cuda or auto")
     if name == "cuda" and not torch.cuda.is_available():
-        raise BadRequest("no CUDA device can be used here: choose cpu or auto")
+        raise InvalidInputError("no CUDA device can be used here: choose cpu or auto")
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ohlora.bundle import Bundle
-from ohlora.errors import BadRequest, BundleError
+from ohlora.errors import BundleError, InvalidInputError
 from ohlora.training.checkpoints import KINDS
 from ohlora.training.nets.stylegan import CONFIGS, Generator, GeneratorConfig, SynthesisLayer
 from ohlora.training.nets.stylegan_layers import EPSILON, SLOPE, Conv, Dense, NoiseBias, UpConv
@@ -116,7 +116,7 @@ def _config(mapping: MappingWeights, synthesis: SynthesisWeights) -> GeneratorCo
             channel_base=base,
             channel_max=counts[4],
         )
-    except BadRequest as error:
+    except InvalidInputError as error:
         raise BundleError(f"the bundle's networks are no generator of this family: {error}") from error
     if any(config.channels(r) != count for r, count in counts.items()):
         raise BundleError(f"synthesis.onnx has {counts} channels by resolution, which no generator of this family has")

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ohlora.base.values import PROPERTIES
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.latents.directions import EVERYONE, Directions
 from ohlora.latents.gradient_network import GradientNetwork
 from ohlora.latents.spaces import check_space
@@ -77,14 +77,14 @@ class Found:
 
 
 def population(store: SampleStore, settings: SearchSettings) -> Population:
-    """Statistics of the samples. Raises BadRequest for a score that is missing everywhere or never varies."""
+    """Statistics of the samples. Raises InvalidInputError for a score that is missing everywhere or never varies."""
     scores = store.scores()
     known = scores.astype(np.float64)
     with np.errstate(all="ignore"):
         mean, deviation = np.nanmean(known, 0), np.nanstd(known, 0)
     for name in settings.columns:
         if not deviation[store.columns.index(name)] > 0:
-            raise BadRequest(
+            raise InvalidInputError(
                 f"the score {name} is the same, or missing, in all {store.count} samples: use another scorer"
             )
     lettered = scores[:, [store.columns.index(name) for name in settings.groups]]
@@ -97,8 +97,8 @@ def find_directions(
 ) -> Found:
     """Directions of unit length (orthogonal: one standard deviation of the score), and what was found on the way.
 
-    effects: measures shifts on generated pictures, for the orthogonal method. Raises BadRequest when no group has
-    samples enough.
+    effects: measures shifts on generated pictures, for the orthogonal method. Raises InvalidInputError when no group
+    has samples enough.
     """
     found = Found()
     for name, method in zip(PROPERTIES, settings.methods, strict=True):
@@ -127,7 +127,7 @@ def find_directions(
             found.facts[name] = {"method": "gradient", **{k: round(v, 6) for k, v in trained.figures.items()}}
     usable = sorted(set.intersection(*(set(g) for g in found.vectors.values()))) if found.vectors else [EVERYONE]
     if not usable:
-        raise BadRequest(
+        raise InvalidInputError(
             f"no group has {MIN_EXTREMES} extremes of every property in {store.count} samples: take more samples "
             "or fewer groups"
         )
@@ -181,7 +181,7 @@ def _orthogonal(
 
         try:
             moments = orthogonal.moments(blocks())
-        except BadRequest as error:
+        except InvalidInputError as error:
             note(f"group {group}: {error}, left out")
             continue
         linear = orthogonal.readable(moments, settings.ridge)

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ohlora.errors import BadRequest, OhloraError
+from ohlora.errors import InvalidInputError, OhloraError
 from ohlora.latents.gradient_network import KEYS, GradientNetwork
 from ohlora.training.loop.seeds import derive
 
@@ -39,7 +39,9 @@ class GradientTraining:
 
     def __post_init__(self) -> None:
         if min(self.epochs, self.patience, self.batch) < 1 or self.learning_rate <= 0 or not 0 < self.decay <= 1:
-            raise BadRequest(f"gradient training: epochs, patience, batch and rates must be positive, got {self}")
+            raise InvalidInputError(
+                f"gradient training: epochs, patience, batch and rates must be positive, got {self}"
+            )
 
 
 class RegressionNetwork(nn.Module):
@@ -82,14 +84,16 @@ def train_regression(
 ) -> Trained:
     """vectors [N,D] and the property's scores [N] -> the network of the best epoch, in evaluation mode.
 
-    Samples without a score take no part. Every random choice is keyed by (seed, name). Raises BadRequest for fewer than
-    20 samples, OhloraError when the loss is no number.
+    Samples without a score take no part. Every random choice is keyed by (seed, name). Raises InvalidInputError for
+    fewer than 20 samples, OhloraError when the loss is no number.
     """
     known = ~np.isnan(scores)
     x = torch.from_numpy(np.ascontiguousarray(vectors[known])).to(device)
     y = torch.from_numpy(scores[known].astype(np.float32)).to(device)
     if len(x) < MIN_SAMPLES:
-        raise BadRequest(f"the gradient network of {name} needs {MIN_SAMPLES} scored samples or more, got {len(x)}")
+        raise InvalidInputError(
+            f"the gradient network of {name} needs {MIN_SAMPLES} scored samples or more, got {len(x)}"
+        )
     order = torch.from_numpy(np.random.Generator(np.random.Philox(key=derive(seed, name, "split"))).permutation(len(x)))
     ends = [int(training.shares[0] * len(x)), int(sum(training.shares) * len(x))]
     parts = [order[: ends[0]], order[ends[0] : ends[1]], order[ends[1] :]]

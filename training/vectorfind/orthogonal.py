@@ -23,7 +23,7 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 
 Matrix = NDArray[np.float64]
 
@@ -48,7 +48,7 @@ class Moments:
 def moments(blocks: Iterable[tuple[NDArray[np.float32], Matrix]]) -> Moments:
     """From blocks (vectors [n,D], standardised scores [n,K]); rows with a missing score are left out.
 
-    Raises BadRequest for fewer samples than unknowns.
+    Raises InvalidInputError for fewer samples than unknowns.
     """
     total: Matrix | None = None
     size, count = 0, 0
@@ -58,7 +58,7 @@ def moments(blocks: Iterable[tuple[NDArray[np.float32], Matrix]]) -> Moments:
         total = row.T @ row if total is None else total + row.T @ row
         size, count = vectors.shape[1], count + len(row)
     if total is None or count < size + 2:
-        raise BadRequest(
+        raise InvalidInputError(
             f"{count} scored samples are too few for directions of {size} numbers: take {4 * size} or more"
         )
     mean = total[0] / count
@@ -88,7 +88,7 @@ def least_shifts(found: Moments, ridge: float) -> Matrix:
     natural = found.covariance @ b  # [D,K]
     gram = b.T @ natural
     if np.linalg.cond(gram) > 1e10:
-        raise BadRequest("two of the scores follow each other in these samples: protect fewer scores")
+        raise InvalidInputError("two of the scores follow each other in these samples: protect fewer scores")
     return np.asarray(np.linalg.solve(gram, natural.T))
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from ohlora.base.values import Z_SIZE
 from ohlora.bundle import Bundle
 from ohlora.engines import Engine
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.faces import LABEL_SIZES
 from ohlora.latents.spaces import Space, space_size
 from ohlora.training.directions.known_latents import state_sha256
@@ -45,13 +45,13 @@ class Portrayer:
     def __post_init__(self) -> None:
         config = self.generator.config
         if config.z_size != Z_SIZE or config.label_size not in LABEL_SIZES:
-            raise BadRequest(
+            raise InvalidInputError(
                 f"this generator takes {config.z_size} latent and {config.label_size} label values; the search draws "
                 f"codes of {Z_SIZE} and {', '.join(map(str, LABEL_SIZES))}"
             )
 
     def size(self, space: Space) -> int:
-        """Length of a vector of `space`. Raises BadRequest for a space that this generator does not have."""
+        """Length of a vector of `space`. Raises InvalidInputError for a space that this generator does not have."""
         return space_size(space, self.generator.config, "this generator")
 
     @torch.inference_mode()
@@ -129,7 +129,7 @@ def engine_portrayer(generator: Generator, synthesis: Engine, sha256: str | None
     return Portrayer(generator.eval(), draw, sha256 or state_sha256(generator), name)
 
 
-def bundle_portrayer(bundle: str | Path, backend: str = "auto", precision: str = "f32") -> Portrayer:
+def bundle_portrayer(bundle: str | Path, backend: str = "auto", precision: str = "fp32") -> Portrayer:
     """A bundle's generator, drawn by its own engine. Raises BundleError or EngineError."""
     opened = Bundle.open(bundle)
     part = opened.generator_part()

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ohlora.errors import BadRequest, CheckpointError
+from ohlora.errors import CheckpointError, InvalidInputError
 from ohlora.latents.gradient_network import KEYS, GradientNetwork
 from ohlora.training.weights.state_dicts import listed
 
@@ -40,5 +40,5 @@ def load_published_network(path: Path | str) -> GradientNetwork:
     try:
         arrays = {key: value.detach().float().numpy() for key, value in state.items()}
         return GradientNetwork.from_arrays(arrays, PUBLISHED_SCALE)
-    except BadRequest as error:
+    except InvalidInputError as error:
         raise CheckpointError(f"{path}: {error}") from error

@@ -20,7 +20,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ohlora.base.atomic import atomic_path, make_folder, remove_leftovers
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.faces import MAX_SEED, face_from_seed
 from ohlora.latents.spaces import Space
 from ohlora.render.journal import Journal
@@ -111,11 +111,11 @@ def draw_samples(
     """Draw, score and store `count` codes; goes on where an interrupted call was. More codes or spaces may be added.
 
     restart: throw away what is there. advance: told how many are done, those that were there included. Raises
-    BadRequest for a space or score that is not there, or a folder of other networks; OutputError when a file cannot be
-    written.
+    InvalidInputError for a space or score that is not there, or a folder of other networks; OutputError when a file
+    cannot be written.
     """
     if count < 1 or first_seed < 0 or first_seed + count > MAX_SEED:
-        raise BadRequest(f"the search needs 1 or more samples of seeds from 0 on, got {count} from {first_seed}")
+        raise InvalidInputError(f"the search needs 1 or more samples of seeds from 0 on, got {count} from {first_seed}")
     require_columns(scorer, columns)
     for space in spaces:
         portrayer.size(space)

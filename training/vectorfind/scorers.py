@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ohlora.bundle import Bundle
 from ohlora.bundle.files import file_sha256
-from ohlora.errors import BadRequest, CheckpointError
+from ohlora.errors import CheckpointError, InvalidInputError
 from ohlora.kernels.properties import PROPERTIES as KERNEL_COLUMNS
 from ohlora.kernels.properties import SIZE as PARSED_SIZE
 from ohlora.kernels.properties import score as kernel_score
@@ -129,7 +129,7 @@ def _resized(image: Images) -> Images:
 def load_scorer(source: str | Path, device: torch.device | str = "cpu") -> Scorer:
     """A property or merged CNN (.pth, .safetensors), a portrait reader (.safetensors), or "parsing:BUNDLE".
 
-    Raises BadRequest for what is none of these, BundleError for a bundle without a face parser.
+    Raises InvalidInputError for what is none of these, BundleError for a bundle without a face parser.
     """
     if str(source).startswith("parsing:"):
         bundle = Bundle.open(str(source).removeprefix("parsing:"))
@@ -138,7 +138,9 @@ def load_scorer(source: str | Path, device: torch.device | str = "cpu") -> Score
         return ParsingScorer(lambda images: np.stack(parse_faces(engine, list(images))), hashes["parsing"])
     path = Path(source)
     if not path.is_file():
-        raise BadRequest(f"no scorer {path}: give a property or merged CNN, a portrait reader, or parsing:BUNDLE")
+        raise InvalidInputError(
+            f"no scorer {path}: give a property or merged CNN, a portrait reader, or parsing:BUNDLE"
+        )
     identity, place = file_sha256(path), torch.device(device)
     reasons = []
     for kind, name in (("cnn-merged", "merged CNN"), ("cnn-property", "property CNN")):
@@ -153,14 +155,16 @@ def load_scorer(source: str | Path, device: torch.device | str = "cpu") -> Score
         return ReaderScorer(load_reader(path), identity)
     except CheckpointError as error:
         reasons.append(f"reader: {error}")
-    raise BadRequest(f"{path} scores no faces: it is no property CNN, merged CNN or portrait reader ({reasons[1]})")
+    raise InvalidInputError(
+        f"{path} scores no faces: it is no property CNN, merged CNN or portrait reader ({reasons[1]})"
+    )
 
 
 def require_columns(scorer: Scorer, columns: Sequence[str]) -> None:
-    """Raises BadRequest naming the columns that the scorer does not have."""
+    """Raises InvalidInputError naming the columns that the scorer does not have."""
     missing = [name for name in columns if name not in scorer.columns]
     if missing:
-        raise BadRequest(
+        raise InvalidInputError(
             f"the {scorer.kind} has no score {', '.join(missing)} (it has {', '.join(scorer.columns)}): take a merged "
             "CNN for hairstyle, or leave the groups and protected scores out"
         )

@@ -65,7 +65,7 @@ def run_search(
 
     samples: a folder shared by several searches of one generator and scorer; all scores are stored there. faces: chosen
     faces, tested in place of random codes (report: final_vector_test_report). source: how the directions are called.
-    Raises BadRequest for settings that generator and scorer do not have, or a folder of another search.
+    Raises InvalidInputError for settings that generator and scorer do not have, or a folder of another search.
     """
     out = make_folder(out)
     require_columns(scorer, settings.columns)

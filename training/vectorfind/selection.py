@@ -10,7 +10,7 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.latents.directions import EVERYONE
 
 HIGH, LOW = "h", "l"
@@ -28,7 +28,9 @@ def groups_of(scores: NDArray[np.floating], cutoffs: Sequence[float]) -> NDArray
     """
     values = np.asarray(scores, np.float64)
     if values.ndim != 2 or values.shape[1] != len(cutoffs):
-        raise BadRequest(f"groups need scores [N, {len(cutoffs)}], one column a cut-off, got {list(values.shape)}")
+        raise InvalidInputError(
+            f"groups need scores [N, {len(cutoffs)}], one column a cut-off, got {list(values.shape)}"
+        )
     low = values < np.asarray(cutoffs, np.float64)
     weights = 2 ** np.arange(len(cutoffs) - 1, -1, -1)
     index = (low * weights).sum(1).astype(np.int64)
@@ -47,10 +49,10 @@ def extremes(scores: NDArray[np.floating], share: float) -> tuple[NDArray[np.int
     Ties go by position (stable, descending), as documented. Missing scores (NaN) take no part.
     """
     if not 0 < share <= 0.5:
-        raise BadRequest(f"the share of extremes must be in (0, 0.5], got {share}")
+        raise InvalidInputError(f"the share of extremes must be in (0, 0.5], got {share}")
     known = np.flatnonzero(~np.isnan(scores))
     if not len(known):
-        raise BadRequest("there are no scores to select extremes from")
+        raise InvalidInputError("there are no scores to select extremes from")
     # Negated in float64: exact, and -0.0 and 0.0 stay a tie.
     order = known[np.argsort(-np.asarray(scores, np.float64)[known], kind="stable")]
     count = max(int(share * len(known)), 1)

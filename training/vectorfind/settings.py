@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from ohlora.base.values import PROPERTIES
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.latents.spaces import Space, check_space
 from ohlora.training.vectorfind.gradient import GradientTraining
 
@@ -95,7 +95,7 @@ class SearchSettings:
 
     def _require(self, name: str, right: bool, what: str) -> None:
         if not right:
-            raise BadRequest(f"search: {name} must be {what}, got {getattr(self, name)!r}")
+            raise InvalidInputError(f"search: {name} must be {what}, got {getattr(self, name)!r}")
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -152,25 +152,25 @@ PRESETS: dict[str, SearchSettings] = {
 
 
 def preset(name: str, **changes: Any) -> SearchSettings:
-    """A preset with some settings changed. Raises BadRequest naming what there is."""
+    """A preset with some settings changed. Raises InvalidInputError naming what there is."""
     if name not in PRESETS:
         near = get_close_matches(name, PRESETS, 1)
         hint = f", did you mean '{near[0]}'?" if near else ""
-        raise BadRequest(f"unknown search '{name}'{hint} (there are {', '.join(PRESETS)})")
+        raise InvalidInputError(f"unknown search '{name}'{hint} (there are {', '.join(PRESETS)})")
     return replace(PRESETS[name], **changes)
 
 
 def parse_changes(given: Sequence[str]) -> dict[str, Any]:
     """NAME=VALUE of any setting -> changes; lists as a,b,c, nothing for an empty one; gradient.NAME for its training.
 
-    Raises BadRequest naming the setting and what it takes.
+    Raises InvalidInputError naming the setting and what it takes.
     """
     changes: dict[str, Any] = {}
     nested: dict[str, Any] = {}
     for text in given:
         name, equals, value = text.partition("=")
         if not equals:
-            raise BadRequest(f"a setting is given as NAME=VALUE, got '{text}'")
+            raise InvalidInputError(f"a setting is given as NAME=VALUE, got '{text}'")
         if name.startswith("gradient."):
             nested[name.removeprefix("gradient.")] = _parsed(GradientTraining(), name.removeprefix("gradient."), value)
         else:
@@ -182,7 +182,7 @@ def _parsed(owner: Any, name: str, value: str) -> Any:
     known = {entry.name for entry in fields(owner)} - {"gradient"}
     if name not in known:
         near = get_close_matches(name, known, 1)
-        raise BadRequest(
+        raise InvalidInputError(
             f"no setting '{name}'" + (f", did you mean '{near[0]}'?" if near else f" ({', '.join(sorted(known))})")
         )
     default = getattr(owner, name)
@@ -194,7 +194,7 @@ def _parsed(owner: Any, name: str, value: str) -> Any:
             return tuple(words) if name in ("groups", "methods", "protect") else tuple(float(word) for word in words)
         return type(default)(value)
     except (ValueError, KeyError) as error:
-        raise BadRequest(f"{name} takes values like {default!r}, got '{value}'") from error
+        raise InvalidInputError(f"{name} takes values like {default!r}, got '{value}'") from error
 
 
 def as_json(settings: SearchSettings) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ohlora.errors import BadRequest, OhloraError
+from ohlora.errors import InvalidInputError, OhloraError
 
 TOLERANCE, MAX_ITERATIONS = 1e-8, 100_000
 
@@ -40,12 +40,14 @@ class LinearSvm:
 def fit_svm(first: NDArray[np.floating], second: NDArray[np.floating], c: float = 1.0) -> LinearSvm:
     """Separate the rows of `first` [n,D] from those of `second` [m,D], the positive class; nothing is standardised.
 
-    Raises BadRequest for an empty class, OhloraError when the solver does not converge.
+    Raises InvalidInputError for an empty class, OhloraError when the solver does not converge.
     """
     from sklearn.svm import LinearSVC
 
     if not len(first) or not len(second) or first.shape[1:] != second.shape[1:]:
-        raise BadRequest(f"an SVM needs two classes of vectors of one length, got {first.shape} and {second.shape}")
+        raise InvalidInputError(
+            f"an SVM needs two classes of vectors of one length, got {first.shape} and {second.shape}"
+        )
     x = np.concatenate([first, second]).astype(np.float64)
     y = np.concatenate([np.zeros(len(first)), np.ones(len(second))])
     # The optimum lies in the span of the samples: with fewer samples than dimensions, solve in coordinates of the span.

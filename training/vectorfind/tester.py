@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ohlora.base.values import PROPERTIES, Face
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.faces import face_from_seed
 from ohlora.latents.directions import Directions
 from ohlora.render.job_file import faces_record
@@ -74,7 +74,7 @@ class DirectionTester:
     ) -> TestResult:
         """Test `faces` (chosen ones, kept groups), or random codes of the settings, until stop_after have passed.
 
-        Raises BadRequest for a folder of another test, OutputError when a file cannot be written.
+        Raises InvalidInputError for a folder of another test, OutputError when a file cannot be written.
         """
         settings = self.settings
         total = settings.codes if faces is None else len(faces)
@@ -117,7 +117,7 @@ class DirectionTester:
     ) -> TestResult:
         listed = [rows[case] for case in sorted(rows) if rows[case]["passed"]]
         if not listed:
-            raise BadRequest(
+            raise InvalidInputError(
                 f"none of {len(rows)} faces has a group with directions: take more samples or fewer groups"
             )
         given = [self._face(row["case"], faces) for row in listed]

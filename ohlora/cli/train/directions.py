@@ -32,11 +32,11 @@ def directions(
     """
     from ohlora.base.atomic import make_folder, write_bytes
     from ohlora.cli.train.requirements import require_training
-    from ohlora.errors import BadRequest
+    from ohlora.errors import InvalidInputError
 
     require_training()
     if measure is not None and reader is None:
-        raise BadRequest("--measure reads pictures: give --reader too (make one with `ohlora train reader`)")
+        raise InvalidInputError("--measure reads pictures: give --reader too (make one with `ohlora train reader`)")
     from ohlora.latents.directions import FILE_NAME, write_directions
     from ohlora.training import checkpoints
     from ohlora.training.directions.known_latents import find_directions
@@ -135,11 +135,11 @@ def reader(
 
     from ohlora.base.atomic import make_folder, write_bytes
     from ohlora.cli.train.requirements import require_training
-    from ohlora.errors import BadRequest
+    from ohlora.errors import InvalidInputError
 
     require_training()
     if out.suffix != ".safetensors":
-        raise BadRequest(f"--out must end in .safetensors, got {out}")
+        raise InvalidInputError(f"--out must end in .safetensors, got {out}")
     from ohlora.training.directions.reader import ReaderConfig, save_reader, train_reader
 
     def line(row: dict[str, Any]) -> None:

@@ -81,7 +81,7 @@ def finetune(
     from dataclasses import asdict
 
     from ohlora.cli.train.requirements import require_training
-    from ohlora.errors import BadRequest
+    from ohlora.errors import InvalidInputError
 
     require_training()
     from ohlora.training.finetune.inputs import FineTuneInputs
@@ -93,7 +93,7 @@ def finetune(
         typer.echo(json_module.dumps(asdict(chosen), indent=1))
         return
     if generator is None:
-        raise BadRequest("no start generator: --generator FILE, or the name of a bundle ('demo')")
+        raise InvalidInputError("no start generator: --generator FILE, or the name of a bundle ('demo')")
     inputs = FineTuneInputs(generator, discriminator, images, scores, property_cnn, gender_cnn, monitor_models)
     inputs.require(chosen)  # before further processes are started
     fabric = launched(accelerator, devices, nodes, precision)

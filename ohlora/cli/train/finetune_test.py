@@ -34,7 +34,7 @@ def finetune_test(
     import json as json_module
 
     from ohlora.cli.train.requirements import require_training
-    from ohlora.errors import BadRequest
+    from ohlora.errors import InvalidInputError
 
     require_training()
     from ohlora.training import checkpoints
@@ -44,7 +44,7 @@ def finetune_test(
     from ohlora.training.nets.score_cnns import PropertyCnn
 
     if not generator.is_file():
-        raise BadRequest(f"no generator {generator}: it is made by ohlora train finetune v3")
+        raise InvalidInputError(f"no generator {generator}: it is made by ohlora train finetune v3")
     module = load_generator(generator)
     cnn = None if property_cnn is None else checkpoints.load("cnn-property", property_cnn)
     assert cnn is None or isinstance(cnn, PropertyCnn)

@@ -13,16 +13,16 @@ SHOWN_FAILURES = 20
 
 
 def require_zoo() -> None:
-    """Raises BadRequest naming the extra when segmentation_models_pytorch or PyTorch is not installed."""
+    """Raises InvalidInputError naming the extra when segmentation_models_pytorch or PyTorch is not installed."""
     import importlib.util
 
     from ohlora.base.installation import install_command
     from ohlora.cli.train.requirements import require_training
-    from ohlora.errors import BadRequest
+    from ohlora.errors import InvalidInputError
 
     require_training()
     if importlib.util.find_spec("segmentation_models_pytorch") is None:
-        raise BadRequest(f"this command needs segmentation_models_pytorch: {install_command('train')}")
+        raise InvalidInputError(f"this command needs segmentation_models_pytorch: {install_command('train')}")
 
 
 def hairzoo(

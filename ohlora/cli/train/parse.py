@@ -70,9 +70,9 @@ def parse(
 def expand_lists(sources: list[Path]) -> list[Path]:
     """Replace each .txt file by the paths in it; relative ones start at the list's folder. Empty lines do not count.
 
-    Raises BadRequest for a list that cannot be read or names nothing.
+    Raises InvalidInputError for a list that cannot be read or names nothing.
     """
-    from ohlora.errors import BadRequest
+    from ohlora.errors import InvalidInputError
 
     paths: list[Path] = []
     for source in sources:
@@ -82,10 +82,10 @@ def expand_lists(sources: list[Path]) -> list[Path]:
         try:
             lines = source.read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
-            raise BadRequest(f"cannot read the list {source}: {error}") from error
+            raise InvalidInputError(f"cannot read the list {source}: {error}") from error
         named = [source.parent / line.strip() for line in lines if line.strip()]
         if not named:
-            raise BadRequest(f"the list {source} names no picture: one path a line")
+            raise InvalidInputError(f"the list {source} names no picture: one path a line")
         paths += named
     return paths
 

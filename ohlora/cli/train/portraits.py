@@ -90,13 +90,13 @@ def evaluate_hair(
 
     from ohlora.cli.progress import Progress
     from ohlora.cli.train.requirements import require_training
-    from ohlora.errors import BadRequest
+    from ohlora.errors import InvalidInputError
 
     require_training()
     if not data and portraits is None and generated is None:
-        raise BadRequest("nothing to measure on: give --data FOLDER, --portraits N or --generated GENERATOR")
+        raise InvalidInputError("nothing to measure on: give --data FOLDER, --portraits N or --generated GENERATOR")
     if holdout and not data:
-        raise BadRequest("--holdout chooses among the pictures of --data: give --data too")
+        raise InvalidInputError("--holdout chooses among the pictures of --data: give --data too")
     from ohlora.training.data.generated_faces import open_generator
     from ohlora.training.students.evaluate_hair import (
         evaluate_all,

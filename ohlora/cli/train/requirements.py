@@ -4,12 +4,12 @@ from __future__ import annotations
 
 
 def require_training() -> None:
-    """Raises BadRequest naming the extra when PyTorch and its companions are not installed."""
+    """Raises InvalidInputError naming the extra when PyTorch and its companions are not installed."""
     import importlib.util
 
     from ohlora.base.installation import install_command
-    from ohlora.errors import BadRequest
+    from ohlora.errors import InvalidInputError
 
     missing = [name for name in ("torch", "timm", "lightning", "onnx") if importlib.util.find_spec(name) is None]
     if missing:
-        raise BadRequest(f"this command needs {', '.join(missing)}: {install_command('train')}")
+        raise InvalidInputError(f"this command needs {', '.join(missing)}: {install_command('train')}")

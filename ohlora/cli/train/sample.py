@@ -120,7 +120,7 @@ def unbundle(
     from ohlora.cli.train.requirements import require_training
 
     require_training()
-    from ohlora.errors import BadRequest
+    from ohlora.errors import InvalidInputError
 
     if network == "hair":
         from ohlora.training.unbundle.student import student_from_bundle
@@ -135,7 +135,7 @@ def unbundle(
             typer.echo(f"hair student on {student.encoder_name} -> {out}")
         return
     if network != "generator":
-        raise BadRequest(f"there is no network '{network}' to take out of a bundle: choose generator or hair")
+        raise InvalidInputError(f"there is no network '{network}' to take out of a bundle: choose generator or hair")
     from ohlora.training import checkpoints
     from ohlora.training.unbundle.generator import generator_from_bundle
 
@@ -150,8 +150,8 @@ def unbundle(
 
 
 def open_generator(source: str, kind: str | None, smooth: bool) -> Generator:
-    """A generator by its file or bundle. Raises BadRequest, CheckpointError or BundleError."""
-    from ohlora.errors import BadRequest
+    """A generator by its file or bundle. Raises InvalidInputError, CheckpointError or BundleError."""
+    from ohlora.errors import InvalidInputError
     from ohlora.training import checkpoints
     from ohlora.training.finetune.inputs import load_generator
     from ohlora.training.nets.stylegan import Generator
@@ -160,5 +160,5 @@ def open_generator(source: str, kind: str | None, smooth: bool) -> Generator:
         return load_generator(source, smooth=smooth)
     module = checkpoints.load(kind, source, smooth=smooth)
     if not isinstance(module, Generator):
-        raise BadRequest(f"'{kind}' is no generator: only generators can be sampled")
+        raise InvalidInputError(f"'{kind}' is no generator: only generators can be sampled")
     return module

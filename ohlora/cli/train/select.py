@@ -56,11 +56,11 @@ def select(
 
 
 def _case_numbers(text: str) -> list[int]:
-    """12,40,77 -> numbers. Raises BadRequest naming what is none."""
-    from ohlora.errors import BadRequest
+    """12,40,77 -> numbers. Raises InvalidInputError naming what is none."""
+    from ohlora.errors import InvalidInputError
 
     parts = [part.strip() for part in text.split(",") if part.strip()]
     wrong = [part for part in parts if not (part.isascii() and part.isdecimal())]
     if wrong or not parts:
-        raise BadRequest(f"--keep takes case numbers such as 12,40,77, got '{wrong[0] if wrong else text}'")
+        raise InvalidInputError(f"--keep takes case numbers such as 12,40,77, got '{wrong[0] if wrong else text}'")
     return [int(part) for part in parts]

@@ -56,7 +56,7 @@ def vectorfind(
     import json as json_module
 
     from ohlora.cli.train.requirements import require_training
-    from ohlora.errors import BadRequest
+    from ohlora.errors import InvalidInputError
 
     require_training()
     from ohlora.training.vectorfind.settings import as_json, parse_changes, preset
@@ -70,12 +70,12 @@ def vectorfind(
         typer.echo(json_module.dumps(as_json(settings), indent=1))
         return
     if scorer is None:
-        raise BadRequest(
+        raise InvalidInputError(
             "no scorer: --scorer FILE, a property or merged CNN of `ohlora train property-cnn` and `merge-cnn`, or "
             "parsing:BUNDLE"
         )
     if engine not in ENGINES:
-        raise BadRequest(f"--engine must be one of {', '.join(ENGINES)}, got '{engine}'")
+        raise InvalidInputError(f"--engine must be one of {', '.join(ENGINES)}, got '{engine}'")
     from ohlora.training.vectorfind.scorers import load_scorer, require_columns
     from ohlora.training.vectorfind.search import run_search
 

@@ -42,7 +42,7 @@ def open_device_engine(
     device: int,
     stream: int,
     backend: str = "auto",
-    precision: str = "f32",
+    precision: str = "fp32",
     bucket: int = BUCKET,
     engines: Path | None = None,
     probe: Probe | None = None,
@@ -52,7 +52,7 @@ def open_device_engine(
     backend: 'tensorrt' takes the engine in folder `engines` that was built of this file (`ohlora export --to
     tensorrt`); 'torch' compiles and records; 'onnxruntime' takes its CUDA provider, in float32. 'auto': tensorrt with
     `engines`, else torch where it is installed, else onnxruntime.
-    precision: 'f32', 'bf16' or 'f16', of torch; a TensorRT engine has its own.
+    precision: 'fp32', 'bf16' or 'fp16', of torch; a TensorRT engine has its own.
     Raises EngineError naming what is missing.
     """
     backend = backend_for(backend, precision, engines)
@@ -86,9 +86,9 @@ def backend_for(backend: str, precision: str, engines: Path | None) -> str:
         raise EngineError(f"{engines} holds TensorRT engines, backend {backend} takes none: leave one of them out")
     if backend == "torch" and not has_torch:
         raise EngineError(f"backend torch is not installed: {install_command('train')}")
-    if backend == "onnxruntime" and precision != "f32":
+    if backend == "onnxruntime" and precision != "fp32":
         raise EngineError(
-            f"backend onnxruntime computes a bundle's networks in f32, not {precision}: use backend torch"
+            f"backend onnxruntime computes a bundle's networks in fp32, not {precision}: use backend torch"
         )
     return backend
 

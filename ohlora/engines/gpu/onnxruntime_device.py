@@ -142,7 +142,7 @@ def open_onnxruntime_device(
         spec,
         DeviceSession(session, spec, bucket, provider, device, stream),
         backend="onnxruntime",
-        precision=model.precision_label("f32"),
+        precision=model.precision_label("fp32"),
         model_sha256=model.sha256,
     )
     return tested(engine, f"onnxruntime: asked for {provider}:{device}", probe)

@@ -24,9 +24,6 @@ from ohlora.engines.selftest import Probe
 from ohlora.engines.spec import TensorSpec
 from ohlora.errors import EngineError
 
-# Precisions of sidecars in the words of the self-test's gates.
-_GATES = {"fp32": "f32", "fp16": "f16", "bf16": "bf16", "int8": "int8"}
-
 
 class TensorRtRunner:
     """One execution context with its buffers. context: TensorRT's; runtime: CUDA's."""
@@ -162,7 +159,7 @@ def open_tensorrt(
         raise EngineError(f"{path} cannot be loaded by {sidecar.package} {trt.__version__}: build it again here")
     runner = TensorRtRunner(engine.create_execution_context(), runtime, sidecar, device)
     opened = BatchEngine(
-        path.name, sidecar.spec, runner, backend="tensorrt", precision=_GATES.get(sidecar.precision, "f32"),
+        path.name, sidecar.spec, runner, backend="tensorrt", precision=sidecar.precision,
         model_sha256=sidecar.model_sha256,
     )  # fmt: skip
     return tested(opened, f"tensorrt: built for {', '.join(sidecar.compute_capabilities)}", probe)

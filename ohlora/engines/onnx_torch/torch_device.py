@@ -28,7 +28,7 @@ class DeviceRunner:
         module = torch_graph(data, precision)
         self.spec: EngineSpec = graph_spec(module, data)
         self.bucket, self.device, self.precision = bucket, device, precision
-        self._exact = precision == "f32"
+        self._exact = precision == "fp32"
         self._module: Any = module.to(device=device).to(memory_format=torch.channels_last).eval()
         self._inputs = [
             torch.zeros((bucket, *t.row_shape), dtype=getattr(torch, t.dtype), device=device) for t in self.spec.inputs
@@ -108,14 +108,14 @@ def open_torch_device(
     path: Path | str,
     *,
     device: str = "cuda",
-    precision: str = "f32",
+    precision: str = "fp32",
     bucket: int = BUCKET,
     compiled: bool = True,
     probe: Probe | Mapping[str, Mapping[str, Any]] | Path | str | None = None,
 ) -> BatchEngine:
     """The network of an ONNX file on a CUDA device, tested. `engine.runner.run_device` computes without the host.
 
-    precision: 'f32', 'bf16' or 'f16'. bucket: rows of every launch. compiled: through torch.compile where it works.
+    precision: 'fp32', 'bf16' or 'fp16'. bucket: rows of every launch. compiled: through torch.compile where it works.
     Raises EngineError: no such device, an unreadable model, a failed self-test.
     """
     if bucket < 1:

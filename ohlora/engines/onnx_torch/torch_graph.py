@@ -17,11 +17,11 @@ from torch import Tensor, nn
 
 from ohlora.engines.onnx_torch.mixed_precision import Low, lower
 from ohlora.engines.onnx_torch.onnx_graphs import fold_constants
-from ohlora.engines.onnx_torch.torch_ops import OPS, TYPES, Unsupported
+from ohlora.engines.onnx_torch.torch_ops import OPS, TYPES, UnsupportedOperatorError
 from ohlora.engines.spec import EngineSpec, TensorSpec, batch_spec, require_fixed_rows
 from ohlora.errors import EngineError
 
-LOWERED: dict[str, Low] = {"bf16": "bfloat16", "f16": "float16"}
+LOWERED: dict[str, Low] = {"bf16": "bfloat16", "fp16": "float16"}
 _NAMES = {torch.float32: "float32", torch.uint8: "uint8", torch.int8: "int8", torch.int32: "int32",
           torch.int64: "int64", torch.bool: "bool", torch.float16: "float16", torch.float64: "float64"}  # fmt: skip
 
@@ -78,8 +78,8 @@ class TorchGraph(nn.Module):
         return tuple(cast(Tensor, values[place]) for place in self.results)
 
 
-def torch_graph(data: bytes, precision: str = "f32") -> TorchGraph:
-    """The network of an ONNX file in evaluation. precision: 'f32', 'bf16' or 'f16' (`mixed_precision.lower`).
+def torch_graph(data: bytes, precision: str = "fp32") -> TorchGraph:
+    """The network of an ONNX file in evaluation. precision: 'fp32', 'bf16' or 'fp16' (`mixed_precision.lower`).
 
     Raises EngineError for an operation that is not translated, naming it and its node.
     """
@@ -134,7 +134,7 @@ def _function(node: onnx.NodeProto, given: Sequence[Tensor | None]) -> Callable[
     attributes = {entry.name: _attribute(entry) for entry in node.attribute}
     try:
         return maker(attributes, given)
-    except Unsupported as error:
+    except UnsupportedOperatorError as error:
         raise EngineError(f"PyTorch does not translate {what}: {error}; use another backend") from error
 
 

@@ -28,14 +28,14 @@ TYPES = {
 FAR = 2**31 - 1  # how exporters write "to the end"
 
 
-class Unsupported(Exception):
+class UnsupportedOperatorError(Exception):
     """What of an operation cannot be translated."""
 
 
 def _ints(value: Tensor | None, default: list[int] | None = None) -> list[int]:
     if value is None:
         if default is None:
-            raise Unsupported("a size or axis is computed while the network runs")
+            raise UnsupportedOperatorError("a size or axis is computed while the network runs")
         return default
     return [int(number) for number in value.reshape(-1).tolist()]
 
@@ -53,7 +53,7 @@ def _axes(attributes: Attributes, given: Given, place: int = 1) -> list[int] | N
 def _pads(attributes: Attributes) -> tuple[list[int], list[int]]:
     """(before, after) of each spatial axis."""
     if attributes.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
-        raise Unsupported(f"auto_pad {attributes['auto_pad']}")
+        raise UnsupportedOperatorError(f"auto_pad {attributes['auto_pad']}")
     pads = list(attributes.get("pads", []))
     half = len(pads) // 2
     return pads[:half], pads[half:]
@@ -73,7 +73,7 @@ def _conv(attributes: Attributes, given: Given) -> Function:
 def _conv_transpose(attributes: Attributes, given: Given) -> Function:
     before, after = _pads(attributes)
     if before != after or "output_shape" in attributes:
-        raise Unsupported("a transposed convolution with uneven padding")
+        raise UnsupportedOperatorError("a transposed convolution with uneven padding")
     stride, dilation = attributes.get("strides", [1, 1]), attributes.get("dilations", [1, 1])
     extra, group = attributes.get("output_padding", [0, 0]), attributes.get("group", 1)
     padding = before or [0, 0]
@@ -109,7 +109,7 @@ def _instance_norm(attributes: Attributes, given: Given) -> Function:
 
 def _batch_norm(attributes: Attributes, given: Given) -> Function:
     if attributes.get("training_mode", 0):
-        raise Unsupported("a batch norm that learns")
+        raise UnsupportedOperatorError("a batch norm that learns")
     epsilon = attributes.get("epsilon", 1e-5)
 
     def norm(x: Tensor, scale: Tensor, shift: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
@@ -131,7 +131,7 @@ def _pool(function: Callable[..., Tensor]) -> Maker:
     def make(attributes: Attributes, given: Given) -> Function:
         before, after = _pads(attributes)
         if before != after:
-            raise Unsupported("pooling with uneven padding")
+            raise UnsupportedOperatorError("pooling with uneven padding")
         kernel, stride = attributes["kernel_shape"], attributes.get("strides", [1, 1])
         ceil, padding = bool(attributes.get("ceil_mode", 0)), before or [0, 0]
         if function is F.avg_pool2d:
@@ -154,13 +154,13 @@ def _resize(attributes: Attributes, given: Given) -> Function:
         if rounding not in ("floor", "round_prefer_floor") or not (
             whole or (where, rounding) == ("asymmetric", "floor")
         ):
-            raise Unsupported(f"a nearest resize, {where}, {rounding}")
+            raise UnsupportedOperatorError(f"a nearest resize, {where}, {rounding}")
     elif mode in ("linear", "cubic") and where in ("half_pixel", "pytorch_half_pixel", "align_corners"):
         if mode == "cubic" and attributes.get("cubic_coeff_a", -0.75) != -0.75:
-            raise Unsupported("a cubic of another parameter")
+            raise UnsupportedOperatorError("a cubic of another parameter")
         options["align_corners"] = where == "align_corners"
     else:
-        raise Unsupported(f"a {mode} resize, {where}")
+        raise UnsupportedOperatorError(f"a {mode} resize, {where}")
     if scales is not None and scales.numel():
         factors = [float(value) for value in scales.tolist()]
         return lambda x, *_: F.interpolate(x, scale_factor=factors[2:], **options)
@@ -177,7 +177,7 @@ def _slice(attributes: Attributes, given: Given) -> Function:
     axes = _ints(given[3], list(range(len(starts)))) if len(given) > 3 else list(range(len(starts)))
     steps = _ints(given[4], [1] * len(starts)) if len(given) > 4 else [1] * len(starts)
     if any(step < 1 for step in steps):
-        raise Unsupported("a slice backwards")
+        raise UnsupportedOperatorError("a slice backwards")
 
     def cut(x: Tensor, *_: Tensor) -> Tensor:
         for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
@@ -216,7 +216,7 @@ def _softmax(attributes: Attributes, given: Given) -> Function:
 def _cast(attributes: Attributes, given: Given) -> Function:
     to = TYPES.get(attributes["to"])
     if to is None:
-        raise Unsupported(f"a cast to element type {attributes['to']}")
+        raise UnsupportedOperatorError(f"a cast to element type {attributes['to']}")
     return lambda x: x.to(to)
 
 
@@ -274,13 +274,13 @@ def _gather(attributes: Attributes, given: Given) -> Function:
 def _depth_to_space(attributes: Attributes, given: Given) -> Function:
     size = attributes["blocksize"]
     if attributes.get("mode", "DCR") != "CRD":
-        raise Unsupported("depth to space in the order DCR")
+        raise UnsupportedOperatorError("depth to space in the order DCR")
     return lambda x: F.pixel_shuffle(x, size)
 
 
 def _pad(attributes: Attributes, given: Given) -> Function:
     if attributes.get("mode", "constant") != "constant" or (len(given) > 3 and given[3] is not None):
-        raise Unsupported("padding other than by a constant on all axes")
+        raise UnsupportedOperatorError("padding other than by a constant on all axes")
     pads = _ints(given[1])
     half = len(pads) // 2
     outside = [side for pair in zip(reversed(pads[:half]), reversed(pads[half:]), strict=True) for side in pair]
@@ -291,7 +291,7 @@ def _pad(attributes: Attributes, given: Given) -> Function:
 def _quantize(attributes: Attributes, given: Given) -> Function:
     zero = given[2]
     if zero is None or zero.dtype not in (torch.int8, torch.uint8):
-        raise Unsupported("quantising to other than int8 and uint8")
+        raise UnsupportedOperatorError("quantising to other than int8 and uint8")
     low, high = (-128, 127) if zero.dtype == torch.int8 else (0, 255)
     offset, kind = float(zero), zero.dtype
     return lambda x, scale, *_: torch.clamp(torch.round(x / scale) + offset, low, high).to(kind)
@@ -326,7 +326,7 @@ def _hard_sigmoid(attributes: Attributes, given: Given) -> Function:
 def _arg(function: Callable[..., Tensor]) -> Maker:
     def make(attributes: Attributes, given: Given) -> Function:
         if attributes.get("select_last_index", 0):
-            raise Unsupported("the last of equal extremes")
+            raise UnsupportedOperatorError("the last of equal extremes")
         axis, keep = attributes.get("axis", 0), bool(attributes.get("keepdims", 1))
         return lambda x: function(x, dim=axis, keepdim=keep)
 

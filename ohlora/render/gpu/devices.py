@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from ohlora.base.installation import install_command
 from ohlora.engines.gpu.device import BUCKET
-from ohlora.errors import BadRequest, EngineError
-from ohlora.kernels.gpu.arrays import CudaUnavailable, device_count, require_kernels
+from ohlora.errors import EngineError, InvalidInputError
+from ohlora.kernels.gpu.arrays import CudaUnavailableError, device_count, require_kernels
 from ohlora.render.job import RenderJob
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class DeviceSetting:
     """
 
     backend: str = "auto"
-    precision: str = "f32"
+    precision: str = "fp32"
     bucket: int = BUCKET
     engines: Path | None = None
     encoder: str = "cpu"
@@ -37,8 +37,8 @@ class DeviceSetting:
 def chosen_devices(text: str) -> list[int]:
     """'cpu' -> [], 'cuda' -> [0], 'cuda:1' -> [1], 'cuda:0,cuda:1' -> [0, 1], 'cuda:all' -> every one.
 
-    'auto' is the first GPU, or with one line of warning the CPU. Raises BadRequest for another word, an index that is
-    not there, and for 'cuda' where no GPU can be used, saying why.
+    'auto' is the first GPU, or with one line of warning the CPU. Raises InvalidInputError for another word, an index
+    that is not there, and for 'cuda' where no GPU can be used, saying why.
     """
     if text == "cpu":
         return []
@@ -46,7 +46,7 @@ def chosen_devices(text: str) -> list[int]:
         try:
             device_count()
             require_kernels(0)
-        except CudaUnavailable as error:
+        except CudaUnavailableError as error:
             _LOG.warning("rendering on the CPU: %s", error.reason)
             return []
         return [0]
@@ -54,22 +54,26 @@ def chosen_devices(text: str) -> list[int]:
     for name in names:
         index = name.removeprefix("cuda").removeprefix(":")
         if not name.startswith("cuda") or (index and index != "all" and not index.isdecimal()):
-            raise BadRequest(f"unknown device '{name}': choose cpu, auto, cuda, cuda:N, cuda:0,cuda:1 or cuda:all")
+            raise InvalidInputError(
+                f"unknown device '{name}': choose cpu, auto, cuda, cuda:N, cuda:0,cuda:1 or cuda:all"
+            )
     try:
         count = device_count()
-    except CudaUnavailable as error:
+    except CudaUnavailableError as error:
         if error.extra:
             remedy = f"{install_command(error.extra)}, or use --device cpu"
-            raise BadRequest(f"--device {text}: {error.reason}: {remedy}") from error
-        raise BadRequest(f"--device {text}: {error}".replace("backend 'cpu'", "--device cpu")) from error
+            raise InvalidInputError(f"--device {text}: {error.reason}: {remedy}") from error
+        raise InvalidInputError(f"--device {text}: {error}".replace("backend 'cpu'", "--device cpu")) from error
     if text == "cuda:all":
         return list(range(count))
     numbers = [int(name.removeprefix("cuda").removeprefix(":") or 0) for name in names if name != "cuda:all"]
     if len(numbers) < len(names) or len(set(numbers)) < len(numbers):
-        raise BadRequest(f"--device {text} names a device twice")
+        raise InvalidInputError(f"--device {text} names a device twice")
     for number in numbers:
         if number >= count:
-            raise BadRequest(f"there is no cuda:{number}: this machine has {count} CUDA device{'s' * (count != 1)}")
+            raise InvalidInputError(
+                f"there is no cuda:{number}: this machine has {count} CUDA device{'s' * (count != 1)}"
+            )
     return numbers
 
 
@@ -84,7 +88,7 @@ def open_chain(bundle: Bundle, job: RenderJob, device: int, setting: DeviceSetti
     dyes = any(look.ombre is not None for look in job.looks)
     try:
         streams = Streams(device)
-    except CudaUnavailable as error:
+    except CudaUnavailableError as error:
         raise EngineError(str(error)) from error
     options = {
         "device": device,

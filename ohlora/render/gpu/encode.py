@@ -13,7 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from ohlora.errors import BadRequest, EngineError
+from ohlora.errors import EngineError, InvalidInputError
 from ohlora.kernels.gpu.arrays import uploaded
 from ohlora.render.job import OutputFormat
 
@@ -24,17 +24,17 @@ LEAST_DECIBELS = 30.0
 
 
 def check_encoder(name: str, output: OutputFormat) -> None:
-    """Raises BadRequest: an unknown encoder, one that is not installed or does not write this format."""
+    """Raises InvalidInputError: an unknown encoder, one that is not installed or does not write this format."""
     if name not in ENCODERS:
-        raise BadRequest(f"unknown encoder '{name}': choose {' or '.join(ENCODERS)}")
+        raise InvalidInputError(f"unknown encoder '{name}': choose {' or '.join(ENCODERS)}")
     if name == "cpu":
         return
     if output.format != "jpeg":
-        raise BadRequest(f"--encoder nvimgcodec writes jpeg, not {output.format}: use --encoder cpu")
+        raise InvalidInputError(f"--encoder nvimgcodec writes jpeg, not {output.format}: use --encoder cpu")
     try:
         importlib.import_module(PACKAGE)
     except ImportError as error:
-        raise BadRequest(
+        raise InvalidInputError(
             "--encoder nvimgcodec needs nvImageCodec (pip install 'nvidia-nvimgcodec-cu13[nvjpeg]'): or use --encoder "
             "cpu"
         ) from error

@@ -59,20 +59,20 @@ def test_what_does_not_go_together_is_refused(tmp_path: Path) -> None:
         ("backend tensorrt needs built engines: ohlora export", {"backend": "tensorrt"}),
         ("is made for batches of 4, 8 were asked for: use --batch 4", {"engines": folder, "bucket": 8}),
         ("holds TensorRT engines, backend torch takes none", {"engines": folder, "backend": "torch"}),
-        ("unknown precision 'int8': choose one of f32, bf16, f16", {"precision": "int8"}),
-        ("onnxruntime computes a bundle's networks in f32, not f16", {"backend": "onnxruntime", "precision": "f16"}),
+        ("unknown precision 'int8': choose one of fp32, bf16, fp16", {"precision": "int8"}),
+        ("onnxruntime computes a bundle's networks in fp32, not fp16", {"backend": "onnxruntime", "precision": "fp16"}),
     ):
         with pytest.raises(EngineError, match=words):
             open_device_engine(network, device=0, stream=0, **options)  # type: ignore[arg-type]
 
 
 def test_choice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert backend_for("auto", "f32", tmp_path) == "tensorrt"
-    assert backend_for("onnxruntime", "f32", None) == "onnxruntime"
+    assert backend_for("auto", "fp32", tmp_path) == "tensorrt"
+    assert backend_for("onnxruntime", "fp32", None) == "onnxruntime"
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert backend_for("auto", "f32", None) == "onnxruntime"
+    assert backend_for("auto", "fp32", None) == "onnxruntime"
     with pytest.raises(EngineError, match="torch is not installed"):
-        backend_for("torch", "f16", None)
+        backend_for("torch", "fp16", None)
 
 
 def test_a_session_runs_between_its_buffers(tmp_path: Path) -> None:

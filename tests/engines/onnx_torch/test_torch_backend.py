@@ -128,7 +128,7 @@ def test_every_operation_is_onnx_runtimes(kind: str) -> None:
             np.testing.assert_allclose(one.numpy(), other, atol=2e-6, rtol=2e-5)
 
 
-def engines(model: Any, tmp_path: Path, precision: str = "f32") -> Any:
+def engines(model: Any, tmp_path: Path, precision: str = "fp32") -> Any:
     (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
     return open_engine(tmp_path / "model.onnx", backend="torch", precision=precision)
 
@@ -152,7 +152,7 @@ def test_networks_are_onnx_runtimes(name: str, tmp_path: Path) -> None:
     wanted = run_graph(model, inputs)
     with engines(model, tmp_path) as engine:
         made = engine(**inputs)
-        assert (engine.backend, engine.precision) == ("torch", "f32")
+        assert (engine.backend, engine.precision) == ("torch", "fp32")
         assert [tensor.name for tensor in engine.spec.outputs] == [tensor.name for tensor in model.graph.output]
     for (key, value), other in zip(made.items(), wanted, strict=True):
         assert value.dtype == other.dtype, key
@@ -163,7 +163,7 @@ def test_networks_are_onnx_runtimes(name: str, tmp_path: Path) -> None:
         assert value.dtype != np.uint8 or (apart > 0).mean() <= 1e-3, key
 
 
-@pytest.mark.parametrize(("precision", "decibels"), [("bf16", 40), ("f16", 55)])
+@pytest.mark.parametrize(("precision", "decibels"), [("bf16", 40), ("fp16", 55)])
 def test_lower_precision_keeps_the_picture(precision: str, decibels: float, tmp_path: Path) -> None:
     bundle = Bundle.open("demo")
     part = bundle.generator_part()

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from ohlora.bundle import Bundle
-from ohlora.errors import BadRequest, BundleError, OhloraError
+from ohlora.errors import BundleError, InvalidInputError, OhloraError
 from ohlora.export.bundle.builder import build_bundle
 from ohlora.faces import face_from_seed
 from ohlora.latents.directions import read_published_directions
@@ -74,7 +74,7 @@ def test_generator_directions_and_gallery(tiny_bundle: Path) -> None:
 
 
 def test_refusals(tiny_bundle: Path, tmp_path: Path) -> None:
-    with pytest.raises(BadRequest, match="belong to a generator"):
+    with pytest.raises(InvalidInputError, match="belong to a generator"):
         build_bundle(tmp_path / "a", **{**HAIR_ONLY, "directions": tiny_bundle.parent / "directions"})
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").write_text("keep")

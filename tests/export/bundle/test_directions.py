@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 import ohlora
 from ohlora.bundle import Bundle
 from ohlora.cli import app
-from ohlora.errors import BadRequest, BundleError, OhloraError
+from ohlora.errors import BundleError, InvalidInputError, OhloraError
 from ohlora.faces import face_from_seed
 from ohlora.io.images import read_image
 from ohlora.latents.directions import read_directions
@@ -110,9 +110,9 @@ def test_directions_of_training_serve_a_bundle_made_of_the_same_weights(made: Pa
     ohlora_(*render, "--directions", made / "directions", "--out", tmp_path / "given")
     assert [row["sha256"] for row in rows(tmp_path / "own")] == [row["sha256"] for row in rows(tmp_path / "given")]
     ohlora_("train", "directions", made / "other.safetensors", "--samples", 2000, "--out", tmp_path / "other")
-    with pytest.raises(BadRequest, match=r"foreign directions .* that of bundle 'bundle'"):
+    with pytest.raises(InvalidInputError, match=r"foreign directions .* that of bundle 'bundle'"):
         ohlora_(*render, "--directions", tmp_path / "other", "--out", tmp_path / "x")
-    with pytest.raises(BadRequest, match=r"foreign directions .* that of other.safetensors"):
+    with pytest.raises(InvalidInputError, match=r"foreign directions .* that of other.safetensors"):
         ohlora_(*build(made, "other"), "--out", tmp_path / "x")
     assert not (tmp_path / "x").exists()
 
@@ -142,23 +142,23 @@ def test_counting_and_the_newcomers_faces(made: Path, tmp_path: Path) -> None:
     ],
 )
 def test_bad_requests_write_nothing(made: Path, tmp_path: Path, arguments: list[object], message: str) -> None:
-    with pytest.raises(BadRequest, match=message):
+    with pytest.raises(InvalidInputError, match=message):
         ohlora_("render", "--bundle", made / "bundle", *arguments, "--out", tmp_path / "x")
     assert not (tmp_path / "x").exists()
 
 
 def test_refused_builds(made: Path, tmp_path: Path) -> None:
     out = ["--out", tmp_path / "x"]
-    with pytest.raises(BadRequest, match="--gallery belong to a generator"):
+    with pytest.raises(InvalidInputError, match="--gallery belong to a generator"):
         ohlora_("bundle", "build", "--gallery", made / "gallery.csv", *out)
-    with pytest.raises(BadRequest, match="--storage must be one of float32, float16, got 'int8'"):
+    with pytest.raises(InvalidInputError, match="--storage must be one of float32, float16, got 'int8'"):
         ohlora_(*build(made), "--storage", "int8", *out)
     (tmp_path / "bad.csv").write_text("name,group,v0\nA,,1\n")
     with pytest.raises(BundleError, match="line 1: the columns must be"):
         ohlora_(*build(made), "--gallery", tmp_path / "bad.csv", *out)
     header = "name,group," + ",".join(f"v{i}" for i in range(512)) + "\n"
     (tmp_path / "empty.csv").write_text(header)
-    with pytest.raises(BadRequest, match="has no faces"):
+    with pytest.raises(InvalidInputError, match="has no faces"):
         ohlora_(*build(made), "--gallery", tmp_path / "empty.csv", *out)
     (tmp_path / "groups.csv").write_text(header + "A,hh," + ",".join(["0"] * 512) + "\n")
     with pytest.raises(BundleError, match="group 'hh' is not one of all"):
@@ -174,7 +174,7 @@ def test_measured_directions(made: Path, tmp_path: Path) -> None:
     assert report["measured"]["seeds"] == 4
     assert set(report["measured"]["eyes"]["change_per_strength"]) == {"eye_opening", "mouth_opening", "tilt", "turn"}
     assert read_directions(tmp_path / "d").sha256 == read_directions(made / "directions").sha256
-    with pytest.raises(BadRequest, match="--measure reads pictures: give --reader"):
+    with pytest.raises(InvalidInputError, match="--measure reads pictures: give --reader"):
         ohlora_(*train, "--measure", 4)
     with pytest.raises(OhloraError, match="no portrait reader"):
         ohlora_(*train, "--reader", made / "g.safetensors")

@@ -22,7 +22,7 @@ from ohlora.bundle.manifest import parse_manifest
 from ohlora.bundle.write import write_bundle
 from ohlora.cli import app
 from ohlora.engines.cache import CACHE_VARIABLE
-from ohlora.errors import BadRequest, BundleError, EngineError
+from ohlora.errors import BundleError, EngineError, InvalidInputError
 from ohlora.export.bundle.builder import build_bundle, named_faces
 from ohlora.export.bundle.directions import load_directions
 from ohlora.export.graphs.from_torch import run_graph
@@ -203,7 +203,7 @@ def test_split_directions_need_a_split_mapping(made: Path) -> None:
     for space in ("mapping_split1", "mapping_split2"):
         directions = directions_in(space, (), config)
         with (
-            pytest.raises(BadRequest, match=f"directions in {space} need a mapping network of two branches"),
+            pytest.raises(InvalidInputError, match=f"directions in {space} need a mapping network of two branches"),
             ohlora.Renderer("demo", directions=directions) as renderer,
         ):
             renderer.render(face_from_seed(1), SMILE)
@@ -211,7 +211,7 @@ def test_split_directions_need_a_split_mapping(made: Path) -> None:
         Bundle.open("demo").mapping_end_engine()
     short = make("mapping_split1", 24)
     with (
-        pytest.raises(BadRequest, match="24 numbers, mapping_split1 of bundle 'split' has 40"),
+        pytest.raises(InvalidInputError, match="24 numbers, mapping_split1 of bundle 'split' has 40"),
         ohlora.Renderer(made / "bundle", directions=short) as renderer,
     ):
         renderer.render(faces(1), SMILE)
@@ -366,12 +366,12 @@ def test_a_published_set_becomes_a_bundle(made: Path, published: Path, tmp_path:
     more = ["--directions", published, "--space", "mapping_split2", "--faces", "gallery:case0039", "--curve", "gif40"]
     run("animate", "--bundle", tmp_path / "b", *more, "--out", tmp_path / "moving")
     assert (tmp_path / "moving" / "case0039.gif").is_file()
-    with pytest.raises(BadRequest, match="several spaces"):
+    with pytest.raises(InvalidInputError, match="several spaces"):
         run(*command, "--out", tmp_path / "c")
-    with pytest.raises(BadRequest, match="several spaces"):
+    with pytest.raises(InvalidInputError, match="several spaces"):
         run("render", "--bundle", tmp_path / "b", "--pose", 1, "--directions", published, "--out", tmp_path / "d")
     for start in (["bundle", "build", "--generator", made / "g.safetensors"], ["render"], ["animate"]):
-        with pytest.raises(BadRequest, match="--space z chooses among the tables of a folder"):
+        with pytest.raises(InvalidInputError, match="--space z chooses among the tables of a folder"):
             run(*start, "--space", "z", "--out", tmp_path / "e")
 
 
@@ -384,7 +384,7 @@ def test_which_network_of_a_folder_is_meant(published: Path, tmp_path: Path) -> 
         shutil.copy(eyes, folder / f"stylegan_gen_vector_find_v9_nn_{name}.pth")
     assert list(load_directions(folder, "mapping_split1").networks) == ["eyes"], "tables come first"
     shutil.copy(eyes, folder / "other_nn_eyes.pth")
-    with pytest.raises(BadRequest, match=r"several networks of eyes \(other_nn_eyes.pth"):
+    with pytest.raises(InvalidInputError, match=r"several networks of eyes \(other_nn_eyes.pth"):
         load_directions(folder, "mapping_split1")
     (folder / "other_nn_eyes.pth").unlink()
     shutil.rmtree(folder / "property_score_vectors")
@@ -392,5 +392,5 @@ def test_which_network_of_a_folder_is_meant(published: Path, tmp_path: Path) -> 
     assert (alone.vectors, sorted(alone.networks), alone.groups) == ({}, sorted(PROPERTIES), ["all"])
     assert [face.group for face in named_faces(None, folder, CONFIG, alone)] == [None, None], "networks know no groups"
     eyes.unlink()
-    with pytest.raises(BadRequest, match="no direction tables of space mapping_split1"):
+    with pytest.raises(InvalidInputError, match="no direction tables of space mapping_split1"):
         load_directions(folder, "mapping_split1")

@@ -10,7 +10,7 @@ import pytest
 from ohlora.base.values import PROPERTIES, Expression
 from ohlora.bundle import Bundle
 from ohlora.bundle.gallery import GalleryEntry, write_gallery
-from ohlora.errors import BadRequest, BundleError
+from ohlora.errors import BundleError, InvalidInputError
 from ohlora.export.bundle.update import update_bundle
 from ohlora.faces import face_from_seed
 from ohlora.latents.directions import Directions, write_directions
@@ -54,13 +54,13 @@ def test_what_does_not_belong_is_refused_and_nothing_is_left(tmp_path: Path, dir
     foreign = tmp_path / "foreign.safetensors"
     vectors = {name: {"all": np.ones(512)} for name in PROPERTIES}
     write_directions(foreign, Directions(vectors, "foreign", "0" * 64))
-    with pytest.raises(BadRequest, match="foreign directions"):
+    with pytest.raises(InvalidInputError, match="foreign directions"):
         update_bundle("demo", tmp_path / "new", directions=foreign)
     face = face_from_seed(5)
     write_gallery(tmp_path / "g.csv", [GalleryEntry("Mina", "hhh", face.z, face.label)])
     with pytest.raises(BundleError, match="hhh"):
         update_bundle("demo", tmp_path / "new", gallery=tmp_path / "g.csv")
-    with pytest.raises(BadRequest, match="nothing to update"):
+    with pytest.raises(InvalidInputError, match="nothing to update"):
         update_bundle("demo", tmp_path / "new")
     assert not (tmp_path / "new").exists()
     (tmp_path / "there").mkdir()

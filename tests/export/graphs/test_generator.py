@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ohlora.errors import BadRequest, EngineError
+from ohlora.errors import EngineError, InvalidInputError
 from ohlora.export.graphs import generator as export
 from ohlora.export.graphs.generator import export_generator
 from ohlora.export.rewrites.generator import (
@@ -74,7 +74,7 @@ def test_fold_noise(small: Generator) -> None:
     made = fold_noise(small)
     assert not any("strength" in name for name in made.state_dict())
     assert_equal(made, small)
-    with pytest.raises(BadRequest, match="unfolded generator"):
+    with pytest.raises(InvalidInputError, match="unfolded generator"):
         made.synthesis(latents(SMALL)[2], random_noise=True)
 
 
@@ -114,11 +114,11 @@ def test_all_passes_and_the_original_is_left_alone(small: Generator, collapse: C
 
 
 def test_what_cannot_be_rewritten_is_refused(small: Generator, tmp_path: Path) -> None:
-    with pytest.raises(BadRequest, match="transposed, subpixel, got 'winograd'"):
+    with pytest.raises(InvalidInputError, match="transposed, subpixel, got 'winograd'"):
         export_generator(small, tmp_path, collapse="winograd")  # type: ignore[arg-type]
     growing = randomized(SMALL)
     growing.synthesis.lod.fill_(1.5)
-    with pytest.raises(BadRequest, match=r"level of detail 1.5"):
+    with pytest.raises(InvalidInputError, match=r"level of detail 1.5"):
         rewrite_generator(growing)
     assert not list(tmp_path.iterdir())
 

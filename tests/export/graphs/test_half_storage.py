@@ -14,7 +14,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from ohlora.engines import open_engine
-from ohlora.errors import BadRequest, EngineError
+from ohlora.errors import EngineError, InvalidInputError
 from ohlora.export.graphs import generator as export
 from ohlora.export.graphs import half_storage
 from ohlora.export.graphs.generator import GeneratorExport, export_generator
@@ -101,13 +101,13 @@ def test_nothing_of_it_is_left_once_loaded(exports: dict[str, GeneratorExport], 
         folded = onnx.load(options.optimized_model_filepath).graph
         left[storage, "onnxruntime"] = Counter(node.op_type for node in folded.node)
         assert {tensor.data_type for tensor in folded.initializer} <= {TensorProto.FLOAT, TensorProto.INT64}
-        for precision in ("f32", "bf16"):
+        for precision in ("fp32", "bf16"):
             network = core.read_model(path)
             network.reshape({"wp": [1, NO_LABEL.layers, NO_LABEL.w_size]})
             compiled = core.compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": precision})
             kinds = [op.get_rt_info()["layerType"].astype(str) for op in compiled.get_runtime_model().get_ops()]
             left[storage, precision] = Counter(kinds)
-    for engine in ("onnxruntime", "f32", "bf16"):
+    for engine in ("onnxruntime", "fp32", "bf16"):
         assert left["float16", engine] == left["float32", engine], engine
 
 
@@ -189,7 +189,7 @@ def test_refusals(generator: Generator, tmp_path: Path, monkeypatch: pytest.Monk
         store_half(model(offset=np.ones((1, 3, 16, 16), np.float32)), {"offset": offset})
     with pytest.raises(EngineError, match=r"has shape \[1, 4, 16, 16\]"):
         store_half(model(offset=np.ones((1, 4, 16, 16), np.float32)), {"offset": offset})
-    with pytest.raises(BadRequest, match="storage must be one of float32, float16, got 'int4'"):
+    with pytest.raises(InvalidInputError, match="storage must be one of float32, float16, got 'int4'"):
         export_generator(generator, tmp_path, storage="int4")  # type: ignore[arg-type]
     monkeypatch.setattr(export, "HALF_PSNR", 90.0)
     with pytest.raises(EngineError, match=r"stored as float16 the pictures differ .* nothing was written"):

@@ -12,7 +12,7 @@ from ohlora.base.values import Expression
 from ohlora.bundle import Bundle
 from ohlora.engines import open_engine
 from ohlora.engines.cache import CACHE_VARIABLE
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.export.graphs.builder import GraphBuilder
 from ohlora.export.graphs.expression import edited_latent
 from ohlora.export.graphs.from_torch import run_graph
@@ -48,7 +48,7 @@ def test_portrait_is_the_pipeline(which: str, request: pytest.FixtureRequest, tm
     assert {node.domain for node in model.graph.node} <= {"", "ai.onnx"}, "standard operations only"
     assert ("group" in asked.inputs) == (which == "tiny_bundle"), "of several groups the graph takes one"
     (tmp_path / "portrait.onnx").write_bytes(model.SerializeToString())
-    with Renderer(bundle, backend="onnxruntime", precision="f32") as renderer:
+    with Renderer(bundle, backend="onnxruntime", precision="fp32") as renderer:
         wanted = asked.pipeline(renderer)
     made = run_graph(model, asked.inputs)[0]  # one batch
     # Random weights draw noise that is hair all over; results that are whole numbers but for float64's last bit are
@@ -153,7 +153,7 @@ def test_ombre_on_extreme_masks(kind: str, dye: tuple[float, float, float]) -> N
 
 def test_sizes_that_show_no_portrait_are_refused() -> None:
     bundle = Bundle.open("demo")
-    with pytest.raises(BadRequest, match="sides must be in"):
+    with pytest.raises(InvalidInputError, match="sides must be in"):
         recolor_graph(bundle, (4, 256))
     with pytest.raises(Exception, match="too narrow"):
         recolor_graph(bundle, (10, 256))
@@ -161,7 +161,7 @@ def test_sizes_that_show_no_portrait_are_refused() -> None:
 
 def test_split1_without_its_network_is_refused() -> None:
     generator = fold_gains(randomized())
-    with pytest.raises(BadRequest, match="mapping_end"):
+    with pytest.raises(InvalidInputError, match="mapping_end"):
         edited_latent(GraphBuilder(), mapping_graph(generator), None, directions_in("mapping_split1"), 3)
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from ohlora.errors import BadRequest, CheckpointError, EngineError
+from ohlora.errors import CheckpointError, EngineError, InvalidInputError
 from ohlora.export.networks import graphs as networks_graphs
 from ohlora.export.networks import registry as networks
 from ohlora.export.networks.compare import EXACT
@@ -134,7 +134,7 @@ def test_packaged_face_networks(tmp_path: Path) -> None:
         (found["probability"], found["box"], found["landmarks"]), TorchNetworks().output(crops), strict=True
     ):
         np.testing.assert_allclose(mine, theirs, atol=1e-5)
-    with pytest.raises(BadRequest, match=r"come with facenet-pytorch: give no file, got own.pt"):
+    with pytest.raises(InvalidInputError, match=r"come with facenet-pytorch: give no file, got own.pt"):
         load_network("mtcnn", None, "own.pt")
 
 
@@ -198,7 +198,7 @@ def test_discriminator_keeps_the_groups_of_its_definition(tmp_path: Path) -> Non
     inputs = entry.probe_inputs(module, 1, DISCRIMINATOR.group + 1, made.options)
     with pytest.raises(Exception, match="Reshape"):
         run(opened, inputs)
-    with pytest.raises(BadRequest, match="cannot be cut into groups of 4"):
+    with pytest.raises(InvalidInputError, match="cannot be cut into groups of 4"):
         entry.reference(module, inputs, made.options)
     # A neighbour changes a row's score: this graph must not be run row by row.
     pair = entry.probe_inputs(module, 1, 2, made.options)
@@ -208,11 +208,11 @@ def test_discriminator_keeps_the_groups_of_its_definition(tmp_path: Path) -> Non
 
 
 def test_wrong_options_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(BadRequest, match="collapse must be one of transposed, subpixel, got 'winograd'"):
+    with pytest.raises(InvalidInputError, match="collapse must be one of transposed, subpixel, got 'winograd'"):
         export_network("generator", random_module("generator"), tmp_path, collapse="winograd")
-    with pytest.raises(BadRequest, match="the network 'reader' has no option 'collapse'; it has none"):
+    with pytest.raises(InvalidInputError, match="the network 'reader' has no option 'collapse'; it has none"):
         export_network("reader", random_module("reader"), tmp_path, collapse="subpixel")
-    with pytest.raises(BadRequest, match="1 to 1000 samples, got 0 and 0"):
+    with pytest.raises(InvalidInputError, match="1 to 1000 samples, got 0 and 0"):
         export_network("reader", random_module("reader"), tmp_path, samples=0)
     assert not list(tmp_path.iterdir())
 
@@ -256,26 +256,28 @@ def test_wrong_kinds_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "g.safetensors"
     checkpoints.save(random_module("generator"), path, "stylegan")
     assert isinstance(load_network("generator", "stylegan", path), NETWORKS["generator"].module)
-    with pytest.raises(BadRequest, match="kind 'discriminator' of weights for the network 'generator': give one of st"):
+    with pytest.raises(
+        InvalidInputError, match="kind 'discriminator' of weights for the network 'generator': give one of st"
+    ):
         load_network("generator", "discriminator", path)
-    with pytest.raises(BadRequest, match="no kind of weights for the network 'generator'"):
+    with pytest.raises(InvalidInputError, match="no kind of weights for the network 'generator'"):
         load_network("generator", None, path)
     with pytest.raises(CheckpointError, match="is no 'discriminator': its metadata say 'stylegan'"):
         load_network("discriminator", "discriminator", path)
-    with pytest.raises(BadRequest, match="unknown network 'unet'; known: generator, discriminator"):
+    with pytest.raises(InvalidInputError, match="unknown network 'unet'; known: generator, discriminator"):
         load_network("unet", None, path)
-    with pytest.raises(BadRequest, match="'cnn-age' are in a file: give its path"):
+    with pytest.raises(InvalidInputError, match="'cnn-age' are in a file: give its path"):
         load_network("cnn-age", None, None)
 
 
 def test_a_module_of_another_network_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BadRequest, match="a Discriminator is no 'generator'"):
+    with pytest.raises(InvalidInputError, match="a Discriminator is no 'generator'"):
         export_network("generator", random_module("discriminator"), tmp_path)
-    with pytest.raises(BadRequest, match=r"a ClassifierCnn \(gender\) is no 'cnn-age'"):
+    with pytest.raises(InvalidInputError, match=r"a ClassifierCnn \(gender\) is no 'cnn-age'"):
         export_network("cnn-age", make("gender", 0.03), tmp_path)
-    with pytest.raises(BadRequest, match="this student has one output, needed is one of several classes"):
+    with pytest.raises(InvalidInputError, match="this student has one output, needed is one of several classes"):
         export_network("parsing", random_module("student"), tmp_path)
-    with pytest.raises(BadRequest, match="this student has 11 classes, needed is one of one output"):
+    with pytest.raises(InvalidInputError, match="this student has 11 classes, needed is one of one output"):
         export_network("student", random_module("parsing"), tmp_path)
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ohlora.bundle import Bundle
 from ohlora.engines.cache import CACHE_VARIABLE
-from ohlora.errors import BadRequest, EngineError
+from ohlora.errors import EngineError, InvalidInputError
 from ohlora.export.graphs.from_torch import run_graph
 from ohlora.export.graphs.passes import subpixel
 from ohlora.export.precision.int8_plan import plan_int8
@@ -144,11 +144,11 @@ def test_mask_quality_leaves_specks_out_of_the_worst() -> None:
 
 def test_presets_are_gates(small: onnx.ModelProto) -> None:
     assert list(PRESETS) == ["exact", "balanced", "fast"]
-    with pytest.raises(BadRequest, match="exact, balanced, fast"):
+    with pytest.raises(InvalidInputError, match="exact, balanced, fast"):
         preset_named("quick")
     inputs, calibration = {"image": pictures(12, 1)}, {"image": pictures(3, 2)}
     chosen = choose(mask_subject(small, inputs, calibration, PRESETS["exact"]))
-    assert (chosen.form, chosen.precision, chosen.plan) == ("fp32", "f32", None)
+    assert (chosen.form, chosen.precision, chosen.plan) == ("fp32", "fp32", None)
     lines: list[str] = []
     loose = choose(mask_subject(small, inputs, calibration, PRESETS["fast"]), report=lines.append)
     assert loose.form in {"int8", "int8+bf16", "bf16", "fp32"}

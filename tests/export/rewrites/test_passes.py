@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from ohlora.bench.baselines.networks import documented_student, documented_upsampling
 from ohlora.bench.suites.declined import BatchedStyles
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.export.graphs.generator import SynthesisGraph, exact_reference
 from ohlora.export.networks.registry import NETWORKS
 from ohlora.export.rewrites.batch_norms import fold_batch_norms, norm_pairs
@@ -162,9 +162,11 @@ def test_of_alternatives_one_is_taken() -> None:
     assert "collapse_transposed" in names
     assert "collapse_subpixel" not in names
     assert passes_of("generator", collapse="collapse_subpixel")[-1].name == "collapse_subpixel"
-    with pytest.raises(BadRequest, match="'winograd' is no collapse of the network 'generator': it offers collapse_t"):
+    with pytest.raises(
+        InvalidInputError, match="'winograd' is no collapse of the network 'generator': it offers collapse_t"
+    ):
         passes_of("generator", collapse="winograd")
-    with pytest.raises(BadRequest, match="it offers nothing"):
+    with pytest.raises(InvalidInputError, match="it offers nothing"):
         passes_of("student", collapse="collapse_subpixel")
 
 
@@ -216,7 +218,7 @@ def test_only_what_is_exact_is_folded() -> None:
 
 
 def test_what_cannot_be_traced_is_refused() -> None:
-    with pytest.raises(BadRequest, match="a EffiSegNet cannot be traced"):
+    with pytest.raises(InvalidInputError, match="a EffiSegNet cannot be traced"):
         fold_batch_norms(random_module("student"))
 
 
@@ -268,7 +270,7 @@ def test_alone_is_a_batch_of_one() -> None:
 def test_a_growing_discriminator_is_refused() -> None:
     module: Any = random_module("discriminator")
     module.lod.fill_(0.5)
-    with pytest.raises(BadRequest, match=r"level of detail 0.5"):
+    with pytest.raises(InvalidInputError, match=r"level of detail 0.5"):
         rewrite_discriminator(module)
 
 

@@ -19,7 +19,7 @@ from ohlora.engines.gpu.device_memory import DeviceBuffer
 from ohlora.engines.gpu.tensorrt_backend import TensorRtRunner, check_usable, open_tensorrt
 from ohlora.engines.gpu.tensorrt_sidecar import Sidecar, read_engine, read_sidecar, sidecar_path
 from ohlora.engines.spec import EngineSpec, TensorSpec
-from ohlora.errors import BadRequest, EngineError
+from ohlora.errors import EngineError, InvalidInputError
 from ohlora.export.graphs.from_torch import run_graph
 from ohlora.export.graphs.portrait import portrait_graph, recolor_graph
 from ohlora.export.graphs.portrait_requests import portrait_requests, recolor_requests
@@ -146,7 +146,7 @@ def test_stale_engines_are_rebuilt_and_good_ones_kept(tmp_path: Path) -> None:
     ],
 )
 def test_bad_builds_are_refused(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
-    with pytest.raises(BadRequest, match=message):
+    with pytest.raises(InvalidInputError, match=message):
         build(tmp_path, **changes)
     assert not (tmp_path / "small.engine").exists()
 
@@ -288,7 +288,7 @@ def runner() -> TensorRtRunner:
 
 def test_calls_are_cut_into_buckets(runner: TensorRtRunner) -> None:
     cuda = runner._runtime._library
-    engine = BatchEngine("small", SPEC, runner, backend="tensorrt", precision="f32", model_sha256="0" * 64)
+    engine = BatchEngine("small", SPEC, runner, backend="tensorrt", precision="fp32", model_sha256="0" * 64)
     x = np.random.default_rng(0).standard_normal((11, 3)).astype(np.float32)
     cuda.calls.clear()
     np.testing.assert_allclose(engine(x=x)["y"], 2 * x + 1, rtol=1e-6)

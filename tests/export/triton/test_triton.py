@@ -15,7 +15,7 @@ import ohlora
 from ohlora.bundle import Bundle
 from ohlora.cli import app
 from ohlora.engines.spec import TensorSpec
-from ohlora.errors import BadRequest, EngineError
+from ohlora.errors import EngineError, InvalidInputError
 from ohlora.export.graphs.from_torch import run_graph
 from ohlora.export.triton.config import ModelConfig, parse_config
 from ohlora.export.triton.repository import TritonModel, tensors, validate_repository, write_repository
@@ -96,9 +96,9 @@ def small(tmp_path: Path, **changes: Any) -> TritonModel:
 )
 def test_wrong_models_are_refused(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
-    with pytest.raises(BadRequest, match=message):
+    with pytest.raises(InvalidInputError, match=message):
         write_repository([small(tmp_path, **changes)], [], tmp_path / "out")
-    with pytest.raises(BadRequest, match="two Triton models"):
+    with pytest.raises(InvalidInputError, match="two Triton models"):
         write_repository([small(tmp_path), small(tmp_path)], [], tmp_path / "out")
 
 

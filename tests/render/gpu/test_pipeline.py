@@ -18,10 +18,10 @@ from ohlora.base.installation import install_command
 from ohlora.base.values import Z_SIZE, Expression, Face, Ombre
 from ohlora.bundle import Bundle
 from ohlora.cli import app
-from ohlora.errors import BadRequest, EngineError, OutputError
+from ohlora.errors import EngineError, InvalidInputError, OutputError
 from ohlora.io.images import encode_image
 from ohlora.kernels.gpu import arrays as cuda_arrays
-from ohlora.kernels.gpu.arrays import CudaUnavailable
+from ohlora.kernels.gpu.arrays import CudaUnavailableError
 from ohlora.kernels.ombre import apply_ombre
 from ohlora.render.gpu.chain import runs
 from ohlora.render.gpu.devices import DeviceSetting, chosen_devices
@@ -337,17 +337,17 @@ def test_a_renderer_on_a_device(bundle: Bundle, devices: Devices, monkeypatch: p
         made = renderer.render(people, None, Ombre(0.5, 1.0, 0.5))
         assert np.array_equal(made, np.stack([first[item].image for item in (0, 4)]))
     assert all(engine.closed for engine in devices.opened)
-    with pytest.raises(BadRequest, match="a Renderer gives arrays, so encoder nvimgcodec has no use"):
+    with pytest.raises(InvalidInputError, match="a Renderer gives arrays, so encoder nvimgcodec has no use"):
         Renderer(bundle, device="cuda", device_setting=DeviceSetting(encoder="nvimgcodec"))
     monkeypatch.setattr("ohlora.render.gpu.devices.device_count", lambda: 2)
-    with pytest.raises(BadRequest, match="a Renderer takes one device"):
+    with pytest.raises(InvalidInputError, match="a Renderer takes one device"):
         Renderer(bundle, device="cuda:0,cuda:1")
 
 
 @pytest.fixture
 def no_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing() -> int:
-        raise CudaUnavailable("no CUDA device can be used (no driver)")
+        raise CudaUnavailableError("no CUDA device can be used (no driver)")
 
     monkeypatch.setattr("ohlora.render.gpu.devices.device_count", missing)
 
@@ -363,7 +363,7 @@ def test_devices_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
         "cuda:0,cuda": "names a device twice",
         "cuda:0,cuda:all": "names a device twice",
     }.items():
-        with pytest.raises(BadRequest, match=words):
+        with pytest.raises(InvalidInputError, match=words):
             chosen_devices(text)
 
 
@@ -372,16 +372,16 @@ def test_auto_falls_back_with_one_line(caplog: pytest.LogCaptureFixture) -> None
     assert chosen_devices("auto") == []
     assert len(caplog.records) == 1
     assert "rendering on the CPU: no CUDA device can be used (no driver)" in caplog.text
-    with pytest.raises(BadRequest, match=r"--device cuda:0: no CUDA device can be used .*: use --device cpu"):
+    with pytest.raises(InvalidInputError, match=r"--device cuda:0: no CUDA device can be used .*: use --device cpu"):
         chosen_devices("cuda:0")
 
 
 def test_a_missing_package_comes_with_its_command(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing() -> int:
-        raise CudaUnavailable("numba-cuda is not installed", extra="gpu")
+        raise CudaUnavailableError("numba-cuda is not installed", extra="gpu")
 
     monkeypatch.setattr("ohlora.render.gpu.devices.device_count", missing)
-    with pytest.raises(BadRequest) as refused:
+    with pytest.raises(InvalidInputError) as refused:
         chosen_devices("cuda")
     command = install_command("gpu")
     assert str(refused.value) == f"--device cuda: numba-cuda is not installed: {command}, or use --device cpu"
@@ -395,19 +395,19 @@ def test_the_command(bundle: Bundle, devices: Devices, tmp_path: Path) -> None:
     assert (summary["written"], summary["generator_runs"]) == (5, 5)
     rows = [json.loads(line) for line in (tmp_path / "out" / "metadata.jsonl").read_text().splitlines()]
     assert len(rows) == 5
-    assert {row["engine"] for row in rows} == {"torch-f32 on cuda"}
+    assert {row["engine"] for row in rows} == {"torch-fp32 on cuda"}
     assert all(0 <= row["hair_share"] <= 1 for row in rows)
     picture = cv2.imread(str(tmp_path / "out" / rows[0]["file_name"]))
     assert picture.shape == (RESOLUTION, RESOLUTION, 3)
     again = CliRunner().invoke(app, command)
     assert json.loads(again.output.splitlines()[-1])["already_there"] == 5
-    other = CliRunner().invoke(app, [*command, "--precision", "f16"])
-    assert isinstance(other.exception, BadRequest), "other engines, other pictures: another job"
+    other = CliRunner().invoke(app, [*command, "--precision", "fp16"])
+    assert isinstance(other.exception, InvalidInputError), "other engines, other pictures: another job"
 
 
 def test_engines_belong_to_a_gpu(bundle: Bundle, tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["render", "--bundle", str(bundle.path), "--engines", str(tmp_path)])
-    assert isinstance(done.exception, BadRequest)
+    assert isinstance(done.exception, InvalidInputError)
     assert "give --device cuda too" in str(done.exception)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from ohlora.errors import BadRequest, OhloraError
+from ohlora.errors import InvalidInputError, OhloraError
 from ohlora.scores.table import PROPERTY_COLUMNS, ScoreTable, read_score_table, write_score_table
 from ohlora.training import checkpoints
 from ohlora.training.cnn import inference
@@ -114,14 +114,14 @@ def test_models_are_found_by_either_name(models: Path, tmp_path: Path) -> None:
         "cnn_ohlora_v3_age_model_0.pt",
         "cnn_ohlora_v3_age_model_1.pt",
     ]
-    with pytest.raises(BadRequest, match="train them with `ohlora train classifier glass`"):
+    with pytest.raises(InvalidInputError, match="train them with `ohlora train classifier glass`"):
         find_models(tmp_path, "glass")
     (tmp_path / "glass_model_0.pt").touch()
     (tmp_path / "glass_model_2.pt").touch()
-    with pytest.raises(BadRequest, match="up to 2, but none with number 1"):
+    with pytest.raises(InvalidInputError, match="up to 2, but none with number 1"):
         find_models(tmp_path, "glass")
     (tmp_path / "cnn_ohlora_v3_glass_model_0.pt").touch()
-    with pytest.raises(BadRequest, match="keep one set of models"):
+    with pytest.raises(InvalidInputError, match="keep one set of models"):
         find_models(tmp_path, "glass")
 
 
@@ -144,7 +144,7 @@ def test_merged_tables_have_the_published_layout(images: Path, models: Path, tmp
     # Without labels the labelled pictures have no score.
     assert np.isnan(read_score_table(merge(images, tables, tmp_path / "none.csv")).values[:6]).all()
     few = write_pictures(tmp_path / "few", 10)
-    with pytest.raises(BadRequest, match=r"rows of .* have no picture in"):
+    with pytest.raises(InvalidInputError, match=r"rows of .* have no picture in"):
         merge(few, tables, tmp_path / "few.csv")
 
 
@@ -209,18 +209,18 @@ def test_filter_copies_what_passes(images: Path, tmp_path: Path) -> None:
 
 def test_filter_refuses_what_cannot_be(images: Path, tmp_path: Path) -> None:
     table = scored(images, tmp_path / "scores.csv")
-    with pytest.raises(BadRequest, match=r"none of 40 pictures passes .* gender_score >= 2 40"):
+    with pytest.raises(InvalidInputError, match=r"none of 40 pictures passes .* gender_score >= 2 40"):
         filter_pictures(table, images, tmp_path / "out", FilterRecipe((Rule("gender_score", True, 2),)))
-    with pytest.raises(BadRequest, match="no column 'age_score'"):
+    with pytest.raises(InvalidInputError, match="no column 'age_score'"):
         filter_pictures(table, images, tmp_path / "out", filter_recipe("v3"))
-    with pytest.raises(BadRequest, match="where all of them are"):
+    with pytest.raises(InvalidInputError, match="where all of them are"):
         filter_pictures(table, images, images, filter_recipe("v1"))
     assert not (tmp_path / "out").exists()
     foreign = write_pictures(tmp_path / "foreign", 2)
-    with pytest.raises(BadRequest, match=r"holds other pictures, 000000.png for one"):
+    with pytest.raises(InvalidInputError, match=r"holds other pictures, 000000.png for one"):
         filter_pictures(table, images, foreign, filter_recipe("v1"))
     for text in ("gender", "gender>0.5", "gender_score>=high", ">=0.5"):
-        with pytest.raises(BadRequest, match="cannot read the rule"):
+        with pytest.raises(InvalidInputError, match="cannot read the rule"):
             parse_rule(text)
 
 
@@ -246,9 +246,9 @@ def test_monitor_scores_any_size(models: Path, tmp_path: Path) -> None:
     assert len(rows[0]) == 1 + 4 + 20
     assert float(rows[1]["age_score"]) == round(sum(float(rows[1][f"age_score_cnn_{k}"]) for k in range(5)) / 5, 4)
     assert Monitor.means(scores)["age"] == pytest.approx(scores["age"].mean())
-    with pytest.raises(BadRequest, match="uint8 pictures"):
+    with pytest.raises(InvalidInputError, match="uint8 pictures"):
         monitor.score(small.astype(np.float32))
-    with pytest.raises(BadRequest, match="train them with"):
+    with pytest.raises(InvalidInputError, match="train them with"):
         Monitor.load(tmp_path)
 
 
@@ -303,7 +303,7 @@ def test_property_cnn(images: Path, tmp_path: Path, shared: Path) -> None:
     done = train_property_cnn(images, table, out, small("property"), report=lambda row: pytest.fail("trained again"))
     assert done == result
     write_scores(tmp_path / "fewer.csv", COUNT - 1, PROPERTY_COLUMNS)
-    with pytest.raises(BadRequest, match="training with other pictures, scores: choose another --out"):
+    with pytest.raises(InvalidInputError, match="training with other pictures, scores: choose another --out"):
         train_property_cnn(images, tmp_path / "fewer.csv", out, small("property"))
 
 
@@ -352,7 +352,9 @@ def test_empty_cells(images: Path, tmp_path: Path) -> None:
     table = read_score_table(path)
     table.values[[3, 11], 0] = np.nan
     write_score_table(path, table)
-    with pytest.raises(BadRequest, match=r"2 of 20 pictures have an empty cell in .*: number 3, 11. Score them again"):
+    with pytest.raises(
+        InvalidInputError, match=r"2 of 20 pictures have an empty cell in .*: number 3, 11. Score them again"
+    ):
         train_hairstyle_cnn(images, path, tmp_path / "out", small("hairstyle"))
     notes: list[str] = []
     recipe = small("hairstyle", missing="drop", epochs=1)

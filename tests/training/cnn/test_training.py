@@ -19,7 +19,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ohlora.errors import BadRequest, CheckpointError, OhloraError, OutputError
+from ohlora.errors import CheckpointError, InvalidInputError, OhloraError, OutputError
 from ohlora.io.images import encode_image
 from ohlora.training import checkpoints
 from ohlora.training.cnn import loop
@@ -108,14 +108,14 @@ def test_folds_are_seeded_and_the_documented_size() -> None:
 def test_a_class_with_too_few_members(ones: int, words: str) -> None:
     labels = np.r_[np.ones(ones), np.zeros(20 - ones)]
     for kind in ("k-fold", "stratified"):
-        with pytest.raises(BadRequest, match=f"{words} glass = 1, 5 folds need at least 5: label more"):
+        with pytest.raises(InvalidInputError, match=f"{words} glass = 1, 5 folds need at least 5: label more"):
             make_folds("glass", labels, 5, kind, 0)
 
 
 def test_split_of_the_documented_sets() -> None:
     assert [len(part) for part in vars(split_once("property", 4703, 0.9, 0)).values()] == [4232, 471]
     assert len(split_once("hairstyle", 4930, 0.9, 0).train) == 4437
-    with pytest.raises(BadRequest, match="1 pictures cannot be split"):
+    with pytest.raises(InvalidInputError, match="1 pictures cannot be split"):
         split_once("property", 1, 0.9, 0)
 
 
@@ -171,7 +171,7 @@ def test_rates_are_those_of_pytorch(recipe: Any, make: Any) -> None:
     ],
 )
 def test_bad_settings(changes: dict[str, Any], words: str) -> None:
-    with pytest.raises(BadRequest, match=words):
+    with pytest.raises(InvalidInputError, match=words):
         tiny(**changes)
 
 
@@ -353,11 +353,11 @@ def test_start_weights(data: tuple[Path, Path], tmp_path: Path) -> None:
     tuned = train_classifier("glass", *data, tmp_path / "second", recipe, start_from=glass.models[0])
     before, after = weights(glass.models[0].with_suffix(".pt")), weights(tuned.models[1].with_suffix(".pt"))
     assert all(torch.allclose(before[key], after[key], atol=1e-9) for key in before)
-    with pytest.raises(BadRequest, match="starts from a v1 model: name its weights"):
+    with pytest.raises(InvalidInputError, match="starts from a v1 model: name its weights"):
         train_classifier("glass", *data, tmp_path / "third", recipe)
-    with pytest.raises(BadRequest, match="use --width"):
+    with pytest.raises(InvalidInputError, match="use --width"):
         train_classifier("glass", *data, tmp_path / "third", replace(recipe, width=0.1), start_from=glass.models[0])
-    with pytest.raises(BadRequest, match="starts from random weights"):
+    with pytest.raises(InvalidInputError, match="starts from random weights"):
         train_classifier("glass", *data, tmp_path / "third", tiny(), start_from=glass.models[0])
     gender = classifier_recipe("v3", "gender", width=0.03)
     with pytest.raises(CheckpointError, match="no 'cnn-gender'"):
@@ -369,16 +369,18 @@ def test_labels_of_other_pictures_are_refused(data: tuple[Path, Path], tmp_path:
     labels = Labels(np.arange(20, 20 + COUNT), {"gender": np.arange(COUNT) % 2.0, "quality": np.arange(COUNT) % 2.0})
     write_labels(tmp_path / "v1.csv", labels, "v1")
     recipe = classifier_recipe("v1", "gender", width=0.03)
-    with pytest.raises(BadRequest, match=r"20 of 24 labels have no picture in .*: number 24, 25, 26, 27, 28 [.]{3}"):
+    with pytest.raises(
+        InvalidInputError, match=r"20 of 24 labels have no picture in .*: number 24, 25, 26, 27, 28 [.]{3}"
+    ):
         train_classifier("gender", data[0], tmp_path / "v1.csv", tmp_path / "out", recipe)
-    with pytest.raises(BadRequest, match="no labels for 'age'"):
+    with pytest.raises(InvalidInputError, match="no labels for 'age'"):
         train_classifier("age", data[0], tmp_path / "v1.csv", tmp_path / "out", classifier_recipe("v3", "age"))
     assert not (tmp_path / "out").exists()
 
 
 def test_a_folder_of_another_training_is_refused(data: tuple[Path, Path], tmp_path: Path) -> None:
     train_classifier("glass", *data, tmp_path, tiny(epochs=1))
-    with pytest.raises(BadRequest, match="with other batch_size, seed: choose another --out"):
+    with pytest.raises(InvalidInputError, match="with other batch_size, seed: choose another --out"):
         train_classifier("glass", *data, tmp_path, tiny(epochs=1, seed=3, batch_size=4))
     train_classifier("glass", *data, tmp_path, tiny(epochs=1, seed=3), resume=False)
 

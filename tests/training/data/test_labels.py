@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.training.data.labels import Labels, layout_of, read_labels, write_labels
 
 V1 = "img_name,quality,gender\n0,1,0\n1,1,1\n7,0,1\n"
@@ -65,9 +65,9 @@ def test_rows_come_in_the_order_asked_for(tmp_path: Path) -> None:
     chosen = read_labels(tmp_path / "a.csv").rows([7, 0])
     assert chosen.numbers.tolist() == [7, 0]
     assert chosen.of("quality").tolist() == [0.0, 1.0]
-    with pytest.raises(BadRequest, match=r"2 pictures have no label: 3, 4"):
+    with pytest.raises(InvalidInputError, match=r"2 pictures have no label: 3, 4"):
         chosen.rows([0, 3, 4])
-    with pytest.raises(BadRequest, match="no labels for 'age': this table has quality, gender"):
+    with pytest.raises(InvalidInputError, match="no labels for 'age': this table has quality, gender"):
         chosen.of("age")
 
 
@@ -88,30 +88,30 @@ def test_rows_come_in_the_order_asked_for(tmp_path: Path) -> None:
 def test_damaged_tables_are_refused(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "labels.csv"
     path.write_text(text)
-    with pytest.raises(BadRequest, match=message) as caught:
+    with pytest.raises(InvalidInputError, match=message) as caught:
         read_labels(path)
     assert str(path) in str(caught.value)
 
 
 def test_missing_and_foreign_files_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(BadRequest, match="ohlora train label"):
+    with pytest.raises(InvalidInputError, match="ohlora train label"):
         read_labels(tmp_path / "none.csv")
     (tmp_path / "a.csv.gz").write_bytes(gzip.compress(V1.encode())[:-9])
-    with pytest.raises(BadRequest, match="cannot read"):
+    with pytest.raises(InvalidInputError, match="cannot read"):
         read_labels(tmp_path / "a.csv.gz")
     (tmp_path / "b.csv").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(BadRequest, match="cannot read"):
+    with pytest.raises(InvalidInputError, match="cannot read"):
         read_labels(tmp_path / "b.csv")
 
 
 def test_labels_check_themselves() -> None:
-    with pytest.raises(BadRequest, match=r"of picture 1 must be 0 or 1, got 0\.5"):
+    with pytest.raises(InvalidInputError, match=r"of picture 1 must be 0 or 1, got 0\.5"):
         labels(age=[0, 0.5])
-    with pytest.raises(BadRequest, match="must be 0 or 1, got nan"):
+    with pytest.raises(InvalidInputError, match="must be 0 or 1, got nan"):
         labels(age=[0, float("nan")])
-    with pytest.raises(BadRequest, match="'age' has 1 labels for 2 pictures"):
+    with pytest.raises(InvalidInputError, match="'age' has 1 labels for 2 pictures"):
         Labels(np.arange(2), {"age": np.zeros(1)})
-    with pytest.raises(BadRequest, match="whole picture numbers"):
+    with pytest.raises(InvalidInputError, match="whole picture numbers"):
         Labels(np.zeros(2), {})
 
 
@@ -119,8 +119,8 @@ def test_layouts_are_chosen_by_attributes(tmp_path: Path) -> None:
     assert layout_of(["gender", "quality"]) == "v1"
     assert layout_of(["quality", "gender", "glass", "age"]) == "v3"
     for attributes in (["gender"], ["quality", "gender", "gender"], ["age", "glass"]):
-        with pytest.raises(BadRequest, match="no documented table"):
+        with pytest.raises(InvalidInputError, match="no documented table"):
             layout_of(attributes)
-    with pytest.raises(BadRequest, match=r"layout v3 holds .* these labels are of quality, gender"):
+    with pytest.raises(InvalidInputError, match=r"layout v3 holds .* these labels are of quality, gender"):
         write_labels(tmp_path / "a.csv", labels(quality=[1], gender=[1]), "v3")
     assert not list(tmp_path.iterdir())

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.faces import face_from_seed
 from ohlora.training.data import generated_faces, portrait_faces
 from ohlora.training.data.generated_faces import open_generator, require_following, write_generated_pairs
@@ -110,7 +110,7 @@ def test_stopped_set_goes_on_to_the_same_files(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         write_portraits(tmp_path / "b", count=6, resolution=SMALL, workers=2, painter=Stopping(4))
     assert read_description(tmp_path / "b")["complete"] is False
-    with pytest.raises(BadRequest, match="unfinished"):
+    with pytest.raises(InvalidInputError, match="unfinished"):
         dataset_faces(tmp_path / "b")
     done = len(list((tmp_path / "b").glob("*.png")))
     assert 0 < done < 6
@@ -131,19 +131,19 @@ def test_a_set_grows_and_is_left_alone_otherwise(tmp_path: Path) -> None:
         ({"format": "jpeg"}, "format png"),
         ({"count": 1}, "of 3 pictures, asked for are 1"),
     ):
-        with pytest.raises(BadRequest, match=what):
+        with pytest.raises(InvalidInputError, match=what):
             write_portraits(tmp_path / "set", **{"count": 3, "resolution": SMALL, **changes})
     assert contents(tmp_path / "set") == before
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "note.txt").write_text("mine")
-    with pytest.raises(BadRequest, match="not empty"):
+    with pytest.raises(InvalidInputError, match="not empty"):
         write_portraits(tmp_path / "other", count=1, resolution=SMALL)
 
 
 def test_another_renderer_is_another_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_portraits(tmp_path, count=1, resolution=SMALL)
     monkeypatch.setattr(portrait_faces, "RENDERER", "another")
-    with pytest.raises(BadRequest, match="renderer"):
+    with pytest.raises(InvalidInputError, match="renderer"):
         write_portraits(tmp_path, count=1, resolution=SMALL)
 
 
@@ -160,7 +160,7 @@ def test_another_renderer_is_another_set(tmp_path: Path, monkeypatch: pytest.Mon
     ],
 )
 def test_impossible_requests_write_nothing(tmp_path: Path, changes: dict[str, object], what: str) -> None:
-    with pytest.raises(BadRequest, match=what):
+    with pytest.raises(InvalidInputError, match=what):
         write_portraits(tmp_path / "set", **{"count": 1, "resolution": SMALL, **changes})  # type: ignore[arg-type]
     assert not (tmp_path / "set").exists()
 
@@ -168,9 +168,9 @@ def test_impossible_requests_write_nothing(tmp_path: Path, changes: dict[str, ob
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"version": 1}', '{"count": "3"}'])
 def test_damaged_description_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "dataset.json").write_text(text)
-    with pytest.raises(BadRequest, match=r"dataset\.json"):
+    with pytest.raises(InvalidInputError, match=r"dataset\.json"):
         dataset_faces(tmp_path)
-    with pytest.raises(BadRequest, match=r"dataset\.json"):
+    with pytest.raises(InvalidInputError, match=r"dataset\.json"):
         write_portraits(tmp_path, count=1, resolution=SMALL)
 
 
@@ -178,7 +178,7 @@ def test_newer_description_is_refused(tmp_path: Path) -> None:
     write_portraits(tmp_path, count=1, resolution=SMALL)
     about = json.loads((tmp_path / "dataset.json").read_text())
     (tmp_path / "dataset.json").write_text(json.dumps({**about, "version": 99}))
-    with pytest.raises(BadRequest, match="version 99"):
+    with pytest.raises(InvalidInputError, match="version 99"):
         dataset_faces(tmp_path)
 
 
@@ -240,13 +240,13 @@ def test_resumed_pairs_come_from_the_same_batches(tmp_path: Path) -> None:
     assert set(resumed.batches) == {generated_faces.BATCH, generated_faces.CHECKED}
     second = Imitator()
     second.identity = "second"
-    with pytest.raises(BadRequest, match="source imitator, asked for is second"):
+    with pytest.raises(InvalidInputError, match="source imitator, asked for is second"):
         write_generated_pairs(second, tmp_path / "b", seeds)
 
 
 def test_generator_of_other_pictures_is_refused(tmp_path: Path) -> None:
     assert require_following(Imitator(), 0) < 0.3
-    with pytest.raises(BadRequest, match="does not draw the portraits"):
+    with pytest.raises(InvalidInputError, match="does not draw the portraits"):
         write_generated_pairs(Stranger(), tmp_path / "set", range(4))
     assert not (tmp_path / "set").exists()
 
@@ -258,7 +258,7 @@ def test_generator_files_and_bundles_draw_alike(tiny_bundle: Path) -> None:
         assert module.resolution == bundle.resolution == 64
         assert module.identity != bundle.identity
         assert np.abs(module(z).astype(int) - bundle(z)).max() <= 1
-        with pytest.raises(BadRequest, match="does not draw"):
+        with pytest.raises(InvalidInputError, match="does not draw"):
             require_following(module, 0)
     finally:
         module.close()
@@ -271,11 +271,11 @@ def test_generators_with_labels_are_refused(tmp_path: Path) -> None:
 
     labelled = Generator(GeneratorConfig(resolution=8, channel_base=64, channel_max=8, label_size=3))
     checkpoints.save(labelled, tmp_path / "g.safetensors", "stylegan")
-    with pytest.raises(BadRequest, match="3 label values"):
+    with pytest.raises(InvalidInputError, match="3 label values"):
         open_generator(tmp_path / "g.safetensors")
 
 
 def test_seeds_are_checked() -> None:
     assert check_seeds(3, 2) == range(3, 5)
-    with pytest.raises(BadRequest, match="format"):
+    with pytest.raises(InvalidInputError, match="format"):
         DatasetSettings("portrait", 0, 64, "bmp", "portraits", "x")

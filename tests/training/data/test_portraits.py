@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.faces import face_from_seed
 from ohlora.training.data import portrait_faces, portraits
 from ohlora.training.data.portraits import LATENTS, PARAMETERS, index, parameters_from_seeds, render
@@ -134,22 +134,22 @@ def test_pictures_differ() -> None:
 
 @pytest.mark.parametrize("size", [8, 0, 4096])
 def test_refuses_resolution(size: int) -> None:
-    with pytest.raises(BadRequest, match="resolution must be in"):
+    with pytest.raises(InvalidInputError, match="resolution must be in"):
         render(row(), size)
 
 
 def test_refuses_impossible_parameters() -> None:
-    with pytest.raises(BadRequest, match=r"portrait 0: turn must be in \[-28, 28\].*got 60"):
+    with pytest.raises(InvalidInputError, match=r"portrait 0: turn must be in \[-28, 28\].*got 60"):
         render(row(turn=60.0), SIZE)
-    with pytest.raises(BadRequest, match="smile"):
+    with pytest.raises(InvalidInputError, match="smile"):
         render(row(smile=float("nan")), SIZE)
-    with pytest.raises(BadRequest, match=rf"\[N, {LATENTS}\]"):
+    with pytest.raises(InvalidInputError, match=rf"\[N, {LATENTS}\]"):
         render(np.zeros((1, 3)), SIZE)
-    with pytest.raises(BadRequest, match=f"{LATENTS} or more"):
+    with pytest.raises(InvalidInputError, match=f"{LATENTS} or more"):
         portraits.parameters_from_latents(np.zeros((1, 3)))
-    with pytest.raises(BadRequest, match="finite"):
+    with pytest.raises(InvalidInputError, match="finite"):
         portraits.parameters_from_latents(np.full((1, LATENTS), np.inf))
-    with pytest.raises(BadRequest, match=r"no portrait parameter is called 'beard'.*stubble"):
+    with pytest.raises(InvalidInputError, match=r"no portrait parameter is called 'beard'.*stubble"):
         index("beard")
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ohlora.bundle.gallery import GalleryEntry, read_gallery, write_gallery
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.faces import face_from_seed
 from ohlora.training.data import portraits
 from ohlora.training.directions.gallery import (
@@ -88,11 +88,11 @@ def test_gallery_comes_back_to_the_last_bit(seeds: list[int], tmp_path: Path) ->
 
 
 def test_refusals() -> None:
-    with pytest.raises(BadRequest, match="24 faces cannot be chosen from 10"):
+    with pytest.raises(InvalidInputError, match="24 faces cannot be chosen from 10"):
         choose_seeds(24, candidates=10)
-    with pytest.raises(BadRequest, match="keep the gallery's limits, 5 are wanted"):
+    with pytest.raises(InvalidInputError, match="keep the gallery's limits, 5 are wanted"):
         choose_seeds(5, candidates=50, traits={"turn": Trait(1.0, 8.0, 9.0)})
-    with pytest.raises(BadRequest, match="as many different names"):
+    with pytest.raises(InvalidInputError, match="as many different names"):
         make_gallery([1, 2, 3], names=("A", "B"))
-    with pytest.raises(BadRequest, match="this generator takes 64"):
+    with pytest.raises(InvalidInputError, match="this generator takes 64"):
         make_gallery([1], z_size=64)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ohlora.base.values import PROPERTIES, Expression, Face
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.latents.directions import Directions
 from ohlora.training import checkpoints
 from ohlora.training.data import portraits
@@ -73,18 +73,18 @@ def test_directions_are_mixtures_in_the_published_sign(known: Generator) -> None
 def test_what_has_no_portraits_is_refused(known: Generator) -> None:
     torch.manual_seed(0)
     small = {"resolution": 8, "channel_base": 32, "channel_max": 4}
-    with pytest.raises(BadRequest, match="3 labels"):
+    with pytest.raises(InvalidInputError, match="3 labels"):
         regress(Generator(GeneratorConfig(z_size=512, w_size=8, label_size=3, **small)))  # type: ignore[arg-type]
-    with pytest.raises(BadRequest, match="z of this generator only 16"):
+    with pytest.raises(InvalidInputError, match="z of this generator only 16"):
         regress(Generator(GeneratorConfig(z_size=16, w_size=8, **small)))  # type: ignore[arg-type]
-    with pytest.raises(BadRequest, match="too few"):
+    with pytest.raises(InvalidInputError, match="too few"):
         regress(known, samples=50)
-    with pytest.raises(BadRequest, match="no parameter is called 'ears'"):
+    with pytest.raises(InvalidInputError, match="no parameter is called 'ears'"):
         find_directions(known, samples=2000, mixtures={**MIXTURES, "pose": {"ears": 1.0}})
     damaged = Generator(TINY)
     with torch.no_grad():
         damaged.mapping.dense[0].weight.fill_(float("nan"))
-    with pytest.raises(BadRequest, match="NaN"):
+    with pytest.raises(InvalidInputError, match="NaN"):
         regress(damaged, samples=1000)
 
 
@@ -140,9 +140,9 @@ def test_measured_figures() -> None:
 
 
 def test_measuring_needs_faces_and_strengths() -> None:
-    with pytest.raises(BadRequest, match="3 faces or more, got 2"):
+    with pytest.raises(InvalidInputError, match="3 faces or more, got 2"):
         measure_directions(portray, Thermometer(), seeds=2)  # type: ignore[arg-type]
-    with pytest.raises(BadRequest, match="mouth needs two different strengths"):
+    with pytest.raises(InvalidInputError, match="mouth needs two different strengths"):
         measure_directions(portray, Thermometer(), strengths={**STRENGTHS, "mouth": (1.0, 1.0)})  # type: ignore[arg-type]
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from ohlora.errors import BadRequest, CheckpointError
+from ohlora.errors import CheckpointError, InvalidInputError
 from ohlora.training.data import portraits
 from ohlora.training.directions.reader import (
     READ,
@@ -70,14 +70,14 @@ def test_training_people_are_nobodys_seed() -> None:
     ("shape", "dtype"), [((2, 32, 30, 3), np.uint8), ((2, 32, 32, 1), np.uint8), ((2, 32, 32, 3), np.float32)]
 )
 def test_wrong_pictures(shape: tuple[int, ...], dtype: type) -> None:
-    with pytest.raises(BadRequest, match="the reader takes uint8"):
+    with pytest.raises(InvalidInputError, match="the reader takes uint8"):
         Reader(size=32, width=4).read(np.zeros(shape, dtype))
 
 
 def test_wrong_settings_and_files(tmp_path: Path) -> None:
-    with pytest.raises(BadRequest, match=r"ReaderConfig.size must be a multiple of 32, got 100"):
+    with pytest.raises(InvalidInputError, match=r"ReaderConfig.size must be a multiple of 32, got 100"):
         ReaderConfig(size=100)
-    with pytest.raises(BadRequest, match=r"ReaderConfig.epochs must be at least 1, got 0"):
+    with pytest.raises(InvalidInputError, match=r"ReaderConfig.epochs must be at least 1, got 0"):
         ReaderConfig(epochs=0)
     with pytest.raises(CheckpointError, match="cannot read"):
         load_reader(tmp_path / "none.safetensors")

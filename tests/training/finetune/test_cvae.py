@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ohlora.cli import main
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.faces import face_from_seed, load_faces
 from ohlora.training import checkpoints
 from ohlora.training.finetune.cvae_losses import gender_picture, property_scores
@@ -41,7 +41,7 @@ from ohlora.training.finetune.property_test import (
 from ohlora.training.finetune.property_test_files import read_latent, write_vectors
 from ohlora.training.finetune.recipes import PROPERTIES, Recipe, recipe
 from ohlora.training.finetune.run import run_recipe
-from ohlora.training.finetune.run_folder import Stopped
+from ohlora.training.finetune.run_folder import TrainingStoppedError
 from ohlora.training.finetune.transfer import published_names
 from ohlora.training.loop.distributed import make_fabric
 from ohlora.training.nets.cvae_encoder import CvaeEncoder, EncoderConfig
@@ -183,13 +183,13 @@ def test_compat_recipe_is_what_was_published() -> None:
     ],
 )
 def test_recipes_that_cannot_be(inputs: FineTuneInputs, tmp_path: Path, changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(BadRequest, match=message):
+    with pytest.raises(InvalidInputError, match=message):
         run_recipe(small(**changes), inputs, tmp_path / "run", fabric=make_fabric("cpu"))
 
 
 def test_missing_stage_is_named(inputs: FineTuneInputs, tmp_path: Path) -> None:
     for field in ("property_cnn", "gender_cnn"):
-        with pytest.raises(BadRequest, match=re.escape(MADE_BY[field][1])):
+        with pytest.raises(InvalidInputError, match=re.escape(MADE_BY[field][1])):
             run_recipe(small(), replace(inputs, **{field: None}), tmp_path, fabric=make_fabric("cpu"))
 
 
@@ -290,7 +290,7 @@ def test_conditioning_measures_label_against_score() -> None:
     other = conditioning(generator, cnn, z, labels, batch_size=7)
     assert np.allclose(other.scores, made.scores)
     for wrong in (np.zeros((2, 5), np.float32), np.zeros((2, 4, 7), np.float32)):
-        with pytest.raises(BadRequest, match="labels must have shape"):
+        with pytest.raises(InvalidInputError, match="labels must have shape"):
             conditioning(generator, cnn, z, wrong)
 
 
@@ -402,7 +402,7 @@ def test_more_epochs_go_on(inputs: FineTuneInputs, tmp_path: Path, finished: tup
 
 def test_another_recipe_is_refused(inputs: FineTuneInputs, tmp_path: Path) -> None:
     run_recipe(small(epochs=1), inputs, tmp_path, fabric=make_fabric("cpu"), stop_after=1)
-    with pytest.raises(BadRequest, match=r"a run with other recipe \(mean_weight was 0.2, now 0.5\)"):
+    with pytest.raises(InvalidInputError, match=r"a run with other recipe \(mean_weight was 0.2, now 0.5\)"):
         run_recipe(small(mean_weight=0.5), inputs, tmp_path, fabric=make_fabric("cpu"))
 
 
@@ -423,7 +423,7 @@ def test_damaged_numbers_stop_before_the_weights(inputs: FineTuneInputs, tmp_pat
     steps = CvaeSteps(small(), inputs, make_fabric("cpu"))
     before = {key: value.clone() for key, value in everything(steps).items()}
     label = torch.full((4, 7), float("nan"))
-    with pytest.raises(Stopped, match="stopped at epoch 3, batch 9: the loss 'total_loss' is nan"):
+    with pytest.raises(TrainingStoppedError, match="stopped at epoch 3, batch 9: the loss 'total_loss' is nan"):
         steps.step(torch.zeros(4, 3, 32, 32), label, Draws(1, 0, 0, 4, slice(0, 4), CPU), "epoch 3, batch 9")
     assert moved(steps, before) == set()
 
@@ -473,7 +473,7 @@ def test_two_processes_are_one_up_to_rounding(
 
 def test_tested_latents_are_read_by_the_runtime(finished: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     path = finished[0] / "inference_test_during_finetuning_v3" / "epoch_0000" / "test_zs.csv"
-    with pytest.raises(BadRequest, match="test_zs"):
+    with pytest.raises(InvalidInputError, match="test_zs"):
         load_faces([str(path)], 0)  # 16 values are no latent of the runtime, and not misread as one
     z = np.random.default_rng(0).standard_normal((2, 512)).astype(np.float32)
     write_vectors(tmp_path / "z.csv", z)
@@ -493,9 +493,9 @@ def test_latents_by_name(tmp_path: Path) -> None:
         (f"{tmp_path / 'none.csv'}:0", "cannot read the z-vector table"),
         ("mine", "is no latent"),
     ):
-        with pytest.raises(BadRequest, match=message):
+        with pytest.raises(InvalidInputError, match=message):
             read_latent(text, 16)
-    with pytest.raises(BadRequest, match="holds latents of 16 values, this generator takes 512"):
+    with pytest.raises(InvalidInputError, match="holds latents of 16 values, this generator takes 512"):
         read_latent(f"{tmp_path / 'z.csv'}:0", 512)
 
 
@@ -509,7 +509,7 @@ def test_checkpoint_tester(inputs: FineTuneInputs, tmp_path: Path) -> None:
     assert [rows[1][f"{name}_label"] for name in ("eyes", "mouth", "pose")] == ["-1.8", "-1.2", "0.0"]
     assert [rows[5][f"{name}_label"] for name in ("eyes", "mouth", "pose")] == ["-1.8", "-0.6", "-1.2"]
     assert (tmp_path / "exact" / "test_img.jpg").is_file()
-    with pytest.raises(BadRequest, match="one latent of 16 values is needed"):
+    with pytest.raises(InvalidInputError, match="one latent of 16 values is needed"):
         checkpoint_test(generator, np.zeros(7, np.float32), tmp_path)
 
 

@@ -12,7 +12,7 @@ from typing import Any, cast
 import pytest
 import torch
 
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.training import checkpoints
 from ohlora.training.finetune.draws import Draws, mixed
 from ohlora.training.finetune.pictures import Batches
@@ -101,7 +101,7 @@ def test_one_process_needs_no_messages() -> None:
 def test_shares_cover_the_batch_and_uneven_ones_are_refused() -> None:
     shares = [my_share(as_process(rank, 3), 12) for rank in range(3)]
     assert [i for share in shares for i in range(12)[share]] == list(range(12))
-    with pytest.raises(BadRequest, match="batch of 10 cannot be divided among 3 processes"):
+    with pytest.raises(InvalidInputError, match="batch of 10 cannot be divided among 3 processes"):
         my_share(as_process(0, 3), 10)
 
 
@@ -133,15 +133,15 @@ def test_batches_of_several_processes_leave_no_remainder() -> None:
     batches = Batches(count=4703, batch_size=16, processes=4)
     assert len(batches) == 294
     assert batches.size(293) == 12  # of 15
-    with pytest.raises(BadRequest, match="batch_size 6 cannot be divided among 4"):
+    with pytest.raises(InvalidInputError, match="batch_size 6 cannot be divided among 4"):
         Batches(count=100, batch_size=6, processes=4)
 
 
 def test_devices_that_are_not_there_are_named() -> None:
     if torch.cuda.device_count() < 64:
-        with pytest.raises(BadRequest, match="cannot train on 64 device"):
+        with pytest.raises(InvalidInputError, match="cannot train on 64 device"):
             make_fabric("cuda", devices=64)
-    with pytest.raises(BadRequest, match="devices and nodes must be 1 or more"):
+    with pytest.raises(InvalidInputError, match="devices and nodes must be 1 or more"):
         make_fabric("cpu", devices=0)
-    with pytest.raises(BadRequest, match="unknown precision '8'"):
+    with pytest.raises(InvalidInputError, match="unknown precision '8'"):
         make_fabric("cpu", precision="8")

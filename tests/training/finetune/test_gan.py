@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from ohlora.cli import app
-from ohlora.errors import BadRequest, OutputError
+from ohlora.errors import InvalidInputError, OutputError
 from ohlora.scores.table import read_score_table, write_score_table
 from ohlora.training import checkpoints
 from ohlora.training.finetune import gan_loop, published
@@ -30,7 +30,7 @@ from ohlora.training.finetune.inputs import FineTuneInputs, load_discriminator, 
 from ohlora.training.finetune.pictures import Batches, jittered, open_pictures
 from ohlora.training.finetune.recipes import RECIPES
 from ohlora.training.finetune.run import run_recipe
-from ohlora.training.finetune.run_folder import CsvLog, Stopped
+from ohlora.training.finetune.run_folder import CsvLog, TrainingStoppedError
 from ohlora.training.finetune.trial_pictures import PLANS
 from ohlora.training.loop.distributed import make_fabric
 from ohlora.training.nets import stylegan, stylegan_discriminator
@@ -201,15 +201,15 @@ def test_a_finished_run_is_not_trained_again_but_can_be_made_longer(v1: FineTune
 
 
 def test_another_recipe_or_other_inputs_are_refused(v1: FineTuneInputs, whole: Path, tmp_path: Path) -> None:
-    with pytest.raises(BadRequest, match=r"holds a run with other recipe \(r1_gamma was 10.0, now 5.0\)"):
+    with pytest.raises(InvalidInputError, match=r"holds a run with other recipe \(r1_gamma was 10.0, now 5.0\)"):
         go("v1", v1, whole, r1_gamma=5.0)
     other = tmp_path / "scores.csv"
     scores = read_score_table(cast(Path, v1.scores))
     write_score_table(other, replace(scores, values=scores.values + 1))
-    with pytest.raises(BadRequest, match=r"holds a run with other inputs \(scores was"):
+    with pytest.raises(InvalidInputError, match=r"holds a run with other inputs \(scores was"):
         go("v1", replace(v1, scores=other), whole)
     (tmp_path / "checkpoint-00000003.pt").write_bytes(b"nothing")
-    with pytest.raises(BadRequest, match=r"cannot resume from .*checkpoint-00000003.pt.*--restart"):
+    with pytest.raises(InvalidInputError, match=r"cannot resume from .*checkpoint-00000003.pt.*--restart"):
         go("v1", v1, tmp_path)
 
 
@@ -219,11 +219,11 @@ def test_missing_inputs_name_the_stage_that_makes_them(v1: FineTuneInputs, tmp_p
         ("images", "ohlora train sample"),
         ("scores", "ohlora score images"),
     ):
-        with pytest.raises(BadRequest, match=f"--{name.replace('_', '-')} .made by .*{stage}"):
+        with pytest.raises(InvalidInputError, match=f"--{name.replace('_', '-')} .made by .*{stage}"):
             go("v1", replace(v1, **{name: None}), tmp_path)
-        with pytest.raises(BadRequest, match=rf"{tmp_path / 'none'}: it is made by .*{stage}"):
+        with pytest.raises(InvalidInputError, match=rf"{tmp_path / 'none'}: it is made by .*{stage}"):
             go("v1", replace(v1, **{name: tmp_path / "none"}), tmp_path / "out")
-    with pytest.raises(BadRequest, match="property CNN: --property-cnn"):
+    with pytest.raises(InvalidInputError, match="property CNN: --property-cnn"):
         go("v5", replace(v1, property_cnn=None), tmp_path)
     assert not (tmp_path / "out").exists()
 
@@ -232,12 +232,14 @@ def test_pictures_and_scores_must_match(v1: FineTuneInputs, tmp_path: Path) -> N
     table = read_score_table(cast(Path, v1.scores))
     half = tmp_path / "half.csv"
     write_score_table(half, table.rows(table.numbers[2:]))
-    with pytest.raises(BadRequest, match=r"half.csv has no scores for 2 of 10 pictures of .*: number 3, 5; score them"):
+    with pytest.raises(
+        InvalidInputError, match=r"half.csv has no scores for 2 of 10 pictures of .*: number 3, 5; score them"
+    ):
         open_pictures(short("v1"), replace(v1, scores=half))
     values = table.values.copy()
     values[4, 3] = np.nan
     write_score_table(tmp_path / "gap.csv", replace(table, values=values))
-    with pytest.raises(BadRequest, match=r"gap.csv has empty cells for 1 pictures .number 11. in mouth_score"):
+    with pytest.raises(InvalidInputError, match=r"gap.csv has empty cells for 1 pictures .number 11. in mouth_score"):
         open_pictures(short("v1"), replace(v1, scores=tmp_path / "gap.csv"))
     # A gap in a column that the label does not hold is none of its business.
     open_pictures(short("v1", properties=("eyes", "pose")), replace(v1, scores=tmp_path / "gap.csv"))
@@ -246,7 +248,7 @@ def test_pictures_and_scores_must_match(v1: FineTuneInputs, tmp_path: Path) -> N
     assert listed.numbers.tolist() == table.numbers[2:].tolist()
     assert not listed.labels.any()
     write_numbered(tmp_path / "few", count=3)
-    with pytest.raises(BadRequest, match=r"few lacks 7 of the 10 pictures of .*scores.csv: number 9"):
+    with pytest.raises(InvalidInputError, match=r"few lacks 7 of the 10 pictures of .*scores.csv: number 9"):
         open_pictures(short("v8"), replace(v1, images=tmp_path / "few"))
 
 
@@ -259,13 +261,13 @@ def test_labels_are_joined_by_number(v1: FineTuneInputs) -> None:
 
 def test_batches_that_cannot_be_grouped_are_refused_before_work_starts(v1: FineTuneInputs, tmp_path: Path) -> None:
     message = r"a batch of 7 cannot be cut into groups of 3 .*batch_size up to 3, or another one with last_batch=drop"
-    with pytest.raises(BadRequest, match=message):
+    with pytest.raises(InvalidInputError, match=message):
         go("v1", v1, tmp_path / "out", batch_size=7, group=3)
     assert not (tmp_path / "out").exists()
     Batches(4703, 16).require_groups(16)  # the last batch of 15 is one group
-    with pytest.raises(BadRequest, match="a batch of 31 cannot be cut into groups of 16"):
+    with pytest.raises(InvalidInputError, match="a batch of 31 cannot be cut into groups of 16"):
         Batches(4703, 64).require_groups(16)
-    with pytest.raises(BadRequest, match="3 pictures make no batch of 4"):
+    with pytest.raises(InvalidInputError, match="3 pictures make no batch of 4"):
         Batches(3, 4, last_batch="drop")
 
 
@@ -350,7 +352,9 @@ def test_a_loss_that_is_no_number_keeps_the_good_weights(
         return original(*arguments) * (float("nan") if len(made) > 4 else 1.0)
 
     monkeypatch.setattr(gan_loop, "to_tensor", poisoned)
-    with pytest.raises(Stopped, match=r"stopped at epoch 1, batch 1: the loss 'discriminator loss' is nan"):
+    with pytest.raises(
+        TrainingStoppedError, match=r"stopped at epoch 1, batch 1: the loss 'discriminator loss' is nan"
+    ):
         go("v1", v1, tmp_path)
     state = checkpoints.load("stylegan", tmp_path / "generator.safetensors").state_dict()
     assert all(bool(torch.isfinite(value).all()) for value in state.values())
@@ -407,7 +411,7 @@ def test_a_generator_of_another_size_than_the_discriminator_is_refused(v1: FineT
     torch.manual_seed(0)
     other = Generator(replace(tiny_generator().config, resolution=2 * SIZE))
     checkpoints.save(other, tmp_path / "other.safetensors", "stylegan")
-    with pytest.raises(BadRequest, match=r"looks at 8 pixels, the generator draws 16"):
+    with pytest.raises(InvalidInputError, match=r"looks at 8 pixels, the generator draws 16"):
         go("v1", replace(v1, generator=tmp_path / "other.safetensors"), tmp_path / "out")
 
 
@@ -427,7 +431,7 @@ def test_a_start_discriminator_learns_to_tell_pictures_apart(v1: FineTuneInputs,
     assert all(torch.equal(value, whole[key]) for key, value in parts.items())
     # And v1 starts from it.
     go("v1", replace(v1, discriminator=tmp_path / "whole" / name), tmp_path / "v1", epochs=1, batches_per_epoch=1)
-    with pytest.raises(BadRequest, match=r"steps must be 1 or more, got 0"):
+    with pytest.raises(InvalidInputError, match=r"steps must be 1 or more, got 0"):
         DiscriminatorStart(steps=0)
 
 
@@ -444,6 +448,6 @@ def test_the_command_line_trains_and_resumes(v1: FineTuneInputs, tmp_path: Path)
     second = runner.invoke(app, command)
     assert json.loads(second.stdout.splitlines()[-1])["steps"] == BATCHES
     wrong = runner.invoke(app, [*command, "--set", "mixing=2"])
-    assert isinstance(wrong.exception, BadRequest)
+    assert isinstance(wrong.exception, InvalidInputError)
     shown = runner.invoke(app, ["train", "finetune", "v4", "--compat", "--show"])
     assert json.loads(shown.stdout)["mixing"] == 0.9

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.training.finetune.recipes import COMPAT, RECIPES, Recipe, parse_changes, recipe
 from ohlora.training.finetune.transfer import (
     property_discriminator,
@@ -129,12 +129,12 @@ def test_the_v5_discriminator_starts_from_the_property_cnn() -> None:
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
     assert torch.equal(first.parts["eyes"].hidden.weight, cnn.parts["eyes"].hidden.weight)  # type: ignore[union-attr]
     assert len(trained_names(first, RECIPES["v5"].discriminator_trained)) == 42
-    with pytest.raises(BadRequest, match="has the label eyes, mouth, pose"):
+    with pytest.raises(InvalidInputError, match="has the label eyes, mouth, pose"):
         property_discriminator(recipe("v5", properties=("eyes", "pose", "mouth")), cnn)
 
 
 def test_a_start_of_another_version_is_refused_with_the_remedy() -> None:
-    with pytest.raises(BadRequest) as caught:
+    with pytest.raises(InvalidInputError) as caught:
         start_generator(short("v8"), tiny_generator())
     message = str(caught.value)
     assert "recipe v8 starts from the generator of 'v1'" in message
@@ -151,7 +151,9 @@ def test_patterns_cut_numbered_layers_like_lists() -> None:
     assert select(["layer1"], names) == ["layer1.weight", "layer1.bias"]
     assert select(["*"], names) == names
     assert select(["layer[-1:]", "lod"], names) == ["layer11.weight", "layer11.bias", "lod"]
-    with pytest.raises(BadRequest, match=r"pattern 'mappings' .* no tensor of the generator: they are named like"):
+    with pytest.raises(
+        InvalidInputError, match=r"pattern 'mappings' .* no tensor of the generator: they are named like"
+    ):
         trained_names(tiny_generator(), ["mappings"])
 
 
@@ -171,7 +173,7 @@ def test_changes_are_read_and_checked() -> None:
         ("random_noise=maybe", "random_noise must be true or false, got 'maybe'"),
         ("colour=red", "recipe v3 has no field 'colour'"),
     ):
-        with pytest.raises(BadRequest, match=message):
+        with pytest.raises(InvalidInputError, match=message):
             parse_changes("v3", [text])
 
 
@@ -189,7 +191,7 @@ def test_changes_are_read_and_checked() -> None:
     ],
 )
 def test_a_wrong_value_is_named(changes: dict[str, object], message: str) -> None:
-    with pytest.raises(BadRequest, match=message):
+    with pytest.raises(InvalidInputError, match=message):
         recipe("v1", **changes)
 
 
@@ -200,7 +202,7 @@ def test_switches_of_the_published_programs() -> None:
     assert recipe("v2", compat=True).generator_redrawn == ("mapping.dense0.weight",)
     assert recipe("v1", compat=True) == RECIPES["v1"]
     assert all(name in Recipe.__dataclass_fields__ for changes in COMPAT.values() for name in changes)
-    with pytest.raises(BadRequest, match="unknown recipe 'v6': choose one of v1, v2, v3, v4, v5, v8, v9"):
+    with pytest.raises(InvalidInputError, match="unknown recipe 'v6': choose one of v1, v2, v3, v4, v5, v8, v9"):
         recipe("v6")
 
 

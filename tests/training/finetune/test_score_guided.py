@@ -13,13 +13,13 @@ import torch
 from lightning.fabric import Fabric
 from safetensors.torch import load_file
 
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.training import checkpoints
 from ohlora.training.finetune.cvae_losses import scored_loss
 from ohlora.training.finetune.inputs import FineTuneInputs
 from ohlora.training.finetune.recipes import PROPERTIES, Recipe, recipe
 from ohlora.training.finetune.run import run_recipe
-from ohlora.training.finetune.run_folder import RunFolder, Stopped
+from ohlora.training.finetune.run_folder import RunFolder, TrainingStoppedError
 from ohlora.training.finetune.score_guided import GuidedRun, shown_labels, warm_share
 from ohlora.training.finetune.transfer import published_names
 from ohlora.training.loop.distributed import make_fabric
@@ -195,7 +195,7 @@ def test_damaged_numbers_stop_before_the_weights(inputs: FineTuneInputs, tmp_pat
     with torch.no_grad():
         run.property_cnn.parts["mouth"].output.bias.fill_(float("inf"))
     before = states(run)
-    with pytest.raises(Stopped, match="stopped at step group 0, step 0: the loss 'mse' is inf"):
+    with pytest.raises(TrainingStoppedError, match="stopped at step group 0, step 0: the loss 'mse' is inf"):
         run._step()
     assert all(torch.equal(value, before[key]) for key, value in states(run).items())
 
@@ -208,13 +208,13 @@ def test_damaged_numbers_stop_before_the_weights(inputs: FineTuneInputs, tmp_pat
     ],
 )
 def test_recipes_that_cannot_be(inputs: FineTuneInputs, tmp_path: Path, changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(BadRequest, match=message):
+    with pytest.raises(InvalidInputError, match=message):
         run_recipe(small(**changes), inputs, tmp_path, fabric=make_fabric("cpu"))
 
 
 def test_a_generator_without_label_is_refused_by_name(inputs: FineTuneInputs, tmp_path: Path) -> None:
     checkpoints.save(Generator(replace(SMALL, label_size=0, embedding_size=0)), tmp_path / "g.safetensors", "stylegan")
-    with pytest.raises(BadRequest, match="recipe v2 starts from the generator of 'v1'"):
+    with pytest.raises(InvalidInputError, match="recipe v2 starts from the generator of 'v1'"):
         run_recipe(
             small(), replace(inputs, generator=tmp_path / "g.safetensors"), tmp_path / "run", fabric=make_fabric("cpu")
         )

@@ -12,14 +12,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.training.finetune import gan_steps
 from ohlora.training.finetune.draws import DISCRIMINATOR, GENERATOR, Draws
 from ohlora.training.finetune.gan_steps import Batch, BatchResult, GanSteps
 from ohlora.training.finetune.penalty_blur import with_cheap_blur
 from ohlora.training.finetune.recipes import RECIPES, recipe
 from ohlora.training.finetune.repeat_rule import LIMIT, RULES, RepeatRule, repeat
-from ohlora.training.finetune.run_folder import Stopped
+from ohlora.training.finetune.run_folder import TrainingStoppedError
 from ohlora.training.finetune.transfer import published_names, start_discriminator, start_generator, trained_names
 from ohlora.training.loop.distributed import make_fabric
 from ohlora.training.nets.stylegan_layers import Blur
@@ -228,7 +228,9 @@ def test_numbers_that_are_not_finite_stop_before_the_weights_are_touched(network
         with torch.no_grad():
             next(iter(steps.generator.synthesis.to_rgb[-1].parameters())).fill_(float("nan"))
     before = {k: v.clone() for k, v in net.state_dict().items()}
-    with pytest.raises(Stopped, match=r"stopped at epoch 0, batch 0: the loss 'discriminator loss' is nan"):
+    with pytest.raises(
+        TrainingStoppedError, match=r"stopped at epoch 0, batch 0: the loss 'discriminator loss' is nan"
+    ):
         train(steps, batch)
     for key, value in net.state_dict().items():
         assert key == "w_avg" or torch.equal(value.nan_to_num(), before[key].nan_to_num())
@@ -240,7 +242,7 @@ def test_auroc_counts_ties_half() -> None:
 
 
 def test_an_unknown_rule_is_named() -> None:
-    with pytest.raises(BadRequest, match=r"repeat must be v1 or v5 or v9, got 'v2'"):
+    with pytest.raises(InvalidInputError, match=r"repeat must be v1 or v5 or v9, got 'v2'"):
         make_steps("v1", repeat="v2")
 
 

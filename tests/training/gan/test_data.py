@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.faces import face_from_seed
 from ohlora.training.gan.config import PRESETS, GanConfig, Phase, at_resolution, parse_phases, preset, scaled
 from ohlora.training.gan.data import FolderSource, PortraitSource, batch_indices, to_images, to_tensor
@@ -49,12 +49,12 @@ def test_store_grows_and_refuses_strangers(tmp_path: Path) -> None:
     store = ImageStore(tmp_path, {"of": "numbers"}, 25, 8, chunk=10)
     assert store.fill(numbered) == 15  # the short chunk is made anew, as part of a longer one
     assert store.gather(np.array([24]))[0, 0, 0, 0] == 24
-    with pytest.raises(BadRequest, match=r"other training pictures .of: 'numbers', now 'letters'."):
+    with pytest.raises(InvalidInputError, match=r"other training pictures .of: 'numbers', now 'letters'."):
         ImageStore(tmp_path, {"of": "letters"}, 25, 8, chunk=10)
-    with pytest.raises(BadRequest, match=r"other training pictures .resolution"):
+    with pytest.raises(InvalidInputError, match=r"other training pictures .resolution"):
         ImageStore(tmp_path, {"of": "numbers"}, 25, 16, chunk=10)
     (tmp_path / "manifest.json").write_text("{")
-    with pytest.raises(BadRequest, match=r"manifest.json is damaged"):
+    with pytest.raises(InvalidInputError, match=r"manifest.json is damaged"):
         ImageStore(tmp_path, {"of": "numbers"}, 25, 8, chunk=10)
 
 
@@ -69,7 +69,7 @@ def test_finer_store_serves_smaller_sizes(tmp_path: Path) -> None:
     exact = pictures[[6, 2]].reshape(2, 4, 4, 4, 4, 3).astype(float).mean((2, 4))
     assert np.abs(small - exact).max() <= 0.5
     assert np.array_equal(store.gather(np.array([1])), pictures[1:2])
-    with pytest.raises(BadRequest, match="cannot give 32"):
+    with pytest.raises(InvalidInputError, match="cannot give 32"):
         store.gather(np.array([0]), 32)
 
 
@@ -104,7 +104,7 @@ def test_renderer_is_part_of_the_identity(tmp_path: Path) -> None:
     other = PortraitSource(40, 1000, renderer=lambda z, r: waves(z, r) // 2, latents=LATENTS)
     assert source.identity() != other.identity()
     source.prepare(tmp_path, 8, lambda done, count: None)
-    with pytest.raises(BadRequest, match=r"other training pictures .renderer"):
+    with pytest.raises(InvalidInputError, match=r"other training pictures .renderer"):
         other.prepare(tmp_path, 8, lambda done, count: None)
 
 
@@ -118,7 +118,7 @@ def test_folder_of_pictures(tmp_path: Path) -> None:
     assert source.images(np.arange(39), 8).shape == (39, 8, 8, 3)
     assert source.z(np.arange(2)) is None
     assert source.unseen(10, 16)[1].shape == (2, 16, 16, 3)
-    with pytest.raises(BadRequest, match="training needs at least 4"):
+    with pytest.raises(InvalidInputError, match="training needs at least 4"):
         FolderSource([tmp_path / "000.png"])
 
 
@@ -151,21 +151,21 @@ def test_phases_in_words() -> None:
     [("8", "not understood"), ("8:1:speed=3", "unknown 'speed'"), ("12:1", "power of two"), ("8:1.2.3", "no number")],
 )
 def test_bad_phases(text: str, words: str) -> None:
-    with pytest.raises(BadRequest, match=words):
+    with pytest.raises(InvalidInputError, match=words):
         parse_phases(text)
 
 
 def test_impossible_recipes() -> None:
     phase = Phase(8, 1, 6, adversarial=1)
-    with pytest.raises(BadRequest, match="groups of 4"):
+    with pytest.raises(InvalidInputError, match="groups of 4"):
         GanConfig((phase,), group=4)
-    with pytest.raises(BadRequest, match="must not fall"):
+    with pytest.raises(InvalidInputError, match="must not fall"):
         GanConfig((Phase(16, 1, pixel=1), Phase(8, 1, pixel=1)))
-    with pytest.raises(BadRequest, match="target per latent"):
+    with pytest.raises(InvalidInputError, match="target per latent"):
         GanConfig((Phase(8, 1, pixel=1),), source="folder")
-    with pytest.raises(BadRequest, match="'swirl'"):
+    with pytest.raises(InvalidInputError, match="'swirl'"):
         GanConfig((phase,), group=2, augment=("swirl",))
-    with pytest.raises(BadRequest, match="one of them more than 0"):
+    with pytest.raises(InvalidInputError, match="one of them more than 0"):
         Phase(8, 1)
-    with pytest.raises(BadRequest, match="phases at 32, 64, 128, 256"):
+    with pytest.raises(InvalidInputError, match="phases at 32, 64, 128, 256"):
         at_resolution(preset("portraits"), 512)

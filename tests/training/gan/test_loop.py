@@ -16,10 +16,10 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from ohlora.errors import BadRequest, OhloraError
+from ohlora.errors import InvalidInputError, OhloraError
 from ohlora.training import checkpoints
 from ohlora.training.gan.config import Phase, time_shares
-from ohlora.training.gan.loop import Stopped, Watch, run
+from ohlora.training.gan.loop import TrainingStoppedError, Watch, run
 from ohlora.training.gan.monitor import read_rows
 from tests.support.gan_pictures import tiny_recipe, wave_source, waves
 
@@ -91,11 +91,11 @@ def test_finished_run_is_not_trained_again(whole: Path) -> None:
 
 
 def test_another_recipe_or_source_is_refused(whole: Path) -> None:
-    with pytest.raises(BadRequest, match=r"another config .r1_gamma was 10.0, now 5.0."):
+    with pytest.raises(InvalidInputError, match=r"another config .r1_gamma was 10.0, now 5.0."):
         run(tiny_recipe(r1_gamma=5.0), whole, wave_source(), accelerator="cpu")
     other = wave_source()
     other.renderer = lambda z, resolution: 255 - waves(z, resolution)
-    with pytest.raises(BadRequest, match=r"another source .renderer"):
+    with pytest.raises(InvalidInputError, match=r"another source .renderer"):
         run(tiny_recipe(), whole, other, accelerator="cpu")
 
 
@@ -104,7 +104,7 @@ def test_damaged_checkpoint_is_named(tmp_path: Path) -> None:
     run(tiny_recipe(), tmp_path, wave_source(), accelerator="cpu", watch=Watch(stop_after=2))
     newest = sorted(tmp_path.glob("checkpoint-*.pt"))[-1]
     newest.write_bytes(newest.read_bytes()[:1000])
-    with pytest.raises(BadRequest, match=f"cannot resume from .*{newest.name}.*the one before"):
+    with pytest.raises(InvalidInputError, match=f"cannot resume from .*{newest.name}.*the one before"):
         run(tiny_recipe(), tmp_path, wave_source(), accelerator="cpu")
     newest.unlink()
     assert run(tiny_recipe(), tmp_path, wave_source(), accelerator="cpu")["steps"] == STEPS
@@ -128,7 +128,7 @@ class Poisoned:
 def test_loss_that_is_not_finite_stops_and_keeps_good_weights(tmp_path: Path) -> None:
     good, bad = tmp_path / "good", tmp_path / "bad"
     run(tiny_recipe(), good, wave_source(), accelerator="cpu", watch=Watch(stop_after=4))
-    with pytest.raises(Stopped) as caught:
+    with pytest.raises(TrainingStoppedError) as caught:
         run(tiny_recipe(), bad, Poisoned(4), accelerator="cpu")  # type: ignore[arg-type]
     message = str(caught.value)
     assert "step 4" in message
@@ -146,7 +146,7 @@ def test_gradient_that_is_not_finite_is_not_applied(tmp_path: Path, monkeypatch:
         return difference + torch.sqrt(difference * 0)  # value finite, derivative not
 
     monkeypatch.setattr(steps, "pyramid_l1", endless)
-    with pytest.raises(Stopped, match="gradients of the generator have norm nan"):
+    with pytest.raises(TrainingStoppedError, match="gradients of the generator have norm nan"):
         run(tiny_recipe(), tmp_path, wave_source(), accelerator="cpu")
     for value in weights(tmp_path / "generator.safetensors").values():
         assert bool(torch.isfinite(value).all())
@@ -203,5 +203,5 @@ def test_start_from_a_generator(whole: Path, tmp_path: Path) -> None:
     for key, value in weights(tmp_path / "generator.safetensors").items():
         if key != "w_avg":
             torch.testing.assert_close(value, weights(path)[key], atol=1e-5, rtol=1e-5, msg=key)
-    with pytest.raises(BadRequest, match="no generator"):
+    with pytest.raises(InvalidInputError, match="no generator"):
         run(tiny_recipe(start_from="nowhere.safetensors"), tmp_path / "b", wave_source(), accelerator="cpu")

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.training.gan.augment import AUGMENTS, augment
 from ohlora.training.gan.losses import (
     FeatureNet,
@@ -112,7 +112,7 @@ def test_cutout_blanks_at_most_a_quarter() -> None:
 
 
 def test_unknown_augmentation() -> None:
-    with pytest.raises(BadRequest, match="'swirl'"):
+    with pytest.raises(InvalidInputError, match="'swirl'"):
         augment(torch.zeros(1, 3, 8, 8), ["swirl"], torch.Generator())
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.training.gan.fast import draw_fading
 from ohlora.training.gan.growing import WeightAverage, cut, fading_level, grow_discriminator, grow_generator
 from ohlora.training.gan.mapping_fit import make_linear, readout_fit, readout_loss, readout_matrix
@@ -59,7 +59,7 @@ def test_cut_generator_draws_its_own_level() -> None:
     assert coarse.config.resolution == 16
     z = torch.randn(2, SHAPE.z_size)
     torch.testing.assert_close(F.interpolate(coarse(z, lod=0.0), scale_factor=2, mode="nearest"), fine(z, lod=1.0))
-    with pytest.raises(BadRequest, match="cannot cut a generator of 32 pixels to 64"):
+    with pytest.raises(InvalidInputError, match="cannot cut a generator of 32 pixels to 64"):
         cut(fine, 64)
 
 
@@ -133,16 +133,16 @@ def test_a_latent_is_a_straight_step_in_w() -> None:
 
 def test_linear_mapping_needs_an_even_number_of_layers() -> None:
     net = Generator(replace(SHAPE, mapping_layers=5))
-    with pytest.raises(BadRequest, match="even number of mapping_layers"):
+    with pytest.raises(InvalidInputError, match="even number of mapping_layers"):
         make_linear(net.mapping, readout_matrix(4, SHAPE.w_size, 0))
-    with pytest.raises(BadRequest, match="do not fit"):
+    with pytest.raises(InvalidInputError, match="do not fit"):
         readout_matrix(50, SHAPE.w_size, 0)
 
 
 def test_growing_refuses_another_family() -> None:
     torch.manual_seed(0)
     other = Generator(replace(SHAPE, resolution=16, channel_max=12))
-    with pytest.raises(BadRequest, match="other shapes"):
+    with pytest.raises(InvalidInputError, match="other shapes"):
         grow_generator(other, generator(32))
-    with pytest.raises(BadRequest, match="cut it first"):
+    with pytest.raises(InvalidInputError, match="cut it first"):
         grow_generator(generator(32), generator(16))

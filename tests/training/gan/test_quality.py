@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.training.gan.quality import (
     Figures,
     compare,
@@ -56,7 +56,7 @@ def test_frechet_distance_with_fewer_pictures_than_features() -> None:
     rng = np.random.default_rng(4)
     few = rng.standard_normal((10, 50))
     assert frechet_distance(few, few) == pytest.approx(0, abs=1e-6)
-    with pytest.raises(BadRequest, match="2 or more"):
+    with pytest.raises(InvalidInputError, match="2 or more"):
         frechet_distance(few[:1], few)
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.training.data import portraits
 from ohlora.training.gan.config import Phase
 from ohlora.training.gan.data import PortraitSource
@@ -37,7 +37,7 @@ def test_rows_of_features_are_orthogonal_to_the_readout() -> None:
     rows = feature_rows(readout, 7, seed=3)
     torch.testing.assert_close(rows @ readout.T, torch.zeros(7, LATENTS), atol=1e-5, rtol=0)
     torch.testing.assert_close(rows @ rows.T, torch.eye(7) / readout[0].norm() ** 2, atol=1e-4, rtol=1e-4)
-    with pytest.raises(BadRequest, match="do not fit into w"):
+    with pytest.raises(InvalidInputError, match="do not fit into w"):
         feature_rows(readout, WIDTH, seed=3)
 
 
@@ -85,6 +85,6 @@ def test_training_begins_with_teaching(tmp_path: Path) -> None:
 
 
 def test_a_source_without_numbers_cannot_teach(tmp_path: Path) -> None:
-    with pytest.raises(BadRequest, match="teach_steps needs a source that knows numbers"):
+    with pytest.raises(InvalidInputError, match="teach_steps needs a source that knows numbers"):
         run(tiny_recipe(teach_steps=5), tmp_path / "out", wave_source(), accelerator="cpu")
     assert not (tmp_path / "out").exists()

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 pytest.importorskip("sklearn")
 pytest.importorskip("pandas")
 
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.training.hairzoo.celeb import celeb_data, prepare
 from ohlora.training.hairzoo.folds import consecutive, grouped
 from ohlora.training.hairzoo.korean import korean_data, parse_polygon, polygon_mask, rooted
@@ -39,13 +39,13 @@ def test_prepare_makes_the_published_layout(tmp_path: Path) -> None:
 
 
 def test_prepare_refuses_other_folders_and_ambiguous_masks(tmp_path: Path) -> None:
-    with pytest.raises(BadRequest, match="CelebA-HQ-img"):
+    with pytest.raises(InvalidInputError, match="CelebA-HQ-img"):
         prepare(tmp_path, tmp_path / "out")
     source = hairzoo_sets.published_celeb(tmp_path / "source", 2)
     hairzoo_sets.write(source / "CelebAMask-HQ-mask-anno" / "9" / "00001_hair.png", np.zeros((8, 8), np.uint8))
-    with pytest.raises(BadRequest, match="two hair masks of picture 1"):
+    with pytest.raises(InvalidInputError, match="two hair masks of picture 1"):
         prepare(source, tmp_path / "out")
-    with pytest.raises(BadRequest, match="hairzoo-data"):
+    with pytest.raises(InvalidInputError, match="hairzoo-data"):
         celeb_data(source)
 
 
@@ -63,7 +63,7 @@ def test_celeb_pictures_masks_and_blocks(tmp_path: Path) -> None:
     train, held = data.split(1)
     assert held.tolist() == [3, 4]
     assert sorted([*train, *held]) == list(range(11))
-    with pytest.raises(BadRequest, match="fold 4"):
+    with pytest.raises(InvalidInputError, match="fold 4"):
         celeb_data(hairzoo_sets.celeb(tmp_path / "few", 3)).split(4)
 
 
@@ -83,7 +83,7 @@ def test_mask_is_the_first_channel(tmp_path: Path) -> None:
     hairzoo_sets.write(tmp_path / "mask.png", red)
     assert np.array_equal(read_mask(tmp_path / "mask.png"), red[..., 0])
     (tmp_path / "mask.png").write_bytes(b"no picture")
-    with pytest.raises(BadRequest, match=r"mask\.png"):
+    with pytest.raises(InvalidInputError, match=r"mask\.png"):
         read_mask(tmp_path / "mask.png")
 
 
@@ -123,9 +123,9 @@ def test_korean_rows_that_cannot_be_used_are_named(tmp_path: Path) -> None:
         ("no file", "0 points", "leaves the data set", "no 'dataset'", "no pairs"), reasons.values(), strict=True
     )] == [True] * 5  # fmt: skip
     (folder / "dataindex_36.csv").write_text("path,source\na,b\n")
-    with pytest.raises(BadRequest, match=r"dataindex_36\.csv.*polygon1"):
+    with pytest.raises(InvalidInputError, match=r"dataindex_36\.csv.*polygon1"):
         korean_data(folder, light=True)
-    with pytest.raises(BadRequest, match="dataindex_00"):
+    with pytest.raises(InvalidInputError, match="dataindex_00"):
         korean_data(tmp_path / "partition0", light=True)
 
 
@@ -194,7 +194,7 @@ def test_groups_stay_together_and_must_be_enough() -> None:
     fold = grouped(names)
     assert np.bincount(fold).tolist() == [6] * 5
     assert all(len(set(fold[i * 3 : i * 3 + 3])) == 1 for i in range(10))
-    with pytest.raises(BadRequest, match="2 groups"):
+    with pytest.raises(InvalidInputError, match="2 groups"):
         grouped(["a", "b", "a"])
 
 

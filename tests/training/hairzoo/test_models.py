@@ -11,7 +11,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("segmentation_models_pytorch")
 
-from ohlora.errors import BadRequest, CheckpointError  # noqa: E402 - needs torch
+from ohlora.errors import CheckpointError, InvalidInputError  # noqa: E402 - needs torch
 from ohlora.training.hairzoo import encoder_weights, models  # noqa: E402
 from ohlora.training.hairzoo.checkpoint import (  # noqa: E402
     PREFIX,
@@ -74,13 +74,13 @@ def test_published_efficientnets_are_found_under_timms_name(monkeypatch: pytest.
     ],
 )
 def test_names_that_do_not_work_say_what_does(encoder: str, decoder: str, said: str) -> None:
-    with pytest.raises(BadRequest, match=said):
+    with pytest.raises(InvalidInputError, match=said):
         models.build_model(encoder, decoder)
 
 
 def test_sizes_that_do_not_work_are_refused_at_once() -> None:
     model = models.build_model(TINY, "PAN")
-    with pytest.raises(BadRequest, match=r"PAN on .* at 64 pixels"):
+    with pytest.raises(InvalidInputError, match=r"PAN on .* at 64 pixels"):
         models.check_size(model, TINY, "PAN", 64)
     assert model.training
 
@@ -93,7 +93,7 @@ def test_sizes_that_do_not_work_are_refused_at_once() -> None:
     ],
 )  # fmt: skip
 def test_recipes_are_checked(change: dict[str, Any]) -> None:
-    with pytest.raises(BadRequest):
+    with pytest.raises(InvalidInputError):
         ZooConfig(**change)
 
 
@@ -106,7 +106,7 @@ def test_recipes_are_the_documented_ones() -> None:
     assert config.file_name == "timm-efficientnet-b0_Unet_fold0_light_celeb.pth"
     assert preset("korean", light=False, decoder_type="FPN").file_name == "timm-efficientnet-b0_FPN_fold0_heavy.pth"
     assert set(PRESETS) == {"celeb", "korean", "faces"}
-    with pytest.raises(BadRequest, match="celeb or korean or faces"):
+    with pytest.raises(InvalidInputError, match="celeb or korean or faces"):
         preset("figaro")
 
 
@@ -138,14 +138,14 @@ def test_the_documented_weights_and_their_remedy(offline: list[str]) -> None:
     assert encoder_weights.documented_weights("se_resnext101_32x4d") == "imagenet"
     assert encoder_weights.documented_weights("timm-efficientnet-b0") == "noisy-student"
     notes: list[str] = []
-    with pytest.raises(BadRequest, match=r"no route to host.*--encoder-weights PATH.*none"):
+    with pytest.raises(InvalidInputError, match=r"no route to host.*--encoder-weights PATH.*none"):
         encoder_weights.start_model(ZooConfig(decoder_type="Linknet", encoder_weights="documented"), notes.append)
     assert offline == ["smp-hub/timm-efficientnet-b0.noisy-student"]
     assert "smp-hub/timm-efficientnet-b0.noisy-student" in notes[0]
     # The document's rule names weights that do not exist for most encoders.
-    with pytest.raises(BadRequest, match=r"no 'noisy-student' weights for the encoder 'mobilenet_v2'.*imagenet"):
+    with pytest.raises(InvalidInputError, match=r"no 'noisy-student' weights for the encoder 'mobilenet_v2'.*imagenet"):
         encoder_weights.start_model(ZooConfig(encoder_type="mobilenet_v2", encoder_weights="documented"))
-    with pytest.raises(BadRequest, match="timm's"):
+    with pytest.raises(InvalidInputError, match="timm's"):
         encoder_weights.start_model(ZooConfig(encoder_type=TINY, encoder_weights="noisy-student"))
 
 
@@ -177,7 +177,7 @@ def test_weights_of_the_installed_package() -> None:
     stem = encoder_weights.start_model(ZooConfig(**lite)).encoder.conv_stem.weight  # type: ignore[arg-type]
     again = encoder_weights.start_model(ZooConfig(**lite, seed=9)).encoder.conv_stem.weight  # type: ignore[arg-type]
     assert torch.equal(stem, again)
-    with pytest.raises(BadRequest, match="lite0"):
+    with pytest.raises(InvalidInputError, match="lite0"):
         encoder_weights.start_model(ZooConfig(encoder_weights="installed"))
 
 
@@ -262,7 +262,7 @@ def test_files_that_do_not_fit_say_why(tmp_path: Path) -> None:
         load_weights(small(decoder="FPN"), path, "FPN")
     named = tmp_path / "model.pth"
     path.rename(named)
-    with pytest.raises(BadRequest, match="--encoder-type and --decoder-type"):
+    with pytest.raises(InvalidInputError, match="--encoder-type and --decoder-type"):
         load_checkpoint(named)
     assert not load_checkpoint(named, TINY, "Linknet").training
     torch.save({"generator": {}}, named)

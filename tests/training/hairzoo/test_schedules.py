@@ -6,7 +6,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from ohlora.errors import BadRequest  # noqa: E402 - needs torch
+from ohlora.errors import InvalidInputError  # noqa: E402 - needs torch
 from ohlora.training.hairzoo.config import ZooConfig  # noqa: E402
 from ohlora.training.hairzoo.schedules import EPS, FACTOR, PATIENCE, T_0, T_MAX, Schedule  # noqa: E402
 
@@ -81,5 +81,5 @@ def test_state_goes_on_where_it_was() -> None:
         whole.after_epoch(0.4)
         second.after_epoch(0.4)
     assert second.state_dict() == whole.state_dict()
-    with pytest.raises(BadRequest, match="CosineAnnealingLR"):
+    with pytest.raises(InvalidInputError, match="CosineAnnealingLR"):
         Schedule(ZooConfig(scheduler="CosineAnnealingLR")).load_state_dict(first.state_dict())

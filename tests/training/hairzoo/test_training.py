@@ -17,7 +17,7 @@ pytest.importorskip("segmentation_models_pytorch")
 pytest.importorskip("lightning")
 
 from ohlora.cli import app  # noqa: E402 - needs torch
-from ohlora.errors import BadRequest, OhloraError  # noqa: E402
+from ohlora.errors import InvalidInputError, OhloraError  # noqa: E402
 from ohlora.training.hairzoo import loop  # noqa: E402
 from ohlora.training.hairzoo.checkpoint import load_checkpoint  # noqa: E402
 from ohlora.training.hairzoo.config import ZooConfig  # noqa: E402
@@ -64,7 +64,7 @@ def test_a_stopped_run_resumes_to_the_same_weights(celeb: Path, tmp_path: Path) 
         CONFIG.file_name, "last.pt", "log.jsonl", "report.json", "left_out.json", "overlays.jpg",
     }  # fmt: skip
     # Another recipe in the same folder is refused; how it is computed may change.
-    with pytest.raises(BadRequest, match="other encoder_lr"):
+    with pytest.raises(InvalidInputError, match="other encoder_lr"):
         run(replace(CONFIG, encoder_lr=2e-3), [celeb], tmp_path / "whole", accelerator="cpu")
     assert run(CONFIG, [celeb], tmp_path / "whole", accelerator="cpu", workers=1)["log"] == whole["log"]
 
@@ -109,19 +109,19 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_epoch_before(
 
 
 def test_data_and_options_that_cannot_work(celeb: Path, tmp_path: Path) -> None:
-    with pytest.raises(BadRequest, match="unknown decoder"):
+    with pytest.raises(InvalidInputError, match="unknown decoder"):
         run(replace(CONFIG, decoder_type="Unett"), [celeb], tmp_path / "nothing", accelerator="cpu")
     assert not (tmp_path / "nothing").exists()
-    with pytest.raises(BadRequest, match="--batch-size"):
+    with pytest.raises(InvalidInputError, match="--batch-size"):
         run(replace(CONFIG, batch_size=50), [celeb], tmp_path, accelerator="cpu")
-    with pytest.raises(BadRequest, match="--data"):
+    with pytest.raises(InvalidInputError, match="--data"):
         run(CONFIG, [], tmp_path)
-    with pytest.raises(BadRequest, match="one folder, got 2"):
+    with pytest.raises(InvalidInputError, match="one folder, got 2"):
         run(CONFIG, [celeb, celeb], tmp_path)
     if not torch.cuda.is_available():
-        with pytest.raises(BadRequest, match="16-mixed"):
+        with pytest.raises(InvalidInputError, match="16-mixed"):
             run(replace(CONFIG, precision="16-mixed"), [celeb], tmp_path, accelerator="cpu")
-    with pytest.raises(BadRequest, match="--batch-size 2"):
+    with pytest.raises(InvalidInputError, match="--batch-size 2"):
         run(replace(CONFIG, decoder_type="DeepLabV3", batch_size=1), [celeb], tmp_path / "one", accelerator="cpu")
 
 

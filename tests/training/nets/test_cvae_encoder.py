@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ohlora.errors import BadRequest, CheckpointError
+from ohlora.errors import CheckpointError, InvalidInputError
 from ohlora.training import checkpoints
 from ohlora.training.finetune.cvae_losses import COLUMNS, LossWeights, cvae_loss, scored_loss
 from ohlora.training.finetune.recipes import PROPERTIES
@@ -182,13 +182,13 @@ def test_foreign_files_are_refused(tmp_path: Path) -> None:
     [({"resolution": 100}, "multiple of 32, got 100"), ({"width": 0.0}, "width"), ({"z_size": 0}, "z_size >= 1")],
 )
 def test_wrong_configurations(changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(BadRequest, match=message):
+    with pytest.raises(InvalidInputError, match=message):
         EncoderConfig(**changes)
 
 
 def test_wrong_label_is_named() -> None:
     model = CvaeEncoder(EncoderConfig(32, 8, 7, 0.05))
-    with pytest.raises(BadRequest, match=r"label must have shape \[N, 7\], got \[2, 3\]"):
+    with pytest.raises(InvalidInputError, match=r"label must have shape \[N, 7\], got \[2, 3\]"):
         model(torch.zeros(2, 3, 32, 32), torch.zeros(2, 3))
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ohlora.errors import BadRequest, CheckpointError
+from ohlora.errors import CheckpointError, InvalidInputError
 from ohlora.training import checkpoints
 from ohlora.training.nets import score_cnns
 from ohlora.training.nets.score_cnns import (
@@ -136,7 +136,7 @@ def test_some_parts_only(cnn: Path) -> None:
     image, model = pictures(cnn, "property"), network("property")
     assert isinstance(model, PropertyCnn)
     assert torch.equal(model.only(image, ("pose", "background")), model(image)[:, [4, 5, 6]])
-    with pytest.raises(BadRequest, match="no part 'nose'"):
+    with pytest.raises(InvalidInputError, match="no part 'nose'"):
         model.only(image, ("nose",))
 
 
@@ -216,13 +216,13 @@ def test_gradients_reach_the_picture_and_any_size_fits() -> None:
         assert (seen is image) == (size == 256)
         (gradient,) = torch.autograd.grad(model(seen).sum(), image)
         assert gradient.abs().sum() > 0
-    with pytest.raises(BadRequest, match=r"image must have shape \[N, 3, 256, 256\], got \[1, 3, 64, 64\]"):
+    with pytest.raises(InvalidInputError, match=r"image must have shape \[N, 3, 256, 256\], got \[1, 3, 64, 64\]"):
         model(torch.rand(1, 3, 64, 64))
 
 
 @pytest.mark.parametrize("width", [0.0, -1.0, float("nan"), 9.0])
 def test_a_width_out_of_range_is_refused(width: float) -> None:
-    with pytest.raises(BadRequest, match=r"width must be in \(0, 8\]"):
+    with pytest.raises(InvalidInputError, match=r"width must be in \(0, 8\]"):
         make("gender", width)
-    with pytest.raises(BadRequest, match="unknown attribute 'beauty'"):
+    with pytest.raises(InvalidInputError, match="unknown attribute 'beauty'"):
         make("beauty")

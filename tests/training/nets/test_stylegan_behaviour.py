@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.training.nets.stylegan import Generator, GeneratorConfig
 from ohlora.training.nets.stylegan_discriminator import Discriminator, DiscriminatorConfig
 from ohlora.training.nets.stylegan_layers import DownConv, UpConv, scaled
@@ -90,7 +90,7 @@ def test_wrong_inputs_are_named() -> None:
         (lambda: model.mapping.hidden(torch.zeros(1, 16)), "only split mappings"),
         (lambda: GeneratorConfig(resolution=100), "power of two"),
     ):
-        with pytest.raises(BadRequest, match=message):
+        with pytest.raises(InvalidInputError, match=message):
             call()
 
 
@@ -98,11 +98,11 @@ def test_discriminator_refuses_batches_it_cannot_group() -> None:
     model = Discriminator(DiscriminatorConfig(resolution=8, group=4, channel_max=4, label_size=3))
     images, label = torch.zeros(6, 3, 8, 8), torch.zeros(6, 3)
     assert model(images[:3], label[:3]).shape == (3, 1)
-    with pytest.raises(BadRequest, match="6 images cannot be cut into groups of 4"):
+    with pytest.raises(InvalidInputError, match="6 images cannot be cut into groups of 4"):
         model(images, label)
-    with pytest.raises(BadRequest, match="needs a label"):
+    with pytest.raises(InvalidInputError, match="needs a label"):
         model(images[:4])
-    with pytest.raises(BadRequest, match="image must have shape"):
+    with pytest.raises(InvalidInputError, match="image must have shape"):
         model(torch.zeros(1, 3, 16, 16), label[:1])
 
 

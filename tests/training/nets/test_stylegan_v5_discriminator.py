@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from ohlora.errors import BadRequest, CheckpointError
+from ohlora.errors import CheckpointError, InvalidInputError
 from ohlora.training import checkpoints
 from ohlora.training.nets.score_cnns import PropertyCnn, PropertyCnnConfig
 from ohlora.training.nets.stylegan_v5_discriminator import V5Discriminator, V5DiscriminatorConfig, from_property_cnn
@@ -84,9 +84,9 @@ def test_other_sizes_are_scaled_and_wrong_shapes_refused() -> None:
     assert score.shape == (3, 1)
     (gradient,) = torch.autograd.grad(score.sum(), image)
     assert float(gradient.abs().sum()) > 0
-    with pytest.raises(BadRequest, match=r"label must have shape \[N, 3\], got \[3, 7\]"):
+    with pytest.raises(InvalidInputError, match=r"label must have shape \[N, 3\], got \[3, 7\]"):
         module(image, torch.zeros(3, 7))
-    with pytest.raises(BadRequest, match=r"image must have shape \[N, 3, R, R\], got \[3, 1, 64, 64\]"):
+    with pytest.raises(InvalidInputError, match=r"image must have shape \[N, 3, R, R\], got \[3, 1, 64, 64\]"):
         module(image[:, :1], torch.zeros(3, 3))
 
 

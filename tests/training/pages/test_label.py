@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
-from ohlora.errors import BadRequest, OutputError
+from ohlora.errors import InvalidInputError, OutputError
 from ohlora.io.images import encode_image
 from ohlora.training.data.labels import LAYOUTS, Labels, read_labels, write_labels
 from ohlora.training.pages.label import store as store_module
@@ -148,7 +148,7 @@ def test_rows_outside_the_choice_are_kept(pictures: Path) -> None:
     with LabelStore(few, V1, pictures.parent / "labels.csv", range(20)) as store:
         assert store.summary()["labelled"] == 1
         store.label("a", 1, 2, "quality", 0)
-        with pytest.raises(BadRequest, match="no picture 15"):
+        with pytest.raises(InvalidInputError, match="no picture 15"):
             store.label("a", 2, 15, "quality", 0)
     assert (pictures.parent / "labels.csv").read_text() == "img_name,quality,gender\n2,0,0\n15,0,0\n"
 
@@ -156,23 +156,25 @@ def test_rows_outside_the_choice_are_kept(pictures: Path) -> None:
 def test_tables_that_do_not_fit_are_refused(pictures: Path) -> None:
     out = pictures.parent / "labels.csv"
     out.write_text("idx,gender,quality,age,glass\n0,1,1,0,0\n")
-    with pytest.raises(BadRequest, match="holds labels of gender, quality, age, glass, asked are quality, gender"):
+    with pytest.raises(
+        InvalidInputError, match="holds labels of gender, quality, age, glass, asked are quality, gender"
+    ):
         opened(pictures)
     out.write_text("img_name,quality,gender\n0,1,1\n77,1,1\n")
-    with pytest.raises(BadRequest, match=r"labels of 1 pictures that are not in the folder \(77\)"):
+    with pytest.raises(InvalidInputError, match=r"labels of 1 pictures that are not in the folder \(77\)"):
         opened(pictures)
     out.unlink()
     (pictures.parent / "labels.csv.progress.json").write_text('{"format": 1')
-    with pytest.raises(BadRequest, match=r"cannot use .*progress\.json.*delete it"):
+    with pytest.raises(InvalidInputError, match=r"cannot use .*progress\.json.*delete it"):
         opened(pictures)
-    with pytest.raises(BadRequest, match="no documented table"):
+    with pytest.raises(InvalidInputError, match="no documented table"):
         opened(pictures, ("age",), "other.csv")
-    with pytest.raises(BadRequest, match=r"written as \.csv"):
+    with pytest.raises(InvalidInputError, match=r"written as \.csv"):
         opened(pictures, V1, "labels.txt")
 
 
 def test_one_server_a_table(pictures: Path) -> None:
-    with opened(pictures), pytest.raises(BadRequest, match="is being labelled by another"):
+    with opened(pictures), pytest.raises(InvalidInputError, match="is being labelled by another"):
         opened(pictures)
     with opened(pictures) as store:
         pass
@@ -332,7 +334,7 @@ def test_pictures_of_other_formats_are_converted_and_damaged_ones_told(server: L
 
 def test_a_port_that_is_taken_is_a_bad_request(server: LabelServer) -> None:
     # A second listener would be refused or, with port reuse, would not be reached.
-    with pytest.raises(BadRequest, match="choose another --port"):
+    with pytest.raises(InvalidInputError, match="choose another --port"):
         LabelServer(server.store, asked(V1), server.port)
 
 

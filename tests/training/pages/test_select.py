@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from ohlora.bundle.gallery import read_gallery
 from ohlora.cli import app
-from ohlora.errors import BadRequest, OutputError
+from ohlora.errors import InvalidInputError, OutputError
 from ohlora.faces import load_faces
 from ohlora.training.pages.select import store as store_module
 from ohlora.training.pages.select.report import read_report
@@ -41,10 +41,10 @@ def test_orders_and_filter(tmp_path: Path) -> None:
     assert report.ordered("sum") == [2, 4, 0, 6]
     assert report.ordered("leakage") == [0, 6, 2, 4]
     assert report.leakage == ("eyes_leakage", "pose_leakage")
-    with pytest.raises(BadRequest, match="unknown order 'name': choose one of case, sum, leakage"):
+    with pytest.raises(InvalidInputError, match="unknown order 'name': choose one of case, sum, leakage"):
         report.ordered("name")
     plain = read_report(make_run(tmp_path / "plain"))
-    with pytest.raises(BadRequest, match="has no leakage columns"):
+    with pytest.raises(InvalidInputError, match="has no leakage columns"):
         plain.ordered("leakage")
 
 
@@ -52,7 +52,7 @@ def test_nobody_passed(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     path = run / "image_generation_report" / "test_result.csv"
     path.write_text(path.read_text().replace(",O,", ",X,"))
-    with pytest.raises(BadRequest, match=r"none of the 8 cases of .* passed the test: --all shows them"):
+    with pytest.raises(InvalidInputError, match=r"none of the 8 cases of .* passed the test: --all shows them"):
         read_report(run).ordered()
 
 
@@ -75,21 +75,21 @@ def test_wrong_runs_are_refused(run: Path, file: str, old: str, new: str, messag
     text = (run / file).read_text()
     assert old in text
     (run / file).write_text(text.replace(old, new, 1))
-    with pytest.raises(BadRequest, match=message):
+    with pytest.raises(InvalidInputError, match=message):
         read_report(run)
 
 
 def test_missing_parts_are_told(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(BadRequest, match="there is no run folder"):
+    with pytest.raises(InvalidInputError, match="there is no run folder"):
         read_report(tmp_path / "nowhere")
-    with pytest.raises(BadRequest, match=r"there is no table .*other/test_result\.csv"):
+    with pytest.raises(InvalidInputError, match=r"there is no table .*other/test_result\.csv"):
         read_report(run, tmp_path / "other")
     codes = run / "image_generation_report" / "latent_codes_all.csv"
     codes.write_text("\n".join(codes.read_text().splitlines()[:-1]) + "\n")
-    with pytest.raises(BadRequest, match=r"8 rows in test_result\.csv and 7 in latent_codes_all\.csv"):
+    with pytest.raises(InvalidInputError, match=r"8 rows in test_result\.csv and 7 in latent_codes_all\.csv"):
         read_report(run)
     (run / "vectorfind.json").unlink()
-    with pytest.raises(BadRequest, match=r"is no run of `ohlora train vectorfind`: it has no vectorfind\.json"):
+    with pytest.raises(InvalidInputError, match=r"is no run of `ohlora train vectorfind`: it has no vectorfind\.json"):
         read_report(run)
 
 
@@ -97,10 +97,10 @@ def test_names_of_the_run(run: Path) -> None:
     (run / "vectorfind.json").write_text('{"space": "w", "names": {"2": "Mina", "99": "nobody"}}')
     assert [read_report(run).cases[number].name for number in (0, 2)] == ["case0000", "Mina"]
     (run / "vectorfind.json").write_text('{"space": "w", "names": {"2": "a/b"}}')
-    with pytest.raises(BadRequest, match="the name 'a/b' of case 2 cannot be used"):
+    with pytest.raises(InvalidInputError, match="the name 'a/b' of case 2 cannot be used"):
         read_report(run)
     (run / "vectorfind.json").write_text('{"space": "w", "names": {"2": "CASE0003"}}')
-    with pytest.raises(BadRequest, match="cases 2 and 3 are both named 'case0003'"):
+    with pytest.raises(InvalidInputError, match="cases 2 and 3 are both named 'case0003'"):
         read_report(run)
 
 
@@ -207,7 +207,7 @@ def test_cases_that_are_not_shown_keep_their_decision(run: Path) -> None:
     with opened(run, everybody=True) as store:
         store.decide("a", 1, 3, "keep")
     with opened(run) as store:
-        with pytest.raises(BadRequest, match="case 3 did not pass the test: choose with --all"):
+        with pytest.raises(InvalidInputError, match="case 3 did not pass the test: choose with --all"):
             store.decide("a", 1, 3, "drop")
         store.decide("a", 2, 0, "keep")
     assert kept(run) == [0, 3]
@@ -238,7 +238,7 @@ def test_a_name_that_was_taken_meanwhile_does_not_block_undo(run: Path) -> None:
         store.rename("a", 2, 0, "Mina")
         store.rename("a", 3, 0, None)
         store.rename("b", 1, 4, "Mina")
-        with pytest.raises(BadRequest, match="the name 'Mina' is that of case 4"):
+        with pytest.raises(InvalidInputError, match="the name 'Mina' is that of case 4"):
             store.undo("a")
         change = store.undo("a")
         assert change is not None
@@ -288,7 +288,7 @@ def test_many_threads_lose_nothing(tmp_path: Path) -> None:
 def test_names_that_a_gallery_cannot_have(run: Path, name: Any, message: str) -> None:
     with opened(run) as store:
         store.rename("a", 1, 2, "Mina")
-        with pytest.raises(BadRequest, match=message):
+        with pytest.raises(InvalidInputError, match=message):
             store.rename("a", 2, 0, name)
         store.rename("a", 3, 0, "민아")
         assert store.rename("a", 4, 0, "case0000").value is None  # its own
@@ -297,9 +297,9 @@ def test_names_that_a_gallery_cannot_have(run: Path, name: Any, message: str) ->
 def test_bad_decisions_are_refused(run: Path) -> None:
     with opened(run) as store:
         for number in (99, "0", True, None):
-            with pytest.raises(BadRequest, match="has no case"):
+            with pytest.raises(InvalidInputError, match="has no case"):
                 store.decide("a", 1, number, "keep")  # type: ignore[arg-type]
-        with pytest.raises(BadRequest, match="a decision is keep, drop or null, got 1"):
+        with pytest.raises(InvalidInputError, match="a decision is keep, drop or null, got 1"):
             store.decide("a", 1, 0, 1)  # type: ignore[arg-type]
         assert store.state()["rows"] == {}
     with pytest.raises(OutputError, match="the selection has ended"):
@@ -307,7 +307,7 @@ def test_bad_decisions_are_refused(run: Path) -> None:
 
 
 def test_one_process_a_folder(run: Path) -> None:
-    with opened(run), pytest.raises(BadRequest, match="is being written by another `ohlora train select`"):
+    with opened(run), pytest.raises(InvalidInputError, match="is being written by another `ohlora train select`"):
         opened(run)
 
 
@@ -338,11 +338,13 @@ def test_selections_of_other_reports_are_refused(run: Path, tmp_path: Path) -> N
     with opened(run) as store:
         store.decide("a", 1, 0, "keep")
     other = read_report(make_run(tmp_path / "other", seed=1))
-    with pytest.raises(BadRequest, match=r"selection from another report .*1 of its faces are others here: case 0"):
+    with pytest.raises(
+        InvalidInputError, match=r"selection from another report .*1 of its faces are others here: case 0"
+    ):
         SelectionStore(other, other.ordered(), run / "selected")
     settings = run / "vectorfind.json"
     settings.write_text(settings.read_text().replace('"w"', '"z"'))
-    with pytest.raises(BadRequest, match="space 'w'"):
+    with pytest.raises(InvalidInputError, match="space 'w'"):
         opened(run)
     with opened(run, restart=True) as store:
         store.decide("a", 1, 0, "keep")
@@ -359,7 +361,7 @@ def test_damaged_selections_are_refused(run: Path, old: str, new: str) -> None:
         store.rename("a", 2, 0, "Mina")
     path = run / "selected" / "selection.json"
     path.write_text(path.read_text().replace(old, new, 1))
-    with pytest.raises(BadRequest, match=r"cannot use .*selection\.json: .*--restart"):
+    with pytest.raises(InvalidInputError, match=r"cannot use .*selection\.json: .*--restart"):
         opened(run)
     with opened(run, restart=True):
         pass
@@ -368,7 +370,9 @@ def test_damaged_selections_are_refused(run: Path, old: str, new: str) -> None:
 def test_tables_of_others_are_not_overwritten(run: Path) -> None:
     (run / "selected").mkdir()
     (run / "selected" / "ohlora_z_vectors.csv").write_text("published")
-    with pytest.raises(BadRequest, match=r"was not made by `ohlora train select` \(no selection\.json beside it\)"):
+    with pytest.raises(
+        InvalidInputError, match=r"was not made by `ohlora train select` \(no selection\.json beside it\)"
+    ):
         opened(run, restart=True)
     assert (run / "selected" / "ohlora_z_vectors.csv").read_text() == "published"
 
@@ -388,7 +392,7 @@ def test_keep_writes_the_files_without_a_page(run: Path) -> None:
     }  # fmt: skip
     assert {path.name: path.read_bytes() for path in (run / "selected").iterdir()} == before
     other = runner.invoke(app, ["train", "select", str(run), "--keep", "0"])
-    assert isinstance(other.exception, BadRequest)
+    assert isinstance(other.exception, InvalidInputError)
     assert "keeps other faces already (2, 6): choose another --out, or --restart" in str(other.exception)
     assert kept(run) == [2, 6]
     runner.invoke(app, ["train", "select", str(run), "--keep", "0", "--restart"])
@@ -400,7 +404,7 @@ def test_keep_writes_the_files_without_a_page(run: Path) -> None:
         (",", "--keep takes case numbers"),
     ):
         refused = runner.invoke(app, ["train", "select", str(run), "--keep", numbers, "--out", str(run / "new")])
-        assert isinstance(refused.exception, BadRequest)
+        assert isinstance(refused.exception, InvalidInputError)
         assert message in str(refused.exception)
     assert runner.invoke(app, ["train", "select", str(run), "--keep", "3", "--all", "--restart"]).exit_code == 0
     assert kept(run) == [3]

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from ohlora.cli import main
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.training import checkpoints
 from ohlora.training.data.labels import Labels, write_labels
 from ohlora.training.nets.score_cnns import ATTRIBUTES
@@ -192,7 +192,7 @@ def test_the_report_is_one_file_with_all_there_is_to_see(run: tuple[Path, dict[s
 
 def test_the_documented_preset_asks_for_what_a_person_gives(tmp_path: Path) -> None:
     settings = load_settings(PipelineSettings, PRESETS, preset="documented")
-    with pytest.raises(BadRequest) as refused:
+    with pytest.raises(InvalidInputError) as refused:
         run_stages(GRAPH, settings, tmp_path / "run")
     for text in (
         "stage original: the setting original.checkpoint names no file",
@@ -208,6 +208,8 @@ def test_labels_of_other_pictures_are_refused_at_the_start(settings: PipelineSet
     numbers = np.arange(100, 100 + LABELLED)
     write_labels(tmp_path / "labels.csv", Labels(numbers, {n: np.zeros(LABELLED) for n in ATTRIBUTES}), "v3")
     wrong = settings.labels_v3.model_copy(update={"file": str(tmp_path / "labels.csv")})
-    with pytest.raises(BadRequest, match=r"stage labels-v3: .* labels picture 100 and 23 more, which is not sampled"):
+    with pytest.raises(
+        InvalidInputError, match=r"stage labels-v3: .* labels picture 100 and 23 more, which is not sampled"
+    ):
         run_stages(GRAPH, settings.model_copy(update={"labels_v3": wrong}), tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -16,7 +16,7 @@ from pydantic import Field
 
 pytest.importorskip("yaml")
 
-from ohlora.errors import BadRequest, OutputError
+from ohlora.errors import InvalidInputError, OutputError
 from ohlora.training.pipeline.cache import StageFolder
 from ohlora.training.pipeline.engine import CACHED, RAN, RESUMED, WOULD_RESUME, WOULD_RUN, run_stages
 from ohlora.training.pipeline.graph import External, Graph, Outcome, Stage, Work
@@ -166,27 +166,29 @@ def test_selection() -> None:
 
 
 def test_selection_refuses_what_cannot_be() -> None:
-    with pytest.raises(BadRequest, match=r"no stage 'secnd'; did you mean 'second'\?"):
+    with pytest.raises(InvalidInputError, match=r"no stage 'secnd'; did you mean 'second'\?"):
         names(until="secnd")
-    with pytest.raises(BadRequest, match="third needs side"):
+    with pytest.raises(InvalidInputError, match="third needs side"):
         names(skip=["side"])
-    with pytest.raises(BadRequest, match="no stage is left"):
+    with pytest.raises(InvalidInputError, match="no stage is left"):
         names(only=["third"], skip=["third"])
-    with pytest.raises(BadRequest, match="not among those asked for"):
+    with pytest.raises(InvalidInputError, match="not among those asked for"):
         run_stages(GRAPH, Settings(), Path("x"), selected=GRAPH.select(until="first"), force=["third"])
 
 
 def test_a_missing_input_names_the_stage_that_makes_it(tmp_path: Path) -> None:
-    with pytest.raises(BadRequest, match=r"third needs what second makes \(first comes first \(not made yet\)\)"):
+    with pytest.raises(
+        InvalidInputError, match=r"third needs what second makes \(first comes first \(not made yet\)\)"
+    ):
         states(tmp_path, selected=GRAPH.select(only=["third"]))
     states(tmp_path, selected=GRAPH.select(until="second"))
-    with pytest.raises(BadRequest, match=r"third needs what side makes \(not made yet\).*--until third"):
+    with pytest.raises(InvalidInputError, match=r"third needs what side makes \(not made yet\).*--until third"):
         states(tmp_path, selected=GRAPH.select(only=["third"]))
 
 
 def test_one_stage_alone_uses_what_is_there_but_nothing_stale(tmp_path: Path) -> None:
     states(tmp_path)
-    with pytest.raises(BadRequest, match=r"what second makes \(its settings or inputs have changed\)"):
+    with pytest.raises(InvalidInputError, match=r"what second makes \(its settings or inputs have changed\)"):
         states(tmp_path, Settings(second=Numbers(add=5)), selected=GRAPH.select(only=["third"]))
     seen = states(tmp_path, Settings(third=Numbers(add=5)), selected=GRAPH.select(start="side"))
     assert seen == {"first": CACHED, "second": CACHED, "side": RAN, "third": RAN}
@@ -198,11 +200,13 @@ def test_one_stage_alone_uses_what_is_there_but_nothing_stale(tmp_path: Path) ->
 def test_files_of_the_user_are_asked_for_before_anything_runs(tmp_path: Path) -> None:
     last = Stage("late", "reads a file", make, {"of": "first.numbers"}, ("first",), external=wanted)
     graph = Graph([STAGES[0], last])
-    with pytest.raises(BadRequest, match=r"stage late: the setting first.file names no file; make it with `ohlora"):
+    with pytest.raises(
+        InvalidInputError, match=r"stage late: the setting first.file names no file; make it with `ohlora"
+    ):
         run_stages(graph, Settings(), tmp_path / "run")
     assert not (tmp_path / "run").exists()
     file = tmp_path / "labels.csv"
-    with pytest.raises(BadRequest, match=r"labels.csv \(setting first.file\) is not there"):
+    with pytest.raises(InvalidInputError, match=r"labels.csv \(setting first.file\) is not there"):
         run_stages(graph, Settings(first=Numbers(file=str(file))), tmp_path / "run")
     file.write_text("a")
     given = Settings(first=Numbers(file=str(file)))
@@ -264,7 +268,7 @@ def test_an_unfinished_stage_of_other_settings_starts_anew(tmp_path: Path) -> No
 
 def test_two_runs_in_one_folder(tmp_path: Path) -> None:
     def nested(work: Work) -> Outcome:
-        with pytest.raises(BadRequest, match=r"another ohlora process .* is writing to"):
+        with pytest.raises(InvalidInputError, match=r"another ohlora process .* is writing to"):
             run_stages(GRAPH, Settings(), tmp_path)
         return make(work)
 
@@ -274,7 +278,7 @@ def test_two_runs_in_one_folder(tmp_path: Path) -> None:
 def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "first").mkdir()
     (tmp_path / "first" / "thesis.txt").write_text("years of work")
-    with pytest.raises(BadRequest, match="was not made by this pipeline"):
+    with pytest.raises(InvalidInputError, match="was not made by this pipeline"):
         states(tmp_path)
     assert (tmp_path / "first" / "thesis.txt").read_text() == "years of work"
 
@@ -289,9 +293,9 @@ def test_a_full_disk_is_said_so(tmp_path: Path) -> None:
 
 def test_errors_name_their_stage(tmp_path: Path) -> None:
     def wrong(work: Work) -> Outcome:
-        raise BadRequest("three labels are missing")
+        raise InvalidInputError("three labels are missing")
 
-    with pytest.raises(BadRequest, match="stage first: three labels are missing"):
+    with pytest.raises(InvalidInputError, match="stage first: three labels are missing"):
         run_stages(Graph([Stage("first", "fails", wrong)]), Settings(), tmp_path)
     nothing = Stage("first", "makes nothing", lambda work: Outcome({"x": Output("x.txt")}))
     with pytest.raises(OutputError, match="has not made its output 'x'"):
@@ -341,18 +345,18 @@ def test_what_is_written_is_read_back(tmp_path: Path, written: Any) -> None:
 def test_wrong_settings_are_named(tmp_path: Path, text: str, message: str) -> None:
     file = tmp_path / "my.yaml"
     file.write_text(text)
-    with pytest.raises(BadRequest, match=message):
+    with pytest.raises(InvalidInputError, match=message):
         load(file=file)
 
 
 def test_two_presets_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "my.yaml"
     file.write_text("preset: large")
-    with pytest.raises(BadRequest, match="written for preset 'large', asked for is 'small'"):
+    with pytest.raises(InvalidInputError, match="written for preset 'large', asked for is 'small'"):
         load(file=file, preset="small")
-    with pytest.raises(BadRequest, match="there is no settings file"):
+    with pytest.raises(InvalidInputError, match="there is no settings file"):
         load(file=tmp_path / "other.yaml")
-    with pytest.raises(BadRequest, match=r"--set 'x' is not understood"):
+    with pytest.raises(InvalidInputError, match=r"--set 'x' is not understood"):
         load(changes=["x"])
 
 

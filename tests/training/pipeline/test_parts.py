@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.io.images import encode_image
 from ohlora.training.data.parsing_classes import HAIR
 from ohlora.training.data.portraits import index, parameters_from_seeds, render
@@ -46,7 +46,7 @@ def test_an_attribute_is_what_the_table_says() -> None:
     person[:, [index("hair_length"), index("lipstick")]] = 0.0  # bald: neither fringe nor fair hair to be seen
     person[:, index("background_value")] = 0.2
     assert truth(person).tolist() == [[0, 0, 0, 0]]
-    with pytest.raises(BadRequest, match="no attribute 'beard'"):
+    with pytest.raises(InvalidInputError, match="no attribute 'beard'"):
         truth(person, ["beard"])
 
 
@@ -192,7 +192,7 @@ def test_the_documented_preset_holds_the_documented_numbers() -> None:
     ],
 )
 def test_wrong_fields_of_recipes_are_named(change: str, message: str) -> None:
-    with pytest.raises(BadRequest, match=message):
+    with pytest.raises(InvalidInputError, match=message):
         load_settings(PipelineSettings, PRESETS, preset="documented", changes=[change])
 
 

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 import ohlora
 from ohlora.cli import app
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.faces import face_from_seed
 from ohlora.io.images import encode_image, read_image
 from ohlora.training import checkpoints
@@ -61,7 +61,7 @@ def test_the_documented_sets_are_data() -> None:
     assert (second.count, second.batch, second.psi, second.layers, second.labels) == (15_000, 1, 1.0, 0, "normal")
     assert (first.mixing, second.mixing, first.train_mode) == (0.9, 0.0, False)
     assert preset("original-10k", count=3).count == 3
-    with pytest.raises(BadRequest, match="choose one of original-10k, finetune-v1-15k"):
+    with pytest.raises(InvalidInputError, match="choose one of original-10k, finetune-v1-15k"):
         preset("original")
 
 
@@ -116,7 +116,7 @@ def test_a_stopped_run_ends_with_the_same_bytes(plain: Generator, tmp_path: Path
     settings = replace(SMALL, train_mode=train_mode, psi=0.7, layers=4)
     sample_images(plain, tmp_path / "whole", settings)
 
-    class Stopped(BaseException):
+    class TrainingStoppedError(BaseException):
         pass
 
     done = 0
@@ -125,9 +125,9 @@ def test_a_stopped_run_ends_with_the_same_bytes(plain: Generator, tmp_path: Path
         nonlocal done
         done += pictures
         if done >= 5:
-            raise Stopped
+            raise TrainingStoppedError
 
-    with pytest.raises(Stopped):
+    with pytest.raises(TrainingStoppedError):
         sample_images(plain, tmp_path / "parts", settings, advance=stop)
     assert 0 < len(list((tmp_path / "parts").glob("*.jpg"))) < 10
     assert not (tmp_path / "parts" / "samples.safetensors").exists()
@@ -199,14 +199,14 @@ def test_labels_are_drawn_zero_or_refused(plain: Generator, labelled: Generator,
     assert zeros.label.shape == (4, 7)
     assert not zeros.label.any()
     np.testing.assert_array_equal(zeros.z, latents_of(range(4), SMALL, 0, 8).z)
-    with pytest.raises(BadRequest, match="takes 7 label values: choose labels normal or zeros"):
+    with pytest.raises(InvalidInputError, match="takes 7 label values: choose labels normal or zeros"):
         sample_images(labelled, tmp_path / "a", SMALL)
-    with pytest.raises(BadRequest, match="takes no label"):
+    with pytest.raises(InvalidInputError, match="takes no label"):
         sample_images(plain, tmp_path / "a", replace(SMALL, labels="normal"))
-    with pytest.raises(BadRequest, match=r"layers must be in \[0, 8\], got 9"):
+    with pytest.raises(InvalidInputError, match=r"layers must be in \[0, 8\], got 9"):
         sample_images(plain, tmp_path / "a", replace(SMALL, layers=9))
     foreign = Generator(GeneratorConfig(resolution=8, z_size=16, channel_base=64, channel_max=8))
-    with pytest.raises(BadRequest, match="takes 16 latent"):
+    with pytest.raises(InvalidInputError, match="takes 16 latent"):
         sample_images(foreign, tmp_path / "a", SMALL)
     assert not (tmp_path / "a").exists()
 
@@ -221,18 +221,18 @@ def test_labels_are_drawn_zero_or_refused(plain: Generator, labelled: Generator,
     ],
 )
 def test_settings_are_checked(changes: dict[str, object], message: str) -> None:
-    with pytest.raises(BadRequest, match=message):
+    with pytest.raises(InvalidInputError, match=message):
         replace(SMALL, **changes)  # type: ignore[arg-type]
 
 
 def test_another_job_in_the_folder_is_refused(plain: Generator, tmp_path: Path) -> None:
     sample_images(plain, tmp_path, replace(SMALL, count=2))
-    with pytest.raises(BadRequest, match="belongs to another job: first_seed is 50 there and 51 now"):
+    with pytest.raises(InvalidInputError, match="belongs to another job: first_seed is 50 there and 51 now"):
         sample_images(plain, tmp_path, replace(SMALL, count=2, first_seed=51))
     other = generator()
     with torch.no_grad():
         other.w_avg.zero_()
-    with pytest.raises(BadRequest, match="belongs to another job: generator"):
+    with pytest.raises(InvalidInputError, match="belongs to another job: generator"):
         sample_images(other, tmp_path, replace(SMALL, count=2))
     assert sample_images(other, tmp_path, replace(SMALL, count=2), restart=True).made == 2
 
@@ -242,7 +242,7 @@ def test_command_line_reads_weights_files(labelled: Generator, tmp_path: Path) -
     checkpoints.save(labelled, path, "stylegan")
     run = ["train", "sample", "--generator", str(path), "--out", str(tmp_path / "o"), "--count", "2"]
     refused = CliRunner().invoke(app, run)
-    assert isinstance(refused.exception, BadRequest)
+    assert isinstance(refused.exception, InvalidInputError)
     assert not (tmp_path / "o").exists()
     done = CliRunner().invoke(app, [*run, "--preset", "finetune-v1-15k"])
     assert done.exit_code == 0, done.output
@@ -255,8 +255,8 @@ def test_command_line_reads_weights_files(labelled: Generator, tmp_path: Path) -
 
 
 def test_an_accelerator_that_is_not_there_is_refused() -> None:
-    with pytest.raises(BadRequest, match="auto, cpu or cuda"):
+    with pytest.raises(InvalidInputError, match="auto, cpu or cuda"):
         sample.device_named("tpu")
     if not torch.cuda.is_available():
-        with pytest.raises(BadRequest, match="no CUDA device"):
+        with pytest.raises(InvalidInputError, match="no CUDA device"):
             sample.device_named("cuda")

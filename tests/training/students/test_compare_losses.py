@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.io.images import read_image
 from ohlora.training.students import compare_losses
 from ohlora.training.students.compare_losses import FIGURES, PUBLISHED, TITLES, as_markdown, colors, compare, ordering
@@ -68,10 +68,10 @@ def test_colours_of_agreement_and_error() -> None:
 
 
 def test_refusals(faces: Path, tmp_path: Path) -> None:
-    with pytest.raises(BadRequest, match="held-out"):
+    with pytest.raises(InvalidInputError, match="held-out"):
         compare([faces], tmp_path / "a", replace(TINY, holdout=0.0))
     for losses in (("mse", "dice"), ("mse", "mse"), ()):
-        with pytest.raises(BadRequest, match="losses to compare"):
+        with pytest.raises(InvalidInputError, match="losses to compare"):
             compare([faces], tmp_path / "a", TINY, losses=losses)
     assert not (tmp_path / "a").exists()
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from ohlora.errors import BadRequest, CheckpointError
+from ohlora.errors import CheckpointError, InvalidInputError
 from ohlora.training.data.augment import Augmentation, augment, clutter, recolor_hair
 from ohlora.training.data.hair_faces import find_faces
 from ohlora.training.data.people import distances, group_people, split_people, thumbnails
@@ -152,7 +152,7 @@ def test_pictures_are_paired_by_name(faces_folder: Path, tmp_path: Path) -> None
         cv2.imwrite(str(tmp_path / name), np.zeros((8, 8, 3), np.uint8))
     (documented,) = find_faces([tmp_path])
     assert documented.label.name == "parsing_hair_label_000003.png"
-    with pytest.raises(BadRequest, match="no labelled picture"):
+    with pytest.raises(InvalidInputError, match="no labelled picture"):
         find_faces([faces_folder / "hair_soft"])
 
 
@@ -220,7 +220,7 @@ def test_documented_encoder_weights(tmp_path: Path) -> None:
     torch.save(file, tmp_path / "b0.pth")
     with pytest.raises(CheckpointError, match=r"b0\.pth.*_blocks\.3\._bn1\.weight"):
         build_model(config)
-    with pytest.raises(BadRequest, match="tf_efficientnet_b0"):
+    with pytest.raises(InvalidInputError, match="tf_efficientnet_b0"):
         build_model(replace(config, encoder="resnet18"))
 
 
@@ -264,12 +264,12 @@ def test_phases() -> None:
     assert parse_phases("128:60,224:28") == ((128, 60), (224, 28))
     assert [TINY.size_at(epoch) for epoch in range(4)] == [64, 64, 96, 96]
     for bad in ("", "128", "100:3", "128:0", "a:b"):
-        with pytest.raises(BadRequest, match="phases"):
+        with pytest.raises(InvalidInputError, match="phases"):
             parse_phases(bad)
 
 
 def test_unknown_recipe() -> None:
-    with pytest.raises(BadRequest, match="documented or few-faces"):
+    with pytest.raises(InvalidInputError, match="documented or few-faces"):
         preset("nope")
 
 
@@ -294,7 +294,7 @@ def test_stopped_run_resumes_to_the_same_weights(faces_folder: Path, tmp_path: P
     one, other = weights(tmp_path / "a"), weights(tmp_path / "b")
     assert all(torch.equal(one[key], other[key]) for key in one)
     assert whole["test"] == resumed["test"]
-    with pytest.raises(BadRequest, match="another recipe"):
+    with pytest.raises(InvalidInputError, match="another recipe"):
         run([faces_folder], tmp_path / "b", replace(config, seed=1), accelerator="cpu")
     write_report(tmp_path / "a", whole, find_faces([faces_folder]))
     assert "held-out people" in (tmp_path / "a" / "report.md").read_text()

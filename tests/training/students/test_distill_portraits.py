@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from ohlora.errors import BadRequest, OhloraError
+from ohlora.errors import InvalidInputError, OhloraError
 from ohlora.training.data import generated_faces
 from ohlora.training.data.portrait_faces import HELD_OUT_SEEDS, TEST_SEEDS, TRAIN_SEEDS, PortraitFace, write_portraits
 from ohlora.training.nets.effisegnet import EffiSegNet
@@ -149,13 +149,13 @@ def test_portraits_from_a_folder(real_folder: Path, tmp_path: Path) -> None:
 def test_folder_with_held_out_people_is_refused(real_folder: Path, tmp_path: Path, kept: range) -> None:
     write_portraits(tmp_path / "set", count=2, resolution=16, first_seed=kept.start - 1)
     config = replace(TINY, mix=replace(MIX, folder=str(tmp_path / "set")))
-    with pytest.raises(BadRequest, match="kept for measuring"):
+    with pytest.raises(InvalidInputError, match="kept for measuring"):
         find_sources([real_folder], tmp_path, config)
 
 
 def test_foreign_generator_is_refused(real_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     imitate(monkeypatch, Stranger)
-    with pytest.raises(BadRequest, match="does not draw the portraits"):
+    with pytest.raises(InvalidInputError, match="does not draw the portraits"):
         find_sources([real_folder], tmp_path, replace(TINY, mix=replace(MIX, generator="g.safetensors")))
 
 
@@ -163,7 +163,7 @@ def test_foreign_generator_is_refused(real_folder: Path, tmp_path: Path, monkeyp
 
 
 def test_portrait_recipe_goes_on_from_a_student() -> None:
-    with pytest.raises(BadRequest, match="--start-from"):
+    with pytest.raises(InvalidInputError, match="--start-from"):
         preset("portraits")
     config = preset("portraits", start_from="s.safetensors")
     assert config.mix == PortraitMix()
@@ -198,7 +198,7 @@ def test_portrait_options() -> None:
     ],
 )
 def test_impossible_portrait_options(options: tuple[Any, ...], what: str) -> None:
-    with pytest.raises(BadRequest, match=what):
+    with pytest.raises(InvalidInputError, match=what):
         with_portraits(PRESETS["few-faces"], *options)
 
 
@@ -258,7 +258,7 @@ def test_stopped_mixed_run_resumes_to_the_same_weights(
     assert "portraits IoU" in epoch_line(rows[0], 2)
     assert "held out, generated" in figures_line(tmp_path, whole)
     changed = replace(config, mix=replace(MIX, generator="g.safetensors", generated=3, share=0.4))
-    with pytest.raises(BadRequest, match="another recipe"):
+    with pytest.raises(InvalidInputError, match="another recipe"):
         run([real_folder], tmp_path / "b", changed, accelerator="cpu")
     write_report(tmp_path / "a", whole, report_pictures([real_folder], tmp_path / "a", config))
     text = (tmp_path / "a" / "report.md").read_text()

@@ -13,7 +13,7 @@ import torch
 from typer.testing import CliRunner
 
 from ohlora.cli import app
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.io.images import read_image
 from ohlora.training.data import generated_faces
 from ohlora.training.data.hair_faces import find_faces
@@ -125,7 +125,7 @@ def test_generated_pictures_have_the_portraits_truth() -> None:
     assert np.array_equal(examples[6].labels["truth"], hair)
     assert np.array_equal(examples[6].image, np.clip(image.astype(int) + 9, 0, 255))
     assert 0 < tests.about["difference_to_own_portrait"] < 0.5
-    with pytest.raises(BadRequest, match="does not draw the portraits"):
+    with pytest.raises(InvalidInputError, match="does not draw the portraits"):
         generated_set(Stranger(), 10)
 
 
@@ -166,7 +166,7 @@ def folderless(tests: PictureSet) -> PictureSet:
 
 
 def test_empty_set_is_refused() -> None:
-    with pytest.raises(BadRequest, match="'none' is empty"):
+    with pytest.raises(InvalidInputError, match="'none' is empty"):
         evaluate(all_hair, PictureSet("none", 0, lambda: iter(())))
 
 
@@ -204,6 +204,6 @@ def test_command(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 )
 def test_command_refuses(options: list[str], what: str, tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["train", "evaluate-hair", "demo", *options, "--out", str(tmp_path / "o")])
-    assert isinstance(done.exception, BadRequest)
+    assert isinstance(done.exception, InvalidInputError)
     assert what in str(done.exception)
     assert not (tmp_path / "o").exists()

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from ohlora.bundle import Bundle
 from ohlora.engines import open_engine
 from ohlora.engines.selftest import Probe, load_probe, save_probe
-from ohlora.errors import BadRequest, BundleError, CheckpointError, EngineError
+from ohlora.errors import BundleError, CheckpointError, EngineError, InvalidInputError
 from ohlora.export.bundle.builder import build_bundle
 from ohlora.export.bundle.parsing import smallest_margin
 from ohlora.export.graphs.student import export_student, reference_logits
@@ -99,9 +99,9 @@ def test_label_folders(folder: Path, tmp_path: Path) -> None:
     assert classes[2].tolist() == [0, 4, 4, 0, 0, 5, 5, 0]
     assert parsing is not None
     cv2.imwrite(str(tmp_path / "parsing_000003.png"), np.full((8, 8), 11, np.uint8))
-    with pytest.raises(BadRequest, match=r"parsing_000003\.png holds class 11"):
+    with pytest.raises(InvalidInputError, match=r"parsing_000003\.png holds class 11"):
         documented.read()
-    with pytest.raises(BadRequest, match="no parsed picture"):
+    with pytest.raises(InvalidInputError, match="no parsed picture"):
         find_parsed_faces([folder / "parsing11"])
 
 
@@ -217,9 +217,9 @@ def test_class_loss() -> None:
     assert torch.allclose(class_loss(logits, shares, weights, "soft_ce"), by_hand)
     ids = F.one_hot(shares.argmax(1), CLASSES).permute(0, 3, 1, 2).double()
     assert torch.allclose(class_loss(logits, shares, weights, "hard_ce"), class_loss(logits, ids, weights, "soft_ce"))
-    with pytest.raises(BadRequest, match="soft_ce or hard_ce"):
+    with pytest.raises(InvalidInputError, match="soft_ce or hard_ce"):
         ParsingConfig(loss="mse")
-    with pytest.raises(BadRequest, match="balance"):
+    with pytest.raises(InvalidInputError, match="balance"):
         ParsingConfig(balance=1.5)
 
 
@@ -293,7 +293,7 @@ def test_stopped_run_resumes_to_the_same_weights(folder: Path, tmp_path: Path) -
     assert {"iou", "accuracy", "iou_hair", "f1_hair"} <= set(whole["sources"]["portraits"]["test"])
     assert "portraits IoU" in epoch_line(rows[0], 2)
     assert "hair 0." in figures_line(tmp_path / "a", whole)
-    with pytest.raises(BadRequest, match="another recipe"):
+    with pytest.raises(InvalidInputError, match="another recipe"):
         run([folder], tmp_path / "b", replace(TINY, balance=0.5), accelerator="cpu")
     write_report(tmp_path / "a", whole, sources.pictures)
     report = (tmp_path / "a" / "report.md").read_text()
@@ -375,7 +375,7 @@ def test_bundle_parses(bundle: Bundle) -> None:
         assert np.array_equal(classes[0], classes[1])
         assert renderer.parse(np.ascontiguousarray(image[:, :48])).shape == (1, 224, 112)
         assert renderer.parse([]).shape == (0, 224, 224)
-        with pytest.raises(BadRequest, match="one aspect"):
+        with pytest.raises(InvalidInputError, match="one aspect"):
             renderer.parse([image, image[:, :48]])
 
 

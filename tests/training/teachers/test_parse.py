@@ -18,7 +18,7 @@ from PIL import Image as PilImage
 from typer.testing import CliRunner
 
 from ohlora.cli import app
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.io.images import read_image
 from ohlora.training.data.hair_faces import find_faces
 from ohlora.training.data.parsing_classes import COLORS, EyePoints
@@ -209,7 +209,7 @@ def test_names_that_are_no_numbers_fill_the_gaps() -> None:
 def test_numbers_stay_when_pictures_join(stems: list[str], data: st.DataObject) -> None:
     numbers = [int(stem) for stem in stems if stem.isdigit()]
     if len(set(numbers)) < len(numbers):
-        with pytest.raises(BadRequest, match="both be number"):
+        with pytest.raises(InvalidInputError, match="both be number"):
             number_sources([Path(stem) for stem in stems])
         return
     every = [Path(stem) for stem in stems]
@@ -225,7 +225,7 @@ def test_numbers_stay_when_pictures_join(stems: list[str], data: st.DataObject) 
 
 def test_two_pictures_of_one_number(tmp_path: Path) -> None:
     sources = [write(tmp_path / "in", "1.png", 9), write(tmp_path / "in", "001.png", 9)]
-    with pytest.raises(BadRequest, match=r"1\.png and .*001\.png would both be number 1"):
+    with pytest.raises(InvalidInputError, match=r"1\.png and .*001\.png would both be number 1"):
         run(sources, tmp_path / "out", Half())
 
 
@@ -234,7 +234,7 @@ def test_another_picture_of_a_taken_number(tmp_path: Path) -> None:
     run([first], tmp_path / "out", Half())
     assert run([same], tmp_path / "out", Half()).already_there == 1  # moved, but the same
     before = content(tmp_path / "out")
-    with pytest.raises(BadRequest, match=r"number 1 belongs to .*a.1\.png"):
+    with pytest.raises(InvalidInputError, match=r"number 1 belongs to .*a.1\.png"):
         run([write(tmp_path / "c", "1.png", 10)], tmp_path / "out", Half())
     assert content(tmp_path / "out") == before
 
@@ -282,7 +282,7 @@ def test_only_what_is_missing_or_changed_is_made_again(tmp_path: Path) -> None:
     run(sources, out, teacher)
     assert teacher.seen == 1
     assert content(out)["face_000003.png"] != before["face_000003.png"]
-    with pytest.raises(BadRequest, match="--restart"):
+    with pytest.raises(InvalidInputError, match="--restart"):
         run(sources, out, Half(), FULL_FRAME)
 
 
@@ -305,7 +305,7 @@ def test_pictures_that_cannot_be_parsed(tmp_path: Path) -> None:
 
 
 def test_unknown_variant() -> None:
-    with pytest.raises(BadRequest, match="unknown variant 'half': choose one of crop, full-frame"):
+    with pytest.raises(InvalidInputError, match="unknown variant 'half': choose one of crop, full-frame"):
         ParseSettings("half")
 
 
@@ -337,4 +337,4 @@ def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_empty_list_is_refused(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("\n")
     done = CliRunner().invoke(app, ["train", "parse", str(tmp_path / "list.txt"), "--teacher", "t.pt"])
-    assert isinstance(done.exception, BadRequest)
+    assert isinstance(done.exception, InvalidInputError)

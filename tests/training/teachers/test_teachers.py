@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ohlora.errors import BadRequest, CheckpointError, ImageError
+from ohlora.errors import CheckpointError, ImageError, InvalidInputError
 from ohlora.training.data.parsing_classes import (
     CLASSES11,
     COLORS,
@@ -231,7 +231,7 @@ def test_load_teacher_refuses(tmp_path: Path) -> None:
     torch.save({"x": torch.zeros(1)}, tmp_path / "x.pth")
     with pytest.raises(CheckpointError, match=r"x\.pth is none of facexformer, bisenet-19"):
         load_teacher(tmp_path / "x.pth")
-    with pytest.raises(BadRequest, match="unknown teacher 'sam'"):
+    with pytest.raises(InvalidInputError, match="unknown teacher 'sam'"):
         load_teacher(tmp_path / "x.pth", "sam")
-    with pytest.raises(BadRequest, match="unknown device 'tpu'"):
+    with pytest.raises(InvalidInputError, match="unknown device 'tpu'"):
         load_teacher(tmp_path / "x.pth", device="tpu")

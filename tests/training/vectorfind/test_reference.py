@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.training.vectorfind.direction_test import correlation, figures, triples
 from ohlora.training.vectorfind.gradient import RegressionNetwork
 from ohlora.training.vectorfind.orthogonal import least_shifts, moments, refined
@@ -94,7 +94,7 @@ def test_missing_scores_are_never_extreme() -> None:
     largest, smallest = extremes(np.array([np.nan, 1.0, 2.0, np.nan]), 0.5)
     assert largest.tolist() == [2]
     assert smallest.tolist() == [1]
-    with pytest.raises(BadRequest, match="no scores"):
+    with pytest.raises(InvalidInputError, match="no scores"):
         extremes(np.full(3, np.nan), 0.2)
 
 
@@ -157,7 +157,7 @@ def test_moments_do_not_depend_on_blocks_and_leave_missing_scores_out() -> None:
     parts = moments([(vectors[:100], scores[:100]), (vectors[100:], scores[100:])])
     assert whole.count == parts.count == 600 - 86
     np.testing.assert_allclose(whole.cross, parts.cross, rtol=1e-9, atol=1e-9)
-    with pytest.raises(BadRequest, match="too few"):
+    with pytest.raises(InvalidInputError, match="too few"):
         moments([(vectors[:5], scores[:5])])
 
 
@@ -171,7 +171,7 @@ def test_measured_leakage_is_divided_out() -> None:
 
 def test_scores_that_follow_each_other_are_refused() -> None:
     vectors, scores, _ = _linear_world()
-    with pytest.raises(BadRequest, match="follow each other"):
+    with pytest.raises(InvalidInputError, match="follow each other"):
         least_shifts(moments([(vectors, np.concatenate([scores, scores[:, :1]], 1))]), 0.0)
 
 
@@ -242,7 +242,7 @@ def test_presets_are_the_documented_versions() -> None:
     ],
 )
 def test_settings_that_make_no_search_are_refused(changes: dict[str, object], message: str) -> None:
-    with pytest.raises(BadRequest, match=message):
+    with pytest.raises(InvalidInputError, match=message):
         SearchSettings(**changes)  # type: ignore[arg-type]
 
 
@@ -253,9 +253,9 @@ def test_settings_from_the_command_line() -> None:
     made = preset("v7", **changes)
     assert made.groups == ("hair_color", "hair_length")
     assert (made.share, made.tsne, made.gradient.epochs, made.cutoffs) == (0.1, True, 3, ())
-    with pytest.raises(BadRequest, match="did you mean 'samples'"):
+    with pytest.raises(InvalidInputError, match="did you mean 'samples'"):
         parse_changes(["sample=3"])
-    with pytest.raises(BadRequest, match="takes values like"):
+    with pytest.raises(InvalidInputError, match="takes values like"):
         parse_changes(["share=much"])
-    with pytest.raises(BadRequest, match="did you mean 'v9-mixed'"):
+    with pytest.raises(InvalidInputError, match="did you mean 'v9-mixed'"):
         preset("v9-mix")

@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from ohlora.base.values import Face
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.faces import face_from_seed, load_faces
 from ohlora.kernels.properties import PROPERTIES as COLUMNS
 from ohlora.kernels.properties import score as kernel_score
@@ -118,7 +118,7 @@ def test_samples_of_other_networks_are_refused(tmp_path: Path, samples: Path) ->
     other = small_generator()
     with torch.no_grad():
         other.mapping.dense[0].bias.add_(1.0)
-    with pytest.raises(BadRequest, match="generator"):
+    with pytest.raises(InvalidInputError, match="generator"):
         run_search(torch_portrayer(other), PixelScorer(), tmp_path, SEARCH, samples=samples)
 
 
@@ -136,7 +136,7 @@ def test_restart_takes_nothing_over_from_other_networks(tmp_path: Path) -> None:
         return store.scores()
 
     first = draw(PixelScorer())
-    with pytest.raises(BadRequest, match="scorer"):
+    with pytest.raises(InvalidInputError, match="scorer"):
         draw(Doubled())
     np.testing.assert_allclose(draw(Doubled(), restart=True), 2 * first, rtol=1e-6)
 
@@ -237,7 +237,7 @@ def test_a_second_call_does_nothing_again_and_test_settings_do_not_search_anew(t
     more = search(samples, tmp_path, codes=6)
     assert (tmp_path / "directions.safetensors").stat().st_mtime_ns == vectors
     assert more.test.rows[:4] == first.test.rows
-    with pytest.raises(BadRequest, match="eyes"):
+    with pytest.raises(InvalidInputError, match="eyes"):
         search(samples, tmp_path, eyes=(-1.0, 1.0))
 
 
@@ -295,10 +295,10 @@ def test_chosen_faces_are_tested_with_their_groups(tmp_path: Path, samples: Path
     assert (tmp_path / "final_vector_test_report" / "test_result.csv").is_file()
     assert result.summary["report"] == "final_vector_test_report"
     other = [Face(face_from_seed(9).z, face.label, name=face.name, group=face.group) for face in faces]
-    with pytest.raises(BadRequest, match="faces"):  # of the same names: not the faces whose results lie there
+    with pytest.raises(InvalidInputError, match="faces"):  # of the same names: not the faces whose results lie there
         run_search(small_portrayer(), PixelScorer(), tmp_path, SEARCH, samples=samples, faces=other)
     odd = [Face(faces[0].z, faces[0].label, name="odd", group="xx")]
-    with pytest.raises(BadRequest, match="group"):
+    with pytest.raises(InvalidInputError, match="group"):
         run_search(small_portrayer(), PixelScorer(), tmp_path / "odd", SEARCH, samples=samples, faces=odd)
 
 
@@ -306,12 +306,12 @@ def test_chosen_faces_are_tested_with_their_groups(tmp_path: Path, samples: Path
 
 
 def test_a_generator_without_a_split_has_no_split_space(tmp_path: Path) -> None:
-    with pytest.raises(BadRequest, match="mapping_split1"):
+    with pytest.raises(InvalidInputError, match="mapping_split1"):
         run_search(small_portrayer(split_size=0), PixelScorer(), tmp_path, replace(SEARCH, space="mapping_split1"))
 
 
 def test_a_score_that_the_scorer_does_not_have() -> None:
-    with pytest.raises(BadRequest, match="hairstyle"):
+    with pytest.raises(InvalidInputError, match="hairstyle"):
         require_columns(small_scorer(), ("eyes", "hairstyle"))
     require_columns(small_scorer(merged=True), ("eyes", "hairstyle"))
 
@@ -323,7 +323,7 @@ def test_a_score_that_never_varies(tmp_path: Path) -> None:
         def score(self, images: np.ndarray, columns: Any) -> np.ndarray:
             return np.ones((len(images), len(columns)))
 
-    with pytest.raises(BadRequest, match="the same, or missing"):
+    with pytest.raises(InvalidInputError, match="the same, or missing"):
         run_search(small_portrayer(), Constant(), tmp_path, replace(SEARCH, groups=(), samples=50))
 
 
@@ -339,9 +339,9 @@ def test_scorers_from_files(tmp_path: Path) -> None:
     assert isinstance(reader, ReaderScorer)
     assert reader.score(images, ("mouth",)).shape == (2, 1)
     (tmp_path / "other.safetensors").write_bytes(b"nothing")
-    with pytest.raises(BadRequest, match="scores no faces"):
+    with pytest.raises(InvalidInputError, match="scores no faces"):
         load_scorer(tmp_path / "other.safetensors")
-    with pytest.raises(BadRequest, match="no scorer"):
+    with pytest.raises(InvalidInputError, match="no scorer"):
         load_scorer(tmp_path / "missing.pth")
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ohlora.engines import open_engine
-from ohlora.errors import BadRequest, CheckpointError
+from ohlora.errors import CheckpointError, InvalidInputError
 from ohlora.export.graphs.student import export_student, reference_hair
 from ohlora.export.rewrites.student import rewrite_student
 from ohlora.training import checkpoints
@@ -130,7 +130,7 @@ def test_any_encoder_with_five_levels(encoder: str) -> None:
     [("convnext_atto", "five feature levels.*fewer"), ("vit_tiny_patch16_224", "strides"), ("nope", "unknown encoder")],
 )
 def test_encoders_without_five_levels(encoder: str, what: str) -> None:
-    with pytest.raises(BadRequest, match=what):
+    with pytest.raises(InvalidInputError, match=what):
         EffiSegNet(encoder)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtr
 
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.faces import face_from_seed
 
 
@@ -139,23 +139,23 @@ HIGH = np.array([parameter.high for parameter in PARAMETERS])
 
 
 def index(name: str) -> int:
-    """Position of the parameter `name`. Raises BadRequest listing the names when there is none."""
+    """Position of the parameter `name`. Raises InvalidInputError listing the names when there is none."""
     try:
         return NAMES.index(name)
     except ValueError:
-        raise BadRequest(f"no portrait parameter is called '{name}'; there are: {', '.join(NAMES)}") from None
+        raise InvalidInputError(f"no portrait parameter is called '{name}'; there are: {', '.join(NAMES)}") from None
 
 
 def parameters_from_latents(z: ArrayLike) -> NDArray[np.float32]:
     """Standard normal z [N, >= LATENTS] -> parameters float32 [N, LATENTS]; further columns of z do nothing.
 
-    Raises BadRequest for another shape or values that are not finite.
+    Raises InvalidInputError for another shape or values that are not finite.
     """
     values = np.asarray(z, dtype=np.float64)
     if values.ndim != 2 or values.shape[1] < LATENTS:
-        raise BadRequest(f"portrait latents must have shape [N, {LATENTS} or more], got {list(values.shape)}")
+        raise InvalidInputError(f"portrait latents must have shape [N, {LATENTS} or more], got {list(values.shape)}")
     if not np.isfinite(values[:, :LATENTS]).all():
-        raise BadRequest("portrait latents must be finite numbers")
+        raise InvalidInputError("portrait latents must be finite numbers")
     columns = [parameter.value(values[:, i]) for i, parameter in enumerate(PARAMETERS)]
     return np.stack(columns, axis=1).astype(np.float32)
 
@@ -168,16 +168,16 @@ def parameters_from_seeds(seeds: ArrayLike) -> NDArray[np.float32]:
 
 
 def check(parameters: ArrayLike) -> NDArray[np.float64]:
-    """Parameters [N, LATENTS] as float64. Raises BadRequest naming the first value that is out of its range."""
+    """Parameters [N, LATENTS] as float64. Raises InvalidInputError naming the first value that is out of its range."""
     values = np.asarray(parameters, dtype=np.float64)
     if values.ndim != 2 or values.shape[1] != LATENTS:
-        raise BadRequest(f"portrait parameters must have shape [N, {LATENTS}], got {list(values.shape)}")
+        raise InvalidInputError(f"portrait parameters must have shape [N, {LATENTS}], got {list(values.shape)}")
     slack = 1e-5 * (HIGH - LOW)  # float32 rounding of a value at the end of its range
     wrong = ~((values >= LOW - slack) & (values <= HIGH + slack))
     if wrong.any():
         row, column = map(int, np.argwhere(wrong)[0])
         p = PARAMETERS[column]
-        raise BadRequest(
+        raise InvalidInputError(
             f"portrait {row}: {p.name} must be in [{p.low:g}, {p.high:g}] ({p.about}), got {values[row, column]:g}"
         )
     return values

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.kernels.threads import for_each
 from ohlora.training.data.portraits.painter import paint
 from ohlora.training.data.portraits.parameters import check
@@ -31,11 +31,13 @@ class Portraits:
 def render(parameters: ArrayLike, resolution: int, threads: int | None = None) -> Portraits:
     """Paint portraits with these parameters [N, LATENTS] at resolution x resolution pixels.
 
-    A picture depends on its parameters and the resolution alone. Raises BadRequest for a parameter out of its range
-    or a resolution outside 16 .. 2048.
+    A picture depends on its parameters and the resolution alone. Raises InvalidInputError for a parameter out of its
+    range or a resolution outside 16 .. 2048.
     """
     if not RESOLUTIONS[0] <= resolution <= RESOLUTIONS[1]:
-        raise BadRequest(f"portrait resolution must be in [{RESOLUTIONS[0]}, {RESOLUTIONS[1]}], got {resolution}")
+        raise InvalidInputError(
+            f"portrait resolution must be in [{RESOLUTIONS[0]}, {RESOLUTIONS[1]}], got {resolution}"
+        )
     values = check(parameters)
     count = len(values)
     images = np.empty((count, resolution, resolution, 3), dtype=np.uint8)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ohlora.base.atomic import explain_os_error, make_folder, write_bytes
-from ohlora.errors import BadRequest, OutputError
+from ohlora.errors import InvalidInputError, OutputError
 from ohlora.training.data.labels import Labels, layout_of, read_labels, write_labels
 from ohlora.training.pages.local.cells import CellStore, Change
 
@@ -31,8 +31,8 @@ class LabelStore(CellStore[int]):
 
     pictures: number -> file, those that are to be labelled. known: numbers that have a picture at all; rows of the
     table outside `pictures` are kept as they are. attributes: a documented set, in any order.
-    Raises BadRequest for attributes without a documented table, a table of other attributes, labels of pictures that do
-    not exist, a damaged progress file, and a table that another server is writing.
+    Raises InvalidInputError for attributes without a documented table, a table of other attributes, labels of pictures
+    that do not exist, a damaged progress file, and a table that another server is writing.
     """
 
     activity = "labelling"
@@ -43,7 +43,7 @@ class LabelStore(CellStore[int]):
         self.pictures, self.attributes, self.out = dict(pictures), tuple(attributes), Path(out)
         self._layout = layout_of(self.attributes)
         if not self.out.name.lower().endswith((".csv", ".csv.gz")):
-            raise BadRequest(f"labels are written as .csv or .csv.gz, not {self.out.name}")
+            raise InvalidInputError(f"labels are written as .csv or .csv.gz, not {self.out.name}")
         make_folder(self.out.parent)
         self._progress = self.out.with_name(self.out.name + ".progress.json")
         self.skipped: set[int] = set()
@@ -103,19 +103,19 @@ class LabelStore(CellStore[int]):
     ) -> Change[int]:
         """Set one cell; value None clears it. On disk when this returns. For client, order and seen see `CellStore`.
 
-        Raises BadRequest for an unknown picture, attribute or value, OutputError when it cannot be written (then
+        Raises InvalidInputError for an unknown picture, attribute or value, OutputError when it cannot be written (then
         nothing has changed).
         """
         with self._mutex:
             self._require(number)
             if attribute not in self.attributes:
-                raise BadRequest(f"{attribute!r} is not asked here: {', '.join(self.attributes)}")
+                raise InvalidInputError(f"{attribute!r} is not asked here: {', '.join(self.attributes)}")
             if isinstance(value, bool) or value not in (None, 0, 1):
-                raise BadRequest(f"a label is 0, 1 or null, got {value!r}")
+                raise InvalidInputError(f"a label is 0, 1 or null, got {value!r}")
             return self._set(client, order, number, attribute, value, seen)
 
     def skip(self, number: int, skipped: bool) -> None:
-        """Put a picture off, or take it up again. Raises BadRequest, OutputError."""
+        """Put a picture off, or take it up again. Raises InvalidInputError, OutputError."""
         with self._mutex:
             self._require(number)
             changed = self.skipped ^ {number} if (number in self.skipped) != skipped else set(self.skipped)
@@ -132,7 +132,7 @@ class LabelStore(CellStore[int]):
     def _require(self, number: Any) -> None:
         self._require_open()
         if isinstance(number, bool) or not isinstance(number, int) or number not in self.pictures:
-            raise BadRequest(f"no picture {number!r} is labelled here")
+            raise InvalidInputError(f"no picture {number!r} is labelled here")
 
     def _value(self, number: int, attribute: str) -> int | None:
         return self._rows.get(number, {}).get(attribute)
@@ -204,14 +204,14 @@ class LabelStore(CellStore[int]):
             return {}
         labels = read_labels(self.out)
         if set(labels.attributes) != set(self.attributes):
-            raise BadRequest(
+            raise InvalidInputError(
                 f"{self.out} holds labels of {', '.join(labels.attributes)}, asked are {', '.join(self.attributes)}: "
                 "choose another --out"
             )
         foreign = sorted(set(labels.numbers.tolist()) - known)
         if foreign:
             shown = ", ".join(map(str, foreign[:_SHOWN])) + (" ..." if len(foreign) > _SHOWN else "")
-            raise BadRequest(
+            raise InvalidInputError(
                 f"{self.out} has labels of {len(foreign)} pictures that are not in the folder ({shown}): "
                 "name their folder or choose another --out"
             )
@@ -232,7 +232,7 @@ class LabelStore(CellStore[int]):
         except FileNotFoundError:
             return
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise BadRequest(
+            raise InvalidInputError(
                 f"cannot use {self._progress}: {error}; delete it (the table itself stays) or choose another --out"
             ) from error
         for number, row in partial.items():

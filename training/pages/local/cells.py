@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 from ohlora.base.atomic import explain_os_error
-from ohlora.errors import BadRequest, OutputError
+from ohlora.errors import InvalidInputError, OutputError
 
 try:
     import fcntl
@@ -107,7 +107,9 @@ class CellStore(ABC, Generic[V]):
                 if cell.revision == change.revision:
                     try:
                         undone = self._record(change.number, change.attribute, change.before)
-                    except BadRequest:  # what stood there cannot stand there any more: not in the way of older changes
+                    except (
+                        InvalidInputError
+                    ):  # what stood there cannot stand there any more: not in the way of older changes
                         del self._history[at]
                         raise
                     del self._history[at]
@@ -182,7 +184,7 @@ def _take_lock(guarded: Path, taken: str) -> int | None:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             os.close(lock)
-            raise BadRequest(taken) from error
+            raise InvalidInputError(taken) from error
         except OSError as error:  # some network file systems have no locks
             _log.warning("%s cannot be locked (%s): start no second server on it", guarded, error.strerror)
     return lock

@@ -29,7 +29,7 @@ from string import Template
 from typing import Any
 from urllib.parse import SplitResult, parse_qs, urlsplit
 
-from ohlora.errors import BadRequest, ImageError, OhloraError, OutputError
+from ohlora.errors import ImageError, InvalidInputError, OhloraError, OutputError
 from ohlora.io.images import encode_image, read_image
 from ohlora.training.pages.local.cells import CellStore
 
@@ -90,7 +90,7 @@ class Page:
         return HERE / name if name in FRAME_FILES else None
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """A request that is answered with this status and message."""
 
     def __init__(self, status: int, message: str) -> None:
@@ -114,7 +114,7 @@ class PageServer(ThreadingHTTPServer, ABC):
         try:
             super().__init__((HOST, port), _Handler)
         except (OSError, OverflowError) as error:
-            raise BadRequest(
+            raise InvalidInputError(
                 f"cannot listen on {HOST}:{port} ({error}): choose another --port, 0 takes a free one"
             ) from error
 
@@ -128,7 +128,7 @@ class PageServer(ThreadingHTTPServer, ABC):
 
     @abstractmethod
     def post(self, path: str, client: str, body: dict[str, Any]) -> dict[str, Any] | None:
-        """Do what a request asks; None for a path that does not exist. Raises Refused, OhloraError."""
+        """Do what a request asks; None for a path that does not exist. Raises RefusedError, OhloraError."""
 
     def changes(self, since: int) -> dict[str, Any]:
         return self._store.changes(since)
@@ -176,10 +176,10 @@ def number_in(text: str) -> int | None:
 
 
 def write_order(body: dict[str, Any]) -> tuple[int, int | None]:
-    """(order, seen) of a request that writes a cell. Raises Refused."""
+    """(order, seen) of a request that writes a cell. Raises RefusedError."""
     order, seen = body.get("order"), body.get("seen")
     if not isinstance(order, int) or not (seen is None or isinstance(seen, int)):
-        raise Refused(400, "order and seen must be whole numbers")
+        raise RefusedError(400, "order and seen must be whole numbers")
     return order, seen
 
 
@@ -208,7 +208,7 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             target = self._require_own()
             status, kind, data = work(target.path.split("/", 2)[2], target.query)
-        except Refused as refused:
+        except RefusedError as refused:
             status, kind, data = refused.status, "application/json", _json({"error": str(refused)})
         except OutputError as error:
             status, kind, data = 507, "application/json", _json({"error": str(error)})
@@ -230,13 +230,13 @@ class _Handler(BaseHTTPRequestHandler):
         own = {f"{name}:{self.server.port}" for name in (HOST, "localhost")}
         origin = self.headers.get("Origin")
         if self.headers.get("Host", "").lower() not in own or origin not in (None, *(f"http://{name}" for name in own)):
-            raise Refused(403, "this page is served to 127.0.0.1 only")
+            raise RefusedError(403, "this page is served to 127.0.0.1 only")
         target = urlsplit(self.path)
         token, _, rest = target.path.removeprefix("/").partition("/")
         if not hmac.compare_digest(token.encode(), self.server.token.encode()):
-            raise Refused(403, f"open the address that `{self.server.page.command}` printed")
+            raise RefusedError(403, f"open the address that `{self.server.page.command}` printed")
         if not target.path.startswith(f"/{token}/") or ".." in rest.split("/"):
-            raise Refused(404, "no such page")
+            raise RefusedError(404, "no such page")
         return target
 
     def _get(self, path: str, query: str) -> tuple[int, str, bytes]:
@@ -252,14 +252,14 @@ class _Handler(BaseHTTPRequestHandler):
         if path == "api/changes":
             since = number_in(parse_qs(query).get("since", ["0"])[0])
             if since is None:
-                raise Refused(400, "since must be a number")
+                raise RefusedError(400, "since must be a number")
             return 200, "application/json", _json(self.server.changes(since))
-        raise Refused(404, "no such page")
+        raise RefusedError(404, "no such page")
 
     def _image(self, name: str) -> tuple[int, str, bytes]:
         path = self.server.picture(name)
         if path is None:
-            raise Refused(404, "no such picture")
+            raise RefusedError(404, "no such picture")
         try:
             data = path.read_bytes()
             kind = next((kind for start, kind in SHOWN.items() if data.startswith(start)), None)
@@ -268,32 +268,32 @@ class _Handler(BaseHTTPRequestHandler):
             if kind is None:
                 kind, data = "image/png", encode_image(read_image(path), "png")
         except (OSError, ImageError) as error:
-            raise Refused(422, f"{path.name} cannot be shown: {error}") from error
+            raise RefusedError(422, f"{path.name} cannot be shown: {error}") from error
         return 200, kind, data
 
     def _post(self, path: str, query: str) -> tuple[int, str, bytes]:
         body = self._body()
         client = body.get("client", "")
         if not isinstance(client, str) or len(client) > 64:
-            raise Refused(400, "client must be a short text")
+            raise RefusedError(400, "client must be a short text")
         answer = self.server.undo(client) if path == "api/undo" else self.server.post(path, client, body)
         if answer is None:
-            raise Refused(404, "no such page")
+            raise RefusedError(404, "no such page")
         return 200, "application/json", _json(answer)
 
     def _body(self) -> dict[str, Any]:
         # A page of another origin cannot send this type without asking first, and nobody answers its question.
         if self.headers.get("Content-Type", "").split(";")[0].strip() != "application/json":
-            raise Refused(415, "send application/json")
+            raise RefusedError(415, "send application/json")
         length = self.headers.get("Content-Length", "")
         if not length.isdecimal() or int(length) > MAX_BODY:
-            raise Refused(413, f"send at most {MAX_BODY} bytes")
+            raise RefusedError(413, f"send at most {MAX_BODY} bytes")
         try:
             body = json.loads(self.rfile.read(int(length)))
         except (ValueError, RecursionError) as error:
-            raise Refused(400, "send valid JSON") from error
+            raise RefusedError(400, "send valid JSON") from error
         if not isinstance(body, dict):
-            raise Refused(400, "send a JSON object")
+            raise RefusedError(400, "send a JSON object")
         return body
 
 

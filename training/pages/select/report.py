@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from ohlora.base.values import PROPERTIES, Z_SIZE
 from ohlora.bundle.gallery import is_face_name
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.faces import LABEL_SIZES
 from ohlora.latents.directions import EVERYONE
 from ohlora.latents.spaces import SPACES
@@ -107,15 +107,17 @@ class Report:
     def ordered(self, order: str = "case", everybody: bool = False) -> list[int]:
         """The cases that passed, or all: by number, by falling sum of correlations, or by rising leakage.
 
-        Raises BadRequest for another order, leakage that was not measured, and when no case is left.
+        Raises InvalidInputError for another order, leakage that was not measured, and when no case is left.
         """
         if order not in ORDERS:
-            raise BadRequest(f"unknown order '{order}': choose one of {', '.join(ORDERS)}")
+            raise InvalidInputError(f"unknown order '{order}': choose one of {', '.join(ORDERS)}")
         if order == "leakage" and not self.leakage:
-            raise BadRequest(f"{self.folder} has no leakage columns: choose --order case or --order sum")
+            raise InvalidInputError(f"{self.folder} has no leakage columns: choose --order case or --order sum")
         chosen = [case for case in self.cases.values() if everybody or case.passed]
         if not chosen:
-            raise BadRequest(f"none of the {len(self.cases)} cases of {self.folder} passed the test: --all shows them")
+            raise InvalidInputError(
+                f"none of the {len(self.cases)} cases of {self.folder} passed the test: --all shows them"
+            )
         keys = {"case": lambda case: 0.0, "sum": self._falling_sum, "leakage": self._leak}
         return [case.number for case in sorted(chosen, key=lambda case: (keys[order](case), case.number))]
 
@@ -142,18 +144,18 @@ def _absolute_sum(case: Case, columns: Sequence[str]) -> float | None:
 def read_report(run: Path | str, folder: Path | str | None = None) -> Report:
     """The test of a run, or another one of the same run in `folder`.
 
-    A `grids` folder inside `folder` is taken before that of the run. Raises BadRequest naming what is missing, damaged
-    or does not fit together.
+    A `grids` folder inside `folder` is taken before that of the run. Raises InvalidInputError naming what is missing,
+    damaged or does not fit together.
     """
     run = Path(run)
     if not run.is_dir():
-        raise BadRequest(f"there is no run folder {run}: `ohlora train vectorfind` makes one")
+        raise InvalidInputError(f"there is no run folder {run}: `ohlora train vectorfind` makes one")
     space, names = _read_settings(run / "vectorfind.json")
     folder = run / REPORT_FOLDER if folder is None else Path(folder)
     columns, rows = _read_rows(folder / "test_result.csv")
     codes = _read_codes(folder / "latent_codes_all.csv")
     if len(rows) != len(codes):
-        raise BadRequest(
+        raise InvalidInputError(
             f"{folder} has {len(rows)} rows in test_result.csv and {len(codes)} in latent_codes_all.csv: they belong "
             "together row by row, run the test again"
         )
@@ -161,7 +163,7 @@ def read_report(run: Path | str, folder: Path | str | None = None) -> Report:
     for cells, code in zip(rows, codes, strict=True):
         number = int(cells["case"])
         if number in cases:
-            raise BadRequest(f"{folder / 'test_result.csv'} has case {number} twice")
+            raise InvalidInputError(f"{folder / 'test_result.csv'} has case {number} twice")
         cases[number] = Case(number, names.get(number, f"case{number:04d}"), cells, code)
     _require_names(run / "vectorfind.json", cases)
     grids = folder / "grids" if (folder / "grids").is_dir() else run / "grids"
@@ -173,12 +175,14 @@ def _read_settings(path: Path) -> tuple[str, dict[int, str]]:
     try:
         content = json.loads(path.read_bytes())
     except FileNotFoundError as error:
-        raise BadRequest(f"{path.parent} is no run of `ohlora train vectorfind`: it has no {path.name}") from error
+        raise InvalidInputError(
+            f"{path.parent} is no run of `ohlora train vectorfind`: it has no {path.name}"
+        ) from error
     except (OSError, ValueError) as error:
-        raise BadRequest(f"cannot read {path}: {error}") from error
+        raise InvalidInputError(f"cannot read {path}: {error}") from error
     space: Any = content.get("space") if isinstance(content, dict) else None
     if space not in SPACES:
-        raise BadRequest(f"{path}: the space must be one of {', '.join(SPACES)}, got {space!r}")
+        raise InvalidInputError(f"{path}: the space must be one of {', '.join(SPACES)}, got {space!r}")
     named = content.get("names")
     if not isinstance(named, dict):
         return space, {}
@@ -191,23 +195,23 @@ def _read_rows(path: Path) -> tuple[tuple[str, ...], list[dict[str, str]]]:
     header = [name.strip() for name in rows[0][1]] if rows else []
     missing = [name for name in NEEDED if name not in header]
     if missing or len(set(header)) != len(header):
-        raise BadRequest(
+        raise InvalidInputError(
             f"{path} is no report of a direction test: it needs each of {', '.join(NEEDED)} once, "
             f"got {', '.join(header)[:200] or 'nothing'}"
         )
     found = []
     for line, row in rows[1:]:
         if len(row) != len(header):
-            raise BadRequest(f"{path}, line {line}: {len(row)} cells, the header has {len(header)}")
+            raise InvalidInputError(f"{path}, line {line}: {len(row)} cells, the header has {len(header)}")
         cells = dict(zip(header, (cell.strip() for cell in row), strict=True))
         case = cells["case"]
         if not (case.isascii() and case.isdecimal()) or int(case) > MAX_CASE:
-            raise BadRequest(f"{path}, line {line}: the case must be a whole number from 0, got '{case}'")
+            raise InvalidInputError(f"{path}, line {line}: the case must be a whole number from 0, got '{case}'")
         if cells["passed"] not in ("O", "X"):
-            raise BadRequest(f"{path}, line {line}: passed must be O or X, got '{cells['passed']}'")
+            raise InvalidInputError(f"{path}, line {line}: passed must be O or X, got '{cells['passed']}'")
         found.append(cells)
     if not found:
-        raise BadRequest(f"{path} has no case")
+        raise InvalidInputError(f"{path} has no case")
     columns = [name for name in DOCUMENTED if name in header]
     return (*columns, *(name for name in header if name not in columns)), found
 
@@ -217,7 +221,7 @@ def _read_codes(path: Path) -> list[str]:
     rows = read_csv_rows(path)
     header = rows[0][1] if rows else []
     if len(header) - Z_SIZE not in LABEL_SIZES or header != [str(i) for i in range(len(header))]:
-        raise BadRequest(
+        raise InvalidInputError(
             f"{path} must have the header 0 ... {Z_SIZE - 1} and the columns of 0, 3 or 7 label values, no index; "
             f"got {len(header)} columns"
         )
@@ -226,9 +230,9 @@ def _read_codes(path: Path) -> list[str]:
         try:
             values = np.array(row, dtype=np.float32)
         except ValueError as error:
-            raise BadRequest(f"{path}, line {line}: {error}") from error
+            raise InvalidInputError(f"{path}, line {line}: {error}") from error
         if values.size != len(header) or not np.isfinite(values).all():
-            raise BadRequest(f"{path}, line {line}: expected {len(header)} finite numbers, got {len(row)} cells")
+            raise InvalidInputError(f"{path}, line {line}: expected {len(header)} finite numbers, got {len(row)} cells")
         found.append(",".join(cell.strip() for cell in row))
     return found
 
@@ -237,6 +241,8 @@ def _require_names(path: Path, cases: Mapping[int, Case]) -> None:
     taken: dict[str, int] = {}
     for case in cases.values():
         if not is_face_name(case.name):
-            raise BadRequest(f"{path}: the name {case.name!r} of case {case.number} cannot be used in a file name")
+            raise InvalidInputError(
+                f"{path}: the name {case.name!r} of case {case.number} cannot be used in a file name"
+            )
         if (other := taken.setdefault(case.name.casefold(), case.number)) != case.number:
-            raise BadRequest(f"{path}: cases {other} and {case.number} are both named {case.name!r}")
+            raise InvalidInputError(f"{path}: cases {other} and {case.number} are both named {case.name!r}")

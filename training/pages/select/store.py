@@ -14,7 +14,7 @@ from typing import Any
 
 from ohlora.base.atomic import make_folder, write_bytes
 from ohlora.bundle.gallery import is_face_name
-from ohlora.errors import BadRequest, OutputError
+from ohlora.errors import InvalidInputError, OutputError
 from ohlora.training.pages.local.cells import CellStore, Change
 from ohlora.training.pages.select.report import Case, Report
 from ohlora.training.pages.select.tables import tables_in, write_tables
@@ -33,8 +33,8 @@ class SelectionStore(CellStore[str]):
 
     shown: the cases that are asked about, in this order; decisions about others are kept as they are. restart: begin
     without the decisions that `out` holds.
-    Raises BadRequest for a selection of another report, a damaged one, tables without their selection, and a folder
-    that another process is writing; OutputError.
+    Raises InvalidInputError for a selection of another report, a damaged one, tables without their selection, and a
+    folder that another process is writing; OutputError.
     """
 
     activity = "selection"
@@ -86,22 +86,23 @@ class SelectionStore(CellStore[str]):
     def decide(self, client: str, order: int, number: int, value: str | None, seen: int | None = None) -> Change[str]:
         """Keep or drop a face; None: not decided. On disk when this returns. client, order, seen: see `CellStore`.
 
-        Raises BadRequest for an unknown case or decision, OutputError when it cannot be written (then nothing changed).
+        Raises InvalidInputError for an unknown case or decision, OutputError when it cannot be written (then nothing
+        changed).
         """
         with self._mutex:
             self._require(number)
             if value not in (None, KEEP, DROP):
-                raise BadRequest(f"a decision is {KEEP}, {DROP} or null, got {value!r}")
+                raise InvalidInputError(f"a decision is {KEEP}, {DROP} or null, got {value!r}")
             return self._set(client, order, number, DECISION, value, seen)
 
     def rename(self, client: str, order: int, number: int, value: str | None, seen: int | None = None) -> Change[str]:
         """Name a face in the gallery; None or "" gives the name of its case back. As `decide`, and
-        raises BadRequest for a name that a gallery cannot have or another case has.
+        raises InvalidInputError for a name that a gallery cannot have or another case has.
         """
         with self._mutex:
             case = self._require(number)
             if not (value is None or isinstance(value, str)):
-                raise BadRequest(f"a name is a text or null, got {value!r}")
+                raise InvalidInputError(f"a name is a text or null, got {value!r}")
             name = (value or "").strip()
             if name in ("", case.name):
                 return self._set(client, order, number, NAME, None, seen)
@@ -111,14 +112,14 @@ class SelectionStore(CellStore[str]):
     def choose(self, numbers: Sequence[int]) -> None:
         """Keep exactly these of the shown cases and drop the others, without a page. Names stay.
 
-        Raises BadRequest when decisions were made already and they keep other faces.
+        Raises InvalidInputError when decisions were made already and they keep other faces.
         """
         with self._mutex:
             for number in numbers:
                 self._require(number)
             before = sorted(self._kept(self._rows))
             if any(DECISION in row for row in self._rows.values()) and before != sorted(set(numbers)):
-                raise BadRequest(
+                raise InvalidInputError(
                     f"{self.out} keeps other faces already ({_listed(before)}): choose another --out, or --restart "
                     "to forget them"
                 )
@@ -132,14 +133,14 @@ class SelectionStore(CellStore[str]):
     def _require(self, number: Any) -> Case:
         self._require_open()
         if isinstance(number, bool) or not isinstance(number, int) or number not in self.report.cases:
-            raise BadRequest(f"{self.report.folder} has no case {number!r}")
+            raise InvalidInputError(f"{self.report.folder} has no case {number!r}")
         if number not in self.shown:
-            raise BadRequest(f"case {number} did not pass the test: choose with --all to decide about it")
+            raise InvalidInputError(f"case {number} did not pass the test: choose with --all to decide about it")
         return self.report.cases[number]
 
     def _require_name(self, number: int, name: str) -> None:
         if not is_face_name(name):
-            raise BadRequest(
+            raise InvalidInputError(
                 f"the name {name!r} cannot be used: letters, digits, spaces and _ . ( ) - only, at most 100"
             )
         for other, case in self.report.cases.items():
@@ -147,7 +148,7 @@ class SelectionStore(CellStore[str]):
                 continue
             # By case too: names become files, and some file systems see no difference.
             if name.casefold() in (case.name.casefold(), self._rows.get(other, {}).get(NAME, "").casefold()):
-                raise BadRequest(f"the name {name!r} is that of case {other}: choose another")
+                raise InvalidInputError(f"the name {name!r} is that of case {other}: choose another")
 
     def _value(self, number: int, attribute: str) -> str | None:
         return self._rows.get(number, {}).get(attribute)
@@ -206,21 +207,21 @@ class SelectionStore(CellStore[str]):
         except FileNotFoundError:
             return {}
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise BadRequest(
+            raise InvalidInputError(
                 f"cannot use {self._file}: {type(error).__name__} {error}; choose another --out, or --restart to begin "
                 "anew"
             ) from error
         self._require_report(space, codes)
         names = [name.casefold() for name in self._kept(rows).values()]
         if len(set(names)) != len(names):
-            raise BadRequest(f"{self._file} names two faces alike: correct it, or --restart to begin anew")
+            raise InvalidInputError(f"{self._file} names two faces alike: correct it, or --restart to begin anew")
         return rows
 
     def _require_report(self, space: str, codes: Mapping[int, str]) -> None:
         cases = self.report.cases
         foreign = [number for number, code in codes.items() if number not in cases or cases[number].fingerprint != code]
         if foreign or space != self.report.space:
-            raise BadRequest(
+            raise InvalidInputError(
                 f"{self._file} is a selection from another report (space {space!r}; {len(foreign)} of its faces are "
                 f"others here: case {_listed(foreign)}): choose another --out, or --restart to begin anew"
             )
@@ -230,7 +231,7 @@ class SelectionStore(CellStore[str]):
             return
         for path in tables_in(self.out):
             if path.exists():
-                raise BadRequest(
+                raise InvalidInputError(
                     f"{path} was not made by `ohlora train select` (no {FILE_NAME} beside it): choose another --out"
                 )
 

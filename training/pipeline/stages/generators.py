@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from ohlora.base.atomic import atomic_path, make_folder, write_bytes
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.faces import face_from_seed
 from ohlora.io.images import encode_image
 from ohlora.training import checkpoints
@@ -250,7 +250,7 @@ def measure(work: Work) -> Outcome:
         for when, values in scores.items():
             shown.histogram(f"{name}, {when}", values)
     if not effect:
-        raise BadRequest(f"stage {work.stage} has no network to measure with")
+        raise InvalidInputError(f"stage {work.stage} has no network to measure with")
     columns = ("figure", "before", "after")
     shown.table("Measured", columns, effect)
     sheet = sample_grid(drawn["after"][:SHOWN], drawn["before"][:SHOWN])

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ohlora.base.atomic import make_folder, write_bytes
-from ohlora.errors import BadRequest, CheckpointError
+from ohlora.errors import CheckpointError, InvalidInputError
 from ohlora.io.contact_sheet import contact_sheet
 from ohlora.io.images import encode_image, read_image
 from ohlora.io.numbered_images import numbered_images
@@ -185,13 +185,16 @@ def labels_v3(work: Work) -> Outcome:
 
 
 def checked_labels(path: Path, images: Container[int], attributes: Sequence[str]) -> Labels:
-    """A person's labels of pictures with these numbers. Raises BadRequest for a number that is not among them."""
+    """A person's labels of pictures with these numbers.
+
+    Raises InvalidInputError for a number that is not among them.
+    """
     labels = read_labels(path)
     for name in attributes:
         labels.of(name)
     foreign = [int(number) for number in labels.numbers if int(number) not in images]
     if foreign:
-        raise BadRequest(
+        raise InvalidInputError(
             f"{path} labels picture {foreign[0]}{f' and {len(foreign) - 1} more' if len(foreign) > 1 else ''}, which "
             "is not sampled: these are labels of other pictures"
         )

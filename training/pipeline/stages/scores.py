@@ -13,7 +13,7 @@ from typing import Any, cast
 import numpy as np
 
 from ohlora.base.atomic import atomic_path, make_folder, remove_leftovers
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.io.numbered_images import numbered_images
 from ohlora.scores import ScoreResult, score_folder
 from ohlora.scores.table import PROPERTY_COLUMNS, write_score_table
@@ -72,7 +72,7 @@ def parse(work: Work) -> Outcome:
         for row in done.failures:
             failed[row["status"]] = failed.get(row["status"], 0) + 1
         if not parsed:
-            raise BadRequest(
+            raise InvalidInputError(
                 f"none of {len(images)} pictures could be parsed, the first: {done.failures[0]['error']}; for faces "
                 f"that fill the picture set {name}.variant: full-frame"
             )
@@ -93,7 +93,7 @@ def property_scores(work: Work) -> Outcome:
     tables = result.normalized
     complete = np.all([~np.isnan(table.values).any(1) for table in tables.values()], axis=0)
     if complete.sum() < 2:
-        raise BadRequest(
+        raise InvalidInputError(
             f"{int(complete.sum())} of {len(images)} pictures have all scores: there is nothing to train on"
         )
     kept = tables["v2"].numbers[complete]
@@ -135,16 +135,18 @@ def pictures_with_maps(work: Work) -> dict[int, Path]:
 
 
 def require_varied(result: ScoreResult) -> None:
-    """Raises BadRequest for pictures that could not be scored, and for a score that is the same for all of them."""
+    """Raises InvalidInputError for pictures that could not be scored, and for a score that is the same for all."""
     if result.failures:
         first = result.failures[0]
-        raise BadRequest(
+        raise InvalidInputError(
             f"{len(result.failures)} pictures could not be scored, number {first['number']}: {first['error']}"
         )
     for name, table in result.normalized.items():
         same = [c for c, column in zip(table.columns, table.values.T, strict=True) if np.isnan(column).all()]
         if same:
-            raise BadRequest(f"the {name} scores {', '.join(same)} are the same for every picture: use more pictures")
+            raise InvalidInputError(
+                f"the {name} scores {', '.join(same)} are the same for every picture: use more pictures"
+            )
 
 
 def keep_pictures(paths: Mapping[int, Path], folder: Path) -> None:
@@ -256,7 +258,7 @@ def rescored(work: Work) -> Outcome:
     )
     if result.failed:
         number, why = next(iter(result.failed.items()))
-        raise BadRequest(f"{len(result.failed)} pictures could not be scored, number {number}: {why}")
+        raise InvalidInputError(f"{len(result.failed)} pictures could not be scored, number {number}: {why}")
     shown = Exhibits()
     shown.table("CNN against the scores it learned", ("score", "correlation"), list(result.correlations.items()))
     figures = {"counts": {"rescored": result.pictures}, "correlations": result.correlations}

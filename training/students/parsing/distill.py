@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ohlora.base.atomic import make_folder
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.photos.segmentation import resize_area
 from ohlora.training.data.hair_faces import LabelledPicture, to_tensor_layout
 from ohlora.training.data.parsing_classes import HAIR
@@ -122,13 +122,16 @@ def run(
     """Train, keep the best epoch, measure; returns the report and what it was measured on.
 
     `report` gets one row an epoch, `note` what takes long. Files and resume are those of `distill.run`; the same
-    folders, holdout and seed hold out the same people. Raises BadRequest for unusable data or a folder of another run.
+    folders, holdout and seed hold out the same people. Raises InvalidInputError for unusable data or a folder of
+    another run.
     """
     make_folder(out)
     sources = find_sources(data, out, config, note)
     real = sources.splits[REAL]
     if not len(real.train):
-        raise BadRequest("nothing to train on: the split left no real picture; use more pictures or a lower --holdout")
+        raise InvalidInputError(
+            "nothing to train on: the split left no real picture; use more pictures or a lower --holdout"
+        )
     weights = class_weights(sources.pictures, real.train, config.balance)
 
     def loss(logits: Tensor, shares: Tensor) -> Tensor:

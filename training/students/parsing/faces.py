@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.io.images import list_images, read_image
 from ohlora.training.data.hair_faces import PARSING_LAYOUT, HairFace, LabelledPicture, Sample, read_map
 from ohlora.training.data.parsing_classes import CLASSES11, map_19_to_11
@@ -41,7 +41,7 @@ class ParsedFace:
     def read(self) -> Sample:
         """Picture, class ids 0..10, 19-class ids or None; the maps brought to the picture's size.
 
-        Raises BadRequest for a map with other ids.
+        Raises InvalidInputError for a map with other ids.
         """
         image = read_image(self.picture)
         size = (image.shape[1], image.shape[0])
@@ -50,14 +50,16 @@ class ParsedFace:
             return image, self._mapped(parsing), parsing
         classes = read_map(self.classes, size, cv2.INTER_NEAREST)
         if classes.max(initial=0) >= len(CLASSES11):
-            raise BadRequest(f"{self.classes} holds class {classes.max()}: its ids must be 0 to {len(CLASSES11) - 1}")
+            raise InvalidInputError(
+                f"{self.classes} holds class {classes.max()}: its ids must be 0 to {len(CLASSES11) - 1}"
+            )
         return image, classes, parsing
 
     def _mapped(self, parsing: NDArray[np.uint8]) -> NDArray[np.uint8]:
         try:
             return map_19_to_11(parsing)
         except ValueError as error:
-            raise BadRequest(f"{self.classes}: {error}") from error
+            raise InvalidInputError(f"{self.classes}: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ class ParsedPortrait:
 def find_parsed_faces(folders: Sequence[Path]) -> list[ParsedFace]:
     """All pictures of the folders that have a class map, paired by name, in the order of `find_faces`.
 
-    Raises BadRequest if there are none.
+    Raises InvalidInputError if there are none.
     """
     faces = []
     for folder in folders:
@@ -89,7 +91,9 @@ def find_parsed_faces(folders: Sequence[Path]) -> list[ParsedFace]:
                 faces.append(ParsedFace(picture, found, maps[-1] if maps[-1].is_file() else None))
     if not faces:
         looked = " or ".join(CLASS_LAYOUTS)
-        raise BadRequest(f"no parsed picture in {', '.join(map(str, folders))}: each needs a class map at {looked}")
+        raise InvalidInputError(
+            f"no parsed picture in {', '.join(map(str, folders))}: each needs a class map at {looked}"
+        )
     return faces
 
 

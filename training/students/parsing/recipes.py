@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ohlora.errors import BadRequest
+from ohlora.errors import InvalidInputError
 from ohlora.training.nets.effisegnet import SIZE
 from ohlora.training.students.recipes import DistillConfig, PortraitMix
 
@@ -30,6 +30,6 @@ class ParsingConfig(DistillConfig):
 
     def __post_init__(self) -> None:
         if self.loss not in CLASS_LOSSES:
-            raise BadRequest(f"unknown loss '{self.loss}' for classes: choose {' or '.join(CLASS_LOSSES)}")
+            raise InvalidInputError(f"unknown loss '{self.loss}' for classes: choose {' or '.join(CLASS_LOSSES)}")
         if not 0 <= self.balance <= 1:
-            raise BadRequest(f"--balance must be in [0, 1], got {self.balance:g}")
+            raise InvalidInputError(f"--balance must be in [0, 1], got {self.balance:g}")
