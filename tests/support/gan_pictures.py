@@ -44,7 +44,7 @@ def tiny_recipe(**changes: object) -> GanConfig:
         "augment": ("color", "translation"),
         "random_noise": True,
         "mixing": 0.5,
-        "precision": "32-true",
+        "precision": "fp32",
         "compile": False,
         **changes,
     }

@@ -18,6 +18,7 @@ from ohlora.training import checkpoints
 from ohlora.training.cnn.loop import EVALUATION_BATCH
 from ohlora.training.cnn.pictures import Images, network_input
 from ohlora.training.loop.distributed import make_fabric
+from ohlora.training.loop.precision import lightning_precision
 from ohlora.training.nets.score_cnns import ATTRIBUTES, ClassifierCnn, at_cnn_size
 
 NAME = r"(?:cnn_ohlora_v3_)?{}_model_([0-9]+)\.(pt|safetensors)"  # both documented names
@@ -63,7 +64,7 @@ class Ensemble:
     fabric: Fabric
 
     @classmethod
-    def load(cls, folder: Path, attribute: str, *, accelerator: str = "auto", precision: str = "32-true") -> Ensemble:
+    def load(cls, folder: Path, attribute: str, *, accelerator: str = "auto", precision: str = "fp32") -> Ensemble:
         """All models of `attribute` in `folder`, in evaluation mode. Raises InvalidInputError, CheckpointError."""
         files = find_models(folder, attribute)
         fabric = make_fabric(accelerator, precision=precision)
@@ -72,7 +73,7 @@ class Ensemble:
             network = checkpoints.load(f"cnn-{attribute}", path)
             assert isinstance(network, ClassifierCnn)
             networks.append(network.to(fabric.device, memory_format=torch.channels_last))  # type: ignore[call-overload]
-        identity = " ".join([attribute, precision, *(file_sha256(path)[:16] for path in files)])
+        identity = " ".join([attribute, lightning_precision(precision), *(file_sha256(path)[:16] for path in files)])
         return cls(attribute, tuple(networks), identity, fabric)
 
     @torch.inference_mode()

@@ -39,7 +39,7 @@ class Monitor:
         attributes: Sequence[str] | None = None,
         *,
         accelerator: str = "auto",
-        precision: str = "32-true",
+        precision: str = "fp32",
     ) -> Monitor:
         """All attributes that have models in `folder`, or those named. Raises InvalidInputError when there is none."""
         names = present(folder) if attributes is None else tuple(attributes)

@@ -46,7 +46,7 @@ def predict(
     *,
     labels: Path | None = None,
     accelerator: str = "auto",
-    precision: str = "32-true",
+    precision: str = "fp32",
     advance: Callable[[int], None] = lambda count: None,
 ) -> PredictResult:
     """Score the pictures of folder `images` with all models of `attribute` in folder `models`.

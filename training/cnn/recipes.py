@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ohlora.errors import InvalidInputError
 from ohlora.scores.table import PROPERTY_COLUMNS
-from ohlora.training.loop.distributed import PRECISIONS
+from ohlora.training.loop.precision import lightning_precision, precision_name
 from ohlora.training.loop.seeds import MAX_SEED
 from ohlora.training.nets.score_cnns import ATTRIBUTES, require_width
 
@@ -42,7 +42,7 @@ class LoopRecipe:
     patience: int = 20
     epochs: int | None = None
     width: float = 1.0
-    precision: str = "32-true"
+    precision: str = "fp32"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -58,8 +58,7 @@ class LoopRecipe:
             raise InvalidInputError(f"epochs must be 1 or more, or None for no limit, got {self.epochs}")
         if self.schedule not in (COSINE, EXPONENTIAL):
             raise InvalidInputError(f"unknown schedule '{self.schedule}': choose {COSINE} or {EXPONENTIAL}")
-        if self.precision not in PRECISIONS:
-            raise InvalidInputError(f"unknown precision '{self.precision}': choose {' or '.join(PRECISIONS)}")
+        object.__setattr__(self, "precision", precision_name(self.precision))
         if not 0 <= self.seed <= MAX_SEED:
             raise InvalidInputError(f"seed must be in [0, {MAX_SEED}], got {self.seed}")
 
@@ -71,7 +70,8 @@ class LoopRecipe:
 
     def identity(self) -> dict[str, Any]:
         """What decides the result, as plain values."""
-        return {key: value for key, value in dataclasses.asdict(self).items() if key not in NEVER}
+        fields = {key: value for key, value in dataclasses.asdict(self).items() if key not in NEVER}
+        return {**fields, "precision": lightning_precision(self.precision)}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,6 +25,7 @@ from ohlora.training.cnn.objectives import correlation
 from ohlora.training.cnn.pictures import Images, network_input
 from ohlora.training.cnn.recipes import HAIRSTYLE_COLUMNS
 from ohlora.training.loop.distributed import make_fabric
+from ohlora.training.loop.precision import lightning_precision
 
 COLUMNS = {
     "property": PROPERTY_COLUMNS,
@@ -61,7 +62,7 @@ def rescore(
     kind: str = "property",
     scores: Path | None = None,
     accelerator: str = "auto",
-    precision: str = "32-true",
+    precision: str = "fp32",
     advance: Callable[[int], None] = lambda count: None,
 ) -> RescoreResult:
     """Score all pictures of folder `images` with the CNN `model` of `kind`: property (7 scores), hairstyle or merged.
@@ -87,7 +88,8 @@ def rescore(
 
     remove_leftovers(make_folder(out))
     state = Path(out) / f"{FILES[kind].removesuffix('.csv')}.state.npz"
-    done = infer(paths, score, len(columns), state, f"{precision} {file_sha256(model)}", advance=advance)
+    identity = f"{lightning_precision(precision)} {file_sha256(model)}"
+    done = infer(paths, score, len(columns), state, identity, advance=advance)
     table = ScoreTable(done.numbers, columns, done.values, tuple(str(paths[int(n)]) for n in done.numbers))
     path = Path(out) / FILES[kind]
     write_score_table(path, table, index=False)

@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from ohlora.errors import InvalidInputError
+from ohlora.training.loop.precision import precision_name
 from ohlora.training.nets.stylegan import GeneratorConfig
 from ohlora.training.nets.stylegan_discriminator import DiscriminatorConfig
 
 SOURCES = ("portraits", "folder")
-PRECISIONS = ("32-true", "bf16-mixed")
 AUGMENTATIONS = ("color", "translation", "cutout", "flip")
 
 
@@ -101,7 +101,7 @@ class GanConfig:
     random_noise: bool = False
     augment: tuple[str, ...] = ()
     clip_norm: float = 0.0  # 0 = off
-    precision: str = "bf16-mixed"
+    precision: str = "bf16"
     compile: bool = True
     start_from: str | None = None  # a generator's .safetensors to go on from
     seed: int = 7
@@ -115,8 +115,7 @@ class GanConfig:
             )
         if self.source not in SOURCES:
             raise InvalidInputError(f"unknown source '{self.source}': choose {' or '.join(SOURCES)}")
-        if self.precision not in PRECISIONS:
-            raise InvalidInputError(f"unknown precision '{self.precision}': choose {' or '.join(PRECISIONS)}")
+        object.__setattr__(self, "precision", precision_name(self.precision))
         if unknown := sorted(set(self.augment) - set(AUGMENTATIONS)):
             raise InvalidInputError(f"unknown augmentation '{unknown[0]}': choose from {', '.join(AUGMENTATIONS)}")
         if self.r1_every < 1 or self.images < 2 or self.seed < 0 or self.group < 1:
@@ -206,7 +205,7 @@ PRESETS: dict[str, GanConfig] = {
         channel_max=512,
         mixing=0.9,
         random_noise=True,
-        precision="32-true",
+        precision="fp32",
         group=4,
     ),
 }

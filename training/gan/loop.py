@@ -30,6 +30,7 @@ from ohlora.training.gan.fast import keep_freed_memory
 from ohlora.training.gan.mapping_fit import readout_fit, teach
 from ohlora.training.gan.monitor import append_row, draw_curve, keep_rows, read_rows, sample_grid, write_samples
 from ohlora.training.gan.steps import Batch, NotFiniteError, Steps
+from ohlora.training.loop.precision import lightning_precision
 from ohlora.training.nets.stylegan import Generator
 
 FORMAT = "ohlora-gan-1"
@@ -101,7 +102,7 @@ class Run:
         self.config, self.out, self.source, self.watch, self.report = config, out, source, watch, report
         self.limit = None if time_limit is None else time_limit * 60.0
         self.shares = time_shares(config)
-        self.fabric = Fabric(accelerator=accelerator, devices=1, precision=config.precision)
+        self.fabric = Fabric(accelerator=accelerator, devices=1, precision=lightning_precision(config.precision))
         self.steps = Steps(config, self.fabric, source.latents)
         self.state: dict[str, Any] = {
             "phase": 0, "step": 0, "images": 0, "phase_step": 0, "phase_images": 0, "phase_seconds": 0.0,
@@ -330,7 +331,7 @@ class Run:
         last = [path.name for path in self.checkpoints()[-1:]]
         return TrainingStoppedError(
             f"training stopped at step {self.state['step']}: {error}. The last good weights are in {kept}"
-            f"{' and ' + last[0] if last else ''}. Go on with a smaller learning rate or --precision 32-true: "
+            f"{' and ' + last[0] if last else ''}. Go on with a smaller learning rate or --precision fp32: "
             f"another --out and --start-from {kept}"
         )
 

@@ -8,10 +8,11 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from ohlora.errors import InvalidInputError
+from ohlora.training.loop.precision import precision_name
 
 SCHEDULERS = ("GradualWarmupSchedulerV2", "ReduceLROnPlateau", "CosineAnnealingLR", "CosineAnnealingWarmRestarts")
 LOSSES = ("bce-dice", "dice")
-PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+PRECISIONS = ("fp32", "bf16", "fp16")
 DATA_TYPES = ("celeb", "korean", "faces")
 FOLDS = 5
 DIVISOR = 32  # the deepest feature level of most encoders
@@ -57,13 +58,12 @@ class ZooConfig:
     accumulation: int = 1
     clip_norm: float = 5.0
     augment: bool = True
-    precision: str = "32-true"
+    precision: str = "fp32"
     seed: int = 42
 
     def __post_init__(self) -> None:
-        for name, known in (
-            ("data_type", DATA_TYPES), ("loss", LOSSES), ("scheduler", SCHEDULERS), ("precision", PRECISIONS),
-        ):  # fmt: skip
+        object.__setattr__(self, "precision", precision_name(self.precision, PRECISIONS))
+        for name, known in (("data_type", DATA_TYPES), ("loss", LOSSES), ("scheduler", SCHEDULERS)):
             if getattr(self, name) not in known:
                 raise InvalidInputError(f"unknown {_option(name)} '{getattr(self, name)}': choose {' or '.join(known)}")
         if self.image_size < DIVISOR or self.image_size % DIVISOR:

@@ -32,6 +32,7 @@ from ohlora.training.hairzoo.pipeline import batches
 from ohlora.training.hairzoo.schedules import Schedule
 from ohlora.training.hairzoo.sources import fingerprint, open_data
 from ohlora.training.hairzoo.zoo_report import measure, write_overlays
+from ohlora.training.loop.precision import lightning_precision
 
 RESUME = "last.pt"
 SHOWN = 24
@@ -55,14 +56,14 @@ class Mean:
 def make_fabric(precision: str, accelerator: str) -> tuple[Fabric, MixedPrecision | None]:
     """The device, and the loss scaler's owner where there is one.
 
-    Raises InvalidInputError for 16-mixed without CUDA.
+    Raises InvalidInputError for fp16 without CUDA.
     """
-    if precision != "16-mixed":
-        return Fabric(accelerator=accelerator, devices=1, precision=precision), None
+    if precision != "fp16":
+        return Fabric(accelerator=accelerator, devices=1, precision=lightning_precision(precision)), None
     if accelerator == "cpu" or not torch.cuda.is_available():
-        raise InvalidInputError("--precision 16-mixed needs a CUDA device: use bf16-mixed or 32-true here")
+        raise InvalidInputError("--precision fp16 needs a CUDA device: use bf16 or fp32 here")
     # Made here and not by Fabric, because a resumed run must go on with the same loss scale.
-    plugin = MixedPrecision("16-mixed", device="cuda")
+    plugin = MixedPrecision(lightning_precision(precision), device="cuda")
     return Fabric(accelerator="cuda", devices=1, plugins=[plugin]), plugin
 
 

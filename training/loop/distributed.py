@@ -14,8 +14,7 @@ from lightning.fabric import Fabric
 from torch import Tensor, nn
 
 from ohlora.errors import InvalidInputError
-
-PRECISIONS = ("32-true", "bf16-mixed")
+from ohlora.training.loop.precision import lightning_precision, precision_name
 
 
 def started_by_fabric_run() -> bool:
@@ -23,7 +22,7 @@ def started_by_fabric_run() -> bool:
     return os.environ.get("LT_CLI_USED") == "1"
 
 
-def make_fabric(accelerator: str = "auto", devices: int = 1, nodes: int = 1, precision: str = "32-true") -> Fabric:
+def make_fabric(accelerator: str = "auto", devices: int = 1, nodes: int = 1, precision: str = "fp32") -> Fabric:
     """A Fabric of `devices` processes on each of `nodes` machines, not yet launched.
 
     Below `fabric run`, its own options count instead of these, and the processes run already. Raises InvalidInputError
@@ -31,13 +30,12 @@ def make_fabric(accelerator: str = "auto", devices: int = 1, nodes: int = 1, pre
     """
     if devices < 1 or nodes < 1:
         raise InvalidInputError(f"devices and nodes must be 1 or more, got {devices} and {nodes}")
-    if precision not in PRECISIONS:
-        raise InvalidInputError(f"unknown precision '{precision}': choose {' or '.join(PRECISIONS)}")
+    word = lightning_precision(precision_name(precision))
     try:
         if started_by_fabric_run():
-            return Fabric(precision=None if os.environ.get("LT_PRECISION") else precision)
+            return Fabric(precision=None if os.environ.get("LT_PRECISION") else word)
         strategy = "ddp" if devices * nodes > 1 else "auto"
-        return Fabric(accelerator=accelerator, devices=devices, num_nodes=nodes, strategy=strategy, precision=precision)
+        return Fabric(accelerator=accelerator, devices=devices, num_nodes=nodes, strategy=strategy, precision=word)
     except (RuntimeError, ValueError) as error:  # what Lightning raises for a device that is not there
         raise InvalidInputError(
             f"cannot train on {devices} device(s) '{accelerator}' of {nodes} machine(s): {str(error).splitlines()[0]}"

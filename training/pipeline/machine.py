@@ -11,12 +11,12 @@ from ohlora.engines import backend_report
 from ohlora.training.loop.distributed import make_fabric
 from ohlora.training.pipeline.graph import Work
 
-FULL, HALF, AUTO = "32-true", "bf16-mixed", "auto"
+FULL, HALF, AUTO = "fp32", "bf16", "auto"
 
 
 @cache
 def fast_precision(cuda: bool) -> str:
-    """bf16-mixed where the device has instructions for it, else 32-true."""
+    """bf16 where the device has instructions for it, else fp32."""
     if cuda:
         return HALF if torch.cuda.is_bf16_supported() else FULL
     return HALF if any(row.bf16 for row in backend_report()) else FULL
@@ -28,7 +28,7 @@ def device_of(work: Work) -> torch.device:
 
 
 def precision_of(work: Work) -> str:
-    """32-true or bf16-mixed."""
+    """fp32 or bf16."""
     wanted: str = work.machine.precision
     return fast_precision(device_of(work).type == "cuda") if wanted == AUTO else wanted
 

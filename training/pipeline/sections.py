@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.config import JsonDict
 
 from ohlora.errors import InvalidInputError
@@ -19,6 +19,7 @@ from ohlora.training.cnn.recipes import (
 )
 from ohlora.training.finetune.discriminator_start import DiscriminatorStart
 from ohlora.training.finetune.recipes import RECIPES, Recipe, recipe
+from ohlora.training.loop.precision import current_word
 from ohlora.training.pipeline.settings import Section, near
 
 KEYLESS: JsonDict = {"keyless": True}  # does not decide what is made (`cache.deciding`)
@@ -35,9 +36,9 @@ class Machine(Section):
     """What it runs on; changes no result beyond rounding."""
 
     accelerator: str = Field(default="auto", description="auto, cpu or cuda", json_schema_extra=KEYLESS)
-    precision: Literal["auto", "32-true", "bf16-mixed"] = Field(
-        default="32-true",
-        description="of all networks in training; auto: bf16-mixed where there are instructions for it",
+    precision: Annotated[Literal["auto", "fp32", "bf16"], BeforeValidator(current_word)] = Field(
+        default="fp32",
+        description="of all networks in training; auto: bf16 where there are instructions for it",
         json_schema_extra=KEYLESS,
     )
 

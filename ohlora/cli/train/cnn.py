@@ -50,7 +50,7 @@ def classifier(
     accelerator: Accelerator = "auto",
     devices: Devices = 1,
     nodes: Nodes = 1,
-    precision: TrainPrecision = "32-true",
+    precision: TrainPrecision = "fp32",
     restart: options.Restart = False,
     json: options.Json = False,
 ) -> None:
@@ -117,7 +117,7 @@ def classify(
     ] = None,
     out: options.Out = Path("runs/classify"),
     accelerator: Accelerator = "auto",
-    precision: TrainPrecision = "32-true",
+    precision: TrainPrecision = "fp32",
     json: options.Json = False,
 ) -> None:
     """Score pictures with the mean of the models of each attribute: {attribute}.csv, and one table of all.

@@ -30,7 +30,7 @@ def property_cnn(
     accelerator: Accelerator = "auto",
     devices: Devices = 1,
     nodes: Nodes = 1,
-    precision: TrainPrecision = "32-true",
+    precision: TrainPrecision = "fp32",
     restart: options.Restart = False,
     json: options.Json = False,
 ) -> None:
@@ -59,7 +59,7 @@ def hairstyle_cnn(
     accelerator: Accelerator = "auto",
     devices: Devices = 1,
     nodes: Nodes = 1,
-    precision: TrainPrecision = "32-true",
+    precision: TrainPrecision = "fp32",
     restart: options.Restart = False,
     json: options.Json = False,
 ) -> None:
@@ -157,7 +157,7 @@ def rescore(
     ] = None,
     out: options.Out = Path("runs/rescore"),
     accelerator: Accelerator = "auto",
-    precision: TrainPrecision = "32-true",
+    precision: TrainPrecision = "fp32",
     json: options.Json = False,
 ) -> None:
     """Read the scores of pictures off with a trained CNN: all_scores_v2_cnn.csv. The same command goes on.

@@ -12,7 +12,7 @@ from ohlora.cli import options
 Accelerator = Annotated[str, typer.Option("--accelerator", help="auto, cpu or cuda.")]
 Devices = Annotated[int, typer.Option("--devices", min=1, help="Processes on this machine, one a device.")]
 Nodes = Annotated[int, typer.Option("--nodes", min=1, help="Machines; see docs/finetune.md.")]
-TrainPrecision = Annotated[str, typer.Option("--precision", help="32-true (exact) or bf16-mixed.")]
+TrainPrecision = Annotated[str, typer.Option("--precision", help="fp32 (exact) or bf16.")]
 StopAfter = Annotated[int, typer.Option("--stop-after", min=0, help="Stop cleanly after so many batches; 0 = never.")]
 
 
@@ -67,7 +67,7 @@ def finetune(
     accelerator: Accelerator = "auto",
     devices: Devices = 1,
     nodes: Nodes = 1,
-    precision: TrainPrecision = "32-true",
+    precision: TrainPrecision = "fp32",
     stop_after: StopAfter = 0,
     restart: options.Restart = False,
     json: options.Json = False,
@@ -124,7 +124,7 @@ def finetune_discriminator(
     accelerator: Accelerator = "auto",
     devices: Devices = 1,
     nodes: Nodes = 1,
-    precision: TrainPrecision = "32-true",
+    precision: TrainPrecision = "fp32",
     stop_after: StopAfter = 0,
     restart: options.Restart = False,
     json: options.Json = False,

@@ -50,7 +50,7 @@ def gan(
     time_limit: Annotated[
         float | None, typer.Option("--time-limit", min=0.01, help="Minutes of training, shared by the phases.")
     ] = None,
-    precision: Annotated[str | None, typer.Option("--precision", help="32-true or bf16-mixed.")] = None,
+    precision: Annotated[str | None, typer.Option("--precision", help="fp32 or bf16.")] = None,
     compile: Annotated[
         bool | None, typer.Option("--compile/--no-compile", help="Fused loops; on a CPU this needs g++.")
     ] = None,

@@ -73,9 +73,7 @@ def hairzoo(
     weight_decay: Annotated[float | None, typer.Option("--weight-decay", min=0)] = None,
     clip_norm: Annotated[float | None, typer.Option("--clip-norm", min=0, help="Of the gradient; 0 = off.")] = None,
     augment: Annotated[bool | None, typer.Option("--augment/--no-augment")] = None,
-    precision: Annotated[
-        str | None, typer.Option("--precision", help="32-true, bf16-mixed, or 16-mixed (CUDA).")
-    ] = None,
+    precision: Annotated[str | None, typer.Option("--precision", help="fp32, bf16, or fp16 (CUDA).")] = None,
     seed: Annotated[int | None, typer.Option("--seed", min=0)] = None,
     num_workers: Annotated[int, typer.Option("--num-workers", min=0, help="Processes that read pictures.")] = 0,
     accelerator: Annotated[str, typer.Option("--accelerator", help="auto, cpu or cuda.")] = "auto",

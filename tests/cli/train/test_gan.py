@@ -14,7 +14,7 @@ import pytest
 
 from ohlora.cli import main
 
-TINY = ("--phases", "16:0.016:batch_size=4:pixel=1", "--images", "12", "--no-compile", "--precision", "32-true")
+TINY = ("--phases", "16:0.016:batch_size=4:pixel=1", "--images", "12", "--no-compile", "--precision", "fp32")
 
 
 def run(*arguments: str | Path) -> int:

@@ -119,8 +119,8 @@ def test_data_and_options_that_cannot_work(celeb: Path, tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match="one folder, got 2"):
         run(CONFIG, [celeb, celeb], tmp_path)
     if not torch.cuda.is_available():
-        with pytest.raises(InvalidInputError, match="16-mixed"):
-            run(replace(CONFIG, precision="16-mixed"), [celeb], tmp_path, accelerator="cpu")
+        with pytest.raises(InvalidInputError, match="fp16"):
+            run(replace(CONFIG, precision="fp16"), [celeb], tmp_path, accelerator="cpu")
     with pytest.raises(InvalidInputError, match="--batch-size 2"):
         run(replace(CONFIG, decoder_type="DeepLabV3", batch_size=1), [celeb], tmp_path / "one", accelerator="cpu")
 
@@ -195,10 +195,10 @@ def test_names_are_listed() -> None:
 
 
 def test_mixed_precision_trains_and_resumes_with_another(celeb: Path, tmp_path: Path) -> None:
-    config = replace(CONFIG, epochs=1, precision="bf16-mixed")
+    config = replace(CONFIG, epochs=1, precision="bf16")
     result = run(config, [celeb], tmp_path, accelerator="cpu")
     assert np.isfinite(result["log"][0]["valid_loss"])
-    assert result["config"]["precision"] == "bf16-mixed"
+    assert result["config"]["precision"] == "bf16"
     state = torch.load(tmp_path / "last.pt", weights_only=True)["model"]
     assert all(value.dtype != torch.bfloat16 for value in state.values())
-    run(replace(config, precision="32-true"), [celeb], tmp_path, accelerator="cpu")
+    run(replace(config, precision="fp32"), [celeb], tmp_path, accelerator="cpu")
