@@ -26,7 +26,6 @@ from ohlora.scores.sources import (
     BundlePictures,
     ScoreInputs,
     ScoreItem,
-    crop_box,
     number_pictures,
     original_view,
     squeezed,
@@ -329,14 +328,6 @@ def test_numbers_of_named_pictures(tmp_path: Path) -> None:
     assert number_pictures(paths[1:3], {5: paths[2]}) == {0: paths[1], 5: paths[2]}
     with pytest.raises(InvalidInputError, match="both have number 2"):
         number_pictures([*paths, tmp_path / "x2.png"])
-
-
-def test_crop_is_the_one_of_train_parse() -> None:
-    mtcnn = pytest.importorskip("ohlora.training.teachers.mtcnn")
-    for box in ([10, 20, 100, 160], [-50, -9, 300.7, 250], [5.5, 7.25, 90.9, 80.1]):
-        assert crop_box(np.array(box), 256, 240, "x") == mtcnn.crop_box(box, 256, 240)
-    image = cv2.GaussianBlur(np.random.default_rng(1).integers(0, 256, (256, 256, 3), np.uint8), (0, 0), 3)
-    assert np.array_equal(squeezed(image), mtcnn.whole_frame(image))
 
 
 # --- bundles ------------------------------------------------------------------------------------------------------

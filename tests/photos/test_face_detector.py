@@ -20,6 +20,7 @@ from ohlora.errors import EngineError, ImageError, InvalidInputError
 from ohlora.photos import face_cascade
 from ohlora.photos.face_cascade import AreaSampler, Detections, Floats, suppress
 from ohlora.photos.face_detector import FaceDetector, OnnxNetworks, detector_folder, smallest_face
+from ohlora.scores.sources import crop_box, squeezed
 
 PIXELS, PROBABILITY = 0.05, 1e-3
 POINTS = ("eye_imgleft", "eye_imgright", "nose", "mouth_imgleft", "mouth_imgright")
@@ -244,34 +245,26 @@ def test_a_box_outside_the_picture_does_not_shift_the_others() -> None:
 
 
 def test_crop_box_rule(golden: Path) -> None:
-    pytest.importorskip("torch")
-    from ohlora.training.teachers.mtcnn import crop_box
-
     with (golden / "segmentation" / "crop_boxes.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 60
     for row in rows:
-        crop = crop_box([float(row[name]) for name in ("x1", "y1", "x2", "y2")], 256, 256)
+        crop = crop_box(np.array([row[name] for name in ("x1", "y1", "x2", "y2")], np.float64), 256, 256, row["name"])
         wanted = [int(row[name]) for name in ("crop_x0", "crop_y0", "crop_x1", "crop_y1")]
         assert np.abs(np.subtract(crop, wanted)).max() <= 1, row["name"]
-    assert crop_box([-20, 10, 30, 50], 40, 45) == (0, 0, 40, 45)
-    with pytest.raises(ImageError, match="outside 40x45"):
-        crop_box([100, 100, 120, 120], 40, 45)
+    assert crop_box(np.array([-20.0, 10, 30, 50]), 40, 45, "x") == (0, 0, 40, 45)
+    with pytest.raises(ImageError, match="found in x lies outside the picture"):
+        crop_box(np.array([100.0, 100, 120, 120]), 40, 45, "x")
 
 
 def test_the_two_views_of_a_teacher(shared: Path, networks: OnnxNetworks) -> None:
-    pytest.importorskip("torch")
-    from ohlora.training.teachers.mtcnn import crop_face, whole_frame
-
     picture = portrait(shared, "ftv1_000001")
     image = pixels(picture)
     found = face_cascade.detect(image, networks)
-    face = crop_face(image, found)
+    face = squeezed(image, crop_box(found.boxes[0], 256, 256, "x"))
     wanted = picture.crop((33, 4, 222, 256)).resize((224, 224), Image.Resampling.BICUBIC)
     assert np.array_equal(face, pixels(wanted))
-    assert np.array_equal(whole_frame(image), pixels(picture.resize((224, 224), Image.Resampling.BICUBIC)))
-    with pytest.raises(ImageError, match="no face"):
-        crop_face(image, found.pick(np.zeros(0, np.intp)))
+    assert np.array_equal(squeezed(image), pixels(picture.resize((224, 224), Image.Resampling.BICUBIC)))
 
 
 @pytest.mark.slow

@@ -42,6 +42,15 @@ def make_fabric(accelerator: str = "auto", devices: int = 1, nodes: int = 1, pre
         ) from error
 
 
+def chosen_device(name: str) -> torch.device:
+    """The device "cpu", "cuda" or "auto" (CUDA where there is any). Raises InvalidInputError for others."""
+    if name not in ("cpu", "cuda", "auto"):
+        raise InvalidInputError(f"unknown device '{name}': choose cpu, cuda or auto")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise InvalidInputError("no CUDA device can be used here: choose cpu or auto")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
 def mean_of(fabric: Fabric, value: Tensor) -> Tensor:
     """The mean of `value` over all processes, the same in each; as it is with one."""
     if fabric.world_size == 1:

@@ -8,46 +8,34 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL.Image import Resampling
+from torch import Tensor
 
 from ohlora.training.data.parsing_classes import HAIR, NAMES11, EyePoints
 from ohlora.training.nets.facexformer import SIZE, FaceXFormer
 from ohlora.training.nets.facexformer_parser import ParseGraph
-from ohlora.training.teachers.protocol import Image, Labels, network_input
+from ohlora.training.teachers.protocol import Image, Labels, Teacher
 
 
-class FaceXFormerTeacher:
-    """224x224 in, 224x224 out; see `Teacher`."""
+class FaceXFormerTeacher(Teacher):
+    """224x224 in, 224x224 out."""
 
-    name = "facexformer"
-    classes = NAMES11
+    # Antialiased bicubic, as documented: a tensor's resize is neither.
+    name, classes, size, resampling = "facexformer", NAMES11, SIZE, Resampling.BICUBIC
 
     def __init__(self, model: FaceXFormer, weights: str = "", device: torch.device | str = "cpu") -> None:
-        self.weights, self.device = weights, torch.device(device)
+        super().__init__(weights, device)
         self.graph = ParseGraph(model).to(self.device)
 
-    @torch.no_grad()
-    def parse(self, images: Sequence[Image]) -> NDArray[np.float32]:
-        """Class logits float32 [N,11,224,224]."""
-        # Antialiased bicubic, as documented: a tensor's resize is neither.
-        logits = self.graph(network_input(images, SIZE, Resampling.BICUBIC, self.device))
-        return np.asarray(logits.cpu().numpy())
+    def network(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.graph(images)
+        return logits
 
-    def probabilities(self, images: Sequence[Image]) -> NDArray[np.float32]:
-        """float32 [N,11,224,224]"""
-        return np.asarray(torch.softmax(torch.from_numpy(self.parse(images)), 1).numpy())
-
-    def hair(self, image: Image) -> NDArray[np.float32]:
-        """float32 [224,224]"""
-        return self.probabilities([image])[0, HAIR]
+    def soft_labels(self, logits: Tensor) -> Tensor:
+        return torch.softmax(logits.cpu(), 1)
 
     def labels(self, images: Sequence[Image], eyes: Sequence[EyePoints | None] | None = None) -> Labels:
         """eyes: not needed, left and right are right."""
         probabilities = self.probabilities(images)
         # NumPy's arg-max is the first of equals, as documented.
         return Labels(probabilities.argmax(1).astype(np.uint8), probabilities[:, HAIR])
-
-    def parsing11(self, images: Sequence[Image], eyes: Sequence[EyePoints | None] | None = None) -> NDArray[np.uint8]:
-        """uint8 [N,224,224]"""
-        return self.labels(images).parsing

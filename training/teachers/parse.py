@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -23,28 +24,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ohlora.base.atomic import write_bytes
+from ohlora.bundle.files import file_sha256
 from ohlora.errors import ImageError, InvalidInputError
 from ohlora.io.images import encode_image, read_image
+from ohlora.photos.face_cascade import Detections
 from ohlora.render.journal import Journal
+from ohlora.scores.sources import INDEX, VARIANTS, crop_box, squeezed
 from ohlora.training.data.parsing_classes import EyePoints, eyes_inside, visualize
 from ohlora.training.data.portrait_faces import png
-from ohlora.training.teachers.mtcnn import Detections, crop_box, detect, whole_frame
-from ohlora.training.teachers.parse_sources import Numbered, number_sources, sha256_of, unchanged
-from ohlora.training.teachers.protocol import DEVIATION, MEAN, Image, Teacher, normalized
+from ohlora.training.teachers.mtcnn import detect
+from ohlora.training.teachers.protocol import DEVIATION, MEAN, Image, Labeller, normalized
 
-INDEX = "parse.jsonl"
-CROP, FULL_FRAME = "crop", "full-frame"
-VARIANTS = (CROP, FULL_FRAME)
+CROP, FULL_FRAME = VARIANTS
 FACE, PARSING, OVERLAY, HAIR_LABEL = (
-    "face_{:06d}.png",
-    "parsing_{:06d}.png",
-    "parsing_visualization_{:06d}.png",
-    "parsing_hair_label_{:06d}.png",
+    f"{kind}_{{:06d}}.png" for kind in ("face", "parsing", "parsing_visualization", "parsing_hair_label")
 )
 PARSED, NO_FACE, UNREADABLE = "parsed", "no face", "unreadable"
 
 FindFaces = Callable[[Image], Detections]
-Row = dict[str, Any]
+Row = dict[str, Any]  # of the index: "number", "source", "sha256" ...
 
 
 @dataclass(frozen=True)
@@ -83,24 +81,10 @@ class Cutout:
     row: Row
 
 
-def documented_face(image: Image) -> Image:
-    """uint8 -> uint8 as upstream stores it: normalised and back in float32, then truncated. 0 or 1 lower.
-
-    On the reference faces a fifth of the values lose 1; published property scores were computed on such pictures.
-    """
-    back = normalized(image) * np.array(DEVIATION, np.float32) + np.array(MEAN, np.float32)
-    return (np.clip(back, 0, 1) * np.float32(255)).astype(np.uint8)
-
-
-def hair_label(hair: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Probability -> times 255, rounded half to even and saturated."""
-    return np.clip(np.rint(hair * np.float32(255)), 0, 255).astype(np.uint8)
-
-
 def parse_pictures(
     sources: Sequence[Path],
     out: Path,
-    teacher: Teacher,
+    teacher: Labeller,
     settings: ParseSettings,
     *,
     batch: int = 8,
@@ -109,25 +93,19 @@ def parse_pictures(
     started: Callable[[int, int], None] = lambda pending, done: None,
     advance: Callable[[int], None] = lambda count: None,
 ) -> ParseResult:
-    """Label every source that is not labelled yet. The same call goes on after a stop.
+    """Label every source that is not labelled yet. The same call resumes.
 
-    started: called with how many are to do and are there. advance: called with how many more are done. A picture that
+    started: called with how many are to do and are there. advance: called with how many more are done. An image that
     cannot be read or shows no face is reported and tried again next time; it has no files.
 
     Raises InvalidInputError for two sources of one number and a folder of other settings, OutputError when the folder
     cannot be written.
     """
-    request = {
-        "command": "train parse",
-        "variant": settings.variant,
-        "exact_face": settings.exact_face,
-        "teacher": teacher.name,
-        "weights": teacher.weights,
-    }
+    request = {"command": "train parse", **asdict(settings), "teacher": teacher.name, "weights": teacher.weights}
     with Journal.open(out, request, restart=restart) as journal:
         known = dict(journal.finished)
         numbered = number_sources(sources, known)
-        pending = [entry for entry in numbered if not is_done(entry, known, journal)]
+        pending = [entry for entry in numbered.items() if not is_done(*entry, known, journal)]
         result = ParseResult(len(numbered), already_there=len(numbered) - len(pending))
         started(len(pending), result.already_there)
         try:
@@ -135,62 +113,109 @@ def parse_pictures(
                 part = pending[start : start + batch]
                 cutouts = []
                 for entry in part:
-                    prepared = prepare(entry, settings, find_faces)
+                    prepared = prepare(*entry, settings.variant, find_faces)
                     if isinstance(prepared, Cutout):
                         cutouts.append(prepared)
                     else:
                         result.failures.append(prepared)
-                        journal.record_failure(entry.number, prepared["error"])
+                        journal.record_failure(prepared["number"], prepared["error"])
                 if cutouts:
                     write_labels(out, cutouts, teacher, settings, journal)
                 result.parsed += len(cutouts)
                 advance(len(part))
         finally:
-            write_index(out, journal, result.failures)
+            # Every parsed image of the folder, and this run's failures, by number.
+            rows = {**{row["number"]: row for row in result.failures}, **journal.finished}
+            lines = [json.dumps(rows[number]) + "\n" for number in sorted(rows)]
+            write_bytes(out / INDEX, "".join(lines).encode())
     return result
 
 
-def is_done(entry: Numbered, known: Mapping[int, Row], journal: Journal) -> bool:
-    """Its four files are there, and made from the source as it is now."""
-    row = known.get(entry.number)
-    if row is None or not unchanged(entry, row):
+def number_sources(sources: Sequence[Path], known: Mapping[int, Row] | None = None) -> dict[int, Path]:
+    """Number -> source in the documented layout, in the order of numbers.
+
+    A name without suffix that is a number (000012.jpg) keeps it. The others get the smallest free numbers, in the order
+    of `sources`. known: index rows of earlier runs by number; a source that is among them keeps its number, and no
+    other gets it. Raises InvalidInputError naming two sources of the same number, in this run or from an earlier one.
+    """
+    known = known or {}
+    taken: dict[int, Path] = {}
+    unnumbered: list[Path] = []
+    for source in sources:
+        if not (source.stem.isascii() and source.stem.isdigit()):
+            unnumbered.append(source)
+        elif (other := taken.setdefault(int(source.stem), source)) is not source:
+            raise InvalidInputError(
+                f"{other} and {source} would both be number {int(source.stem)}: rename one or give each its own --out"
+            )
+    earlier = {row["source"]: number for number, row in known.items()}
+    free = (number for number in count() if number not in known and number not in taken)
+    for source in unnumbered:
+        number = earlier.get(str(source))
+        if number is None or number in taken:
+            number = next(free)
+        taken[number] = source
+    return dict(sorted(taken.items()))
+
+
+def is_done(number: int, source: Path, known: Mapping[int, Row], journal: Journal) -> bool:
+    """Whether the four files of `number` are there, and made from the source as it is now.
+
+    Raises InvalidInputError when they were made from another image elsewhere: they would be lost.
+    """
+    row = known.get(number)
+    if row is None:
         return False
-    return all(journal.verify({"file_name": name, "bytes": size}) for name, size in row["files"].items())
+    try:
+        same = sha256_of(source) == row["sha256"]
+    except ImageError:
+        same = False  # is reported when its turn comes
+    if not same and row["source"] != str(source):
+        raise InvalidInputError(
+            f"number {number} belongs to {row['source']} in this folder, {source} would replace it: choose "
+            "another --out, or pass --restart to begin again"
+        )
+    return same and all(journal.verify({"file_name": name, "bytes": size}) for name, size in row["files"].items())
 
 
-def prepare(entry: Numbered, settings: ParseSettings, find_faces: FindFaces) -> Cutout | Row:
+def sha256_of(source: Path) -> str:
+    """Raises ImageError for a file that cannot be read."""
+    try:
+        return file_sha256(source)
+    except OSError as error:
+        raise ImageError(f"cannot read {source}: {error.strerror or error}") from error
+
+
+def prepare(number: int, source: Path, variant: str, find_faces: FindFaces) -> Cutout | Row:
     """Read a source and cut out what the teacher is to see; an index row saying what is wrong when that fails."""
-    row: Row = {"number": entry.number, "source": str(entry.source)}
+    row: Row = {"number": number, "source": str(source)}
+    faces, eyes = None, None
     try:
-        image = read_image(entry.source)
-        row["sha256"] = sha256_of(entry.source)
+        image = read_image(source)
+        row |= {"sha256": sha256_of(source), "status": NO_FACE, "variant": variant}
+        box = (0, 0, image.shape[1], image.shape[0])
+        if variant == CROP:
+            detections = find_faces(image)
+            faces = len(detections)
+            if not faces:
+                raise ImageError(f"no face found in {source}: leave it out, or take whole pictures (full-frame)")
+            box = crop_box(detections.boxes[0], box[2], box[3], str(source))
+            eyes = eyes_inside(detections.landmarks[0], box[:2], (1, 1))
     except ImageError as error:
-        return {**row, "status": UNREADABLE, "error": str(error)}
-    row |= {"status": PARSED, "variant": settings.variant}
-    if settings.variant == FULL_FRAME:
-        height, width = image.shape[:2]
-        return Cutout(entry.number, image, None, row | {"faces": None, "crop": [0, 0, width, height]})
-    found = find_faces(image)
-    try:
-        if not len(found):
-            raise ImageError(f"no face found in {entry.source}: leave it out, or take whole pictures (full-frame)")
-        left, top, right, bottom = crop_box(found.boxes[0], image.shape[1], image.shape[0])
-    except ImageError as error:
-        return {**row, "status": NO_FACE, "error": str(error)}
-    eyes = eyes_inside(found.landmarks[0], (left, top), (1, 1))
-    cut = np.ascontiguousarray(image[top:bottom, left:right])
-    return Cutout(entry.number, cut, eyes, row | {"faces": len(found), "crop": [left, top, right, bottom]})
+        return {**row, "status": row.get("status", UNREADABLE), "error": str(error)}
+    cut = np.ascontiguousarray(image[box[1] : box[3], box[0] : box[2]])
+    return Cutout(number, cut, eyes, row | {"status": PARSED, "faces": faces, "crop": list(box)})
 
 
 def write_labels(
-    out: Path, cutouts: Sequence[Cutout], teacher: Teacher, settings: ParseSettings, journal: Journal
+    out: Path, cutouts: Sequence[Cutout], teacher: Labeller, settings: ParseSettings, journal: Journal
 ) -> None:
-    """Run the teacher on one batch and write its files; a picture is recorded once all of its own are in place."""
+    """Run the teacher on one batch and write its files; an image is recorded once all of its own are in place."""
     # Without a detection of ours a teacher that needs the eyes looks itself.
     eyes = [cutout.eyes for cutout in cutouts] if settings.variant == CROP else None
     labels = teacher.labels([cutout.image for cutout in cutouts], eyes)
     for cutout, parsing, hair in zip(cutouts, labels.parsing, labels.hair, strict=True):
-        face = whole_frame(cutout.image)
+        face = squeezed(cutout.image)
         face = face if settings.exact_face else documented_face(face)
         encoded = {
             FACE: encode_image(face, "png"),
@@ -201,17 +226,21 @@ def write_labels(
         files = {name.format(cutout.number): data for name, data in encoded.items()}
         for name, data in files.items():
             write_bytes(out / name, data)
-        row = {
-            **cutout.row,
-            "teacher": teacher.name,
-            "weights": teacher.weights,
-            "files": {name: len(data) for name, data in files.items()},
-        }
-        journal.record(cutout.number, row)
+        made_by = {"teacher": teacher.name, "weights": teacher.weights}
+        sizes = {name: len(data) for name, data in files.items()}
+        journal.record(cutout.number, {**cutout.row, **made_by, "files": sizes})
 
 
-def write_index(out: Path, journal: Journal, failures: Sequence[Row]) -> None:
-    """parse.jsonl: every parsed picture of the folder, and this run's failures, by number."""
-    rows = {**{row["number"]: row for row in failures}, **journal.finished}
-    lines = [json.dumps(rows[number]) + "\n" for number in sorted(rows)]
-    write_bytes(out / INDEX, "".join(lines).encode())
+def documented_face(image: Image) -> Image:
+    """uint8 -> uint8 as upstream stores it: normalized and back in float32, then truncated. 0 or 1 lower.
+
+    On the reference faces a fifth of the values lose 1; published property scores were computed on such pictures.
+    """
+    back = normalized(image) * np.array(DEVIATION, np.float32) + np.array(MEAN, np.float32)
+    return (np.clip(back, 0, 1) * np.float32(255)).astype(np.uint8)
+
+
+def hair_label(hair: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Probability -> times 255, rounded half to even and saturated."""
+    levels: NDArray[np.uint8] = np.clip(np.rint(hair * np.float32(255)), 0, 255).astype(np.uint8)
+    return levels

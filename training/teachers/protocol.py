@@ -1,10 +1,11 @@
-"""What every face parser offers as a teacher, and how pictures are brought into a network."""
+"""What every face parser offers as a teacher, and how images are brought into a network."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -30,54 +31,79 @@ class Labels:
     hair: NDArray[np.float32]
 
 
-class Teacher(Protocol):
-    """A face parser, loaded once. Pictures are uint8 RGB [H,W,3] of any size; another aspect than 1 is stretched.
+class Labeller(Protocol):
+    """Whatever labels images for the stage `parse`. `labels`: see `Teacher.labels`.
 
-    One call is one batch. All maps are square. Raises ImageError for an array that is no such picture.
+    name: kind of its weights ("facexformer", "bisenet-19"). weights: sha256 of its file, empty when made from a module.
     """
 
     @property
-    def name(self) -> str:
-        """Kind of its weights: "facexformer", "bisenet-19"."""
-        ...
+    def name(self) -> str: ...
 
     @property
-    def weights(self) -> str:
-        """sha256 of its weights file; empty when it was made from a module."""
-        ...
+    def weights(self) -> str: ...
 
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Names of its own classes, by channel; "hair" is among them."""
-        ...
+    def labels(self, images: Sequence[Image], eyes: Sequence[EyePoints | None] | None = None) -> Labels: ...
 
-    def parse(self, images: Sequence[Image]) -> NDArray[np.float32]:
-        """Class logits at the network's own size, float32 [N,classes,S,S]."""
-        ...
 
-    def probabilities(self, images: Sequence[Image]) -> NDArray[np.float32]:
-        """Class probabilities as they serve as soft labels, float32 [N,classes,s,s]; they add up to 1."""
-        ...
+class Teacher(ABC):
+    """A face parser, loaded once. Images are uint8 RGB [H,W,3] of any size; another aspect than 1 is stretched.
 
-    def hair(self, image: Image) -> NDArray[np.float32]:
-        """Hair probability of one picture, float32 [s,s]."""
-        ...
+    One call is one batch. All maps are square. Raises ImageError for an array that is not such an image.
+    `name`, `weights`: see `Labeller`. `classes`: names of its own classes, by channel; "hair" is among them.
+    """
 
+    name: ClassVar[str]
+    classes: ClassVar[tuple[str, ...]]
+    size: ClassVar[int]  # pixels a side that its network sees
+    resampling: ClassVar[PilImage.Resampling]
+
+    def __init__(self, weights: str, device: torch.device | str) -> None:
+        self.weights, self.device = weights, torch.device(device)
+
+    @abstractmethod
+    def network(self, images: Tensor) -> Tensor:
+        """What `network_input` makes -> class logits [N,classes,S,S]."""
+
+    @abstractmethod
+    def soft_labels(self, logits: Tensor) -> Tensor:
+        """Class logits -> probabilities [N,classes,s,s] that add up to 1."""
+
+    @abstractmethod
     def labels(self, images: Sequence[Image], eyes: Sequence[EyePoints | None] | None = None) -> Labels:
         """Both labels from one run of the network, in the common 11 classes.
 
-        eyes: where a face detector saw them in each picture, in its pixels, or None where it saw none; for parsers that
+        eyes: where a face detector saw them in each image, in its pixels, or None where it saw none; for parsers that
         mix up left and right. Left out, a teacher that needs them looks itself.
         """
-        ...
+
+    def _logits(self, images: Sequence[Image]) -> Tensor:
+        return self.network(network_input(images, self.size, self.resampling, self.device))
+
+    @torch.no_grad()
+    def parse(self, images: Sequence[Image]) -> NDArray[np.float32]:
+        """Class logits at the network's own size, float32 [N,classes,S,S]."""
+        return np.asarray(self._logits(images).cpu().numpy())
+
+    @torch.no_grad()
+    def probabilities(self, images: Sequence[Image]) -> NDArray[np.float32]:
+        """Class probabilities as they serve as soft labels, float32 [N,classes,s,s]; they add up to 1."""
+        return np.asarray(self.soft_labels(self._logits(images)).cpu().numpy())
+
+    def hair(self, image: Image) -> NDArray[np.float32]:
+        """Hair probability of one image, float32 [s,s]."""
+        return np.asarray(self.probabilities([image])[0, self.classes.index("hair")])
 
     def parsing11(self, images: Sequence[Image], eyes: Sequence[EyePoints | None] | None = None) -> NDArray[np.uint8]:
         """`labels` without the hair: class numbers 0..10, uint8 [N,224,224]."""
-        ...
+        return self.labels(images, eyes).parsing
 
 
-def require_pictures(images: Sequence[Image]) -> None:
-    """Raises ImageError naming the array that is no uint8 RGB picture."""
+def network_input(images: Sequence[Image], size: int, resampling: PilImage.Resampling, device: torch.device) -> Tensor:
+    """Stretched to size x size by Pillow, whose filters are antialiased, then ImageNet-normalized: [N,3,size,size].
+
+    Raises ImageError for an array that is not a uint8 RGB image.
+    """
     if not len(images):
         raise ImageError("a teacher was given no picture")
     for image in images:
@@ -85,11 +111,6 @@ def require_pictures(images: Sequence[Image]) -> None:
             raise ImageError(
                 f"a teacher takes a list of uint8 RGB pictures [H,W,3], got one of {image.dtype} {list(image.shape)}"
             )
-
-
-def network_input(images: Sequence[Image], size: int, resampling: PilImage.Resampling, device: torch.device) -> Tensor:
-    """Stretched to size x size by Pillow, whose filters are antialiased, then ImageNet-normalised: [N,3,size,size]."""
-    require_pictures(images)
     small = [np.asarray(PilImage.fromarray(image).resize((size, size), resampling)) for image in images]
     values = normalized(np.stack(small))
     return torch.from_numpy(values).permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last).to(device)

@@ -7,22 +7,21 @@ teacher.labels(images)                             # 11-class maps and soft hair
 from __future__ import annotations
 
 from pathlib import Path
-
-import torch
+from typing import cast
 
 from ohlora.bundle.files import file_sha256
 from ohlora.errors import InvalidInputError
 from ohlora.training import checkpoints
+from ohlora.training.loop.distributed import chosen_device
 from ohlora.training.nets.bisenet import BiSeNet
 from ohlora.training.nets.facexformer import FaceXFormer
 from ohlora.training.teachers.bisenet import BiSeNetTeacher
 from ohlora.training.teachers.facexformer import FaceXFormerTeacher
 from ohlora.training.teachers.protocol import Labels, Teacher
 
-__all__ = ["KINDS", "HairTeacher", "Labels", "Teacher", "load_teacher"]
+__all__ = ["KINDS", "Labels", "Teacher", "load_teacher"]
 
 KINDS = (FaceXFormerTeacher.name, BiSeNetTeacher.name)
-HairTeacher = BiSeNetTeacher  # the hair maps that students of this package learn from are its
 
 
 def load_teacher(path: Path | str, kind: str | None = None, device: str = "cpu") -> Teacher:
@@ -34,16 +33,6 @@ def load_teacher(path: Path | str, kind: str | None = None, device: str = "cpu")
         raise InvalidInputError(f"unknown teacher '{kind}': choose one of {', '.join(KINDS)}")
     path, where = Path(path), chosen_device(device)
     model = checkpoints.load(kind or checkpoints.recognise(path, KINDS), path)
-    if isinstance(model, FaceXFormer):
-        return FaceXFormerTeacher(model, file_sha256(path), where)
-    assert isinstance(model, BiSeNet)
-    return BiSeNetTeacher(model, file_sha256(path), where)
-
-
-def chosen_device(name: str) -> torch.device:
-    """Raises InvalidInputError for another name than cpu, cuda and auto, and for cuda where there is none."""
-    if name not in ("cpu", "cuda", "auto"):
-        raise InvalidInputError(f"unknown device '{name}': choose cpu, cuda or auto")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise InvalidInputError("no CUDA device can be used here: choose cpu or auto")
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+    if isinstance(model, BiSeNet):
+        return BiSeNetTeacher(model, file_sha256(path), where)
+    return FaceXFormerTeacher(cast(FaceXFormer, model), file_sha256(path), where)

@@ -31,8 +31,9 @@ from ohlora.training.checkpoints import KINDS
 from ohlora.training.data import portraits
 from ohlora.training.directions.reader import save_reader
 from ohlora.training.nets.bisenet import BiSeNet
+from ohlora.training.teachers.bisenet import BiSeNetTeacher
+from ohlora.training.teachers.facexformer import FaceXFormerTeacher
 from ohlora.training.teachers.mtcnn import TorchNetworks
-from ohlora.training.teachers.registry import BiSeNetTeacher, FaceXFormerTeacher
 from ohlora.training.weights.facexformer_keys import from_upstream
 from ohlora.training.weights.score_cnns_keys import make
 from ohlora.training.weights.student import save_student

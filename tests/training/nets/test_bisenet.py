@@ -14,7 +14,8 @@ from ohlora.bundle.files import file_sha256
 from ohlora.errors import CheckpointError
 from ohlora.training import checkpoints
 from ohlora.training.nets.bisenet import HAIR, BiSeNet
-from ohlora.training.teachers.registry import HairTeacher, load_teacher
+from ohlora.training.teachers.bisenet import BiSeNetTeacher
+from ohlora.training.teachers.registry import load_teacher
 from ohlora.training.weights.bisenet_keys import from_upstream, published_shapes
 from tests.support.small_students import golden_value
 
@@ -72,7 +73,7 @@ def test_teacher_sharpens_and_halves() -> None:
     model = Halves()
     image = np.zeros((64, 64, 3), np.uint8)
     image[..., 0] = 255
-    hair = HairTeacher(model).hair(image)
+    hair = BiSeNetTeacher(model).hair(image)
     assert hair.shape == (256, 256)
     assert hair[:, :128] == pytest.approx(np.e**4 / (np.e**4 + 18))
     assert hair[:, 128:] == pytest.approx(1 / (np.e**4 + 18))

@@ -20,9 +20,9 @@ from typer.testing import CliRunner
 from ohlora.cli import app
 from ohlora.errors import InvalidInputError
 from ohlora.io.images import read_image
+from ohlora.photos.face_cascade import Detections
 from ohlora.training.data.hair_faces import find_faces
 from ohlora.training.data.parsing_classes import COLORS, EyePoints
-from ohlora.training.teachers.mtcnn import Detections
 from ohlora.training.teachers.parse import (
     FULL_FRAME,
     INDEX,
@@ -30,9 +30,9 @@ from ohlora.training.teachers.parse import (
     ParseSettings,
     documented_face,
     hair_label,
+    number_sources,
     parse_pictures,
 )
-from ohlora.training.teachers.parse_sources import number_sources
 from ohlora.training.teachers.protocol import Image, Labels
 from tests.support.versions import needs_pillow_13
 
@@ -200,7 +200,7 @@ def test_exact_face(tmp_path: Path) -> None:
 
 def test_names_that_are_no_numbers_fill_the_gaps() -> None:
     sources = [Path(name) for name in ("b.png", "1.png", "a1.png", "0003.jpg", "-2.png")]
-    numbers = {entry.source.name: entry.number for entry in number_sources(sources)}
+    numbers = {source.name: number for number, source in number_sources(sources).items()}
     assert numbers == {"b.png": 0, "1.png": 1, "a1.png": 2, "0003.jpg": 3, "-2.png": 4}
 
 
@@ -214,10 +214,10 @@ def test_numbers_stay_when_pictures_join(stems: list[str], data: st.DataObject) 
         return
     every = [Path(stem) for stem in stems]
     first = [path for path in every if data.draw(st.booleans())]
-    known = {entry.number: {"source": str(entry.source)} for entry in number_sources(first)}
+    known = {number: {"source": str(source)} for number, source in number_sources(first).items()}
     # A later name that is a number may want one that is taken: that is refused when hashes are compared.
     later = [path for path in every if path in first or not path.stem.isdigit()]
-    again = {str(entry.source): entry.number for entry in number_sources(later, known)}
+    again = {str(source): number for number, source in number_sources(later, known).items()}
     assert len(set(again.values())) == len(again) == len(later)
     for number, row in known.items():
         assert again[row["source"]] == number

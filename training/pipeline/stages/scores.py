@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -30,7 +30,7 @@ from ohlora.training.pipeline.sections import recipe_of
 from ohlora.training.pipeline.stages.pictures import grid
 from ohlora.training.pipeline.stages.progress import counter, rows
 from ohlora.training.teachers.parse import ParseSettings, parse_pictures
-from ohlora.training.teachers.protocol import Teacher
+from ohlora.training.teachers.protocol import Labeller
 from ohlora.training.teachers.registry import load_teacher
 
 PARSING_PREFIX, OVERLAY_PREFIX = "parsing_", "parsing_visualization_"
@@ -63,9 +63,9 @@ def parse(work: Work) -> Outcome:
         parsed = portrait_maps(images, work.section("sample_10k").first_seed, folder, advance)
     else:
         if section.source == "teacher":
-            teacher = load_teacher(section.teacher, device=work.machine.accelerator)
+            teacher: Labeller = load_teacher(section.teacher, device=work.machine.accelerator)
         else:
-            teacher = cast(Teacher, BundleTeacher(section.bundle, section.source == "hair"))
+            teacher = BundleTeacher(section.bundle, section.source == "hair")
         variant = ParseSettings(section.variant)
         done = parse_pictures(list(images.values()), folder, teacher, variant, batch=section.batch, advance=advance)
         parsed = done.parsed + done.already_there
