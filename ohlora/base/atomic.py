@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import errno
+import gzip
+import io
+import json
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from ohlora.errors import OutputError
 
@@ -49,6 +54,22 @@ def write_bytes(path: Path | str, data: bytes) -> None:
     """Write `data` to `path` atomically."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(data)
+
+
+def write_json(path: Path | str, content: Any, *, indent: int | None = 1, ensure_ascii: bool = True) -> None:
+    """Write `content` to `path` as JSON that ends with a line break, atomically."""
+    write_bytes(path, (json.dumps(content, indent=indent, ensure_ascii=ensure_ascii) + "\n").encode())
+
+
+def write_csv(path: Path | str, rows: Iterable[Iterable[Any]]) -> None:
+    """Write rows of cells, the heading among them, as comma-separated text, atomically.
+
+    A name that ends in .gz is compressed, without a time stamp: the same rows give the same bytes.
+    """
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    data = text.getvalue().encode()
+    write_bytes(path, gzip.compress(data, mtime=0) if Path(path).suffix.lower() == ".gz" else data)
 
 
 def make_folder(path: Path | str) -> Path:

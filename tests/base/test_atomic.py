@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import os
 import signal
 import subprocess
@@ -11,7 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from ohlora.base.atomic import TEMPORARY_PREFIX, atomic_path, make_folder, remove_leftovers, write_bytes
+from ohlora.base.atomic import (
+    TEMPORARY_PREFIX,
+    atomic_path,
+    make_folder,
+    remove_leftovers,
+    write_bytes,
+    write_csv,
+    write_json,
+)
 from ohlora.errors import OutputError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,6 +35,19 @@ def test_write_bytes_replaces_and_leaves_nothing_else(tmp_path: Path) -> None:
         write_bytes(tmp_path / "a.bin", data)
         assert (tmp_path / "a.bin").read_bytes() == data
     assert names(tmp_path) == ["a.bin"]
+
+
+def test_json_and_csv_files(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"name": "größer"})
+    write_json(tmp_path / "b.json", {"name": "größer"}, indent=None, ensure_ascii=False)
+    assert (tmp_path / "a.json").read_text() == '{\n "name": "gr\\u00f6\\u00dfer"\n}\n'
+    assert (tmp_path / "b.json").read_text(encoding="utf-8") == '{"name": "größer"}\n'
+    for name in ("a.csv", "a.csv.gz", "b.csv.gz"):
+        write_csv(tmp_path / name, (row for row in (["x", "y"], [0.5, None], ['a "b"', "c,d"])))
+    text = 'x,y\n0.5,\n"a ""b""","c,d"\n'
+    assert (tmp_path / "a.csv").read_bytes() == text.encode()
+    assert gzip.decompress((tmp_path / "a.csv.gz").read_bytes()) == text.encode()
+    assert (tmp_path / "a.csv.gz").read_bytes() == (tmp_path / "b.csv.gz").read_bytes()
 
 
 def test_temporary_is_a_hidden_sibling_with_the_same_suffix(tmp_path: Path) -> None:
