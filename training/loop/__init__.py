@@ -1,1 +1,1 @@
-"""What all training loops share: devices and processes, random numbers by purpose."""
+"""What every training shares: run folder, steps and epochs, states, logs, precision, seeds, processes."""

@@ -55,8 +55,7 @@ def mean_of(fabric: Fabric, value: Tensor) -> Tensor:
     """The mean of `value` over all processes, the same in each; as it is with one."""
     if fabric.world_size == 1:
         return value
-    mean = fabric.all_reduce(value.detach().clone(), reduce_op="mean")
-    assert isinstance(mean, Tensor)
+    mean: Tensor = fabric.all_reduce(value.detach().clone(), reduce_op="mean")
     return mean
 
 
@@ -64,8 +63,7 @@ def gathered(fabric: Fabric, value: Tensor) -> Tensor:
     """[N, ...] of every process -> [processes * N, ...], in the order of `my_share`; as it is with one."""
     if fabric.world_size == 1:
         return value
-    parts = fabric.all_gather(value.detach())
-    assert isinstance(parts, Tensor)
+    parts: Tensor = fabric.all_gather(value.detach())
     return parts.flatten(0, 1)
 
 
@@ -82,7 +80,7 @@ def average_gradients(fabric: Fabric, parameters: Iterable[nn.Parameter]) -> Non
     if not gradients:
         return
     mean = mean_of(fabric, torch.cat([gradient.reshape(-1) for gradient in gradients]))
-    for gradient, part in zip(gradients, mean.split([g.numel() for g in gradients]), strict=True):
+    for gradient, part in zip(gradients, torch.split(mean, [g.numel() for g in gradients]), strict=True):
         gradient.copy_(part.view_as(gradient))
 
 

@@ -1,0 +1,177 @@
+"""The folder of a training: one run's states, logs and stop requests; the same for every training of this package.
+
+Only the first of several processes writes; all of them read, so several machines need a common file system.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+from lightning.fabric import Fabric
+
+from ohlora.base.atomic import make_folder, remove_leftovers
+from ohlora.errors import InvalidInputError
+from ohlora.training.loop.logs import CsvLog
+from ohlora.training.loop.states import damaged, load_tensors, save_tensors
+
+NUMBERED = "checkpoint-{step:08d}.pt"
+KEPT = 2  # numbered states
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class RunFolder:
+    """A run's folder, open while it trains:
+
+        folder = RunFolder(out, {"recipe": recipe.identity(), "inputs": ...}, fabric)
+        saved = folder.saved            # None at the start of a run, else what `save` got
+        with folder:
+            log = folder.table("train_log.csv", ("epoch", "idx", "d_loss"))
+            ...                         # restore networks from `saved`
+            ended = train_steps(folder, finished, step, save)   # or `train_epochs` (steps.py)
+
+    State files are read with weights_only, so they hold tensors and plain values. Rows that were logged after the state
+    was saved are cut off when it is resumed.
+
+    Args:
+        out: the folder; it is made by `with`.
+        identity: what a resumed run must share with the one that began it: parts by name, JSON-able.
+        fabric: the processes; with one of them nothing is exchanged.
+        resume: False forgets the states of an earlier run.
+        stop_after: ask for a stop after so many steps of this call; 0 = never.
+        checkpoint_minutes: how often `due` says so; 0 = never.
+        state_file: name of the states. With {step} in it the last KEPT are kept, else there is one.
+        kind: of the states' content, written into them; a state of another kind is refused.
+        catch_signals: SIGINT and SIGTERM ask for a stop (`should_stop`), instead of raising KeyboardInterrupt.
+
+    Raises InvalidInputError when the folder holds another run or a damaged state; nothing is written before.
+    """
+
+    saved: dict[str, Any] | None
+
+    def __init__(
+        self,
+        out: Path,
+        identity: Mapping[str, Any],
+        fabric: Fabric,
+        *,
+        resume: bool = True,
+        stop_after: int = 0,
+        checkpoint_minutes: float = 5.0,
+        state_file: str = NUMBERED,
+        kind: str = "",
+        catch_signals: bool = True,
+    ) -> None:
+        self.out, self.fabric, self.resume = Path(out), fabric, resume
+        self.identity = json.dumps(identity, sort_keys=True)
+        self.stop_after, self.checkpoint_minutes, self.catch_signals = stop_after, checkpoint_minutes, catch_signals
+        self.state_file, self.kind = state_file, kind
+        self.writes = bool(fabric.is_global_zero)
+        self._tables: dict[str, CsvLog] = {}
+        self._asked = threading.Event()
+        self._before: list[Any] = []
+        self._steps = 0
+        self._saved_at = time.monotonic()
+        states = self.states() if resume else []
+        self.saved = self._read(states[-1]) if states else None
+        self._logged: dict[str, int] = (self.saved or {}).get("logged", {})
+
+    def __enter__(self) -> RunFolder:
+        """Raises OutputError for a folder that cannot be made."""
+        if self.writes:
+            make_folder(self.out)
+            remove_leftovers(self.out)
+            for old in [] if self.resume else self.states():
+                old.unlink()
+        self.fabric.barrier()
+        if self.catch_signals and threading.current_thread() is threading.main_thread():
+            self._before = [signal.signal(name, lambda *_: self._asked.set()) for name in SIGNALS]
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for name, handler in zip(SIGNALS, self._before, strict=False):
+            signal.signal(name, handler)
+
+    # States
+
+    def states(self) -> list[Path]:
+        """Files of states, oldest first."""
+        return sorted(self.out.glob(self.state_file.replace("{step:08d}", "*")))
+
+    def save(self, content: Mapping[str, Any], step: int = 0) -> None:
+        """Write a state: `content` holds tensors and plain values. Raises OutputError."""
+        self._saved_at = time.monotonic()
+        if not self.writes:
+            return
+        logged = {name: table.count for name, table in self._tables.items()}
+        head = {"format": self.kind, "identity": self.identity, "logged": logged}
+        save_tensors(self.out / self.state_file.format(step=step), {**head, **content})
+        for old in self.states()[:-KEPT]:
+            old.unlink(missing_ok=True)
+
+    def due(self) -> bool:
+        """Whether checkpoint_minutes have passed since the last save."""
+        return self.checkpoint_minutes > 0 and time.monotonic() - self._saved_at > self.checkpoint_minutes * 60
+
+    def _read(self, path: Path) -> dict[str, Any]:
+        before = "delete it to resume from the one before, or " if "{step" in self.state_file else ""
+        content = load_tensors(path, remedy := f"{before}use --restart")
+        try:
+            if content.get("format", self.kind) != self.kind:
+                raise ValueError(f"format {content['format']}")
+            other = difference(content["identity"], self.identity)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise damaged(path, error, remedy) from error
+        if other:
+            raise InvalidInputError(f"{self.out} holds a run {other}: choose another --out, or --restart")
+        return content
+
+    # Logs
+
+    def table(self, name: str, columns: Sequence[str], decimals: int = 4) -> CsvLog:
+        """The table OUT/name, cut back to the resumed state."""
+        log = CsvLog(self.out / name, columns, decimals, self.writes)
+        log.cut(self._logged.get(name, 0))
+        self._tables[name] = log
+        return log
+
+    # Stopping
+
+    def should_stop(self) -> bool:
+        """Ask before every step, in every process: a signal to one of them stops all. Counts the steps of this call."""
+        stop = self._asked.is_set() or (self.stop_after > 0 and self._steps >= self.stop_after)
+        if self.fabric.world_size > 1:
+            flag = torch.tensor(float(stop), device=self.fabric.device)
+            stop = float(self.fabric.all_reduce(flag, reduce_op="sum")) > 0
+        self._steps += not stop
+        return stop
+
+
+def difference(old: str, new: str) -> str:
+    """What differs between two identities, in words; empty when nothing does.
+
+    A setting that only one of them has is no difference: the other version does not know it yet, or any more.
+    """
+    before, now = json.loads(old), json.loads(new)
+    for part in now:
+        first, second = before.get(part), now[part]
+        if isinstance(first, dict) and isinstance(second, dict):
+            for key in sorted(first.keys() & second.keys()):
+                if first[key] != second[key]:
+                    return f"with other {part} ({key} was {_short(first[key])}, now {_short(second[key])})"
+        elif first != second:
+            return f"with other {part} (it was {_short(first)}, now {_short(second)})"
+    return ""
+
+
+def _short(value: Any) -> str:
+    return str(value)[:80]
