@@ -22,11 +22,8 @@ from torch import Tensor
 from ohlora.training.checkpoints import KINDS, SCORE_CNNS
 from ohlora.training.nets.facexformer import position_index
 from ohlora.training.nets.stylegan_layers import blur_kernel
-from ohlora.training.weights.cvae_encoder_keys import published_shapes as encoder_shapes
-from ohlora.training.weights.facexformer_keys import published_shapes as facexformer_shapes
-from ohlora.training.weights.score_cnns_keys import published_shapes as score_cnn_shapes
+from ohlora.training.weights import stylegan_keys
 from ohlora.training.weights.state_dicts import Shapes
-from ohlora.training.weights.stylegan_keys import discriminator_shapes, generator_shapes
 
 # First match wins; the published key decides (tests/golden/README.md, section "Seeded parameters"). None:
 # the value is a constant.
@@ -70,12 +67,12 @@ def state_from(shapes: Shapes, scales: tuple[tuple[str, float | None], ...]) -> 
 
 def generator_state(version: str) -> dict[str, Tensor]:
     """Published-layout state dict of the documented generator `version`."""
-    return state_from(generator_shapes(version), GENERATOR_SCALES)
+    return state_from(stylegan_keys.generator(version).shapes(), GENERATOR_SCALES)
 
 
 def discriminator_state(version: str) -> dict[str, Tensor]:
     """Published-layout state dict of the documented discriminator `version`."""
-    return state_from(discriminator_shapes(version), DISCRIMINATOR_SCALES)
+    return state_from(stylegan_keys.discriminator(version).shapes(), DISCRIMINATOR_SCALES)
 
 
 # The rule for FaceXFormer (tests/golden/README.md, section "Seeded parameters"): what a tensor of n weights into one
@@ -91,7 +88,7 @@ FACEXFORMER_GAIN = {"face_decoder.output_hypernetwork_mlps.layers.2.weight": 4.0
 def facexformer_state() -> dict[str, Tensor]:
     """Published-layout state dict of FaceXFormer."""
     state = {}
-    for key, shape in facexformer_shapes().items():
+    for key, shape in KINDS["facexformer"].network.shapes().items():
         fixed = next((scale for pattern, scale in FACEXFORMER_SCALES if re.search(pattern, key)), None)
         if key.endswith("relative_position_index"):
             state[key] = position_index()
@@ -109,12 +106,12 @@ SCORE_CNN_KINDS = tuple(f"cnn-{name}" for name in SCORE_CNNS)
 
 def score_cnn_state(name: str) -> dict[str, Tensor]:
     """Published-layout state dict of a score CNN: an attribute, "property", "hairstyle" or "merged"."""
-    return plain_state(score_cnn_shapes(name))
+    return plain_state(KINDS[f"cnn-{name}"].network.shapes())
 
 
 def encoder_state() -> dict[str, Tensor]:
     """Published-layout state dict of the v3 encoder."""
-    return plain_state(encoder_shapes())
+    return plain_state(KINDS["cvae-encoder-v3"].network.shapes())
 
 
 def plain_state(shapes: Shapes) -> dict[str, Tensor]:

@@ -18,13 +18,9 @@ from ohlora.errors import CheckpointError, InvalidInputError
 from ohlora.training.checkpoints import KINDS, kind_named, load, save
 from ohlora.training.nets.stylegan import Generator, GeneratorConfig
 from ohlora.training.nets.stylegan_discriminator import Discriminator, DiscriminatorConfig
+from ohlora.training.weights import stylegan_keys
+from ohlora.training.weights.published import layout_of, published_state
 from ohlora.training.weights.state_dicts import load_layout
-from ohlora.training.weights.stylegan_keys import (
-    generator_layout,
-    import_generator,
-    published_discriminator,
-    published_generator,
-)
 from tests.support.golden_weights import discriminator_state, generator_state
 
 SMALL = GeneratorConfig(resolution=16, z_size=8, w_size=8, label_size=3, embedding_size=4, channel_max=8)
@@ -48,7 +44,7 @@ def test_bare_generator(tmp_path: Path, v4: dict[str, Tensor], kind: str) -> Non
     assert isinstance(model, Generator)
     assert not model.training
     assert model.config.label_size == 3
-    again = published_generator(model)
+    again = published_state(model)
     assert again.keys() == v4.keys()
     assert all(torch.equal(again[key], v4[key]) for key in v4)
 
@@ -71,7 +67,7 @@ def test_wrapped_files(tmp_path: Path, nested: bool) -> None:
     judge = load("discriminator-celeba256", path)
     assert isinstance(judge, Discriminator)
     assert judge.config.group == 4
-    assert torch.equal(published_discriminator(judge)["layer13.weight"], content["discriminator"]["layer13.weight"])
+    assert torch.equal(published_state(judge)["layer13.weight"], content["discriminator"]["layer13.weight"])
 
 
 def test_wrapped_file_without_the_wanted_part(tmp_path: Path) -> None:
@@ -95,7 +91,7 @@ def test_v5_means_are_ignored(tmp_path: Path, stored: Tensor | None) -> None:
     # Only v5 has that defect.
     state["truncation.w_avg"] = torch.ones(15, 512)
     with pytest.raises(CheckpointError, match=r"truncation.w_avg \[15, 512\] instead of \[512\]"):
-        import_generator({**generator_state("v4"), "truncation.w_avg": torch.ones(15, 512)}, "v4")
+        stylegan_keys.generator("v4").load({**generator_state("v4"), "truncation.w_avg": torch.ones(15, 512)})
 
 
 @pytest.mark.parametrize(
@@ -241,15 +237,14 @@ def test_loading_leaves_the_random_stream_alone(tmp_path: Path, v4: dict[str, Te
 
 def test_registry_entries_resolve() -> None:
     for name in KINDS:
-        entry = kind_named(name)
-        if entry.shapes is not None:
-            assert entry.call(entry.shapes, *entry.arguments)
-        assert entry.build or entry.own
+        network = kind_named(name).network
+        assert network.make or network.own
+        assert bool(network.shapes()) == bool(network.make)
 
 
 def test_published_layout_of_a_small_generator_round_trips() -> None:
     model, again = Generator(SMALL), Generator(SMALL)
-    load_layout(again, published_generator(model), generator_layout(SMALL))
+    load_layout(again, published_state(model), layout_of(model))
     assert all(torch.equal(value, again.state_dict()[key]) for key, value in model.state_dict().items())
 
 

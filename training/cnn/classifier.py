@@ -35,7 +35,7 @@ from ohlora.training.cnn.retry import until_success
 from ohlora.training.data.labels import read_labels
 from ohlora.training.loop.distributed import make_fabric
 from ohlora.training.nets.score_cnns import ClassifierCnn, ClassifierConfig
-from ohlora.training.weights.score_cnns_keys import published_state
+from ohlora.training.weights.published import published_state
 
 MODELS, LOGS = "models", "log"
 

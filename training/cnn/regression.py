@@ -28,7 +28,8 @@ from ohlora.training.cnn.pictures import fingerprint, load_pictures, of_numbers
 from ohlora.training.cnn.recipes import ScoreCnnRecipe, score_cnn_recipe
 from ohlora.training.loop.distributed import make_fabric
 from ohlora.training.nets.score_cnns import HairstyleCnn, MergedCnn, PropertyCnn
-from ohlora.training.weights.score_cnns_keys import ScoreCnn, make, published_state
+from ohlora.training.weights.published import published_state
+from ohlora.training.weights.score_cnns_keys import ScoreCnn, make
 
 MERGED_FILE = "ohlora_v3_merged_property_cnn.pth"
 SHOWN = 5

@@ -17,14 +17,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ohlora.base.atomic import atomic_path
 from ohlora.errors import CheckpointError, InvalidInputError
 from ohlora.training.data import portraits
+from ohlora.training.weights.files import read_tensors, write_tensors
 
 FORMAT = "ohlora-portrait-reader-1"
 READ = ("eye_opening", "mouth_opening", "tilt", "turn")
@@ -212,19 +210,12 @@ def save_reader(path: Path | str, reader: Reader) -> None:
         "width": str(reader.width),
         "names": json.dumps(reader.names),
     }
-    tensors = {key: value.detach().cpu().contiguous() for key, value in reader.state_dict().items()}
-    with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata=metadata)
+    write_tensors(path, reader.state_dict(), metadata)
 
 
 def load_reader(path: Path | str) -> Reader:
     """Read what `save_reader` wrote; evaluation mode. Raises CheckpointError naming the file."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"cannot read the portrait reader {path}: {error}") from error
+    metadata, state = read_tensors(path)
     if metadata.get("format") != FORMAT:
         raise CheckpointError(
             f"{path} is no portrait reader of `ohlora train reader` (metadata {json.dumps(metadata)})"

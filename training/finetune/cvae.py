@@ -31,8 +31,7 @@ from ohlora.training.finetune.transfer import trained_report
 from ohlora.training.gan.data import to_tensor
 from ohlora.training.gan.fast import keep_freed_memory
 from ohlora.training.loop.distributed import my_share
-from ohlora.training.weights.cvae_encoder_keys import published_encoder
-from ohlora.training.weights.stylegan_keys import published_generator
+from ohlora.training.weights.published import published_state
 
 Report = Callable[[dict[str, Any]], None]
 LOG = "train_log_{version}.csv"
@@ -171,8 +170,8 @@ class CvaeRun:
         if test.passed:
             version, epoch = self.recipe.version, state["epoch"]
             state["passed"][str(epoch)] = list(test.passed)
-            write_published(out / checkpoint_file(version, epoch, "gen"), published_generator(steps.generator))
-            write_published(out / checkpoint_file(version, epoch, "enc"), published_encoder(steps.encoder))
+            write_published(out / checkpoint_file(version, epoch, "gen"), published_state(steps.generator))
+            write_published(out / checkpoint_file(version, epoch, "enc"), published_state(steps.encoder))
         self.fabric.barrier()
 
     def _write_networks(self) -> None:
@@ -180,7 +179,7 @@ class CvaeRun:
             out, version = self.folder.out, self.recipe.version
             save_networks(out, version, self.steps.generator, None)
             checkpoints.save(self.steps.encoder, out / "encoder.safetensors", "cvae-encoder-v3")
-            write_published(out / encoder_file(version), published_encoder(self.steps.encoder))
+            write_published(out / encoder_file(version), published_state(self.steps.encoder))
 
     def _save(self) -> None:
         if self.state["best_epoch"] < 0:  # there shall be weights to look at, whenever it was stopped

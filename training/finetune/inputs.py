@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from ohlora.errors import CheckpointError, InvalidInputError
+from ohlora.errors import InvalidInputError
 from ohlora.io.images import list_images
 from ohlora.training import checkpoints
 from ohlora.training.finetune.recipes import Recipe
 from ohlora.training.nets.stylegan import Generator
 from ohlora.training.nets.stylegan_discriminator import Discriminator
+from ohlora.training.weights.files import read_metadata, require_file
 
 GENERATORS = tuple(name for name in checkpoints.KINDS if name.startswith("stylegan-"))
 STYLEGAN_DISCRIMINATORS = ("discriminator-celeba256", "discriminator-finetune-v1", "discriminator-finetune-v4")
@@ -124,14 +124,7 @@ def _load_recognised(path: Path, own: str, published: tuple[str, ...], smooth: b
 
 def own_kind(path: Path) -> str:
     """The kind that one of our .safetensors files says it is. Raises CheckpointError for a missing or foreign file."""
-    if not path.is_file():
-        raise CheckpointError(f"no weights file {path}: check the path")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"cannot read {path}: {error}; it is damaged or no safetensors file") from error
-    return str(metadata.get("kind", ""))
+    return read_metadata(require_file(path)).get("kind", "")
 
 
 def fingerprint(path: Path) -> str:

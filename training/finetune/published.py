@@ -15,8 +15,7 @@ from ohlora.training import checkpoints
 from ohlora.training.finetune.transfer import AnyDiscriminator
 from ohlora.training.nets.stylegan import Generator
 from ohlora.training.nets.stylegan_discriminator import Discriminator
-from ohlora.training.weights import stylegan_v5_discriminator_keys as v5_keys
-from ohlora.training.weights.stylegan_keys import published_discriminator, published_generator
+from ohlora.training.weights.published import published_state
 
 PREFIX = "stylegan_"
 
@@ -47,17 +46,12 @@ def write_published(path: Path, state: Mapping[str, Tensor]) -> None:
     write_torch(path, {key: value.detach().cpu().clone() for key, value in state.items()})
 
 
-def discriminator_state(module: AnyDiscriminator) -> dict[str, Tensor]:
-    """State dict under the published names."""
-    return published_discriminator(module) if isinstance(module, Discriminator) else v5_keys.published_state(module)
-
-
 def save_networks(out: Path, version: str, generator: Generator | None, discriminator: AnyDiscriminator | None) -> None:
     """generator.safetensors, discriminator.safetensors and the documented .pth of both, each atomically."""
     if generator is not None:
         checkpoints.save(generator, out / "generator.safetensors", "stylegan")
-        write_published(out / generator_file(version), published_generator(generator))
+        write_published(out / generator_file(version), published_state(generator))
     if discriminator is not None:
         kind = "discriminator" if isinstance(discriminator, Discriminator) else "discriminator-finetune-v5"
         checkpoints.save(discriminator, out / "discriminator.safetensors", kind)
-        write_published(out / discriminator_file(version), discriminator_state(discriminator))
+        write_published(out / discriminator_file(version), published_state(discriminator))

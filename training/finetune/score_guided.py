@@ -41,7 +41,7 @@ from ohlora.training.finetune.transfer import start_generator, train_only, train
 from ohlora.training.gan.fast import in_channels_last, keep_freed_memory
 from ohlora.training.gan.loop import normal
 from ohlora.training.loop.distributed import average_gradients, mean_of, my_share
-from ohlora.training.weights.score_cnns_keys import published_state
+from ohlora.training.weights.published import published_state
 
 Report = Callable[[dict[str, Any]], None]
 GROUP = 50  # steps, unless the recipe says so

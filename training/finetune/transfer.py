@@ -20,8 +20,7 @@ from ohlora.training.nets.score_cnns import PropertyCnn
 from ohlora.training.nets.stylegan import Generator
 from ohlora.training.nets.stylegan_discriminator import Discriminator
 from ohlora.training.nets.stylegan_v5_discriminator import V5Discriminator, from_property_cnn
-from ohlora.training.weights import stylegan_v5_discriminator_keys as v5_keys
-from ohlora.training.weights.stylegan_keys import discriminator_layout, generator_layout
+from ohlora.training.weights.published import layout_of
 
 AnyDiscriminator = Discriminator | V5Discriminator
 Network = Generator | Discriminator | V5Discriminator
@@ -33,11 +32,7 @@ SHOWN = 4
 
 def published_names(module: Network) -> dict[str, str]:
     """Published name -> name in `module.state_dict()`, of parameters and buffers."""
-    if isinstance(module, Generator):
-        return dict(generator_layout(module.config).names)
-    if isinstance(module, Discriminator):
-        return dict(discriminator_layout(module.config).names)
-    return dict(v5_keys.layout_of(module).names)
+    return dict(layout_of(module).names)
 
 
 def select(patterns: Iterable[str], names: Sequence[str]) -> list[str]:

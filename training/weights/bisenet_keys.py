@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from torch import Tensor
-
 from ohlora.training.nets.bisenet import BiSeNet
-from ohlora.training.weights.state_dicts import Layout, Shapes, load_layout
+from ohlora.training.weights.state_dicts import Layout, PublishedNetwork
 
 MODULES = {
     "backbone": "cp.resnet",
@@ -41,18 +37,6 @@ def published_name(ours: str) -> str:
     return ".".join([MODULES[module], *rest])
 
 
-def _layout(model: BiSeNet) -> Layout:
-    return Layout({published_name(key): key for key in model.state_dict()})
-
-
-def published_shapes() -> Shapes:
-    """Every key of the published file with its shape."""
-    model = BiSeNet()
-    return _layout(model).shapes(model)
-
-
-def from_upstream(state: Mapping[str, Tensor]) -> BiSeNet:
-    """A published state dict -> our module. Raises CheckpointError naming missing, foreign or mis-shaped keys."""
-    model = BiSeNet()
-    load_layout(model, state, _layout(model))
-    return model
+PARSER = PublishedNetwork(
+    lambda module: Layout({published_name(key): key for key in module.state_dict()}), lambda state: BiSeNet()
+)

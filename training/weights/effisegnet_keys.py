@@ -5,12 +5,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-
-from torch import Tensor
 
 from ohlora.training.nets.effisegnet import DOCUMENTED_ENCODER, EffiSegNet
-from ohlora.training.weights.state_dicts import Layout, Shapes, load_layout
+from ohlora.training.weights.state_dicts import Layout, PublishedNetwork, Shapes
 
 NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 # Blocks per stack of EfficientNet-B0; the published block index counts over all stacks.
@@ -74,15 +71,4 @@ CLASSIFIER = frozenset(
     ("_conv_head.weight", *(f"_bn1.{name}" for name in NORM), "_fc.weight", "_fc.bias"),
 )
 
-
-def published_shapes() -> Shapes:
-    """Every key of the published file with its shape."""
-    return LAYOUT.shapes(EffiSegNet(DOCUMENTED_ENCODER)) | DEAD
-
-
-def from_upstream(state: Mapping[str, Tensor]) -> EffiSegNet:
-    """A published state dict -> our module. Raises CheckpointError naming missing, foreign or mis-shaped keys."""
-    model = EffiSegNet(DOCUMENTED_ENCODER)
-    dead = {key for key, shape in DEAD.items() if key in state and tuple(state[key].shape) == shape}
-    load_layout(model, {key: value for key, value in state.items() if key not in dead}, LAYOUT)
-    return model
+STUDENT = PublishedNetwork(lambda module: LAYOUT, lambda state: EffiSegNet(DOCUMENTED_ENCODER), DEAD)

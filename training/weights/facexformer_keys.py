@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from torch import Tensor
-
-from ohlora.errors import CheckpointError
 from ohlora.training.nets.facexformer import CHANNELS, DEPTHS, STAGES, FaceXFormer, empty_network, position_index
-from ohlora.training.weights.state_dicts import Layout, Shapes, differences, load_layout
+from ohlora.training.weights.state_dicts import Layout, PublishedNetwork, Shapes
 
 # A final norm that only a discarded pooled path ever used.
 DEAD: Shapes = {"backbone.1.weight": (CHANNELS[-1],), "backbone.1.bias": (CHANNELS[-1],)}
@@ -64,19 +59,4 @@ def _layout(model: FaceXFormer) -> Layout:
     return Layout({published_name(key): key for key in model.state_dict()}, constants)
 
 
-def published_shapes() -> Shapes:
-    """Every key of the published network with its shape."""
-    model = empty_network()
-    return _layout(model).shapes(model) | DEAD
-
-
-def from_upstream(state: Mapping[str, Tensor]) -> FaceXFormer:
-    """A published state dict -> our module. Raises CheckpointError naming missing, foreign, mis-shaped or changed
-    keys.
-    """
-    dead = {key: tuple(value.shape) for key, value in state.items() if key in DEAD}
-    if problems := differences(DEAD, dead):
-        raise CheckpointError("; ".join(problems))
-    model = empty_network()
-    load_layout(model, {key: value for key, value in state.items() if key not in DEAD}, _layout(model))
-    return model
+TEACHER = PublishedNetwork(_layout, lambda state: empty_network(), DEAD)

@@ -6,12 +6,12 @@ The width of a network is read off its hidden layer, so files of any width can b
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, cast
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ohlora.training.nets.score_cnns import (
     CLASSIFIERS,
@@ -30,7 +30,7 @@ from ohlora.training.nets.score_cnns import (
     Tower,
     width_of_hidden,
 )
-from ohlora.training.weights.state_dicts import Layout, Shapes, load_layout
+from ohlora.training.weights.state_dicts import Layout, PublishedNetwork
 
 ScoreCnn = ClassifierCnn | PropertyCnn | HairstyleCnn | MergedCnn
 
@@ -72,55 +72,29 @@ def _crop_names(module: CropCnn, prefixes: tuple[str, ...], last: str = "fc_fina
     return {f"{theirs}.{leaf}": f"{ours}.{leaf}" for theirs, ours in pairs.items() for leaf in LEAVES}
 
 
-def published_state(module: ScoreCnn) -> dict[str, Tensor]:
-    """State dict of `module` under the published names, for other programs of the family."""
-    return layout_of(module).rename(module)
-
-
-def import_classifier(state: Mapping[str, Tensor], attribute: str) -> ClassifierCnn:
-    """A classifier of `attribute` from its published state dict. Raises CheckpointError."""
-    module = ClassifierCnn(ClassifierConfig(attribute, _width(state, HIDDEN, CLASSIFIERS[attribute])))
-    load_layout(module, state, layout_of(module))
-    return module
-
-
-def import_property_cnn(state: Mapping[str, Tensor]) -> PropertyCnn:
-    """The seven-output CNN from its published state dict. Raises CheckpointError."""
-    first = next(iter(PROPERTY_PARTS))
-    key = part_prefix(first) + HIDDEN
-    module = PropertyCnn(PropertyCnnConfig(_width(state, key, PROPERTY_PARTS[first])))
-    load_layout(module, state, layout_of(module))
-    return module
-
-
-def import_hairstyle_cnn(state: Mapping[str, Tensor]) -> HairstyleCnn:
-    """The hairstyle CNN from its published state dict. Raises CheckpointError."""
-    module = HairstyleCnn(HairstyleCnnConfig(_width(state, HIDDEN, HAIRSTYLE)))
-    load_layout(module, state, layout_of(module))
-    return module
-
-
-def import_merged_cnn(state: Mapping[str, Tensor]) -> MergedCnn:
-    """The eight-output CNN from its published state dict. Raises CheckpointError."""
-    inside = {k.removeprefix(HAIRSTYLE_PREFIX): v for k, v in state.items() if k.startswith(HAIRSTYLE_PREFIX)}
-    others = {k: v for k, v in state.items() if not k.startswith(HAIRSTYLE_PREFIX)}
-    return MergedCnn(import_property_cnn(others), import_hairstyle_cnn(inside))
-
-
-def _width(state: Mapping[str, Tensor], key: str, network: Network) -> float:
+def _width(state: Mapping[str, Tensor], network: Network, prefix: str = "") -> float:
     """The width of the file's network; 1 for a file of anything else, which strict loading then tells apart."""
-    hidden = state.get(key)
+    hidden = state.get(prefix + HIDDEN)
     if hidden is None or hidden.ndim != 2:
         return 1.0
     width = width_of_hidden(hidden.shape[0], network.hidden)
     return width if width <= MAX_WIDTH and network.flat(width) == hidden.shape[1] else 1.0
 
 
-def published_shapes(name: str) -> Shapes:
-    """Published keys and shapes of the documented network: an attribute, "property", "hairstyle" or "merged"."""
-    with torch.device("meta"):
-        module = make(name)
-    return layout_of(module).shapes(module)
+def branches_width(state: Mapping[str, Tensor]) -> float:
+    """The width of a file that has branches of the property CNN."""
+    first = next(iter(PROPERTY_PARTS))
+    return _width(state, PROPERTY_PARTS[first], part_prefix(first))
+
+
+def _fitting(name: str, state: Mapping[str, Tensor]) -> ScoreCnn:
+    """The network `name` with fresh weights, at the width of a published file."""
+    if name == "merged":
+        inside = {k.removeprefix(HAIRSTYLE_PREFIX): v for k, v in state.items() if k.startswith(HAIRSTYLE_PREFIX)}
+        return _merged(branches_width(state), _width(inside, HAIRSTYLE))
+    if name == "property":
+        return make(name, branches_width(state))
+    return make(name, _width(state, HAIRSTYLE if name == "hairstyle" else CLASSIFIERS[name]))
 
 
 def make(name: str, width: float = 1.0) -> ScoreCnn:
@@ -129,33 +103,27 @@ def make(name: str, width: float = 1.0) -> ScoreCnn:
         return PropertyCnn(PropertyCnnConfig(width))
     if name == "hairstyle":
         return HairstyleCnn(HairstyleCnnConfig(width))
-    if name == "merged":
-        return MergedCnn(PropertyCnn(PropertyCnnConfig(width)), HairstyleCnn(HairstyleCnnConfig(width)))
-    return ClassifierCnn(ClassifierConfig(name, width))
+    return _merged(width, width) if name == "merged" else ClassifierCnn(ClassifierConfig(name, width))
 
 
-def from_upstream(state: Mapping[str, Tensor], name: str) -> ScoreCnn:
-    """The network `name` (as in `make`) from its published state dict. Raises CheckpointError."""
-    if name == "property":
-        return import_property_cnn(state)
-    if name == "hairstyle":
-        return import_hairstyle_cnn(state)
-    return import_merged_cnn(state) if name == "merged" else import_classifier(state, name)
+def _merged(properties: float, hairstyle: float) -> MergedCnn:
+    return MergedCnn(PropertyCnn(PropertyCnnConfig(properties)), HairstyleCnn(HairstyleCnnConfig(hairstyle)))
 
 
-def from_config(config: Mapping[str, Any]) -> nn.Module:
-    """A module with fresh weights from what `config_of` stored."""
+def score_cnn(name: str) -> PublishedNetwork[ScoreCnn]:
+    """The network `name`, as in `make`."""
+    return PublishedNetwork(layout_of, functools.partial(_fitting, name), own=_from_config, config=_config_of)
+
+
+def _from_config(config: dict[str, Any]) -> ScoreCnn:
     if "attribute" in config:
         return ClassifierCnn(ClassifierConfig(**config))
     if config["network"] == "merged":
-        properties, hairstyle = config["properties"], config["hairstyle"]
-        return MergedCnn(PropertyCnn(PropertyCnnConfig(**properties)), HairstyleCnn(HairstyleCnnConfig(**hairstyle)))
+        return _merged(config["properties"]["width"], config["hairstyle"]["width"])
     return make(config["network"], config["width"])
 
 
-def config_of(module: ScoreCnn) -> dict[str, Any]:
-    """The configuration as plain values, to be stored beside the weights."""
-    if isinstance(module, ClassifierCnn):
-        return asdict(module.config)
+def _config_of(module: ScoreCnn) -> dict[str, Any]:
     names: dict[type, str] = {PropertyCnn: "property", HairstyleCnn: "hairstyle", MergedCnn: "merged"}
-    return {"network": names[type(module)], **asdict(module.config)}
+    network = {"network": names[type(module)]} if type(module) in names else {}
+    return network | asdict(module.config)

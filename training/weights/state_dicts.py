@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from ohlora.errors import CheckpointError
 
 Shapes = dict[str, tuple[int, ...]]
+M = TypeVar("M", bound=nn.Module)
 SHOWN = 3  # keys named in a message; the rest is counted
 
 
@@ -37,11 +39,47 @@ class Layout:
         return {theirs: ours[name] for theirs, name in self.names.items()} | dict(self.constants)
 
 
+@dataclass(frozen=True)
+class PublishedNetwork(Generic[M]):
+    """A network that weights files hold: how modules, published files and our own files become each other.
+
+    layout: names in a published file of this module. make: a module with fresh weights of the sizes in a published
+    file, of the documented ones without a file; None when no file of it was published. dead: keys that are saved and
+    never used. repair: of a file before it is read. own: a module with fresh weights from the configuration that our
+    own files store, `config` of the module; None when there are no own files.
+    """
+
+    layout: Callable[[M], Layout]
+    make: Callable[[Mapping[str, Tensor]], M] | None = None
+    dead: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    repair: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] = dict
+    own: Callable[[dict[str, Any]], M] | None = None
+    config: Callable[[M], dict[str, Any]] = lambda module: asdict(module.config)  # type: ignore[call-overload]
+
+    def shapes(self) -> Shapes:
+        """Every key of the documented file with its shape; none when no file was published."""
+        if self.make is None:
+            return {}
+        with torch.device("meta"):
+            module = self.make({})
+        return self.layout(module).shapes(module) | dict(self.dead)
+
+    def load(self, state: Mapping[str, Tensor]) -> M:
+        """A published state dict as a module. Raises CheckpointError naming missing, foreign or mis-shaped keys."""
+        if self.make is None:
+            raise CheckpointError("no file of this network was published")
+        dead = {key for key, shape in self.dead.items() if key in state and tuple(state[key].shape) == shape}
+        module = self.make(state)
+        state = self.repair({key: value for key, value in state.items() if key not in dead})
+        load_layout(module, state, self.layout(module))
+        return module
+
+
 def load_layout(module: nn.Module, state: Mapping[str, Tensor], layout: Layout) -> None:
     """Copy `state` into `module`. Raises CheckpointError naming missing, unexpected, mis-shaped or unusable
     keys.
     """
-    problems = differences(layout.shapes(module), {key: tuple(value.shape) for key, value in state.items()})
+    problems = differences(layout.shapes(module), shapes_of(state))
     if problems:
         raise CheckpointError("; ".join(problems))
     unusable = [key for key, value in state.items() if not _usable(value)]
@@ -51,6 +89,10 @@ def load_layout(module: nn.Module, state: Mapping[str, Tensor], layout: Layout) 
     if changed:
         raise CheckpointError(f"other values than the fixed ones in {listed(changed)}: a network of another kind")
     module.load_state_dict({ours: state[theirs] for theirs, ours in layout.names.items()}, strict=True)
+
+
+def shapes_of(state: Mapping[str, Tensor]) -> Shapes:
+    return {key: tuple(value.shape) for key, value in state.items()}
 
 
 def _usable(value: Tensor) -> bool:

@@ -7,15 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ohlora.base.atomic import atomic_path
 from ohlora.base.installation import install_command
 from ohlora.errors import CheckpointError
 from ohlora.training.nets.effisegnet import SHIPPED_ENCODER, EffiSegNet
 from ohlora.training.weights.effisegnet_keys import CLASSIFIER, IMAGENET_LAYOUT
+from ohlora.training.weights.files import read_pickle, read_tensors, write_tensors
 from ohlora.training.weights.state_dicts import load_layout
 
 FORMAT = "ohlora-effisegnet-1"
@@ -23,9 +21,7 @@ FORMAT = "ohlora-effisegnet-1"
 
 def save_student(path: Path, state: Mapping[str, Tensor], encoder: str) -> None:
     """Write a state dict with the encoder's name in the file's metadata."""
-    tensors = {key: value.detach().cpu().contiguous() for key, value in state.items()}
-    with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata={"format": FORMAT, "encoder": encoder})
+    write_tensors(path, state, {"format": FORMAT, "encoder": encoder})
 
 
 def load_student(path: Path, drop_path: float = 0.0, outputs: int | None = 1) -> EffiSegNet:
@@ -34,12 +30,7 @@ def load_student(path: Path, drop_path: float = 0.0, outputs: int | None = 1) ->
     outputs: 1 for a hair student, the number of classes for a parsing student, None for any. Raises CheckpointError
     naming the file when it is damaged, foreign, or a student of another kind.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"cannot read the student {path}: {error}") from error
+    metadata, state = read_tensors(path)
     if metadata.get("format") != FORMAT or "encoder" not in metadata:
         raise CheckpointError(
             f"{path} is no student written by `ohlora train distill` or `parsing` (metadata {json.dumps(metadata)})"
@@ -82,13 +73,7 @@ def documented_encoder_state(path: Path, encoder: nn.Module) -> dict[str, Tensor
 
     The classifier in the file is left out. Raises CheckpointError naming the file and what is missing or foreign.
     """
-    try:
-        published = torch.load(path, weights_only=True, map_location="cpu")
-    except Exception as error:  # the unpickler raises whatever the bytes make it raise
-        raise CheckpointError(f"cannot read the encoder weights {path}: {error}") from error
-    if not isinstance(published, Mapping):
-        raise CheckpointError(f"{path} holds no dictionary of tensors: give the published EfficientNet-B0")
-    state = {key: value for key, value in published.items() if key not in CLASSIFIER}
+    state = {key: value for key, value in read_pickle(path).items() if key not in CLASSIFIER}
     counters = {key for key in IMAGENET_LAYOUT.names if key.endswith("num_batches_tracked")}
     state |= {key: torch.zeros((), dtype=torch.int64) for key in counters - set(state)}  # old files lack them
     try:

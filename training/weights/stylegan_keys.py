@@ -7,8 +7,7 @@ The tables are derived from a configuration, so they fit smaller networks of the
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
-from typing import Any
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -17,7 +16,7 @@ from ohlora.training.nets import stylegan, stylegan_discriminator
 from ohlora.training.nets.stylegan import Generator, GeneratorConfig
 from ohlora.training.nets.stylegan_discriminator import Discriminator, DiscriminatorConfig
 from ohlora.training.nets.stylegan_layers import blur_kernel
-from ohlora.training.weights.state_dicts import Layout, Shapes, load_layout
+from ohlora.training.weights.state_dicts import Layout, PublishedNetwork
 
 W_AVG = "truncation.w_avg"
 
@@ -67,65 +66,33 @@ def discriminator_layout(config: DiscriminatorConfig) -> Layout:
     return Layout({**names, "lod": "lod"}, constants)
 
 
-def generator_shapes(version: str) -> Shapes:
-    """Published keys and shapes of the documented generator `version`."""
-    config = stylegan.CONFIGS[version]
-    with torch.device("meta"):
-        module = Generator(config)
-    return generator_layout(config).shapes(module)
-
-
-def discriminator_shapes(version: str) -> Shapes:
-    """Published keys and shapes of the documented discriminator `version`."""
-    config = stylegan_discriminator.CONFIGS[version]
-    with torch.device("meta"):
-        module = Discriminator(config)
-    return discriminator_layout(config).shapes(module)
-
-
-def import_generator(state: Mapping[str, Tensor], version: str) -> Generator:
-    """The documented generator `version` from its published state dict. Raises CheckpointError.
+def generator(version: str | None) -> PublishedNetwork[Generator]:
+    """The documented generator `version`; None: one of any size, which no file was published of.
 
     v5 files carry the last batch's conditional means [B, 512] where w_avg belongs: ignored, w_avg is 0
     (docs/spec/stylegan.md, section 13, P8).
     """
+    network = PublishedNetwork(
+        lambda module: generator_layout(module.config), own=lambda config: Generator(GeneratorConfig(**config))
+    )
+    if version is None:
+        return network
     config = stylegan.CONFIGS[version]
-    state = dict(state)
-    if config.conditional_truncation:
+
+    def repair(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         stored = state.get(W_AVG)
         if stored is None or (stored.ndim == 2 and stored.shape[1] == config.w_size):
-            state[W_AVG] = torch.zeros(config.w_size)
-    module = Generator(config)
-    load_layout(module, state, generator_layout(config))
-    return module
+            return {**state, W_AVG: torch.zeros(config.w_size)}
+        return state
+
+    network = replace(network, make=lambda state: Generator(config))
+    return replace(network, repair=repair) if config.conditional_truncation else network
 
 
-def import_discriminator(state: Mapping[str, Tensor], version: str) -> Discriminator:
-    """The documented discriminator `version` from its published state dict. Raises CheckpointError."""
-    config = stylegan_discriminator.CONFIGS[version]
-    module = Discriminator(config)
-    load_layout(module, state, discriminator_layout(config))
-    return module
-
-
-def published_generator(module: Generator) -> dict[str, Tensor]:
-    """State dict of `module` under the published names, for other programs of the family."""
-    return generator_layout(module.config).rename(module)
-
-
-def published_discriminator(module: Discriminator) -> dict[str, Tensor]:
-    """State dict of `module` under the published names, for other programs of the family."""
-    return discriminator_layout(module.config).rename(module)
-
-
-def generator_from_config(config: Mapping[str, Any]) -> Generator:
-    return Generator(GeneratorConfig(**config))
-
-
-def discriminator_from_config(config: Mapping[str, Any]) -> Discriminator:
-    return Discriminator(DiscriminatorConfig(**config))
-
-
-def config_of(module: Generator | Discriminator) -> dict[str, Any]:
-    """The configuration as plain values, to be stored beside the weights."""
-    return asdict(module.config)
+def discriminator(version: str | None) -> PublishedNetwork[Discriminator]:
+    """The documented discriminator `version`; None: one of any size, which no file was published of."""
+    return PublishedNetwork(
+        lambda module: discriminator_layout(module.config),
+        None if version is None else lambda state: Discriminator(stylegan_discriminator.CONFIGS[version]),
+        own=lambda config: Discriminator(DiscriminatorConfig(**config)),
+    )

@@ -16,7 +16,7 @@ from ohlora.faces import face_from_seed
 from ohlora.latents.directions import read_published_directions
 from ohlora.training import checkpoints
 from ohlora.training.nets.stylegan import Generator
-from ohlora.training.weights.effisegnet_keys import published_shapes
+from ohlora.training.weights.effisegnet_keys import STUDENT
 from tests.support.small_students import golden_value
 
 HAIR_ONLY: dict[str, Any] = {
@@ -42,7 +42,7 @@ def test_same_input_same_bytes(tmp_path: Path) -> None:
 
 
 def test_published_student(tmp_path: Path) -> None:
-    torch.save({key: golden_value(key, shape) for key, shape in published_shapes().items()}, tmp_path / "y.pth")
+    torch.save({key: golden_value(key, shape) for key, shape in STUDENT.shapes().items()}, tmp_path / "y.pth")
     bundle = build_bundle(tmp_path / "b", **{**HAIR_ONLY, "hair": str(tmp_path / "y.pth")})
     part = bundle.hair_part()
     assert "tf_efficientnet_b0" in part.architecture

@@ -39,7 +39,7 @@ from ohlora.training import checkpoints
 from ohlora.training.directions.known_latents import state_sha256
 from ohlora.training.nets.stylegan import Generator
 from ohlora.training.unbundle.generator import generator_from_bundle
-from ohlora.training.weights.stylegan_keys import import_generator
+from ohlora.training.weights import stylegan_keys
 from tests.support import small_bundle
 from tests.support.golden_weights import generator_state
 from tests.support.small_bundle import edit, relist
@@ -291,7 +291,7 @@ def test_it_comes_back_as_a_module(made: Path, module: Generator) -> None:
 def test_reference_edits_through_the_exported_graphs(golden: Path) -> None:
     data = np.load(golden / "stylegan" / "v9_generator.npz")
     with torch.no_grad():
-        rewritten = fold_gains(import_generator(generator_state("v9"), "v9").eval())
+        rewritten = fold_gains(stylegan_keys.generator("v9").load(generator_state("v9")).eval())
         mapping, end = mapping_graph(rewritten), mapping_end_graph(rewritten)
     w, split1 = run_graph(mapping, {"z": data["z"], "label": data["label"]})
     assert np.abs(w - data["w"]).max() < 1e-4

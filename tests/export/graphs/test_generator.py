@@ -31,7 +31,7 @@ from ohlora.export.rewrites.generator import (
 )
 from ohlora.training.nets.stylegan import Generator, GeneratorConfig
 from ohlora.training.nets.stylegan_layers import Conv, UpConv
-from ohlora.training.weights.stylegan_keys import import_generator
+from ohlora.training.weights import stylegan_keys
 from tests.support.golden_weights import generator_state
 from tests.support.small_generators import SMALL, latents, randomized
 
@@ -211,7 +211,7 @@ def test_a_wrong_graph_is_not_written(small: Generator, tmp_path: Path, monkeypa
 @pytest.mark.slow
 @pytest.mark.parametrize("collapse", COLLAPSES)
 def test_full_size_export(tmp_path: Path, collapse: Collapse) -> None:
-    model = import_generator(generator_state("v4"), "v4").eval()
+    model = stylegan_keys.generator("v4").load(generator_state("v4")).eval()
     result = export_generator(model, tmp_path, collapse=collapse)
     assert result.mapping_error < 1e-4
     assert result.image_error < 1e-4

@@ -34,7 +34,7 @@ from ohlora.training.nets.bisenet import BiSeNet
 from ohlora.training.teachers.bisenet import BiSeNetTeacher
 from ohlora.training.teachers.facexformer import FaceXFormerTeacher
 from ohlora.training.teachers.mtcnn import TorchNetworks
-from ohlora.training.weights.facexformer_keys import from_upstream
+from ohlora.training.weights.facexformer_keys import TEACHER
 from ohlora.training.weights.score_cnns_keys import make
 from ohlora.training.weights.student import save_student
 from tests.support.golden_weights import facexformer_state, score_cnn_state
@@ -141,7 +141,7 @@ def test_packaged_face_networks(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_facexformer(tmp_path: Path) -> None:
-    model = from_upstream(facexformer_state()).eval()
+    model = TEACHER.load(facexformer_state()).eval()
     made = check("facexformer", model, tmp_path)
     image = portraits.render(portraits.parameters_from_seeds([5]), 224).images
     maps = run(session(made.files["facexformer"]), {"image": image})["parsing"]

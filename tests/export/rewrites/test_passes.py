@@ -24,7 +24,7 @@ from ohlora.export.rewrites.passes import DECLINED, PASSES, apply_passes, passes
 from ohlora.export.rewrites.student import InferenceStudent
 from ohlora.training.nets.facexformer import FaceXFormer
 from ohlora.training.nets.stylegan_layers import Blur, DownConv, UpConv, minibatch_std, widen
-from ohlora.training.weights.facexformer_keys import from_upstream
+from ohlora.training.weights.facexformer_keys import TEACHER
 from tests.support.golden_weights import facexformer_state
 from tests.support.network_modules import DISCRIMINATOR, GENERATOR, random_module
 
@@ -284,7 +284,7 @@ def test_student_passes_end_where_the_export_begins() -> None:
 
 def test_parsing_path_of_facexformer_equals_and_drops_the_other_heads() -> None:
     """float32: the network computes its places in it."""
-    model = from_upstream(facexformer_state()).eval()
+    model = TEACHER.load(facexformer_state()).eval()
     path = parse_only(model)
     image = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(1))
     wanted, made = model.parse(image), path(image)

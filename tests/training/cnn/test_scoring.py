@@ -26,7 +26,8 @@ from ohlora.training.cnn.recipes import FilterRecipe, Rule, filter_recipe, parse
 from ohlora.training.cnn.regression import merge_cnns, train_hairstyle_cnn, train_property_cnn
 from ohlora.training.cnn.rescore import rescore, write_comparison
 from ohlora.training.nets.score_cnns import ATTRIBUTES, at_cnn_size
-from ohlora.training.weights.score_cnns_keys import make, published_state
+from ohlora.training.weights.published import published_state
+from ohlora.training.weights.score_cnns_keys import make
 from tests.support.score_cnn_pictures import picture, truth, write_pictures, write_scores, write_v3_labels
 
 COUNT = 40

@@ -36,7 +36,7 @@ from ohlora.training.loop.distributed import make_fabric
 from ohlora.training.nets import stylegan, stylegan_discriminator
 from ohlora.training.nets.stylegan import Generator
 from ohlora.training.nets.stylegan_discriminator import Discriminator
-from ohlora.training.weights.stylegan_keys import published_discriminator, published_generator
+from ohlora.training.weights.published import published_state
 from tests.support.finetune_sets import PICTURES, SIZE, make_inputs, short, tiny_generator, write_numbered
 
 BATCHES = 3  # of an epoch: 4, 4 and 2 pictures
@@ -105,8 +105,8 @@ def test_published_files_hold_the_networks_under_the_published_names(whole: Path
     assert isinstance(generator, Generator)
     assert isinstance(discriminator, Discriminator)
     for name, state in (
-        ("stylegan_gen_fine_tuned_v1.pth", published_generator(generator)),
-        ("stylegan_dis_fine_tuned_v1.pth", published_discriminator(discriminator)),
+        ("stylegan_gen_fine_tuned_v1.pth", published_state(generator)),
+        ("stylegan_dis_fine_tuned_v1.pth", published_state(discriminator)),
     ):
         stored = torch.load(whole / name, weights_only=True)
         assert stored.keys() == state.keys()

@@ -24,7 +24,7 @@ from ohlora.training.finetune.transfer import published_names, start_discriminat
 from ohlora.training.loop.distributed import make_fabric
 from ohlora.training.nets.stylegan_layers import Blur
 from ohlora.training.nets.stylegan_v5_discriminator import V5Discriminator, V5DiscriminatorConfig
-from ohlora.training.weights.stylegan_keys import import_discriminator, import_generator
+from ohlora.training.weights import stylegan_keys
 from tests.support.finetune_sets import SIZE, WIDTH, short, start_label, tiny_discriminator, tiny_generator
 from tests.support.golden_values import rule_images
 from tests.support.golden_weights import discriminator_state, generator_state
@@ -62,8 +62,8 @@ def test_a_step_is_the_reference_step(golden: Path, version: str, monkeypatch: p
     # The plain memory order: the other one is faster, and rounds five times as much.
     monkeypatch.setattr(gan_steps, "in_channels_last", lambda module, device: module)
     stored = dict(np.load(golden / f"stylegan/gan_step_{version}.npz"))
-    generator = import_generator(generator_state(version), version)
-    discriminator = import_discriminator(discriminator_state(version), version)
+    generator = stylegan_keys.generator(version).load(generator_state(version))
+    discriminator = stylegan_keys.discriminator(version).load(discriminator_state(version))
     networks: dict[str, tuple[Any, str]] = {"generator": (generator, "G"), "discriminator": (discriminator, "D")}
     before = {name: {k: v.clone() for k, v in net.state_dict().items()} for name, (net, _) in networks.items()}
     fabric = make_fabric("cpu")

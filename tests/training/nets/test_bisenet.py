@@ -16,7 +16,7 @@ from ohlora.training import checkpoints
 from ohlora.training.nets.bisenet import HAIR, BiSeNet
 from ohlora.training.teachers.bisenet import BiSeNetTeacher
 from ohlora.training.teachers.registry import load_teacher
-from ohlora.training.weights.bisenet_keys import from_upstream, published_shapes
+from ohlora.training.weights.bisenet_keys import PARSER
 from tests.support.small_students import golden_value
 
 TOLERANCE = 1e-4  # relative to the output's standard deviation
@@ -24,17 +24,17 @@ TOLERANCE = 1e-4  # relative to the output's standard deviation
 
 @pytest.fixture(scope="module")
 def published() -> dict[str, Tensor]:
-    return {key: golden_value(key, shape) for key, shape in published_shapes().items()}
+    return {key: golden_value(key, shape) for key, shape in PARSER.shapes().items()}
 
 
 def test_published_keys(golden: Path) -> None:
     table = json.loads((golden / "segmentation" / "bisenet19_keys.json").read_text())
-    assert {key: tuple(entry["shape"]) for key, entry in table.items()} == published_shapes()
+    assert {key: tuple(entry["shape"]) for key, entry in table.items()} == PARSER.shapes()
 
 
 @torch.no_grad()
 def test_golden_outputs(golden: Path, published: dict[str, Tensor]) -> None:
-    model = from_upstream(published).eval()
+    model = PARSER.load(published).eval()
     with np.load(golden / "segmentation" / "bisenet19.npz") as stored:
         rng = np.random.Generator(np.random.PCG64(int(stored["input_seed"])))
         image = torch.from_numpy(rng.standard_normal((1, 3, 256, 256)).astype(np.float32))

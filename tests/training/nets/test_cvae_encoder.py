@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ohlora.errors import CheckpointError, InvalidInputError
 from ohlora.training import checkpoints
@@ -18,10 +18,11 @@ from ohlora.training.finetune.cvae_losses import COLUMNS, LossWeights, cvae_loss
 from ohlora.training.finetune.recipes import PROPERTIES
 from ohlora.training.nets.cvae_encoder import CvaeEncoder, EncoderConfig, draw_latent
 from ohlora.training.nets.score_cnns import ClassifierCnn, PropertyCnn
-from ohlora.training.nets.stylegan import Generator
-from ohlora.training.weights.cvae_encoder_keys import from_upstream, published_encoder, published_v2, published_v3
-from ohlora.training.weights.score_cnns_keys import from_upstream as score_cnn
-from ohlora.training.weights.stylegan_keys import import_generator
+from ohlora.training.nets.stylegan import CONFIGS, Generator
+from ohlora.training.weights import stylegan_keys
+from ohlora.training.weights.cvae_encoder_keys import ENCODER
+from ohlora.training.weights.published import published_composite, published_state
+from ohlora.training.weights.score_cnns_keys import make, score_cnn
 from tests.support.golden_values import arrays, near, pixels, rule_images, tensor
 from tests.support.golden_weights import encoder_state, generator_state, score_cnn_state
 
@@ -35,24 +36,24 @@ def stylegan(golden: Path) -> Path:
 
 @cache
 def encoder() -> CvaeEncoder:
-    return from_upstream(encoder_state()).eval()
+    return ENCODER.load(encoder_state()).eval()
 
 
 @cache
 def generator() -> Generator:
-    return import_generator(generator_state("v3"), "v3").eval()
+    return stylegan_keys.generator("v3").load(generator_state("v3")).eval()
 
 
 @cache
 def property_cnn() -> PropertyCnn:
-    model = score_cnn(score_cnn_state("property"), "property").eval()
+    model = score_cnn("property").load(score_cnn_state("property")).eval()
     assert isinstance(model, PropertyCnn)
     return model
 
 
 @cache
 def gender_cnn() -> ClassifierCnn:
-    model = score_cnn(score_cnn_state("gender"), "gender").eval()
+    model = score_cnn("gender").load(score_cnn_state("gender")).eval()
     assert isinstance(model, ClassifierCnn)
     return model
 
@@ -108,7 +109,7 @@ def test_weights_of_the_loss_and_the_switch() -> None:
 @torch.no_grad()
 def test_score_guided_loss_matches(stylegan: Path) -> None:
     data = arrays(stylegan, "v2_property_cnn")
-    model = import_generator(generator_state("v1"), "v1").eval()
+    model = stylegan_keys.generator("v1").load(generator_state("v1")).eval()
     label = tensor(data, "label")
     scores = property_cnn()(model(tensor(data, "z"), label))
     near(scores, data["scores_on_v1_generated"])
@@ -116,28 +117,31 @@ def test_score_guided_loss_matches(stylegan: Path) -> None:
     assert float(scored_loss(scores, label, PROPERTIES, six)) == pytest.approx(float(data["v2_loss6"]), abs=TOLERANCE)
 
 
-@pytest.mark.parametrize("name", ["v3_encoder", "v3_composite", "v2_composite"])
-def test_published_names(stylegan: Path, name: str) -> None:
-    listed = json.loads((stylegan / f"keys_{name}.json").read_text())
-    wanted = {key: tuple(shape) for key, shape, _ in listed["keys"]}
-    if name == "v3_encoder":
-        state = published_encoder(encoder())
-        assert sum(value.numel() for value in state.values()) == listed["n_params"] == 9_877_600
-    elif name == "v3_composite":
-        state = published_v3(encoder(), generator(), property_cnn(), gender_cnn())
-    else:
-        state = published_v2(import_generator(generator_state("v1"), "v1"), property_cnn())
-    assert {key: tuple(value.shape) for key, value in state.items()} == wanted
+def test_published_names_of_the_encoder(stylegan: Path) -> None:
+    listed = json.loads((stylegan / "keys_v3_encoder.json").read_text())
+    state = published_state(encoder())
+    assert {key: tuple(value.shape) for key, value in state.items()} == {k: tuple(s) for k, s, _ in listed["keys"]}
+    assert sum(value.numel() for value in state.values()) == listed["n_params"] == 9_877_600
+
+
+@pytest.mark.parametrize("version", ["v3", "v2"])
+def test_the_networks_trained_as_one_have_the_published_names(stylegan: Path, version: str) -> None:
+    other = "v1" if version == "v2" else "v3"
+    with torch.device("meta"):
+        networks: dict[str, nn.Module] = {
+            "stylegan_generator": Generator(CONFIGS[other]),
+            "property_score_cnn": PropertyCnn(),
+        }
+        if version == "v3":
+            networks |= {"CVAE_encoder": CvaeEncoder(EncoderConfig()), "gender_cnn": make("gender")}
+    state = published_composite(**networks)
+    listed = json.loads((stylegan / f"keys_{version}_composite.json").read_text())
+    assert {key: tuple(value.shape) for key, value in state.items()} == {k: tuple(s) for k, s, _ in listed["keys"]}
 
 
 def test_composite_holds_the_networks_values() -> None:
-    state = published_v3(encoder(), generator(), property_cnn(), gender_cnn())
-    for prefix, part in (
-        ("CVAE_encoder", encoder_state()),
-        ("stylegan_generator", generator_state("v3")),
-        ("property_score_cnn", score_cnn_state("property")),
-        ("gender_cnn", score_cnn_state("gender")),
-    ):
+    state = published_composite(CVAE_encoder=encoder(), gender_cnn=gender_cnn())
+    for prefix, part in (("CVAE_encoder", encoder_state()), ("gender_cnn", score_cnn_state("gender"))):
         assert all(torch.equal(state[f"{prefix}.{key}"], value) for key, value in part.items()), prefix
 
 
@@ -148,7 +152,7 @@ def test_published_file_is_loaded(tmp_path: Path) -> None:
     assert isinstance(model, CvaeEncoder)
     assert model.config == EncoderConfig()
     assert not model.training
-    assert all(torch.equal(value, encoder_state()[key]) for key, value in published_encoder(model).items())
+    assert all(torch.equal(value, encoder_state()[key]) for key, value in published_state(model).items())
 
 
 @pytest.mark.parametrize("config", [EncoderConfig(128, 512, 7, 0.1875), EncoderConfig(32, 16, 3, 0.01)])
@@ -156,7 +160,7 @@ def test_other_sizes_both_ways(tmp_path: Path, config: EncoderConfig) -> None:
     torch.manual_seed(1)
     model = CvaeEncoder(config).eval()
     checkpoints.save(model, tmp_path / "e.safetensors", "cvae-encoder-v3")
-    torch.save(published_encoder(model), tmp_path / "e.pth")
+    torch.save(published_state(model), tmp_path / "e.pth")
     image, label = torch.rand(2, 3, 64, 64) * 2 - 1, torch.randn(2, config.label_size)
     for name in ("e.safetensors", "e.pth"):
         again = checkpoints.load("cvae-encoder-v3", tmp_path / name)

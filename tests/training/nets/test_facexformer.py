@@ -16,7 +16,7 @@ from ohlora.training.nets.facexformer import STAGES, FaceXFormer, WindowAttentio
 from ohlora.training.nets.facexformer_decoder import ANSWERS
 from ohlora.training.nets.facexformer_parser import ParseGraph, Windows, shift_mask
 from ohlora.training.teachers.protocol import normalized
-from ohlora.training.weights.facexformer_keys import DEAD, from_upstream, published_shapes
+from ohlora.training.weights.facexformer_keys import DEAD, TEACHER
 from tests.support.golden_weights import facexformer_state
 
 LOGITS = 1e-4
@@ -27,7 +27,7 @@ SAME_CLASS = 0.9999  # share of pixels
 
 @pytest.fixture(scope="module")
 def model() -> FaceXFormer:
-    return from_upstream(facexformer_state()).eval()
+    return TEACHER.load(facexformer_state()).eval()
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def input_of(stored: dict[str, np.ndarray], case: str) -> Tensor:
 
 def test_published_keys(golden: Path) -> None:
     table = json.loads((golden / "segmentation" / "facexformer_keys.json").read_text())
-    assert {key: tuple(entry["shape"]) for key, entry in table.items()} == published_shapes()
+    assert {key: tuple(entry["shape"]) for key, entry in table.items()} == TEACHER.shapes()
 
 
 def test_size_of_the_network() -> None:
@@ -123,16 +123,16 @@ def test_file(tmp_path: Path, model: FaceXFormer) -> None:
 
 
 def test_every_key_counts() -> None:
-    published = {key: torch.zeros(shape) for key, shape in published_shapes().items()}
+    published = {key: torch.zeros(shape) for key, shape in TEACHER.shapes().items()}
     published |= {key: position_index() for key in published if key.endswith("relative_position_index")}
-    for key in ("backbone.1.weight", "linear_fuse.weight"):
+    for key in ("backbone.0.0.0.weight", "linear_fuse.weight"):
         with pytest.raises(CheckpointError, match=f"1 missing: {key}"):
-            from_upstream({k: v for k, v in published.items() if k != key})
+            TEACHER.load({k: v for k, v in published.items() if k != key})
     with pytest.raises(CheckpointError, match="1 unexpected: extra"):
-        from_upstream({**published, "extra": torch.zeros(1)})
+        TEACHER.load({**published, "extra": torch.zeros(1)})
     table = f"backbone.0.{STAGES[0]}.0.attn.relative_position_index"
     with pytest.raises(CheckpointError, match=f"fixed ones in {table}"):
-        from_upstream({**published, table: position_index().flip(0)})
+        TEACHER.load({**published, table: position_index().flip(0)})
 
 
 def test_other_sizes_are_refused() -> None:

@@ -25,8 +25,8 @@ from ohlora.training.nets.score_cnns import (
     PropertyCnn,
     at_cnn_size,
 )
-from ohlora.training.weights import score_cnns_keys
-from ohlora.training.weights.score_cnns_keys import ScoreCnn, layout_of, make, published_state
+from ohlora.training.weights.published import published_state
+from ohlora.training.weights.score_cnns_keys import ScoreCnn, layout_of, make, score_cnn
 from tests.support.golden_weights import score_cnn_state
 
 TOLERANCE = 2e-5
@@ -40,7 +40,7 @@ FILES = {
 
 @cache
 def network(name: str) -> Any:
-    return score_cnns_keys.from_upstream(score_cnn_state(name), name).eval()
+    return score_cnn(name).load(score_cnn_state(name)).eval()
 
 
 @pytest.fixture(scope="module")
@@ -101,14 +101,14 @@ def record(model: ScoreCnn) -> dict[str, Tensor]:
 @pytest.mark.parametrize("name", FILES)
 def test_keys_are_the_published_ones(cnn: Path, name: str) -> None:
     wanted = json.loads((cnn / f"{FILES[name]}.keys.json").read_text())
-    assert score_cnns_keys.published_shapes(name) == {key: tuple(shape) for key, shape in wanted.items()}
+    assert score_cnn(name).shapes() == {key: tuple(shape) for key, shape in wanted.items()}
     assert sorted(layout_of(network(name)).names.values()) == sorted(network(name).state_dict())
 
 
 @pytest.mark.parametrize(("name", "file"), [("gender", "keys_gender_cnn"), ("property", "keys_v2_property_cnn")])
 def test_keys_and_counts_of_the_stylegan_data(golden: Path, name: str, file: str) -> None:
     content = json.loads((golden / "stylegan" / f"{file}.json").read_text())
-    assert score_cnns_keys.published_shapes(name) == {key: tuple(shape) for key, shape, _ in content["keys"]}
+    assert score_cnn(name).shapes() == {key: tuple(shape) for key, shape, _ in content["keys"]}
     assert sum(p.numel() for p in make(name).parameters()) == content["n_params"]
 
 

@@ -18,12 +18,8 @@ from ohlora.training.nets.stylegan import CONFIGS, Generator
 from ohlora.training.nets.stylegan_discriminator import CONFIGS as DISCRIMINATORS
 from ohlora.training.nets.stylegan_discriminator import Discriminator
 from ohlora.training.nets.stylegan_layers import Dense, leaky, minibatch_std
-from ohlora.training.weights.stylegan_keys import (
-    discriminator_layout,
-    generator_layout,
-    import_discriminator,
-    import_generator,
-)
+from ohlora.training.weights import stylegan_keys
+from ohlora.training.weights.published import layout_of
 from tests.support.golden_values import arrays, near, pixels, rule_images, tensor
 from tests.support.golden_weights import discriminator_state, generator_state, state_from
 
@@ -46,12 +42,12 @@ MAPPING_SCALES = ((r"^label_weight$", 1.0), (r"weight$", 100.0), (r"bias$", 10.0
 
 @cache
 def generator(version: str) -> Generator:
-    return import_generator(generator_state(version), version).eval()
+    return stylegan_keys.generator(version).load(generator_state(version)).eval()
 
 
 @cache
 def discriminator(version: str) -> Discriminator:
-    return import_discriminator(discriminator_state(version), version).eval()
+    return stylegan_keys.discriminator(version).load(discriminator_state(version)).eval()
 
 
 @pytest.fixture(scope="module")
@@ -210,7 +206,7 @@ def test_mapping_v9_alone_matches(golden: Path) -> None:
         data = dict(file)
     listed = json.loads((golden / "cnn" / "mapping_v9.keys.json").read_text())
     state = state_from({key: tuple(shape) for key, shape in listed.items()}, MAPPING_SCALES)
-    names = generator_layout(CONFIGS["v9"]).names
+    names = stylegan_keys.generator_layout(CONFIGS["v9"]).names
     mapping = Generator(CONFIGS["v9"]).mapping
     mapping.load_state_dict({names[f"mapping.{key}"].removeprefix("mapping."): value for key, value in state.items()})
     z, label = tensor(data, "z"), tensor(data, "label")
@@ -299,7 +295,7 @@ def test_all_scores_match(stylegan: Path, version: str) -> None:
 def test_discriminator_layers_match(stylegan: Path, version: str) -> None:
     data = arrays(stylegan, DISCRIMINATOR_FILES[version])
     model = discriminator(version)
-    names = discriminator_layout(model.config).names
+    names = layout_of(model).names
     seen: dict[str, Tensor] = {}
     hooks = []
     for trace in data["trace_names"]:
@@ -367,29 +363,29 @@ def test_minibatch_std_matches(stylegan: Path) -> None:
 # ---- layouts ----
 
 
+def published_module(version: str, judge: bool) -> Generator | Discriminator:
+    with torch.device("meta"):
+        return Discriminator(DISCRIMINATORS[version]) if judge else Generator(CONFIGS[version])
+
+
 @pytest.mark.parametrize(
     ("version", "name"),
-    [*((v, f) for v, f in GENERATOR_FILES.items()), ("v8", "v1_generator")],
+    [
+        *GENERATOR_FILES.items(),
+        ("v8", "v1_generator"),
+        *DISCRIMINATOR_FILES.items(),
+        ("v9", "v1_v8_v9_discriminator"),
+    ],
 )
-def test_every_published_generator_key_is_known(stylegan: Path, version: str, name: str) -> None:
+def test_every_published_key_is_known(stylegan: Path, version: str, name: str) -> None:
     keys = json.loads((stylegan / f"keys_{name}.json").read_text())["keys"]
-    with torch.device("meta"):
-        module = Generator(CONFIGS[version])
-    layout = generator_layout(CONFIGS[version])
+    module = published_module(version, name.endswith("discriminator"))
+    layout = layout_of(module)
     assert layout.shapes(module) == {key: tuple(shape) for key, shape, _ in keys}
     assert sorted(layout.names.values()) == sorted(module.state_dict())
-    parameters = {key for key, _, role in keys if role == "param"}
-    assert {layout.names[key] for key in parameters} == {name for name, _ in module.named_parameters()}
-
-
-@pytest.mark.parametrize(("version", "name"), [*DISCRIMINATOR_FILES.items(), ("v9", "v1_v8_v9_discriminator")])
-def test_every_published_discriminator_key_is_known(stylegan: Path, version: str, name: str) -> None:
-    keys = json.loads((stylegan / f"keys_{name}.json").read_text())["keys"]
-    with torch.device("meta"):
-        module = Discriminator(DISCRIMINATORS[version])
-    layout = discriminator_layout(DISCRIMINATORS[version])
-    assert layout.shapes(module) == {key: tuple(shape) for key, shape, _ in keys}
-    assert sorted(layout.names.values()) == sorted(module.state_dict())
+    if isinstance(module, Generator):
+        parameters = {key for key, _, role in keys if role == "param"}
+        assert {layout.names[key] for key in parameters} == {name for name, _ in module.named_parameters()}
 
 
 def test_weight_rule_matches(stylegan: Path) -> None:

@@ -13,29 +13,27 @@ from ohlora.errors import CheckpointError, InvalidInputError
 from ohlora.training import checkpoints
 from ohlora.training.nets.score_cnns import PropertyCnn, PropertyCnnConfig
 from ohlora.training.nets.stylegan_v5_discriminator import V5Discriminator, V5DiscriminatorConfig, from_property_cnn
-from ohlora.training.weights import stylegan_v5_discriminator_keys as keys
+from ohlora.training.weights.published import published_state
+from ohlora.training.weights.stylegan_v5_discriminator_keys import DISCRIMINATOR
 from tests.support.golden_values import rule_images
-from tests.support.golden_weights import draw
+from tests.support.golden_weights import plain_state
 
 SMALL = V5DiscriminatorConfig(width=1 / 16)
 
 
 def golden_state() -> dict[str, torch.Tensor]:
-    return {
-        key: draw(key, shape, float(np.sqrt(2 / np.prod(shape[1:]))) if len(shape) > 1 else 0.05)
-        for key, shape in keys.published_shapes().items()
-    }
+    return plain_state(DISCRIMINATOR.shapes())
 
 
 def test_keys_and_shapes_are_the_published_ones(golden: Path) -> None:
     stored = json.loads((golden / "stylegan/keys_v5_discriminator.json").read_text())
-    assert keys.published_shapes() == {name: tuple(shape) for name, shape, _ in stored["keys"]}
+    assert DISCRIMINATOR.shapes() == {name: tuple(shape) for name, shape, _ in stored["keys"]}
     assert sum(p.numel() for p in V5Discriminator().parameters()) == stored["n_params"] == 5_914_116
 
 
 def test_scores_and_penalty_are_the_reference_ones(golden: Path) -> None:
     stored = np.load(golden / "stylegan/v5_discriminator.npz")
-    module = keys.from_upstream(golden_state()).eval()
+    module = DISCRIMINATOR.load(golden_state()).eval()
     images, label = rule_images(int(stored["image_seed"])), torch.from_numpy(stored["label"])
     with torch.no_grad():
         score = module(images, label)
@@ -55,7 +53,7 @@ def test_files_of_both_layouts_give_the_same_network(tmp_path: Path, width: floa
     module = V5Discriminator(V5DiscriminatorConfig(width))
     kind = "discriminator-finetune-v5"
     checkpoints.save(module, tmp_path / "d.safetensors", kind)
-    torch.save(keys.published_state(module), tmp_path / "d.pth")
+    torch.save(published_state(module), tmp_path / "d.pth")
     for name in ("d.safetensors", "d.pth"):
         loaded = checkpoints.load(kind, tmp_path / name)
         for key, value in module.state_dict().items():

@@ -16,7 +16,7 @@ from ohlora.export.graphs.student import export_student, reference_hair
 from ohlora.export.rewrites.student import rewrite_student
 from ohlora.training import checkpoints
 from ohlora.training.nets.effisegnet import SHIPPED_ENCODER, EffiSegNet
-from ohlora.training.weights.effisegnet_keys import from_upstream, published_shapes
+from ohlora.training.weights.effisegnet_keys import STUDENT
 from ohlora.training.weights.student import load_student, save_student
 from tests.support.small_students import golden_value, random_student
 
@@ -25,7 +25,7 @@ TOLERANCE = 1e-5
 
 @pytest.fixture(scope="module")
 def published() -> dict[str, Tensor]:
-    return {key: golden_value(key, shape) for key, shape in published_shapes().items()}
+    return {key: golden_value(key, shape) for key, shape in STUDENT.shapes().items()}
 
 
 @pytest.fixture
@@ -55,20 +55,20 @@ def difference(made: Tensor, stored: np.ndarray) -> float:
 
 def test_published_keys(golden: Path) -> None:
     table = json.loads((golden / "segmentation" / "effisegnet_b0_keys.json").read_text())
-    assert {key: tuple(entry["shape"]) for key, entry in table.items()} == published_shapes()
+    assert {key: tuple(entry["shape"]) for key, entry in table.items()} == STUDENT.shapes()
 
 
 @pytest.mark.parametrize("case", ["a", "b", "c"])
 @torch.no_grad()
 def test_golden_output(published: dict[str, Tensor], stored: dict[str, np.ndarray], case: str) -> None:
-    hair = from_upstream(published).eval()(input_of(stored, case))[0, 0]
+    hair = STUDENT.load(published).eval()(input_of(stored, case))[0, 0]
     assert difference(hair, stored[f"output_{case}"]) < TOLERANCE
 
 
 @pytest.mark.parametrize("case", ["a"])
 @torch.no_grad()
 def test_golden_logits_and_levels(published: dict[str, Tensor], stored: dict[str, np.ndarray], case: str) -> None:
-    model = from_upstream(published).eval()
+    model = STUDENT.load(published).eval()
     image = input_of(stored, case)
     assert difference(model.logits(image)[0, 0], stored["logits_a"]) < 1e-4
     names = {"enc0_ch0_3": 4, "enc1_ch0_3": 2, "enc2_ch0_7": 1, "enc3_ch0_15": 1, "enc4": 1}
@@ -80,7 +80,7 @@ def test_golden_logits_and_levels(published: dict[str, Tensor], stored: dict[str
 @pytest.mark.parametrize("case", ["a", "b"])
 @torch.no_grad()
 def test_golden_through_rewrites(published: dict[str, Tensor], stored: dict[str, np.ndarray], case: str) -> None:
-    hair = rewrite_student(from_upstream(published))(input_of(stored, case))[0, 0]
+    hair = rewrite_student(STUDENT.load(published))(input_of(stored, case))[0, 0]
     assert difference(hair, stored[f"output_{case}"]) < TOLERANCE
 
 
