@@ -27,8 +27,8 @@ from ohlora.base.atomic import write_bytes
 from ohlora.io.numbered_images import numbered_images
 from ohlora.scores import score_folder
 from ohlora.training import checkpoints
+from ohlora.training.cnn.loop import save_network
 from ohlora.training.cnn.pictures import network_input, read_all
-from ohlora.training.cnn.regression import save_network
 from ohlora.training.nets.score_cnns import PropertyCnn
 from ohlora.training.pipeline.maps import portrait_maps
 from ohlora.training.sampling.recipes import SampleSettings

@@ -10,8 +10,7 @@ OUT/training_{p}.json                 which folds are done; OUT/resume_{p}.pt, t
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,22 +19,22 @@ import numpy as np
 from lightning.fabric import Fabric
 from torch import nn
 
-from ohlora.base.atomic import make_folder, remove_leftovers, write_bytes
+from ohlora.base.atomic import make_folder, remove_leftovers
 from ohlora.bundle.files import file_sha256
-from ohlora.errors import InvalidInputError
+from ohlora.errors import InvalidInputError, OhloraError
 from ohlora.io.numbered_images import numbered_images
 from ohlora.training import checkpoints
 from ohlora.training.cnn.folds import Split, make_folds
-from ohlora.training.cnn.logs import write_epoch_detail, write_train_log
-from ohlora.training.cnn.loop import Attempt, Examples, Report, Trainer, load_tensors, save_tensors
+from ohlora.training.cnn.logs import write_epochs, write_train_log
+from ohlora.training.cnn.loop import Attempt, CnnRun, Examples, Report, save_network
 from ohlora.training.cnn.objectives import Classification
-from ohlora.training.cnn.pictures import fingerprint, load_pictures, of_numbers
-from ohlora.training.cnn.recipes import RANDOM, ClassifierRecipe, classifier_recipe
-from ohlora.training.cnn.retry import until_success
+from ohlora.training.cnn.pictures import load_pictures, of_numbers
+from ohlora.training.cnn.recipes import KEEP_BEST, RANDOM, ClassifierRecipe, classifier_recipe
 from ohlora.training.data.labels import read_labels
 from ohlora.training.loop.distributed import make_fabric
+from ohlora.training.loop.states import load_tensors, save_tensors
 from ohlora.training.nets.score_cnns import ClassifierCnn, ClassifierConfig
-from ohlora.training.weights.published import published_state
+from ohlora.training.weights.state_dicts import shapes_of
 
 MODELS, LOGS = "models", "log"
 
@@ -79,7 +78,7 @@ def train_classifier(
 ) -> ClassifierResult:
     """Cross-validate a classifier of `attribute` on the labelled pictures of folder `images`, in folder `out`.
 
-    The same call goes on where a stopped one ended: finished folds are skipped, an interrupted one continues after
+    The same call resumes where a stopped one ended: finished folds are skipped, an interrupted one continues after
     its last epoch, to the same weights.
 
     settings: default is the documented v3 recipe. start_from: weights to begin with, which the recipes with start
@@ -94,45 +93,42 @@ def train_classifier(
     table = read_labels(labels)
     values = table.of(attribute)
     paths = of_numbers(numbered_images(Path(images)), table.numbers, "labels", Path(images))
-    folds = make_folds(attribute, values, recipe.folds, recipe.split, recipe.seed)
+    splits = make_folds(attribute, values, recipe.folds, recipe.split, recipe.seed)
     make = _network_maker(recipe, start_from)
     fabric = fabric or make_fabric(precision=recipe.precision)
-    identity = {
-        "recipe": recipe.identity(),
-        "pictures": fingerprint(paths),
+    parts = {
         "labels": hashlib.sha256(values.tobytes()).hexdigest()[:16],
         "start_from": None if recipe.start == RANDOM or start_from is None else file_sha256(start_from),
-        "processes": fabric.world_size,
     }
-    run = _Run(recipe, Path(out), identity, fabric, resume)
-    if run.pending:
-        pictures = load_pictures(paths, Path(out), fabric, note)
-        examples = Examples(pictures, values.astype(np.float32)[:, None])
-        for fold in run.pending:
-            run.train_fold(fold, folds[fold], make, examples, report)
-    return run.result(len(paths))
+    run = CnnRun(attribute, Path(out), recipe, paths, parts, fabric, resume)
+    folds = _Folds(run, recipe)
+    if folds.pending:
+        with run:
+            for below in (MODELS, LOGS) if run.writes else ():
+                remove_leftovers(make_folder(run.out / below))
+            folds.write()
+            examples = Examples(load_pictures(paths, run.out, fabric, note), values.astype(np.float32)[:, None])
+            for fold in folds.pending:
+                folds.train(fold, splits[fold], make, examples, report)
+    return folds.result(len(paths))
 
 
 def _network_maker(recipe: ClassifierRecipe, start_from: Path | None) -> Callable[[], nn.Module]:
+    config = ClassifierConfig(recipe.attribute, recipe.width)
     if recipe.start == RANDOM:
         if start_from is not None:
             raise InvalidInputError(
                 f"the recipe starts from random weights: leave {start_from} out, or set start to v1-model"
             )
-        return lambda: ClassifierCnn(ClassifierConfig(recipe.attribute, recipe.width))
+        return lambda: ClassifierCnn(config)
     if start_from is None:
         raise InvalidInputError(
             f"the {recipe.version} classifier for {recipe.attribute} starts from a v1 model: name its weights "
             f"(--start-from {recipe.attribute}_model_0.pt), or start from random ones (--start random)"
         )
-    weights = checkpoints.load(f"cnn-{recipe.attribute}", start_from)
-    assert isinstance(weights, ClassifierCnn)
-    config = ClassifierConfig(recipe.attribute, recipe.width)
-    wanted, found = (
-        {key: tuple(value.shape) for key, value in module.state_dict().items()}
-        for module in (ClassifierCnn(config), weights)
-    )
-    if wanted != found:
+    weights = checkpoints.load_as(ClassifierCnn, f"cnn-{recipe.attribute}", start_from)
+    state = weights.state_dict()
+    if shapes_of(state) != shapes_of(ClassifierCnn(config).state_dict()):
         raise InvalidInputError(
             f"{start_from} has width {weights.config.width:g}, the recipe {recipe.width:g}: use --width "
             f"{weights.config.width:g}"
@@ -140,161 +136,115 @@ def _network_maker(recipe: ClassifierRecipe, start_from: Path | None) -> Callabl
 
     def make() -> nn.Module:
         network = ClassifierCnn(config)
-        network.load_state_dict(weights.state_dict())
+        network.load_state_dict(state)
         return network
 
     return make
 
 
-class _Run:
-    """Folder and state of one classifier's folds."""
+class _Folds:
+    """The folds of one classifier: the attempts of each, and in `kept` which of them its model is from."""
 
-    def __init__(
-        self, recipe: ClassifierRecipe, out: Path, identity: Mapping[str, Any], fabric: Fabric, resume: bool
-    ) -> None:
-        self.recipe, self.out, self.fabric = recipe, out, fabric
-        name = recipe.attribute
-        self.record, self.resume_file = out / f"training_{name}.json", out / f"resume_{name}.pt"
-        self.identity = json.loads(json.dumps(identity))
-        self.key = json.dumps(identity, sort_keys=True)
-        self.attempts: list[dict[str, Any]] = []
-        self.kept: dict[int, int] = {}  # fold -> which of its attempts
-        if resume and self.record.is_file():
-            self._read()
-        if fabric.is_global_zero:
-            for folder in (out, out / MODELS, out / LOGS):
-                remove_leftovers(make_folder(folder))
-            if not resume:
-                for stale in (self.record, self.resume_file, *(self._best(fold) for fold in range(recipe.folds))):
-                    stale.unlink(missing_ok=True)
-            self._write()
-        fabric.barrier()
+    def __init__(self, run: CnnRun, recipe: ClassifierRecipe) -> None:
+        self.run, self.recipe, self.name = run, recipe, recipe.attribute
+        earlier = run.recorded(lambda done: (done["attempts"], {int(f): int(n) for f, n in done["kept"].items()}))
+        self.attempts: list[dict[str, Any]]
+        self.kept: dict[int, int]
+        self.attempts, self.kept = earlier or ([], {})
 
     @property
     def pending(self) -> list[int]:
-        return [fold for fold in range(self.recipe.folds) if fold not in self.kept or not self._there(fold)]
+        """Folds without a model."""
+        return [
+            fold
+            for fold in range(self.recipe.folds)
+            if fold not in self.kept or not all(path.is_file() for path in self._files(fold))
+        ]
 
-    def train_fold(
-        self, fold: int, split: Split, make: Callable[[], nn.Module], examples: Examples, report: Report
-    ) -> None:
+    def train(self, fold: int, split: Split, make: Callable[[], nn.Module], examples: Examples, report: Report) -> None:
         """Attempts until one succeeds; keeps its weights and logs."""
-        recipe = self.recipe
+        recipe, run = self.recipe, self.run
         if fold in self.kept or not self._best(fold).is_file():  # what was trained is gone: again, to the same weights
             self.kept.pop(fold, None)
             self.attempts = [row for row in self.attempts if row["fold"] != fold]
-        earlier = [row["losses"][row["best_epoch"]] for row in self._of(fold)]
+        losses = [row["losses"][row["best_epoch"]] for row in self._of(fold)]
 
         def attempt(number: int) -> float:
-            trainer = Trainer(
-                make,
-                examples,
-                split,
-                Classification(recipe.log_threshold),
-                recipe,
-                purpose=(recipe.attribute, "fold", fold, "attempt", number),
-                resume_file=self.resume_file,
-                identity=self.key,
-                fabric=self.fabric,
-            )
-            _, done = trainer.run(lambda row: report({"fold": fold, "attempt": number, **row}))
-            if done.best_loss < min(earlier, default=float("inf")):
-                self._keep(fold, done)
-            earlier.append(done.best_loss)
-            self.attempts.append(
-                {
-                    "fold": fold,
-                    "success": done.best_loss <= recipe.threshold,
-                    "losses": done.losses,
-                    "best_epoch": done.best_epoch,
-                    "seconds": done.seconds,
-                }
-            )
-            self._write()
-            trainer.forget()
-            return done.best_loss
+            purpose = (recipe.attribute, "fold", fold, "attempt", number)
+            objective = Classification(recipe.log_threshold)
+            made = Attempt(make, examples, split, objective, recipe, purpose=purpose, folder=run)
+            made.run(lambda row: report({"fold": fold, "attempt": number, **row}))
+            loss, state = made.state.best, made.state
+            if run.writes and loss < min(losses, default=float("inf")):  # the best so far, until the fold is done
+                save_tensors(self._best(fold), {"state": made.best, "rows": made.figures})
+            losses.append(loss)
+            about = {"fold": fold, "success": loss <= recipe.threshold, "losses": made.losses}
+            self.attempts.append({**about, "best_epoch": state.best_epoch, "seconds": state.seconds})
+            self.write()
+            run.forget()
+            return loss
 
-        best, _ = until_success(recipe, fold, tuple(earlier), attempt)
-        self._finish(fold, best)
+        best = until_success(recipe, fold, tuple(losses), attempt)
+        if run.writes:
+            kept = load_tensors(self._best(fold))
+            network = ClassifierCnn(ClassifierConfig(self.name, recipe.width))
+            network.load_state_dict(kept["state"])
+            save_network(network.eval(), *self._files(fold), f"cnn-{self.name}")
+            write_epochs(run.out / LOGS / f"epoch_detail_{self.name}_{fold}.csv", kept["rows"])
+        self.kept[fold] = best
+        self.write()
+        if run.writes:
+            self._best(fold).unlink(missing_ok=True)
+        run.fabric.barrier()
 
     def result(self, pictures: int) -> ClassifierResult:
-        recipe = self.recipe
-        kept = [self._of(fold)[self.kept[fold]] for fold in range(recipe.folds)]
+        folds = range(self.recipe.folds)
+        kept = [self._of(fold)[self.kept[fold]] for fold in folds]
         return ClassifierResult(
-            attribute=recipe.attribute,
-            folder=self.out / MODELS,
-            models=tuple(self._model(fold) for fold in range(recipe.folds)),
+            attribute=self.name,
+            folder=self.run.out / MODELS,
+            models=tuple(self._files(fold)[1] for fold in folds),
             min_val_loss=tuple(row["losses"][row["best_epoch"]] for row in kept),
             best_epoch=tuple(row["best_epoch"] for row in kept),
             success=tuple(row["success"] for row in kept),
-            attempts=tuple(len(self._of(fold)) for fold in range(recipe.folds)),
+            attempts=tuple(len(self._of(fold)) for fold in folds),
             pictures=pictures,
             seconds=sum(row["seconds"] for row in self.attempts),
         )
 
+    def write(self) -> None:
+        self.attempts.sort(key=lambda row: row["fold"])  # stable: attempts of a fold stay in order
+        self.run.write_record(attempts=self.attempts, kept=self.kept)
+        if self.run.writes and self.attempts:
+            write_train_log(self.run.out / LOGS / f"train_log_{self.name}.csv", self.attempts)
+
     def _of(self, fold: int) -> list[dict[str, Any]]:
         return [row for row in self.attempts if row["fold"] == fold]
 
-    def _model(self, fold: int) -> Path:
-        return self.out / MODELS / f"{self.recipe.model_name(fold)}.safetensors"
-
-    def _there(self, fold: int) -> bool:
-        return self._model(fold).is_file() and self._model(fold).with_suffix(".pt").is_file()
+    def _files(self, fold: int) -> tuple[Path, Path]:
+        """Published and own file of a fold's model."""
+        name = self.run.out / MODELS / self.recipe.model_name(fold)
+        return name.with_suffix(".pt"), name.with_suffix(".safetensors")
 
     def _best(self, fold: int) -> Path:
-        return self.out / f"best_{self.recipe.attribute}_{fold}.pt"
-
-    def _keep(self, fold: int, attempt: Attempt) -> None:
-        """The best attempt of a fold so far, until the fold is done."""
-        if self.fabric.is_global_zero:
-            save_tensors(self._best(fold), {"state": attempt.best_state, "rows": attempt.rows})
-
-    def _finish(self, fold: int, best: int) -> None:
-        if self.fabric.is_global_zero:
-            recipe, kept = self.recipe, load_tensors(self._best(fold))
-            network = ClassifierCnn(ClassifierConfig(recipe.attribute, recipe.width))
-            network.load_state_dict(kept["state"])
-            save_tensors(self._model(fold).with_suffix(".pt"), published_state(network.eval()))
-            checkpoints.save(network, self._model(fold), f"cnn-{recipe.attribute}")
-            write_epoch_detail(self.out / LOGS / f"epoch_detail_{recipe.attribute}_{fold}.csv", kept["rows"])
-        self.kept[fold] = best
-        self._write()
-        if self.fabric.is_global_zero:
-            self._best(fold).unlink(missing_ok=True)
-        self.fabric.barrier()
-
-    def _write(self) -> None:
-        self.attempts.sort(key=lambda row: row["fold"])  # stable: attempts of a fold stay in order
-        if not self.fabric.is_global_zero:
-            return
-        content = {"identity": self.identity, "attempts": self.attempts, "kept": self.kept}
-        write_bytes(self.record, (json.dumps(content) + "\n").encode())
-        if self.attempts:
-            write_train_log(self.out / LOGS / f"train_log_{self.recipe.attribute}.csv", self.attempts)
-
-    def _read(self) -> None:
-        try:
-            content = json.loads(self.record.read_text())
-            found = content["identity"]
-            self.attempts = content["attempts"]
-            self.kept = {int(fold): int(place) for fold, place in content["kept"].items()}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InvalidInputError(f"{self.record} is damaged: delete it, or pass --restart") from error
-        if found != self.identity:
-            raise InvalidInputError(
-                f"{self.out} holds a training for {self.recipe.attribute} with other "
-                f"{', '.join(_different(found, self.identity))}: choose another --out, or pass --restart"
-            )
+        return self.run.out / f"best_{self.name}_{fold}.pt"
 
 
-def _different(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    """Names of what differs; of the recipe its fields."""
-    names = []
-    for key in wanted:
-        if found.get(key) == wanted[key]:
-            continue
-        before = found.get(key)
-        if key == "recipe" and isinstance(before, dict):
-            names += sorted(k for k in before.keys() | wanted[key].keys() if before.get(k) != wanted[key].get(k))
-        else:
-            names.append(key)
-    return names
+def until_success(recipe: ClassifierRecipe, fold: int, losses: Sequence[float], attempt: Callable[[int], float]) -> int:
+    """Train a fold until its loss is low enough, at most so many times -> which attempt to keep.
+
+    losses: smallest validation losses of the attempts made before this call. attempt: makes attempt 0, 1, ... and
+    returns its loss. Success is a loss of at most `recipe.threshold`. When no attempt succeeds, the best one is kept
+    ("keep-best") or OhloraError raised ("error").
+    """
+    minima = list(losses)
+    while not any(loss <= recipe.threshold for loss in minima) and len(minima) < recipe.max_attempts:
+        minima.append(attempt(len(minima)))
+    best = min(range(len(minima)), key=minima.__getitem__)
+    if minima[best] > recipe.threshold and recipe.on_failure != KEEP_BEST:
+        raise OhloraError(
+            f"{recipe.attribute}, fold {fold}: the smallest validation loss of {len(minima)} "
+            f"attempt{'s' if len(minima) != 1 else ''} is {minima[best]:.4f}, success is {recipe.threshold:g} or less. "
+            "Label more pictures, or run again with more --max-attempts, a higher --threshold or --on-failure keep-best"
+        )
+    return best

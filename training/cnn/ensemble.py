@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,16 +32,13 @@ def find_models(folder: Path, attribute: str) -> tuple[Path, ...]:
     if attribute not in ATTRIBUTES:
         raise InvalidInputError(f"unknown attribute '{attribute}': choose one of {', '.join(ATTRIBUTES)}")
     found: dict[int, Path] = {}
-    for path in sorted(Path(folder).glob("*")) if Path(folder).is_dir() else ():
-        match = re.fullmatch(NAME.format(attribute), path.name)
-        if match is None:
-            continue
-        other = found.get(int(match[1]))
-        if other is not None and other.stem != path.stem:
+    for number, path in _models(folder, attribute):
+        other = found.get(number, path)
+        if other.stem != path.stem:
             raise InvalidInputError(
-                f"{other} and {path.name} are both model {match[1]}: keep one set of models in a folder"
+                f"{other} and {path.name} are both model {number}: keep one set of models in a folder"
             )
-        found[int(match[1])] = path  # sorted: .safetensors comes after .pt
+        found[number] = path  # sorted: .safetensors comes after .pt
     if not found:
         raise InvalidInputError(
             f"no {attribute}_model_N.pt in {folder}: train them with `ohlora train classifier {attribute}`"
@@ -52,6 +49,18 @@ def find_models(folder: Path, attribute: str) -> tuple[Path, ...]:
             f"{folder} has {attribute} models up to {max(found)}, but none with number {missing[0]}"
         )
     return tuple(found[number] for number in sorted(found))
+
+
+def _models(folder: Path, attribute: str) -> Iterator[tuple[int, Path]]:
+    """Number and file of every model of `attribute`, sorted by name."""
+    for path in sorted(Path(folder).glob("*")):
+        if match := re.fullmatch(NAME.format(attribute), path.name):
+            yield int(match[1]), path
+
+
+def present(folder: Path, attributes: Sequence[str] = ATTRIBUTES) -> tuple[str, ...]:
+    """Which of `attributes` have at least one model file in `folder`."""
+    return tuple(attribute for attribute in attributes if any(_models(folder, attribute)))
 
 
 @dataclass(frozen=True)
@@ -68,11 +77,12 @@ class Ensemble:
         """All models of `attribute` in `folder`, in evaluation mode. Raises InvalidInputError, CheckpointError."""
         files = find_models(folder, attribute)
         fabric = make_fabric(accelerator, precision=precision)
-        networks = []
-        for path in files:
-            network = checkpoints.load(f"cnn-{attribute}", path)
-            assert isinstance(network, ClassifierCnn)
-            networks.append(network.to(fabric.device, memory_format=torch.channels_last))  # type: ignore[call-overload]
+        networks = [
+            checkpoints.load_as(ClassifierCnn, f"cnn-{attribute}", path)
+            .to(memory_format=torch.channels_last)
+            .to(fabric.device)
+            for path in files
+        ]
         identity = " ".join([attribute, lightning_precision(precision), *(file_sha256(path)[:16] for path in files)])
         return cls(attribute, tuple(networks), identity, fabric)
 
@@ -87,9 +97,3 @@ class Ensemble:
                 logits = torch.cat([network.logits(pixels).float() for network in self.networks], 1)
             parts.append(torch.sigmoid(logits).double().cpu().numpy())
         return np.concatenate(parts) if parts else np.empty((0, len(self.networks)))
-
-
-def present(folder: Path, attributes: Sequence[str] = ATTRIBUTES) -> tuple[str, ...]:
-    """Which of `attributes` have at least one model file in `folder`."""
-    names = [path.name for path in Path(folder).glob("*")] if Path(folder).is_dir() else []
-    return tuple(a for a in attributes if any(re.fullmatch(NAME.format(a), name) for name in names))

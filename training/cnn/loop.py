@@ -1,19 +1,19 @@
 """The training loop of all score CNNs: one attempt, resumable after every epoch
 (docs/spec/cnn.md, sections 4, 7 and 9).
 
-Every random choice is keyed by (seed, purpose, epoch), so a killed attempt goes on to the weights an uninterrupted one
+Every random choice is keyed by (seed, purpose, epoch), so a killed attempt resumes to the weights an uninterrupted one
 gives.
 """
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -21,16 +21,22 @@ from lightning.fabric import Fabric
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ohlora.base.atomic import atomic_path, explain_os_error
+from ohlora.base.atomic import write_json
 from ohlora.errors import InvalidInputError, OhloraError
+from ohlora.training import checkpoints
 from ohlora.training.cnn.folds import Split
 from ohlora.training.cnn.objectives import Measured, Objective
-from ohlora.training.cnn.pictures import Images, PictureSet, network_input
+from ohlora.training.cnn.pictures import Gather, fingerprint, network_input
 from ohlora.training.cnn.recipes import LoopRecipe
 from ohlora.training.loop.distributed import average_gradients, gathered, mean_of
+from ohlora.training.loop.run_folder import RunFolder, difference
 from ohlora.training.loop.seeds import derive
+from ohlora.training.loop.states import Stateful, damaged, load_states, save_tensors, states_of
+from ohlora.training.loop.steps import EpochState, require_finite, train_epochs
+from ohlora.training.weights.published import published_state
 
 Report = Callable[[dict[str, Any]], None]
+T = TypeVar("T")
 EVALUATION_BATCH = 32  # documented 4; without dropout the size of a batch changes nothing
 SAME_LOSS = 2e-5  # of the kept weights measured again (docs/spec/cnn.md, section 4)
 
@@ -39,37 +45,55 @@ SAME_LOSS = 2e-5  # of the kept weights measured again (docs/spec/cnn.md, sectio
 class Examples:
     """Pictures with their targets, float32 [N,C]."""
 
-    pictures: PictureSet
+    pictures: Gather
     targets: NDArray[np.float32]
 
 
-@dataclass
-class Attempt:
-    """One training: what was measured after each epoch, and the weights of the best one."""
+class CnnRun(RunFolder):
+    """The folder of one training of score CNNs, by the recipe's name.
 
-    losses: list[float] = field(default_factory=list)
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    outputs: list[list[list[float]]] = field(default_factory=list)
-    best_epoch: int = -1
-    best_state: dict[str, Tensor] = field(default_factory=dict)
-    seconds: float = 0.0
+    OUT/training_NAME.json    what was asked (the identity), and what is done
+    OUT/resume_NAME.pt        the attempt under way
 
-    @property
-    def best_loss(self) -> float:
-        return self.losses[self.best_epoch]
+    parts: of the identity, beside the recipe, the pictures and the number of processes.
+    """
 
-    def add(self, measured: Measured, network: nn.Module) -> None:
-        self.losses.append(measured.loss)
-        self.rows.append(measured.row)
-        self.outputs.append(measured.outputs)
-        if self.best_epoch < 0 or measured.loss < self.best_loss:
-            self.best_epoch = len(self.losses) - 1
-            self.best_state = {key: value.detach().cpu().clone() for key, value in network.state_dict().items()}
+    def __init__(
+        self,
+        name: str,
+        out: Path,
+        recipe: LoopRecipe,
+        pictures: Mapping[int, Path],
+        parts: Mapping[str, str | None],
+        fabric: Fabric,
+        resume: bool,
+    ) -> None:
+        self.name, self.record = name, out / f"training_{name}.json"
+        self.asked = {"recipe": recipe.identity(), "pictures": fingerprint(pictures), **parts}
+        self.asked["processes"] = fabric.world_size
+        super().__init__(out, self.asked, fabric, resume=resume, state_file=f"resume_{name}.pt", catch_signals=False)
 
-    def finished(self, recipe: LoopRecipe) -> bool:
-        epoch = len(self.losses) - 1
-        limit = recipe.epochs is not None and epoch + 1 >= recipe.epochs
-        return epoch >= 0 and (limit or epoch - self.best_epoch >= recipe.patience)
+    def recorded(self, parse: Callable[[dict[str, Any]], T]) -> T | None:
+        """What an earlier call recorded; None when there is none, or it is to be forgotten.
+
+        Raises InvalidInputError for a damaged record, and when it is another training's.
+        """
+        if not self.resume or not self.record.is_file():
+            return None
+        try:
+            content = json.loads(self.record.read_text())
+            other, result = difference(json.dumps(content["identity"]), self.identity), parse(content)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InvalidInputError(f"{self.record} is damaged: delete it, or pass --restart") from error
+        if other:
+            raise InvalidInputError(
+                f"{self.out} holds a training for {self.name} {other}: choose another --out, or pass --restart"
+            )
+        return result
+
+    def write_record(self, **done: Any) -> None:
+        if self.writes:
+            write_json(self.record, {"identity": self.asked, **done}, indent=None)
 
 
 @contextmanager
@@ -81,11 +105,17 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
         yield
 
 
-class Trainer:
-    """An attempt to train a network on one split. See `run`.
+def finished(state: EpochState, recipe: LoopRecipe) -> bool:
+    """Whether the last epoch is reached, or the best one is `patience` epochs old."""
+    last = state.epoch - 1
+    limit = recipe.epochs is not None and state.epoch >= recipe.epochs
+    return last >= 0 and (limit or last - state.best_epoch >= recipe.patience)
 
-    purpose: what its seeds are for, e.g. ("gender", "fold", 0, "attempt", 0). resume_file: state after the last
-    epoch; identity: what must agree for it to be used.
+
+class Attempt:
+    """An attempt to train a network on one split; resumed where `folder` holds a state of the same purpose.
+
+    purpose: what its seeds are for, e.g. ("gender", "fold", 0, "attempt", 0).
     """
 
     def __init__(
@@ -97,71 +127,74 @@ class Trainer:
         recipe: LoopRecipe,
         *,
         purpose: tuple[str | int, ...],
-        resume_file: Path,
-        identity: str,
-        fabric: Fabric,
+        folder: RunFolder,
     ) -> None:
         self.examples, self.split, self.objective, self.recipe = examples, split, objective, recipe
-        self.purpose, self.resume_file, self.identity, self.fabric = purpose, resume_file, identity, fabric
-        if len(split.train) < fabric.world_size:
+        self.purpose, self.folder, self.fabric = purpose, folder, folder.fabric
+        if len(split.train) < self.fabric.world_size:
             raise InvalidInputError(
                 f"{len(split.train)} training pictures are less than one for each process: use fewer"
             )
-        with seeded(derive(recipe.seed, *purpose, "weights"), fabric.device):
+        with seeded(derive(recipe.seed, *purpose, "weights"), self.fabric.device):
             network = make()
-        self.network = network.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.optimizer = torch.optim.AdamW(
+        self.network = network.to(memory_format=torch.channels_last).to(self.fabric.device)
+        optimizer = torch.optim.AdamW(
             self.network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
         )
-        self.attempt = Attempt()
+        self.parts: dict[str, Stateful] = {"network": self.network, "optimizer": optimizer}
+        self.optimizer, self.state = optimizer, EpochState()
+        self.best: dict[str, Tensor] = {}
+        saved = folder.saved
+        if saved is not None and saved.get("purpose") == list(purpose):  # else of an attempt that is recorded already
+            load_states(self.parts, saved)
+            self.state, self.best = _progress(saved, folder)
 
-    def run(self, report: Report = lambda row: None) -> tuple[nn.Module, Attempt]:
-        """Train until nothing gets better -> the network with the weights of its best epoch, and what was measured.
+    @property
+    def losses(self) -> list[float]:
+        return [row["loss"] for row in self.state.log]
+
+    @property
+    def figures(self) -> list[dict[str, Any]]:
+        """`Measured.row` of every epoch."""
+        return [row["figures"] for row in self.state.log]
+
+    def run(self, report: Report = lambda row: None) -> nn.Module:
+        """Train until nothing gets better -> the network with the weights of its best epoch.
 
         report: gets {"epoch", "learning_rate", "loss", "best_epoch", "seconds", **figures} after each epoch. Raises
-        OhloraError when the loss is no longer a number, or when the kept weights do not measure as recorded.
+        TrainingStoppedError when the loss is no longer a number, OhloraError when the kept weights do not measure as
+        recorded.
         """
-        self._load()
-        while not self.attempt.finished(self.recipe):
-            epoch, began = len(self.attempt.losses), time.perf_counter()
-            self._train(epoch)
-            measured = self.measure()
-            self._require_finite(measured.loss, epoch)
-            self.attempt.add(measured, self.network)
-            self.attempt.seconds += time.perf_counter() - began
-            self._save()
-            report(
-                {
-                    "epoch": epoch,
-                    "learning_rate": self.recipe.rate(epoch),
-                    "loss": measured.loss,
-                    "best_epoch": self.attempt.best_epoch,
-                    "seconds": self.attempt.seconds,
-                    **measured.row,
-                }
-            )
-        self.network.load_state_dict(self.attempt.best_state)
-        again = self.measure().loss
-        if abs(again - self.attempt.best_loss) > SAME_LOSS:
+
+        def reported(row: dict[str, Any]) -> None:
+            shown = {key: row[key] for key in ("epoch", "learning_rate", "loss", "seconds")}
+            report({**shown, "best_epoch": self.state.best_epoch, **row["figures"]})
+
+        done = partial(finished, recipe=self.recipe)
+        train_epochs(self.state, done, self._epoch, keep=self._keep, save=self._save, report=reported)
+        self.network.load_state_dict(self.best)
+        again = self._measure().loss
+        if abs(again - self.state.best) > SAME_LOSS:
             raise OhloraError(
-                f"{self._name()}: the kept weights have validation loss {again:.6f}, recorded was "
-                f"{self.attempt.best_loss:.6f}; this machine does not compute reliably, train again"
+                f"{self._name}: the kept weights have validation loss {again:.6f}, recorded was "
+                f"{self.state.best:.6f}; this machine does not compute reliably, train again"
             )
-        return self.network.cpu().eval(), self.attempt
+        return self.network.cpu().eval()
 
-    def forget(self) -> None:
-        """Delete the resume state: the attempt is recorded elsewhere."""
-        if self.fabric.is_global_zero:
-            self.resume_file.unlink(missing_ok=True)
+    def _epoch(self, epoch: int) -> tuple[dict[str, Any], float]:
+        where, rate = f"{self._name}, epoch {epoch}", self.recipe.rate(epoch)
+        require_finite(where, {"training": self._train(epoch, rate)})
+        measured = self._measure()
+        require_finite(where, {"validation": measured.loss})
+        row = {"epoch": epoch, "learning_rate": rate, "loss": measured.loss, "figures": measured.row}
+        return {**row, "outputs": measured.outputs}, measured.loss
 
-    # Inside
-
-    def _train(self, epoch: int) -> None:
+    def _train(self, epoch: int, rate: float) -> Tensor:
         fabric, recipe = self.fabric, self.recipe
         seed = derive(recipe.seed, *self.purpose, "epoch", epoch)
         order = np.random.Generator(np.random.Philox(key=seed)).permutation(self.split.train)
         for group in self.optimizer.param_groups:
-            group["lr"] = recipe.rate(epoch)
+            group["lr"] = rate
         total = torch.zeros((), device=fabric.device)
         self.network.train()
         # Each process has dropout of its own, for its own pictures.
@@ -172,7 +205,7 @@ class Trainer:
                 total += self._backward(rows[fabric.global_rank :: fabric.world_size], len(rows))
                 average_gradients(fabric, self.network.parameters())
                 self.optimizer.step()
-        self._require_finite(float(mean_of(fabric, total)), epoch)
+        return mean_of(fabric, total)
 
     def _backward(self, mine: NDArray[np.int64], count: int) -> Tensor:
         """Gradients of this process's part of a batch of `count`; their mean over processes is the batch's."""
@@ -180,109 +213,57 @@ class Trainer:
             for parameter in self.network.parameters():
                 parameter.grad = torch.zeros_like(parameter)
             return torch.zeros((), device=self.fabric.device)
-        image = network_input(self.examples.pictures.gather(mine), self.fabric.device, self.objective.signed)
         target = torch.from_numpy(self.examples.targets[mine]).to(self.fabric.device)
-        with self.fabric.autocast():
-            raw = self.objective.raw(self.network, image)
-        loss = self.objective.loss(raw.float(), target, count)
+        loss = self.objective.loss(self._outputs(mine), target, count)
         (loss * self.fabric.world_size).backward()
         return loss.detach()
 
-    def measure(self) -> Measured:
-        """Held-out pictures with the weights as they are, in evaluation mode."""
-        held = self.split.validation
-        raw = outputs_of(
-            lambda image: self.objective.raw(self.network.eval(), image),
-            lambda rows: self.examples.pictures.gather(held[rows]),
-            len(held),
-            self.objective.signed,
-            self.fabric,
-        )
+    def _outputs(self, rows: NDArray[np.int64]) -> Tensor:
+        image = network_input(self.examples.pictures(rows), self.fabric.device, self.objective.signed)
+        with self.fabric.autocast():
+            return self.objective.raw(self.network, image).float()
+
+    @torch.inference_mode()
+    def _measure(self) -> Measured:
+        """Held-out pictures with the weights as they are, in evaluation mode, shared among the processes."""
+        self.network.eval()
+        held, rank = self.split.validation, self.fabric.global_rank
+        share = -(-len(held) // self.fabric.world_size)
+        # Every process takes as many, the last ones some twice, since gathering needs equal lengths.
+        mine = held[np.minimum(np.arange(rank * share, (rank + 1) * share), len(held) - 1)]
+        parts = [self._outputs(mine[start : start + EVALUATION_BATCH]) for start in range(0, share, EVALUATION_BATCH)]
+        raw = gathered(self.fabric, torch.cat(parts))[: len(held)].cpu().numpy()
         return self.objective.measure(raw, self.examples.targets[held])
 
+    @property
     def _name(self) -> str:
         return " ".join(map(str, self.purpose))
 
-    def _require_finite(self, loss: float, epoch: int) -> None:
-        if not math.isfinite(loss):
-            raise OhloraError(
-                f"{self._name()}: the loss is {loss} in epoch {epoch}, training stopped; what was reached before is "
-                "kept. Use a lower learning rate and another output folder"
-            )
+    def _keep(self) -> None:
+        self.best = {key: value.detach().cpu().clone() for key, value in self.network.state_dict().items()}
 
     def _save(self) -> None:
-        if not self.fabric.is_global_zero:
-            return
-        attempt = self.attempt
-        save_tensors(
-            self.resume_file,
-            {
-                "identity": self.identity,
-                "purpose": list(self.purpose),
-                "network": self.network.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "attempt": vars(attempt),
-            },
-        )
-
-    def _load(self) -> None:
-        self.fabric.barrier()
-        if not self.resume_file.is_file():
-            return
-        saved = load_tensors(self.resume_file)
-        try:
-            if saved["identity"] != self.identity or saved["purpose"] != list(self.purpose):
-                return  # of an attempt that is recorded already
-            self.network.load_state_dict(saved["network"])
-            self.optimizer.load_state_dict(saved["optimizer"])
-            self.attempt = Attempt(**saved["attempt"])
-        except (KeyError, RuntimeError, ValueError, TypeError) as error:
-            raise damaged(self.resume_file, error) from error
+        state = {"purpose": list(self.purpose), "state": vars(self.state), "best": self.best}
+        self.folder.save({**state, **states_of(self.parts)})
 
 
-@torch.inference_mode()
-def outputs_of(
-    network: Callable[[Tensor], Tensor],
-    gather: Callable[[NDArray[np.int64]], Images],
-    count: int,
-    signed: bool,
-    fabric: Fabric,
-) -> NDArray[np.float32]:
-    """network([N,3,256,256]) -> [N,C] of pictures 0 .. count - 1, in batches, shared among the processes -> [count,C].
-
-    The caller puts the network into evaluation mode.
-    """
-    world = fabric.world_size
-    share = -(-count // world)
-    # Every process takes as many, the last ones some twice, since gathering needs equal lengths.
-    mine = np.minimum(np.arange(fabric.global_rank * share, (fabric.global_rank + 1) * share), count - 1)
-    parts = []
-    for start in range(0, share, EVALUATION_BATCH):
-        image = network_input(gather(mine[start : start + EVALUATION_BATCH]), fabric.device, signed)
-        with fabric.autocast():
-            parts.append(network(image).float())
-    return gathered(fabric, torch.cat(parts))[:count].cpu().numpy()
-
-
-def save_tensors(path: Path, content: dict[str, Any]) -> None:
-    """torch.save, atomic. Raises OutputError."""
+def _progress(saved: Mapping[str, Any], folder: RunFolder) -> tuple[EpochState, dict[str, Tensor]]:
+    """How far an attempt was, and its best weights."""
     try:
-        with atomic_path(path) as temporary:
-            torch.save(content, temporary)
-    except RuntimeError as error:  # what PyTorch makes of a disk that is full
-        cause = error.__context__ if isinstance(error.__context__, OSError) else OSError(28, str(error))
-        raise explain_os_error(path, cause) from error
+        if "attempt" not in saved:
+            return EpochState(**saved["state"]), saved["best"]
+        old = saved["attempt"]  # as versions before `training/loop` wrote it
+        log = [
+            {"loss": loss, "figures": row, "outputs": outputs}
+            for loss, row, outputs in zip(old["losses"], old["rows"], old["outputs"], strict=True)
+        ]
+        best = old["best_epoch"]
+        return EpochState(len(log), old["losses"][best], best, log, old["seconds"]), old["best_state"]
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise damaged(folder.states()[-1], error) from error
 
 
-def load_tensors(path: Path) -> dict[str, Any]:
-    """What `save_tensors` wrote, on the CPU. Raises InvalidInputError when it is damaged."""
-    try:
-        content: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
-    except Exception as error:  # the unpickler raises whatever the bytes make it raise
-        raise damaged(path, error) from error
-    return content
-
-
-def damaged(path: Path, error: Exception) -> InvalidInputError:
-    reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-    return InvalidInputError(f"cannot resume from {path}: {reason}; delete it or start over")
+def save_network(network: nn.Module, published: Path, own: Path, kind: str) -> None:
+    """A score CNN in the published layout and as our own file."""
+    save_tensors(published, {key: value.cpu().contiguous() for key, value in published_state(network).items()})
+    checkpoints.save(network, own, kind)

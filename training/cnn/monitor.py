@@ -7,16 +7,15 @@ monitor.write(out / "inference_test_result.csv", scores)
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ohlora.base.atomic import write_bytes
+from ohlora.base.atomic import write_csv
 from ohlora.errors import InvalidInputError
 from ohlora.training.cnn.ensemble import Ensemble, present
 from ohlora.training.cnn.pictures import Images
@@ -69,14 +68,9 @@ class Monitor:
     @staticmethod
     def write(path: Path, scores: Scores) -> None:
         """The documented table: img_no, {attribute}_score (mean of the rounded scores), {attribute}_score_cnn_{k}."""
-        header = ["img_no", *(f"{attribute}_score" for attribute in scores)]
-        for attribute, values in scores.items():
-            header += [f"{attribute}_score_cnn_{k}" for k in range(values.shape[1])]
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(header)
-        for i in range(len(next(iter(scores.values()), ()))):
-            means = [round(float(values[i].mean()), 4) for values in scores.values()]
-            single = [round(float(score), 4) for values in scores.values() for score in values[i]]
-            writer.writerow([i, *means, *single])
-        write_bytes(path, text.getvalue().encode())
+        single = [f"{a}_score_cnn_{k}" for a, values in scores.items() for k in range(values.shape[1])]
+        rows: list[list[Any]] = [["img_no", *(f"{a}_score" for a in scores), *single]]
+        for i, image in enumerate(zip(*scores.values(), strict=True)):
+            values = [v for values in ([part.mean() for part in image], *image) for v in values]
+            rows.append([i, *(round(float(value), 4) for value in values)])
+        write_csv(path, rows)

@@ -20,9 +20,9 @@ from ohlora.training.gan.store import ImageStore
 from ohlora.training.nets.score_cnns import SIZE
 
 Images = NDArray[np.uint8]  # [N, 256, 256, 3] RGB
+Gather = Callable[[NDArray[np.int64]], Images]  # rows [N] -> their pictures
 MEMORY_LIMIT = 2**30  # bytes of pictures kept in memory; more go to disk
 SHOWN = 5
-READ_AT_ONCE = 64
 
 
 def read_picture(path: Path) -> Images:
@@ -70,72 +70,39 @@ def of_numbers(paths: Mapping[int, Path], numbers: Iterable[int], what: str, fol
     wanted = [int(number) for number in numbers]
     missing = [number for number in wanted if number not in paths]
     if missing:
-        shown = ", ".join(map(str, missing[:SHOWN])) + (" ..." if len(missing) > SHOWN else "")
         raise InvalidInputError(
-            f"{len(missing)} of {len(wanted)} {what} have no picture in {folder}: number {shown}. They belong to other "
-            "pictures: check the table and the folder"
+            f"{len(missing)} of {len(wanted)} {what} have no picture in {folder}: number {first_of(missing)}. They "
+            "belong to other pictures: check the table and the folder"
         )
     return {number: paths[number] for number in wanted}
 
 
-class PictureSet:
-    """Pictures in the order of `paths`; `gather` gives any of them.
+def first_of(numbers: Sequence[int] | NDArray[np.int64]) -> str:
+    """The first few numbers, for a message."""
+    return ", ".join(map(str, numbers[:SHOWN])) + (" ..." if len(numbers) > SHOWN else "")
 
-    store: folder for the memory-mapped copy where they are too many for memory. note: told when that happens.
-    Raises ImageError for a picture that cannot be read, OutputError for a full disk.
+
+def load_pictures(paths: Mapping[int, Path], store: Path, fabric: Fabric, note: Callable[[str], None]) -> Gather:
+    """Read all pictures once, for every process; `gather(rows)` then gives any of them, in the order of `paths`.
+
+    store: folder for the memory-mapped copy where they are too many for memory; the first process writes it, the others
+    wait. note: told when that happens. Raises ImageError for a picture that cannot be read, OutputError for a full
+    disk.
     """
-
-    def __init__(
-        self,
-        paths: Mapping[int, Path],
-        store: Path,
-        *,
-        memory_limit: int = MEMORY_LIMIT,
-        advance: Callable[[int], None] = lambda count: None,
-        note: Callable[[str], None] = lambda text: None,
-    ) -> None:
-        self.numbers, self.paths = tuple(paths), tuple(paths.values())
-        self._memory: Images | None = None
-        self._disk: ImageStore | None = None
-        size = len(paths) * SIZE * SIZE * 3
-        if size <= memory_limit:
-            self._memory = np.empty((len(paths), SIZE, SIZE, 3), np.uint8)
-            for start in range(0, len(paths), READ_AT_ONCE):
-                part = self.paths[start : start + READ_AT_ONCE]
-                self._memory[start : start + len(part)] = read_all(part)
-                advance(len(part))
-            return
-        name = f"pictures-{fingerprint(paths)}"
-        note(f"{len(paths)} pictures ({size / 2**30:.1f} GiB) are kept in {store / name}")
-        self._disk = ImageStore(store / name, {"pictures": name}, len(paths), SIZE)
-        done = 0
-
-        def made(count: int, _: int) -> None:
-            nonlocal done
-            advance(count - done)
-            done = count
-
-        self._disk.fill(lambda first, end: read_all(self.paths[first:end]), made)
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def gather(self, rows: NDArray[np.int64]) -> Images:
-        """uint8 [len(rows),256,256,3]."""
-        if self._memory is not None:
-            return self._memory[rows]
-        assert self._disk is not None  # one of the two, by construction
-        return self._disk.gather(rows)
-
-
-def load_pictures(paths: Mapping[int, Path], store: Path, fabric: Fabric, note: Callable[[str], None]) -> PictureSet:
-    """A PictureSet in every process; the first one writes where they go to disk, the others wait for it."""
+    files, size = list(paths.values()), len(paths) * SIZE * SIZE * 3
+    if size <= MEMORY_LIMIT:
+        images = read_all(files)
+        return lambda rows: images[rows]
+    name = f"pictures-{fingerprint(paths)}"
     if fabric.is_global_zero:
-        pictures = PictureSet(paths, store, note=note)
+        note(f"{len(files)} pictures ({size / 2**30:.1f} GiB) are kept in {store / name}")
+    else:
         fabric.barrier()
-        return pictures
-    fabric.barrier()
-    return PictureSet(paths, store)
+    disk = ImageStore(store / name, {"pictures": name}, len(files), SIZE)
+    disk.fill(lambda first, end: read_all(files[first:end]))
+    if fabric.is_global_zero:
+        fabric.barrier()
+    return disk.gather
 
 
 def network_input(images: Images, device: torch.device, signed: bool) -> Tensor:

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,30 +64,21 @@ def predict(
             raise InvalidInputError(f"every picture in {images} has a label in {labels}: there is nothing to predict")
     ensemble = Ensemble.load(models, attribute, accelerator=accelerator, precision=precision)
     remove_leftovers(make_folder(out))
-    count = len(ensemble.networks)
+    columns = [f"score_model_{k}" for k in range(len(ensemble.networks))]
     state = Path(out) / f"{attribute}.state.npz"
-    done = infer(paths, ensemble.score, count, state, ensemble.identity, advance=advance)
-    columns = (final_column(attribute), *(f"score_model_{k}" for k in range(count)))
-    mean = done.values.mean(1, keepdims=True) if len(done.values) else np.empty((0, 1))
-    table = ScoreTable(
-        done.numbers, columns, np.hstack([mean, done.values]), tuple(str(paths[int(n)]) for n in done.numbers)
-    )
+    scores, failed = infer(paths, ensemble.score, columns, state, ensemble.identity, advance=advance)
+    values = np.hstack([scores.values.mean(1, keepdims=True), scores.values])
+    table = ScoreTable(scores.numbers, (final_column(attribute), *columns), values, scores.paths)
     path = Path(out) / f"{attribute}.csv"
     write_score_table(path, table, index=False)
-    return PredictResult(attribute, path, len(table), done.failed)
+    return PredictResult(attribute, path, len(table), failed)
 
 
 def final_column(attribute: str) -> str:
     return f"property_{attribute}_final_score"
 
 
-def merge(
-    images: Path,
-    predictions: Mapping[str, Path],
-    out: Path,
-    *,
-    labels: Path | None = None,
-) -> Path:
+def merge(images: Path, predictions: Mapping[str, Path], out: Path, *, labels: Path | None = None) -> Path:
     """One table of all pictures: the hand label where there is one, the predicted score elsewhere.
 
     predictions: attribute -> its table of `predict`. out: the file, or a folder for the documented name
@@ -102,31 +93,19 @@ def merge(
             f"cannot merge scores of '{', '.join(unknown)}': attributes are {', '.join(ATTRIBUTES)}"
         )
     paths = numbered_images(Path(images))
-    place = {number: row for row, number in enumerate(paths)}
+    numbers = np.array(list(paths), np.int64)  # rising
     values = np.full((len(paths), len(attributes)), np.nan)
+    hand = None if labels is None else read_labels(labels)
     for column, attribute in enumerate(attributes):
         table = read_score_table(predictions[attribute], (final_column(attribute),))
         of_numbers(paths, table.numbers, f"rows of {predictions[attribute]}", Path(images))
-        values[[place[int(number)] for number in table.numbers], column] = table.values[:, 0]
-    if labels is not None:
-        hand = read_labels(labels)
-        of_numbers(paths, hand.numbers, "labels", Path(images))
-        rows = [place[int(number)] for number in hand.numbers]
-        for column, attribute in enumerate(attributes):
-            values[rows, column] = hand.of(attribute)
-    table = ScoreTable(
-        np.array(list(paths), np.int64),
-        tuple(f"{attribute}_score" for attribute in attributes),
-        values,
-        tuple(map(str, paths.values())),
-    )
+        values[np.searchsorted(numbers, table.numbers), column] = table.values[:, 0]
+        if hand is not None:
+            of_numbers(paths, hand.numbers, "labels", Path(images))
+            values[np.searchsorted(numbers, hand.numbers), column] = hand.of(attribute)
+    columns = tuple(f"{attribute}_score" for attribute in attributes)
     path = Path(out)
     if path.suffix not in (".csv", ".gz"):
-        path = make_folder(path) / merged_file(attributes)
-    write_score_table(path, table)
+        path = make_folder(path) / MERGED_FILES.get(attributes, OTHER_MERGED_FILE)
+    write_score_table(path, ScoreTable(numbers, columns, values, tuple(map(str, paths.values()))))
     return path
-
-
-def merged_file(attributes: Sequence[str]) -> str:
-    """The documented file name of a merged table of these attributes."""
-    return MERGED_FILES.get(tuple(attributes), OTHER_MERGED_FILE)

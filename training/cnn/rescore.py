@@ -4,17 +4,16 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ohlora.base.atomic import make_folder, remove_leftovers, write_bytes
+from ohlora.base.atomic import make_folder, remove_leftovers, write_csv
 from ohlora.bundle.files import file_sha256
 from ohlora.errors import InvalidInputError
 from ohlora.io.numbered_images import numbered_images
@@ -78,7 +77,7 @@ def rescore(
     paths = numbered_images(Path(images))
     known = None if scores is None else read_score_table(scores, columns)
     fabric = make_fabric(accelerator, precision=precision)
-    network = checkpoints.load(f"cnn-{kind}", model).to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = checkpoints.load(f"cnn-{kind}", model).to(memory_format=torch.channels_last).to(fabric.device)
 
     @torch.inference_mode()
     def score(pictures: Images) -> NDArray[np.float64]:
@@ -89,12 +88,11 @@ def rescore(
     remove_leftovers(make_folder(out))
     state = Path(out) / f"{FILES[kind].removesuffix('.csv')}.state.npz"
     identity = f"{lightning_precision(precision)} {file_sha256(model)}"
-    done = infer(paths, score, len(columns), state, identity, advance=advance)
-    table = ScoreTable(done.numbers, columns, done.values, tuple(str(paths[int(n)]) for n in done.numbers))
+    table, failed = infer(paths, score, columns, state, identity, advance=advance)
     path = Path(out) / FILES[kind]
     write_score_table(path, table, index=False)
     if known is None:
-        return RescoreResult(path, len(table), None, {}, done.failed)
+        return RescoreResult(path, len(table), None, {}, failed)
     both = np.intersect1d(known.numbers, table.numbers)
     comparison = Path(out) / COMPARISON
     make_folder(comparison.parent)
@@ -104,18 +102,18 @@ def rescore(
     for c, column in enumerate(columns):
         whole = ~np.isnan(before.values[:, c])
         correlations[column] = correlation(before.values[whole, c], after.values[whole, c])
-    return RescoreResult(path, len(table), comparison, correlations, done.failed)
+    return RescoreResult(path, len(table), comparison, correlations, failed)
 
 
 def write_comparison(path: Path, before: ScoreTable, after: ScoreTable) -> None:
     """img_no, img_path, then {p}_v2, {p}_v2_cnn, {p}_diff (absolute) of each score; the same pictures in both."""
     names = [column.removesuffix("_score") for column in after.columns]
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["img_no", "img_path", *(f"{n}_{part}" for n in names for part in ("v2", "v2_cnn", "diff"))])
+    rows: list[list[Any]] = [
+        ["img_no", "img_path", *(f"{n}_{part}" for n in names for part in ("v2", "v2_cnn", "diff"))]
+    ]
     # As documented the difference is that of the rounded scores.
     first, second = np.round(before.values, 4), np.round(after.values, 4)
     for number, source, a, b in zip(after.numbers.tolist(), after.paths, first, second, strict=True):
         cells = [format_score(v, 4) for pair in zip(a, b, np.abs(a - b), strict=True) for v in pair]
-        writer.writerow([number, source, *cells])
-    write_bytes(path, text.getvalue().encode())
+        rows.append([number, source, *cells])
+    write_csv(path, rows)

@@ -88,8 +88,8 @@ class RunFolder:
         if self.writes:
             make_folder(self.out)
             remove_leftovers(self.out)
-            for old in [] if self.resume else self.states():
-                old.unlink()
+            if not self.resume:
+                self.forget()
         self.fabric.barrier()
         if self.catch_signals and threading.current_thread() is threading.main_thread():
             self._before = [signal.signal(name, lambda *_: self._asked.set()) for name in SIGNALS]
@@ -116,6 +116,11 @@ class RunFolder:
         head = {"format": self.kind, "identity": self.identity, "logged": logged}
         save_tensors(self.out / self.state_file.format(step=step), {**head, **content})
         for old in self.states()[:-KEPT]:
+            old.unlink(missing_ok=True)
+
+    def forget(self) -> None:
+        """Delete the states: what they led to is recorded elsewhere."""
+        for old in self.states() if self.writes else []:
             old.unlink(missing_ok=True)
 
     def due(self) -> bool:

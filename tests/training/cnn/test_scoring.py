@@ -23,7 +23,7 @@ from ohlora.training.cnn.monitor import Monitor
 from ohlora.training.cnn.pictures import read_picture
 from ohlora.training.cnn.predict import merge, predict
 from ohlora.training.cnn.recipes import FilterRecipe, Rule, filter_recipe, parse_rule, score_cnn_recipe
-from ohlora.training.cnn.regression import merge_cnns, train_hairstyle_cnn, train_property_cnn
+from ohlora.training.cnn.regression import merge_cnns, train_score_cnn
 from ohlora.training.cnn.rescore import rescore, write_comparison
 from ohlora.training.nets.score_cnns import ATTRIBUTES, at_cnn_size
 from ohlora.training.weights.published import published_state
@@ -278,7 +278,7 @@ def test_property_cnn(images: Path, tmp_path: Path, shared: Path) -> None:
     data = shared / "data" / "ohlora" / "v1"
     table = write_scores(tmp_path / "scores.csv", COUNT, PROPERTY_COLUMNS)
     seen: list[dict[str, Any]] = []
-    result = train_property_cnn(images, table, tmp_path / "out", small("property"), report=seen.append)
+    result = train_score_cnn(images, table, tmp_path / "out", small("property"), report=seen.append)
     out = tmp_path / "out"
     assert header(out / "train_log_v2_cnn.csv") == header(data / "property_score_cnn" / "train_log_v2_cnn.csv")
     validation = out / "train_log_v2_cnn_val_log.csv"
@@ -301,11 +301,11 @@ def test_property_cnn(images: Path, tmp_path: Path, shared: Path) -> None:
         assert again.values[place, 0] == pytest.approx(float(row["eyes_score_output"]), abs=2e-4)
     assert float(log[result.best_epoch]["val_loss_except_back_std"]) == round(result.loss, 4)
     # Nothing is left to do.
-    done = train_property_cnn(images, table, out, small("property"), report=lambda row: pytest.fail("trained again"))
+    done = train_score_cnn(images, table, out, small("property"), report=lambda row: pytest.fail("trained again"))
     assert done == result
     write_scores(tmp_path / "fewer.csv", COUNT - 1, PROPERTY_COLUMNS)
-    with pytest.raises(InvalidInputError, match="training with other pictures, scores: choose another --out"):
-        train_property_cnn(images, tmp_path / "fewer.csv", out, small("property"))
+    with pytest.raises(InvalidInputError, match=r"training for property with other pictures .*: choose another --out"):
+        train_score_cnn(images, tmp_path / "fewer.csv", out, small("property"))
 
 
 def test_rescored_tables_have_the_published_layout(images: Path, tmp_path: Path, shared: Path) -> None:
@@ -330,7 +330,7 @@ def test_rescored_tables_have_the_published_layout(images: Path, tmp_path: Path,
 def test_hairstyle_cnn_and_merged(images: Path, tmp_path: Path, shared: Path) -> None:
     data = shared / "data" / "ohlora" / "v3" / "property_score_cnn" / "train_logs"
     table = write_scores(tmp_path / "scores.csv", COUNT, ("hairstyle_score",))
-    result = train_hairstyle_cnn(images, table, tmp_path / "out", small("hairstyle"))
+    result = train_score_cnn(images, table, tmp_path / "out", small("hairstyle"))
     made = tmp_path / "out"
     for name, published in (("train_log.csv", "train_log.csv"), ("valid_log.csv", "valid_log.csv.gz")):
         assert header(made / f"property_score_cnn_{name}") == header(data / f"property_score_cnn_{published}")
@@ -356,10 +356,10 @@ def test_empty_cells(images: Path, tmp_path: Path) -> None:
     with pytest.raises(
         InvalidInputError, match=r"2 of 20 pictures have an empty cell in .*: number 3, 11. Score them again"
     ):
-        train_hairstyle_cnn(images, path, tmp_path / "out", small("hairstyle"))
+        train_score_cnn(images, path, tmp_path / "out", small("hairstyle"))
     notes: list[str] = []
     recipe = small("hairstyle", missing="drop", epochs=1)
-    result = train_hairstyle_cnn(images, path, tmp_path / "out", recipe, note=notes.append)
+    result = train_score_cnn(images, path, tmp_path / "out", recipe, note=notes.append)
     assert (result.pictures, result.dropped, result.without_row) == (18, 2, COUNT - 20)
     assert [note.split()[0] for note in notes] == ["20", "2"]
 
@@ -367,7 +367,7 @@ def test_empty_cells(images: Path, tmp_path: Path) -> None:
 def test_a_score_cnn_resumes_to_the_same_weights(images: Path, tmp_path: Path) -> None:
     table = write_scores(tmp_path / "scores.csv", COUNT, ("hairstyle_score",))
     recipe = small("hairstyle", epochs=3)
-    whole = train_hairstyle_cnn(images, table, tmp_path / "whole", recipe)
+    whole = train_score_cnn(images, table, tmp_path / "whole", recipe)
     seen: list[int] = []
 
     def stop(row: dict[str, Any]) -> None:
@@ -377,8 +377,8 @@ def test_a_score_cnn_resumes_to_the_same_weights(images: Path, tmp_path: Path) -
 
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
-            train_hairstyle_cnn(images, table, tmp_path / "parts", recipe, report=stop)
-    again = train_hairstyle_cnn(images, table, tmp_path / "parts", recipe, report=stop)
+            train_score_cnn(images, table, tmp_path / "parts", recipe, report=stop)
+    again = train_score_cnn(images, table, tmp_path / "parts", recipe, report=stop)
     assert seen == [0, 1, 2]
     first, second = (torch.load(r.published, weights_only=True) for r in (whole, again))
     assert all(torch.equal(first[key], second[key]) for key in first)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,10 @@ from hypothesis import strategies as st
 from ohlora.errors import CheckpointError, InvalidInputError, OhloraError, OutputError
 from ohlora.io.images import encode_image
 from ohlora.training import checkpoints
-from ohlora.training.cnn import loop
-from ohlora.training.cnn.classifier import train_classifier
+from ohlora.training.cnn import pictures
+from ohlora.training.cnn.classifier import train_classifier, until_success
 from ohlora.training.cnn.folds import make_folds, split_once
+from ohlora.training.cnn.loop import finished
 from ohlora.training.cnn.objectives import Classification, Regression
 from ohlora.training.cnn.recipes import (
     CLASSIFIERS,
@@ -33,14 +35,19 @@ from ohlora.training.cnn.recipes import (
     classifier_recipe,
     score_cnn_recipe,
 )
-from ohlora.training.cnn.retry import until_success
 from ohlora.training.data.labels import Labels, write_labels
 from ohlora.training.data.portraits.parameters import index, parameters_from_seeds
 from ohlora.training.data.portraits.render import render
+from ohlora.training.loop.steps import EpochState, train_epochs
 from tests.support.cnn_processes import train
 from tests.support.score_cnn_pictures import write_pictures, write_v3_labels
 
 COUNT = 24
+OLD_LISTS = {
+    "losses": "loss",
+    "rows": "figures",
+    "outputs": "outputs",
+}  # of states before `training/loop`
 
 
 def tiny(**changes: Any) -> ClassifierRecipe:
@@ -194,7 +201,7 @@ def test_retry_stops_at_the_first_success(scripted: Sequence[float], kept: int, 
         return scripted[number]
 
     recipe = classifier_recipe("v3", "glass", max_attempts=4)
-    assert until_success(recipe, 0, (), attempt) == (kept, True)
+    assert until_success(recipe, 0, (), attempt) == kept
     assert calls == list(range(made))
 
 
@@ -204,22 +211,17 @@ def test_retry_is_bounded() -> None:
     with pytest.raises(OhloraError, match=r"glass, fold 2: the smallest validation loss of 3 attempts is 0.2000"):
         until_success(recipe, 2, (), scripted.__getitem__)
     best = replace(recipe, on_failure=KEEP_BEST)
-    assert until_success(best, 2, (), scripted.__getitem__) == (1, False)
+    assert until_success(best, 2, (), scripted.__getitem__) == 1
     # Attempts made before an interruption count.
-    assert until_success(best, 2, scripted[:2], scripted.__getitem__) == (1, False)
-    assert until_success(best, 2, scripted, lambda number: pytest.fail("no attempt is left")) == (1, False)
+    assert until_success(best, 2, scripted[:2], scripted.__getitem__) == 1
+    assert until_success(best, 2, scripted, lambda number: pytest.fail("no attempt is left")) == 1
 
 
 def test_patience_counts_from_the_best_epoch() -> None:
-    attempt = loop.Attempt()
-    network = torch.nn.Linear(1, 1)
-    recipe = classifier_recipe("v1", "gender")
     losses = [0.5, 0.4, 0.4, *[0.45] * 30]  # equal is not better
-    for loss in losses:
-        if attempt.finished(recipe):
-            break
-        attempt.add(loop.Measured(loss, {}, []), network)
-    assert (attempt.best_epoch, len(attempt.losses)) == (1, 22)
+    state, recipe = EpochState(), classifier_recipe("v1", "gender")
+    train_epochs(state, partial(finished, recipe=recipe), lambda epoch: ({}, losses[epoch]), keep=lambda: None)
+    assert (state.best_epoch, state.epoch) == (1, 22)
 
 
 # ---- figures ----
@@ -322,6 +324,33 @@ def test_resume_gives_the_same_weights(data: tuple[Path, Path], tmp_path: Path) 
     assert [row["fold_no"] for row in rows(stopped / "log" / "train_log_glass.csv")] == ["0", "1"]
 
 
+def test_states_of_older_versions_are_resumed(data: tuple[Path, Path], tmp_path: Path) -> None:
+    whole = train_classifier("glass", *data, tmp_path / "whole", tiny())
+    seen: list[tuple[int, int]] = []
+
+    def kill(row: dict[str, Any]) -> None:
+        seen.append((row["fold"], row["epoch"]))
+        if seen == [(0, 0), (0, 1)]:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train_classifier("glass", *data, tmp_path / "old", tiny(), report=kill)
+    path = tmp_path / "old" / "resume_glass.pt"
+    saved = torch.load(path, weights_only=True)
+    state, best = saved.pop("state"), saved.pop("best")
+    old = {name: [row[key] for row in state["log"]] for name, key in OLD_LISTS.items()}
+    kept = {"best_epoch": state["best_epoch"], "best_state": best, "seconds": state["seconds"]}
+    parts = {key: saved[key] for key in ("identity", "purpose", "network", "optimizer")}
+    torch.save({**parts, "attempt": {**old, **kept}}, path)
+    again = train_classifier("glass", *data, tmp_path / "old", tiny(), report=kill)
+    assert seen == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)]
+    assert again.min_val_loss == whole.min_val_loss
+    first, second = (weights(result.models[0].with_suffix(".pt")) for result in (whole, again))
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    detail = [tmp_path / name / "log" / "epoch_detail_glass_0.csv" for name in ("whole", "old")]
+    assert detail[0].read_bytes() == detail[1].read_bytes()
+
+
 def test_failed_attempts_are_logged_and_the_best_is_kept(data: tuple[Path, Path], tmp_path: Path) -> None:
     recipe = tiny(threshold=1e-9, max_attempts=2, epochs=1)
     with pytest.raises(OhloraError, match="fold 0: the smallest validation loss of 2 attempts"):
@@ -380,13 +409,15 @@ def test_labels_of_other_pictures_are_refused(data: tuple[Path, Path], tmp_path:
 
 def test_a_folder_of_another_training_is_refused(data: tuple[Path, Path], tmp_path: Path) -> None:
     train_classifier("glass", *data, tmp_path, tiny(epochs=1))
-    with pytest.raises(InvalidInputError, match="with other batch_size, seed: choose another --out"):
+    with pytest.raises(InvalidInputError, match=r"with other recipe \(batch_size was 8, now 4\): choose another --out"):
         train_classifier("glass", *data, tmp_path, tiny(epochs=1, seed=3, batch_size=4))
     train_classifier("glass", *data, tmp_path, tiny(epochs=1, seed=3), resume=False)
 
 
 def test_a_loss_that_is_no_number_stops(data: tuple[Path, Path], tmp_path: Path) -> None:
-    with pytest.raises(OhloraError, match=r"glass fold 0 attempt 0: the loss is \S+ in epoch \d, training stopped"):
+    with pytest.raises(
+        OhloraError, match=r"stopped at glass fold 0 attempt 0, epoch \d: the loss '\w+' is \S+ The weights from before"
+    ):
         train_classifier("glass", *data, tmp_path, tiny(learning_rate=1e30, epochs=4))
 
 
@@ -402,11 +433,8 @@ def test_a_full_disk_is_named(data: tuple[Path, Path], tmp_path: Path, monkeypat
 
 
 def test_many_pictures_go_to_disk(data: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ohlora.training.cnn import pictures
-
     whole = train_classifier("glass", *data, tmp_path / "memory", tiny(epochs=1))
-    made = pictures.PictureSet
-    monkeypatch.setattr(pictures, "PictureSet", lambda *a, **k: made(*a, **k, memory_limit=1000))
+    monkeypatch.setattr(pictures, "MEMORY_LIMIT", 1000)
     notes: list[str] = []
     again = train_classifier("glass", *data, tmp_path / "disk", tiny(epochs=1), note=notes.append)
     assert "24 pictures" in notes[0]
