@@ -50,6 +50,7 @@ class RunFolder:
         state_file: name of the states. With {step} in it the last KEPT are kept, else there is one.
         kind: of the states' content, written into them; a state of another kind is refused.
         catch_signals: SIGINT and SIGTERM ask for a stop (`should_stop`), instead of raising KeyboardInterrupt.
+        defaults: values of settings where an identity leaves them out, by part; see `difference`.
 
     Raises InvalidInputError when the folder holds another run or a damaged state; nothing is written before.
     """
@@ -68,11 +69,12 @@ class RunFolder:
         state_file: str = NUMBERED,
         kind: str = "",
         catch_signals: bool = True,
+        defaults: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         self.out, self.fabric, self.resume = Path(out), fabric, resume
         self.identity = json.dumps(identity, sort_keys=True)
         self.stop_after, self.checkpoint_minutes, self.catch_signals = stop_after, checkpoint_minutes, catch_signals
-        self.state_file, self.kind = state_file, kind
+        self.state_file, self.kind, self.defaults = state_file, kind, defaults or {}
         self.writes = bool(fabric.is_global_zero)
         self._tables: dict[str, CsvLog] = {}
         self._asked = threading.Event()
@@ -133,7 +135,7 @@ class RunFolder:
         try:
             if content.get("format", self.kind) != self.kind:
                 raise ValueError(f"format {content['format']}")
-            other = difference(content["identity"], self.identity)
+            other = difference(content["identity"], self.identity, self.defaults)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise damaged(path, error, remedy) from error
         if other:
@@ -161,15 +163,17 @@ class RunFolder:
         return stop
 
 
-def difference(old: str, new: str) -> str:
+def difference(old: str, new: str, defaults: Mapping[str, Mapping[str, Any]] | None = None) -> str:
     """What differs between two identities, in words; empty when nothing does.
 
-    A setting that only one of them has is no difference: the other version does not know it yet, or any more.
+    A setting that only one of them has is no difference: the other version does not know it yet, or any more. Those of
+    `defaults` always count, with these values where they are left out.
     """
     before, now = json.loads(old), json.loads(new)
     for part in now:
         first, second = before.get(part), now[part]
         if isinstance(first, dict) and isinstance(second, dict):
+            first, second = ({**(defaults or {}).get(part, {}), **settings} for settings in (first, second))
             for key in sorted(first.keys() & second.keys()):
                 if first[key] != second[key]:
                     return f"with other {part} ({key} was {_short(first[key])}, now {_short(second[key])})"

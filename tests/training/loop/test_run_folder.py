@@ -79,6 +79,23 @@ def test_stopped_runs_end_like_one_that_never_was(tmp_path: Path) -> None:
     assert [path.name for path in last.folder.states()] == ["checkpoint-00000004.pt", "checkpoint-00000008.pt"]
 
 
+def test_settings_that_are_left_out_count_with_their_defaults() -> None:
+    plain, mixed = (json.dumps({"recipe": {"rate": 1, **more}}) for more in ({}, {"mix": 0.5}))
+    assert difference(plain, mixed) == ""
+    defaults = {"recipe": {"mix": None}}
+    assert "mix was None, now 0.5" in difference(plain, mixed, defaults)
+    assert "mix was 0.5, now None" in difference(mixed, plain, defaults)
+    assert difference(plain, plain, defaults) == difference(mixed, mixed, defaults) == ""
+
+
+def test_a_folder_forgets_its_states(tmp_path: Path) -> None:
+    run = Descent(tmp_path, 3)
+    assert run.run()
+    run.folder.forget()
+    assert not list(tmp_path.glob("*.pt"))
+    assert Descent(tmp_path, 3).folder.saved is None
+
+
 def test_rows_after_the_last_state_are_written_again(tmp_path: Path) -> None:
     assert not Descent(tmp_path, stop_after=3).run()
     with (tmp_path / "log.csv").open("a") as file:
