@@ -274,7 +274,7 @@ def test_rendering_and_recolouring_never_load_torch() -> None:
     loaded = loaded_after(
         "import numpy as np, ohlora\n"
         "with ohlora.Renderer() as r:\n"
-        "    r.recolor(np.zeros((1, 64, 64, 3), np.uint8), ohlora.Ombre(0.5))\n"
+        "    r.recolor(np.zeros((1, 64, 64, 3), np.uint8), ohlora.Ombre(0.5), detect='whole')\n"
         "import ohlora.cli.execute, ohlora.cli.render, ohlora.faces, ohlora.render.job_file"
     )
     assert "torch" not in loaded

@@ -95,7 +95,7 @@ def main() -> None:
         "seeds_x_1": command(*render, "--faces", f"0-{given.seeds - 1}", "--color", "0.5"),
         "50_seeds_x_40": command(*render, "--faces", "0-49", "--color", "0:0.975:40"),
         "recolor_folder": command("recolor", given.photos),
-        "recolor_folder_whole": command("recolor", given.photos, "--faces", "whole"),
+        "recolor_folder_whole": command("recolor", given.photos, "--detect", "whole"),
     }
     for name, precision in (("seeds_x_1_bf16", "bf16"), ("50_seeds_x_40_bf16", "bf16")):
         source = result[name.removesuffix("_bf16")]["command"].split()
@@ -111,7 +111,7 @@ def main() -> None:
         if "generator_runs" in row:
             row["times_documented"] = round(row["images_per_second"] / base, 2)
     result["recolor_folder"]["command"] = "recolor FOLDER"
-    result["recolor_folder_whole"]["command"] = "recolor FOLDER --faces whole"
+    result["recolor_folder_whole"]["command"] = "recolor FOLDER --detect whole"
     for row in result.values():
         if isinstance(row, dict) and "command" in row:
             row["command"] = row["command"].replace(given.bundle, "BUNDLE")

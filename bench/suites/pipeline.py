@@ -188,7 +188,7 @@ def _recolored_facts(options: Options, renderer: ohlora.Renderer, files: list[Pa
 
         images = [read_image(file) for file in files[:JUDGED]]
         wanted = documented_dye(images, documented.hair(images), COLOR)
-        return closeness(wanted, renderer.recolor(images, DYE))
+        return closeness(wanted, renderer.recolor(images, DYE, detect="whole"))
 
     return facts
 

@@ -92,7 +92,8 @@ class RecolorRequests:
 
     def pipeline(self, renderer: Renderer) -> NDArray[np.uint8]:
         pictures = self.inputs["image"]
-        return np.stack([renderer.recolor(one, dye)[0] for one, dye in zip(pictures, self.ombres, strict=True)])
+        dyed = [renderer.recolor(image, dye, detect="whole") for image, dye in zip(pictures, self.ombres, strict=True)]
+        return np.concatenate(dyed)
 
 
 def recolor_requests(size: tuple[int, int], count: int, seed: int = 0) -> RecolorRequests:

@@ -19,8 +19,8 @@ def recolor(
     color: options.Color = "0.5",
     ombre_height: options.Height = "0.7",
     grad_height: options.GradHeight = "0.5",
-    faces: Annotated[
-        str, typer.Option("--faces", help="auto (find every head) or whole (each picture is one portrait).")
+    detect: Annotated[
+        str, typer.Option("--detect", help="auto (find every head) or whole (each image is one portrait).")
     ] = "auto",
     no_face: Annotated[
         str,
@@ -71,12 +71,12 @@ def recolor(
     ombres = options.make_ombres(color, ombre_height, grad_height)
     looks = make_looks(None, ombres)
     output = OutputFormat(format, quality, rounding)
-    rules = FaceRules(faces, no_face, min_face)
+    rules = FaceRules(detect, no_face, min_face)
     detector = FaceDetector(min_face=min_face)  # refuses a minimum face out of range before anything is opened
     steady = Smoothing(smoothing)
     roots = [example_path() if source == "example" else Path(source) for source in sources or ["example"]]
     pictures, videos = sort_sources(roots, recursive)
-    looking = [rules.faces, rules.no_face, rules.min_face, detector.identity if rules.faces == "auto" else None]
+    looking = [rules.detect, rules.no_face, rules.min_face, detector.identity if rules.detect == "auto" else None]
     with Renderer(bundle, backend, precision=precision, threads=threads) as renderer:
         provenance = renderer.provenance(generator=False)
         request = {

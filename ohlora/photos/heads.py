@@ -25,7 +25,7 @@ from ohlora.photos.face_alignment import Floats, Frame, cut_out, is_portrait, po
 from ohlora.photos.face_detector import FaceDetector
 from ohlora.photos.segmentation import SIZE, find_hair
 
-FACES = ("auto", "whole")
+DETECT = ("auto", "whole")
 NO_FACE = ("skip", "keep", "whole")
 # A head is looked at twice: as a portrait, and as a wider one for hair that leaves the portrait. 0.7 is the smallest
 # zoom students were trained with, and makes the portrait 224 of the wider one's 320 pixels, without resampling.
@@ -45,19 +45,19 @@ SMALLEST_PATCH = 0.02
 class FaceRules:
     """How people are looked for.
 
-    faces: "auto" finds each head; a picture that is a portrait itself is taken as a whole. "whole": never looks.
+    detect: "auto" finds each head; a picture that is a portrait itself is taken as a whole. "whole": never looks.
     no_face: what happens to a picture without a face; "skip" fails it, "keep" leaves it as it is, "whole" takes it as
     a portrait. min_face: smallest face in pixels, None for 1/50 of the shorter side (at least 20). refine: sharpen
     the hair's edges on the picture's.
     """
 
-    faces: str = "auto"
+    detect: str = "auto"
     no_face: str = "skip"
     min_face: float | None = None
     refine: bool = True
 
     def __post_init__(self) -> None:
-        for name, value, known in (("faces", self.faces, FACES), ("no_face", self.no_face, NO_FACE)):
+        for name, value, known in (("detect", self.detect, DETECT), ("no_face", self.no_face, NO_FACE)):
             if value not in known:
                 raise InvalidInputError(f"{name} must be {' or '.join(known)}, got '{value}'")
 
@@ -95,7 +95,7 @@ class PhotoReader:
 
     def find(self, image: Rgb) -> PhotoHair:
         """uint8 RGB [H,W,3] -> everybody's hair. Raises ImageError where the rules say so, and for a strip."""
-        if self.rules.faces == "whole":
+        if self.rules.detect == "whole":
             return self._whole(image, {"framing": "whole"}, refine=False)
         found = self.detector.detect(image)
         if not len(found):

@@ -91,12 +91,12 @@ class VideoHair:
         if self._is_cut(image):
             self._people, self._whole = [], None
         seen: tuple[HeadMask, ...]
-        if self.rules.faces == "auto":
+        if self.rules.detect == "auto":
             self._follow(image)
         if self._people:
             self._whole = None
             seen = self._heads(image)
-        elif self.rules.faces == "whole" or self.rules.no_face == "whole":
+        elif self.rules.detect == "whole" or self.rules.no_face == "whole":
             seen = self._portrait(image)
         else:
             seen = ()
@@ -269,7 +269,7 @@ def recolor_video(
         ]
 
     def approve() -> None:
-        if hair.rules.faces == "auto" and hair.rules.no_face == "skip" and not hair.with_faces:
+        if hair.rules.detect == "auto" and hair.rules.no_face == "skip" and not hair.with_faces:
             raise ImageError(
                 f"{source}: no face found in any of {hair.frames} frames: take the frames as portraits "
                 "(--no-face whole), or look for smaller faces (--min-face)"

@@ -265,24 +265,23 @@ class Renderer:
 
     def recolor(
         self,
-        photos: Rgb | Sequence[Rgb],
+        images: Rgb | Sequence[Rgb],
         ombre: Ombre,
         *,
-        faces: str = "whole",
+        detect: str = "auto",
         no_face: str = "skip",
         min_face: float | None = None,
         rounding: str = "truncate",
     ) -> list[Rgb]:
-        """Dye the hair of pictures that exist. Any size and shape each; uint8 RGB in and out, same size.
+        """Dye the hair of images that exist. Any size and shape each; uint8 RGB in and out, same size.
 
-        faces: "whole" takes each picture as one portrait, which is what generators and croppers give; "auto" finds
-        the people in it, as `ohlora recolor` does. no_face, min_face: as in `FaceRules`; with "skip", a picture
+        detect: "auto" finds the people in each image, as `ohlora recolor` does; "whole" takes it as one portrait,
+        which is what generators and croppers give. no_face, min_face: as in `FaceRules`; with "skip", an image
         without a face raises ImageError.
         """
-        images = _pictures(photos)
-        reader = self.photo_reader(FaceRules(faces, no_face, min_face))
+        reader = self.photo_reader(FaceRules(detect, no_face, min_face))
         dyed = []
-        for number, image in enumerate(images):
+        for number, image in enumerate(_pictures(images)):
             try:
                 found = reader.find(image)
             except ImageError as error:

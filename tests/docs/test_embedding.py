@@ -66,7 +66,7 @@ def test_recolouring_in_plain_python(engines: Path, tmp_path: Path) -> None:
     with ohlora.Renderer("demo", backend="onnxruntime") as renderer:
         face = Image.fromarray(renderer.render(face_from_seed(4))[0]).resize((128, 96))
         face.save(tmp_path / "face.png")
-        exact = renderer.recolor(np.asarray(face), Ombre(0.9))[0]
+        exact = renderer.recolor(np.asarray(face), Ombre(0.9), detect="whole")[0]
     done = example("recolor_onnxruntime.py", engines / "recolor.onnx", tmp_path / "face.png", tmp_path / "dyed.png",
                    "--color", 0.9)  # fmt: skip
     assert done.returncode == 0, done.stderr

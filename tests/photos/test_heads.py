@@ -285,7 +285,7 @@ def test_two_people_are_both_dyed(shared: Path, demo: ohlora.Renderer) -> None:
     cover = on_picture(found.heads, (800, 1200))
     for truth in truths:
         assert iou(np.where(truth > 0.01, cover, 0), np.clip((truth - 0.75) * 4, 0, 1)) > 0.75
-    (dyed,) = demo.recolor([image], OMBRE, faces="auto")
+    (dyed,) = demo.recolor([image], OMBRE)  # finds faces by default
     nowhere = np.max(truths, 0) < 0.01
     changed = (dyed != image).any(2)
     assert changed[nowhere].mean() < 0.01
@@ -295,7 +295,7 @@ def test_two_people_are_both_dyed(shared: Path, demo: ohlora.Renderer) -> None:
 
 def test_a_portrait_gives_what_it_gave(shared: Path, demo: ohlora.Renderer) -> None:
     image = read_image(shared / "data" / "faces" / "ftv1_000001.jpg")
-    whole, auto = (demo.recolor([image], OMBRE, faces=faces)[0] for faces in ("whole", "auto"))
+    whole, auto = (demo.recolor([image], OMBRE, detect=detect)[0] for detect in ("whole", "auto"))
     assert np.array_equal(whole, auto)
     hair = find_hair(demo.hair_engine, [image])[0]
     assert np.array_equal(whole, apply_ombre(image[None], hair[None], 0.5, 0.7, 0.5)[0])
@@ -306,10 +306,10 @@ def test_a_portrait_gives_what_it_gave(shared: Path, demo: ohlora.Renderer) -> N
 def test_pictures_without_a_face(demo: ohlora.Renderer) -> None:
     wall = np.random.default_rng(0).integers(100, 140, (300, 400, 3), dtype=np.uint8)
     with pytest.raises(ImageError, match=r"picture 1: no face found in 400x300 .*--no-face whole"):
-        demo.recolor([read_image(EXAMPLE), wall], OMBRE, faces="auto")
+        demo.recolor([read_image(EXAMPLE), wall], OMBRE, detect="auto")
     kept = demo.photo_reader(FaceRules(no_face="keep")).find(wall)
     assert (kept.heads, kept.facts["faces"]) == ((), 0)
-    assert np.array_equal(demo.recolor(wall, OMBRE, faces="auto", no_face="keep")[0], wall)
+    assert np.array_equal(demo.recolor(wall, OMBRE, detect="auto", no_face="keep")[0], wall)
     whole = demo.photo_reader(FaceRules(no_face="whole")).find(wall)
     assert whole.facts["framing"] == "whole"
     assert whole.facts["faces"] == 0
@@ -318,9 +318,9 @@ def test_pictures_without_a_face(demo: ohlora.Renderer) -> None:
 
 
 def test_rules_out_of_range(demo: ohlora.Renderer) -> None:
-    with pytest.raises(InvalidInputError, match="faces must be auto or whole, got 'some'"):
+    with pytest.raises(InvalidInputError, match="detect must be auto or whole, got 'some'"):
         FaceRules("some")
     with pytest.raises(InvalidInputError, match="no_face must be skip or keep or whole"):
         FaceRules(no_face="guess")
     with pytest.raises(InvalidInputError, match="smallest face"):
-        demo.recolor(read_image(EXAMPLE), OMBRE, faces="auto", min_face=3)
+        demo.recolor(read_image(EXAMPLE), OMBRE, detect="auto", min_face=3)

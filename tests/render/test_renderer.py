@@ -40,7 +40,7 @@ def test_hair_and_recolor(demo: ohlora.Renderer) -> None:
     assert hair.dtype == np.float32
     assert 0.05 < (hair > 0.5).mean() < 0.3
     ombre = ohlora.Ombre(0.5, 0.7, 0.5)
-    (dyed,) = demo.recolor([image], ombre)
+    (dyed,) = demo.recolor([image], ombre, detect="whole")
     assert np.array_equal(dyed, apply_ombre(image[None], hair, 0.5, 0.7, 0.5)[0])
 
 
