@@ -1,21 +1,46 @@
-"""Write a file so that it is either there complete or not there at all."""
+"""Write a file or a folder so that it is either there complete or not there at all, by one process at a time.
+
+`install_folder` builds beside its target and then takes its place. Where the system can exchange two folders (Linux, on
+most file systems) that is one step; elsewhere the old folder steps aside first. All names it uses are siblings:
+
+    .NAME.ohlora-new-RANDOM   being built, or the old content on its way out; after a kill it may go
+    .NAME.ohlora-old-INODE    the old content while the new one takes its place; INODE is the new one's, so that a later
+                              run knows whether it got there
+    .NAME.ohlora-lock         held by the process that installs
+"""
 
 from __future__ import annotations
 
 import contextlib
 import csv
+import ctypes
 import errno
+import glob
 import gzip
 import io
 import json
+import logging
+import os
+import shutil
+import sys
+import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ohlora.errors import OutputError
+from ohlora.base.closing import Closing
+from ohlora.errors import InvalidInputError, OutputError
+
+try:
+    import fcntl
+except ImportError:  # Windows has no flock: there, two processes on one target are not noticed
+    fcntl = None  # type: ignore[assignment]
 
 TEMPORARY_PREFIX = ".ohlora-tmp-"
+WAIT_SECONDS = 2.0  # for a living process that is just replacing a folder
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of linux/fcntl.h and linux/fs.h
+_log = logging.getLogger(__name__)
 
 
 def explain_os_error(path: Path, error: OSError) -> OutputError:
@@ -92,3 +117,193 @@ def remove_leftovers(folder: Path) -> int:
             leftover.unlink()
             count += 1
     return count
+
+
+class FileLock(Closing):
+    """A lock that lasts until `close`, or until its process ends, however it ends. Made by `lock_file`.
+
+    exclusive: False where the system or the file system has no locks.
+    """
+
+    def __init__(self, file: int, exclusive: bool) -> None:
+        self._file, self.exclusive, self.closed = file, exclusive, False
+
+    def close(self) -> None:
+        """Let other processes write. May be called again."""
+        if not self.closed:
+            os.close(self._file)
+            self.closed = True
+
+
+def lock_file(path: Path, target: Path, remedy: str = "wait for it or choose another --out") -> FileLock:
+    """Lock the file `path`, which is made where it is missing, for writing to `target`.
+
+    Raises InvalidInputError when another process holds the lock, naming it; OutputError when the file cannot be made.
+    """
+    while True:
+        try:
+            file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise explain_os_error(target, error) from error
+        exclusive = False
+        if fcntl is not None:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                exclusive = True
+            except BlockingIOError as error:
+                owner = os.pread(file, 32, 0).decode("ascii", "replace").strip()
+                os.close(file)
+                raise InvalidInputError(
+                    f"another ohlora process{f' ({owner})' if owner else ''} is writing to {target}: {remedy}"
+                ) from error
+            except OSError as error:  # some network file systems have no locks
+                _log.warning("%s cannot be locked (%s): let no second process write to it", target, error.strerror)
+        if not exclusive or _is_current(path, file):
+            break
+        os.close(file)  # its holder has removed it since: the next one may be another's
+    with contextlib.suppress(OSError):  # who holds it is a courtesy of the message above
+        os.ftruncate(file, 0)
+        os.write(file, f"process {os.getpid()}\n".encode())
+    return FileLock(file, exclusive)
+
+
+def _is_current(path: Path, file: int) -> bool:
+    """Whether `path` leads to the open `file`."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file))
+    except FileNotFoundError:
+        return False
+
+
+@contextlib.contextmanager
+def install_folder(
+    folder: Path | str, *, what: str, known: Callable[[Path], bool], overwrite: bool = False
+) -> Iterator[Path]:
+    """Yield an empty folder to fill; it takes the place of `folder` when the block succeeds, and goes when it fails.
+
+    Killed at any moment, `folder` has its old content or its new one: at once where folders can be exchanged, else from
+    the next `install_folder` or `recover_folder` on. Where it is a link, the folder that it leads to is replaced.
+
+    what: what is installed, for messages ("a bundle"). known: whether a folder is one of these; with `overwrite` such a
+    one is replaced, anything else but an empty folder is left alone.
+    Raises InvalidInputError when something stands in the way or another process is writing to `folder`, OutputError
+    when it cannot be written; OSErrors of the block become OutputError.
+    """
+    folder = Path(folder).resolve()
+
+    def require_replaceable() -> None:
+        if not os.path.lexists(folder) or _is_empty_folder(folder):
+            return
+        if not folder.is_dir() or not known(folder):
+            raise InvalidInputError(f"{folder} exists and is not {what}: choose another --out, it is left alone")
+        if not overwrite:
+            raise InvalidInputError(f"{folder} is {what} already: choose another --out, or --overwrite to replace it")
+
+    require_replaceable()  # before anything is written near it
+    make_folder(folder.parent)
+    building = _building(folder)
+    with _locked(folder) as lock:
+        try:
+            _recover(folder)
+            require_replaceable()
+            if lock.exclusive:
+                for leftover in _siblings(folder, "new-*"):
+                    shutil.rmtree(leftover, ignore_errors=True)
+            building.mkdir()
+            yield building
+            require_replaceable()
+            _replace(folder, building)
+        except OSError as error:
+            raise explain_os_error(folder, error) from error
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
+
+
+def recover_folder(folder: Path | str) -> Path:
+    """`folder`, for readers: with its content back where a killed `install_folder` left it aside.
+
+    Where that cannot be put back (a read-only place), the folder that the content lies in.
+    """
+    folder = Path(folder)
+    until = time.monotonic() + WAIT_SECONDS
+    while not folder.exists() or _is_empty_folder(folder):
+        real = folder.resolve()
+        aside = next(iter(_siblings(real, "old-*")), None)
+        if aside is None:
+            break
+        try:
+            with _locked(real):
+                _recover(real)
+        except InvalidInputError:  # a living process is about to put the new content there
+            if time.monotonic() > until:
+                return aside
+            time.sleep(0.01)
+        except (OutputError, OSError):
+            return aside
+    return folder
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[FileLock]:
+    path = folder.with_name(f".{folder.name}.ohlora-lock")
+    with lock_file(path, folder) as lock:
+        try:
+            yield lock
+        finally:
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+def _replace(folder: Path, building: Path) -> None:
+    """Put `building` in the place of `folder`; the old content is below the name of `building` then."""
+    if not os.path.lexists(folder):
+        building.rename(folder)
+    elif not _exchange(folder, building):
+        aside = folder.with_name(f".{folder.name}.ohlora-old-{building.stat().st_ino}")
+        try:
+            folder.rename(aside)
+            building.rename(folder)
+            aside.rename(building)
+        except BaseException:
+            _recover(folder)
+            raise
+
+
+def _recover(folder: Path) -> None:
+    """Undo a replacement that was left half done, or finish it where its last step is missing. Needs the lock."""
+    for aside in _siblings(folder, "old-*"):
+        if not os.path.lexists(folder) or _is_empty_folder(folder):
+            if folder.exists():
+                folder.rmdir()
+            aside.rename(folder)
+        elif aside.name.endswith(f"-{folder.stat().st_ino}"):
+            shutil.rmtree(aside.rename(_building(folder)), ignore_errors=True)
+        else:
+            raise OutputError(
+                f"{aside} holds what was at {folder} before a process was killed, and something else is there now: "
+                "move one of them away"
+            )
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Swap two folders in one step. False where the system or the file system cannot; then nothing has changed."""
+    rename = getattr(ctypes.CDLL(None), "renameat2", None) if sys.platform == "linux" else None
+    if rename is None:
+        return False
+    names = ctypes.c_char_p(os.fsencode(one)), ctypes.c_char_p(os.fsencode(other))
+    return bool(rename(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE) == 0)
+
+
+def _siblings(folder: Path, pattern: str) -> list[Path]:
+    return sorted(folder.parent.glob(f".{glob.escape(folder.name)}.ohlora-{pattern}"))
+
+
+def _building(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.ohlora-new-{uuid.uuid4().hex[:12]}")
+
+
+def _is_empty_folder(folder: Path) -> bool:
+    try:
+        return folder.is_dir() and not any(folder.iterdir())
+    except OSError:  # it cannot be read, so nobody may say that it is empty
+        return False
