@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ohlora.base.atomic import install_folder
 from ohlora.base.version import __version__
-from ohlora.errors import InvalidInputError, OutputError
+from ohlora.errors import InvalidInputError
 from ohlora.export.bundle.preset import JUDGED_SEEDS, preset_bundle
 from ohlora.export.formats import Batch, format_named, refuse
 from ohlora.export.lowering import Lowered, Lowering, serialized
@@ -54,9 +53,9 @@ class Written:
 def export(source: Source, request: Request, report: Callable[[str], None] = print) -> list[Written]:
     """Write the export to `request.out`; its networks in order, those of a bundle without files.
 
-    Raises InvalidInputError before any work for what does not go together, EngineError when a network misses its gate
-    or an engine cannot be built, OutputError when `out` is in the way or cannot be written. Nothing is left half
-    written.
+    Raises InvalidInputError before any work for what does not go together or when `out` is in the way, EngineError when
+    a network misses its gate or an engine cannot be built, OutputError when `out` cannot be written. Nothing is left
+    half written.
     """
     target = format_named(request.to)
     if request.preset is not None:
@@ -69,7 +68,6 @@ def export(source: Source, request: Request, report: Callable[[str], None] = pri
         raise InvalidInputError(
             "presets and int8 are judged on a bundle's faces: build one (`ohlora bundle build`) and export that"
         )
-    _require_free(request.out, request.overwrite)
     lowering = Lowering(
         source,
         request.precision,
@@ -79,16 +77,13 @@ def export(source: Source, request: Request, report: Callable[[str], None] = pri
         symmetric=target.name == "tensorrt",
         report=report,
     )
-    with tempfile.TemporaryDirectory(prefix="ohlora-export-") as temporary:
-        staging = Path(temporary) / "made"
-        staging.mkdir()
+    with install_folder(request.out, what="an export", known=_is_export, overwrite=request.overwrite) as staging:
         lowered = []
         for name in names:
             report(f"{name}: {target.name}")
             lowered.append(lowering.of(name))
         written = WRITERS[target.name](lowered, staging, source, request, report)
         (staging / REPORT_NAME).write_text(_report(source, request, written), encoding="utf-8")
-        _install(staging, request.out, request.overwrite)
     return [
         Written(one.name, tuple(request.out / path.relative_to(staging) for path in one.files), one.lowered, one.record)
         for one in written
@@ -207,29 +202,5 @@ def _report(source: Source, request: Request, written: Sequence[Written]) -> str
     return json.dumps({key: value for key, value in content.items() if value is not None}, indent=1) + "\n"
 
 
-def _require_free(out: Path, overwrite: bool) -> None:
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return
-    if not (out / REPORT_NAME).is_file():
-        raise OutputError(f"{out} exists and is no export: choose another --out, it is left alone")
-    if not overwrite:
-        raise OutputError(f"{out} holds an export: choose another --out or --overwrite")
-
-
-def _install(staging: Path, out: Path, overwrite: bool) -> None:
-    """Copied beside `out`, then renamed: whatever interrupts, `out` is the old export or the new one."""
-    building = out.with_name(f".{out.name}.building")
-    aside = out.with_name(f".{out.name}.replaced")
-    try:
-        shutil.rmtree(building, ignore_errors=True)
-        building.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copytree(staging, building)
-        if out.exists():
-            shutil.rmtree(aside, ignore_errors=True)
-            out.rename(aside)
-        building.rename(out)
-        shutil.rmtree(aside, ignore_errors=True)
-    except OSError as error:
-        raise OutputError(f"cannot write the export {out}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
+def _is_export(folder: Path) -> bool:
+    return (folder / REPORT_NAME).is_file()

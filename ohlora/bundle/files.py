@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ohlora.base.atomic import recover_folder
 from ohlora.bundle.manifest import MANIFEST_NAME, FileEntry, generator_identity
 from ohlora.errors import BundleError
 
@@ -24,7 +25,7 @@ _SETTLED_NS = 2_000_000_000
 def locate(path_or_name: str | os.PathLike[str]) -> Path:
     """Folder of a bundle: the one given, or for a plain name one the package ships. Raises BundleError."""
     text = os.fspath(path_or_name)
-    path = Path(text)
+    path = recover_folder(text)
     if path.is_dir():
         return path.absolute()
     if path.exists():

@@ -1,15 +1,13 @@
-"""Writing a bundle: built and verified beside its place, then renamed into it (docs/design.md, sections 5 and 9)."""
+"""Writing a bundle: built and verified beside its place, then put into it (docs/design.md, sections 5 and 9)."""
 
 from __future__ import annotations
 
-import os
 import shutil
-import uuid
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from ohlora.base.atomic import TEMPORARY_PREFIX
+from ohlora.base.atomic import install_folder
 from ohlora.base.version import __version__
 from ohlora.bundle import Bundle
 from ohlora.bundle.files import file_sha256
@@ -45,57 +43,45 @@ def write_bundle(
 ) -> Bundle:
     """Make the bundle `folder` of the files in `staging`, whose paths there are their names in the bundle.
 
-    Every file of `staging` is listed; the parts say what is what. The bundle is built and verified beside
-    `folder`, then renamed into place: `folder` is never half there. Same input, same bytes.
-    overwrite: replace the bundle that is there; anything else that is there is never touched.
-    Raises BundleError: something stands in the way, or files and parts do not make a valid bundle.
+    Every file of `staging` is listed; the parts say what is what. Same input, same bytes.
+    overwrite: replace the bundle that is there; see `install_folder`, and for its errors.
+    Raises BundleError when files and parts do not make a valid bundle.
     """
-    folder, staging = Path(folder).resolve(), Path(staging).resolve()
-    _require_replaceable(folder, overwrite)
-    try:
+    staging = Path(staging).resolve()
+    with install_folder(folder, what="a bundle", known=_is_bundle, overwrite=overwrite) as building:
         files = {relative: _entry(path) for relative, path in _staged(staging)}
-        manifest = BundleManifest(
-            name=name,
-            description=description,
-            license=license,
-            provenance=provenance,
-            ohlora_version=__version__,
-            files=files,
-            hair=hair,
-            parsing=parsing,
-            generator=generator,
-            directions=directions,
-            gallery=gallery,
-        )
-    except ValidationError as error:
-        raise BundleError(f"bundle '{name}' cannot be built: {explain(error)}") from error
-    _verify_contents(Bundle(staging, manifest, identity=""))
-    building = folder.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex[:12]}")
-    try:
-        building.mkdir(parents=True)
+        try:
+            manifest = BundleManifest(
+                name=name,
+                description=description,
+                license=license,
+                provenance=provenance,
+                ohlora_version=__version__,
+                files=files,
+                hair=hair,
+                parsing=parsing,
+                generator=generator,
+                directions=directions,
+                gallery=gallery,
+            )
+        except ValidationError as error:
+            raise BundleError(f"bundle '{name}' cannot be built: {explain(error)}") from error
+        _verify_contents(Bundle(staging, manifest, identity=""))
         for relative in files:
             target = building / relative
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(staging / relative, target)
         (building / MANIFEST_NAME).write_bytes(manifest.to_json())
         Bundle.open(building)  # what was copied is what was hashed
-        _install(building, folder)
-    except OSError as error:
-        raise BundleError(f"cannot write bundle {folder}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
     return Bundle.open(folder)
 
 
-def _require_replaceable(folder: Path, overwrite: bool) -> None:
-    if not os.path.lexists(folder) or (folder.is_dir() and not any(folder.iterdir())):
-        return
+def _is_bundle(folder: Path) -> bool:
     try:
         parse_manifest((folder / MANIFEST_NAME).read_bytes(), str(folder / MANIFEST_NAME))
-    except (OSError, BundleError) as error:
-        raise BundleError(f"{folder} exists and is no bundle: choose another name, it is left alone") from error
-    if not overwrite:
-        raise BundleError(f"bundle {folder} exists: pass overwrite (--overwrite) to replace it")
+    except (OSError, BundleError):
+        return False
+    return True
 
 
 def _staged(staging: Path) -> list[tuple[str, Path]]:
@@ -122,18 +108,3 @@ def _verify_contents(bundle: Bundle) -> None:
         bundle.directions()
     if bundle.manifest.gallery:
         bundle.gallery()
-
-
-def _install(building: Path, folder: Path) -> None:
-    if not folder.is_dir():
-        building.rename(folder)
-        return
-    # A folder with content cannot be renamed over: the old one steps aside, and back if that fails.
-    aside = folder.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex[:12]}")
-    folder.rename(aside)
-    try:
-        building.rename(folder)
-    except OSError:
-        aside.rename(folder)
-        raise
-    shutil.rmtree(aside, ignore_errors=True)

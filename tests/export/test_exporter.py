@@ -123,7 +123,7 @@ def test_foreign_folders_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("x")
     code, text = run("demo", "--model", "hair", "--out", tmp_path, "--overwrite")
     assert code == 2
-    assert "is no export" in text
+    assert "exists and is not an export: choose another --out, it is left alone" in text
     assert (tmp_path / "thesis.txt").read_text() == "x"
 
 

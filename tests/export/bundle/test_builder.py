@@ -80,7 +80,7 @@ def test_refusals(tiny_bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "full" / "mine.txt").write_text("keep")
     with pytest.raises(BundleError, match="exists"):
         build_bundle(tmp_path / "full", **HAIR_ONLY)
-    with pytest.raises(BundleError):
+    with pytest.raises(InvalidInputError, match="exists and is not a bundle"):
         build_bundle(tmp_path / "full", **HAIR_ONLY, overwrite=True)
     assert (tmp_path / "full" / "mine.txt").read_text() == "keep"
     no_generator = {**HAIR_ONLY, "generator": tiny_bundle.parent / "g.safetensors", "kind": "discriminator"}

@@ -65,6 +65,6 @@ def test_what_does_not_belong_is_refused_and_nothing_is_left(tmp_path: Path, dir
     assert not (tmp_path / "new").exists()
     (tmp_path / "there").mkdir()
     (tmp_path / "there" / "file").write_text("mine")
-    with pytest.raises(BundleError):
+    with pytest.raises(InvalidInputError, match="exists and is not a bundle"):
         update_bundle("demo", tmp_path / "there", directions=directions)
     assert (tmp_path / "there" / "file").read_text() == "mine"

@@ -174,7 +174,7 @@ def test_tables_that_do_not_fit_are_refused(pictures: Path) -> None:
 
 
 def test_one_server_a_table(pictures: Path) -> None:
-    with opened(pictures), pytest.raises(InvalidInputError, match="is being labelled by another"):
+    with opened(pictures), pytest.raises(InvalidInputError, match=r"another ohlora process .*: use its page"):
         opened(pictures)
     with opened(pictures) as store:
         pass

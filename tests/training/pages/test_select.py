@@ -307,7 +307,7 @@ def test_bad_decisions_are_refused(run: Path) -> None:
 
 
 def test_one_process_a_folder(run: Path) -> None:
-    with opened(run), pytest.raises(InvalidInputError, match="is being written by another `ohlora train select`"):
+    with opened(run), pytest.raises(InvalidInputError, match=r"another ohlora process .*: use its page"):
         opened(run)
 
 

@@ -47,10 +47,7 @@ class LabelStore(CellStore[int]):
         make_folder(self.out.parent)
         self._progress = self.out.with_name(self.out.name + ".progress.json")
         self.skipped: set[int] = set()
-        super().__init__(
-            self.out,
-            f"{self.out} is being labelled by another `ohlora train label`: use its page, or end it first",
-        )
+        super().__init__(self.out)
         try:
             self._rows: dict[int, Row] = self._read_table(set(self.pictures if known is None else known))
             self._read_progress()

@@ -5,28 +5,19 @@ A cell is one attribute of one numbered thing. Where it is kept, and how it reac
 
 from __future__ import annotations
 
-import logging
-import os
 import threading
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Generic, TypeVar
 
-from ohlora.base.atomic import explain_os_error
+from ohlora.base.atomic import lock_file
+from ohlora.base.closing import Closing
 from ohlora.errors import InvalidInputError, OutputError
 
-try:
-    import fcntl
-except ImportError:  # Windows: there, two servers on one table are not noticed
-    fcntl = None  # type: ignore[assignment]
-
 REMEMBERED = 10_000  # changes that can be undone
-_log = logging.getLogger(__name__)
 
 V = TypeVar("V")
-Self = TypeVar("Self", bound="CellStore[Any]")
 
 
 @dataclass(frozen=True)
@@ -49,38 +40,28 @@ class Change(Generic[V]):
     foreign: bool = False
 
 
-class CellStore(ABC, Generic[V]):
+class CellStore(Closing, Generic[V]):
     """Use as a context manager; may be used from any thread, and by one process at a time.
 
-    guarded: the file that no other process may write meanwhile. taken: what to say when one does.
+    guarded: the file that no other process may write meanwhile.
     Subclasses say what a cell holds (`_value`), write it (`_write`: on disk when it returns, nothing changed when it
     raises) and set cells with `_set` after they have checked them.
     """
 
     activity = "work"
 
-    def __init__(self, guarded: Path, taken: str) -> None:
+    def __init__(self, guarded: Path) -> None:
         self._mutex = threading.RLock()
         self.revision = 0
         self._cells: dict[tuple[int, str], Cell[V]] = {}  # those changed since the start
         self._orders: dict[tuple[int, str], tuple[str, int]] = {}  # cell -> (client, order) of its last write
         self._history: list[tuple[str, Change[V]]] = []
-        self._lock = _take_lock(guarded, taken)
-
-    def __enter__(self: Self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+        self._lock = lock_file(guarded.with_name(f".{guarded.name}.lock"), guarded, "use its page, or end it first")
 
     def close(self) -> None:
         """Let other processes write the files. May be called again."""
         with self._mutex:
-            if self._lock is not None:
-                os.close(self._lock)
-                self._lock = None
+            self._lock.close()
 
     @abstractmethod
     def state(self) -> dict[str, Any]:
@@ -129,7 +110,7 @@ class CellStore(ABC, Generic[V]):
         """Put the value on disk. Raises OutputError; then nothing has changed."""
 
     def _require_open(self) -> None:
-        if self._lock is None:
+        if self._lock.closed:
             raise OutputError(f"the {self.activity} has ended: start the same command again")
 
     def _set(
@@ -171,20 +152,3 @@ class CellStore(ABC, Generic[V]):
                 if owner == client and change.value == undone.before:
                     self._history[at] = (owner, replace(change, revision=revision))
                 return
-
-
-def _take_lock(guarded: Path, taken: str) -> int | None:
-    path = guarded.with_name(f".{guarded.name}.lock")
-    try:
-        lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    except OSError as error:
-        raise explain_os_error(path, error) from error
-    if fcntl is not None:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            os.close(lock)
-            raise InvalidInputError(taken) from error
-        except OSError as error:  # some network file systems have no locks
-            _log.warning("%s cannot be locked (%s): start no second server on it", guarded, error.strerror)
-    return lock

@@ -43,10 +43,7 @@ class SelectionStore(CellStore[str]):
         self.report, self.shown, self.out = report, tuple(shown), Path(out)
         make_folder(self.out)
         self._file = self.out / FILE_NAME
-        super().__init__(
-            self._file,
-            f"{self.out} is being written by another `ohlora train select`: use its page, or end it first",
-        )
+        super().__init__(self._file)
         try:
             self._refuse_foreign_tables()
             self._rows: dict[int, Row] = {} if restart else self._read()
