@@ -8,225 +8,163 @@ property CNN says whether it has those scores. Nothing asks for the same picture
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.fabric import Fabric
+from torch import Tensor
 
 from ohlora.training import checkpoints
-from ohlora.training.finetune.cvae_losses import COLUMNS, LOSSES
-from ohlora.training.finetune.cvae_steps import CvaeSteps
+from ohlora.training.finetune.cvae_losses import (
+    COLUMNS,
+    LOSSES,
+    LossWeights,
+    cvae_loss,
+    gender_picture,
+    property_scores,
+    set_scorer_mode,
+)
 from ohlora.training.finetune.draws import Draws
-from ohlora.training.finetune.inputs import FineTuneInputs, describe
-from ohlora.training.finetune.pictures import Batches, Pictures, open_pictures
+from ohlora.training.finetune.inputs import FineTuneInputs
+from ohlora.training.finetune.pictures import Batch, Batches, Pictures, open_pictures
 from ohlora.training.finetune.property_test import label_columns
 from ohlora.training.finetune.property_test_files import epoch_test
-from ohlora.training.finetune.published import generator_file, save_networks, write_published
+from ohlora.training.finetune.published import generator_file, write_published
 from ohlora.training.finetune.recipes import Recipe
-from ohlora.training.finetune.run_folder import CsvLog, RunFolder, TrainingStoppedError
-from ohlora.training.finetune.transfer import trained_report
-from ohlora.training.gan.data import to_tensor
-from ohlora.training.gan.fast import keep_freed_memory
-from ohlora.training.loop.distributed import my_share
-from ohlora.training.weights.published import published_state
+from ohlora.training.finetune.scored import ScoredTraining
+from ohlora.training.finetune.training import Report
+from ohlora.training.gan.fast import in_channels_last
+from ohlora.training.loop.distributed import gathered
+from ohlora.training.loop.run_folder import RunFolder
+from ohlora.training.nets.cvae_encoder import REDUCTION, CvaeEncoder, EncoderConfig, draw_latent
+from ohlora.training.nets.score_cnns import ClassifierCnn
+from ohlora.training.nets.stylegan import CONFIGS, GeneratorConfig
 
-Report = Callable[[dict[str, Any]], None]
-LOG = "train_log_{version}.csv"
 LOGGED_EPOCHS = 10  # single batches are logged in the first epochs only
 MEAN_ROW = "-"
+ENCODER_DRAW = 13  # beside those of `transfer`
+ENCODE = 300  # use of a batch's random numbers, beside those of `draws`
 
 
-def encoder_file(version: str) -> str:
-    """Documented name of the encoder beside its generator."""
-    return f"{generator_file(version).removesuffix('.pth')}_encoder.pth"
+def encoder_config(generator: GeneratorConfig) -> EncoderConfig:
+    """The documented encoder for the documented generator; for a smaller one, as much smaller in width and pictures."""
+    resolution = max(REDUCTION, min(generator.resolution, EncoderConfig.resolution))
+    width = min(1.0, generator.channel_base / CONFIGS["original"].channel_base)
+    return EncoderConfig(resolution, generator.z_size, generator.label_size, width)
 
 
-def checkpoint_file(version: str, epoch: int, part: str) -> str:
-    """Documented name of a generator ("gen") or encoder ("enc") that passed the test of an epoch."""
-    return f"{generator_file(version).removesuffix('.pth')}_ckpt_{epoch:04d}_{part}.pth"
-
-
-class CvaeRun:
-    """One run in an open folder. See `run`."""
-
-    def __init__(
-        self, recipe: Recipe, inputs: FineTuneInputs, fabric: Fabric, folder: RunFolder, report: Report
-    ) -> None:
-        self.recipe, self.inputs, self.fabric, self.folder, self.report = recipe, inputs, fabric, folder, report
-        self.steps = CvaeSteps(recipe, inputs, fabric)
-        label_columns(self.steps.generator.config.label_size)  # refuses what the test after an epoch could not judge
-        self.pictures: Pictures = open_pictures(recipe, inputs)
-        self.batches = Batches(
-            len(self.pictures), recipe.batch_size, fabric.world_size, recipe.last_batch, recipe.batches_per_epoch
-        )
-        z_size = self.steps.generator.config.z_size
-        self.state: dict[str, Any] = {
-            "epoch": 0, "batch": 0, "step": 0, "sums": [0.0] * len(COLUMNS), "finished": False, "seconds": 0.0,
-            "best_epoch": -1, "best_loss": math.inf, "passed": {}, "losses": {}, "test": {},
-            "means": torch.zeros(0, z_size), "log_variances": torch.zeros(0, z_size),
-        }  # fmt: skip
-        if folder.state is not None:
-            self.steps.restore(folder.state["nets"])
-            self.state = {name: folder.state[name] for name in self.state}
-        self.log: CsvLog = folder.log(LOG.format(version=recipe.version), ("epoch", "batch_idx", *COLUMNS))
-
-    def train(self) -> dict[str, Any]:
-        recipe, folder, state = self.recipe, self.folder, self.state
-        self.pictures.prepare(
-            self.steps.generator.config.resolution,
-            folder.out / "pictures",
-            self.fabric,
-            lambda done, count: self.report({"event": "pictures", "done": done, "count": count}),
-        )
-        self.report({
-            "event": "start", "pictures": len(self.pictures), "batches": len(self.batches), "step": state["step"],
-        })  # fmt: skip
-        try:
-            while not state["finished"] and not (recipe.epochs and state["epoch"] >= recipe.epochs):
-                if not self._epoch():
-                    self._save()
-                    return self.summary(stopped=True)
-        except TrainingStoppedError:
-            self._save()  # the failed step has touched nothing
-            raise
-        self._save()
-        return self.summary(stopped=False)
-
-    def _epoch(self) -> bool:
-        """Train to the end of the current epoch; False when stopped before."""
-        state, folder = self.state, self.folder
-        self.steps.set_epoch(state["epoch"])
-        started, first = time.monotonic(), state["batch"]
-        while state["batch"] < len(self.batches):
-            if folder.should_stop():
-                state["seconds"] += time.monotonic() - started
-                return False
-            self._batch()
-            if folder.due():
-                self._save()
-        seconds = time.monotonic() - started
-        state["seconds"] += seconds
-        count = len(self.batches)
-        means = {name: total / count for name, total in zip(COLUMNS, state["sums"], strict=True)}
-        self.log.append({"epoch": state["epoch"], "batch_idx": MEAN_ROW, **means})
-        self._test()
-        if means["total_loss"] < state["best_loss"]:
-            state.update(best_epoch=state["epoch"], best_loss=means["total_loss"])
-            self._write_networks()
-        state["losses"] = {name: None if math.isnan(value) else value for name, value in means.items()}
-        self.report({
-            "event": "epoch", "epoch": state["epoch"], **{name: means[name] for name in LOSSES},
-            **{f"{name}_corr": figures["correlation"] for name, figures in state["test"].items()},
-            "passed": len(state["passed"].get(str(state["epoch"]), ())),
-            "images_per_second": self._images(first) / max(seconds, 1e-9),
-        })  # fmt: skip
-        finished = bool(
-            self.recipe.patience
-            and state["epoch"] >= self.recipe.min_epochs
-            and state["epoch"] - state["best_epoch"] >= self.recipe.patience
-        )
-        state.update(epoch=state["epoch"] + 1, batch=0, sums=[0.0] * len(COLUMNS), finished=finished)
-        self._save()
-        return True
-
-    def _images(self, first: int) -> int:
-        return sum(self.batches.size(batch) for batch in range(first, len(self.batches)))
-
-    def _batch(self) -> None:
-        state, recipe, fabric = self.state, self.recipe, self.fabric
-        epoch, batch = state["epoch"], state["batch"]
-        indices = self.batches.indices(recipe.seed, epoch, batch)
-        share = my_share(fabric, len(indices))
-        draws = Draws(recipe.seed, epoch, batch, len(indices), share, fabric.device, fabric.global_rank)
-        mine = indices[share]
-        image = to_tensor(self.pictures.images(mine), fabric.device)
-        label = torch.from_numpy(self.pictures.labels[mine]).to(fabric.device)
-        made = self.steps.step(image, label, draws, f"epoch {epoch}, batch {batch}")
-        for name, key in (("means", "mean"), ("log_variances", "log_variance")):
-            state[name] = torch.cat([state[name], made[key].cpu()[None]])[-recipe.test_kept :]
-        # A label of fewer properties leaves columns empty.
-        values = {name: float(made[name]) if name in made else math.nan for name in COLUMNS}
-        state["sums"] = [total + values[name] for name, total in zip(COLUMNS, state["sums"], strict=True)]
-        if epoch < LOGGED_EPOCHS and (batch % recipe.log_every == 0 or (not epoch and batch < recipe.log_first)):
-            self.log.append({"epoch": epoch, "batch_idx": batch, **values})
-            self.report({"event": "row", "epoch": epoch, "batch": batch, "batches": len(self.batches),
-                         **{name: values[name] for name in LOSSES}})  # fmt: skip
-        state.update(batch=batch + 1, step=state["step"] + 1)
-
-    def _test(self) -> None:
-        """The test after an epoch and, when a latent passes, the networks that made it; by the first process only."""
-        state, steps, out = self.state, self.steps, self.folder.out
-        if not self.folder.writes:
-            self.fabric.barrier()
-            return
-        test = epoch_test(
-            out, self.recipe, state["epoch"], steps.generator, steps.property_cnn, steps.gender_cnn,
-            state["means"], state["log_variances"],
-        )  # fmt: skip
-        state["test"] = test.measured.summary()
-        if test.passed:
-            version, epoch = self.recipe.version, state["epoch"]
-            state["passed"][str(epoch)] = list(test.passed)
-            write_published(out / checkpoint_file(version, epoch, "gen"), published_state(steps.generator))
-            write_published(out / checkpoint_file(version, epoch, "enc"), published_state(steps.encoder))
-        self.fabric.barrier()
-
-    def _write_networks(self) -> None:
-        if self.folder.writes:
-            out, version = self.folder.out, self.recipe.version
-            save_networks(out, version, self.steps.generator, None)
-            checkpoints.save(self.steps.encoder, out / "encoder.safetensors", "cvae-encoder-v3")
-            write_published(out / encoder_file(version), published_state(self.steps.encoder))
-
-    def _save(self) -> None:
-        if self.state["best_epoch"] < 0:  # there shall be weights to look at, whenever it was stopped
-            self._write_networks()
-        self.folder.save(self.state["step"], {**self.state, "nets": self.steps.state()})
-
-    def summary(self, stopped: bool) -> dict[str, Any]:
-        state, out = self.state, self.folder.out
-        return {
-            "recipe": self.recipe.identity(),
-            "inputs": describe(self.inputs),
-            "stopped": stopped,
-            "epochs": state["epoch"],
-            "steps": state["step"],
-            "pictures": len(self.pictures),
-            "train_seconds": round(state["seconds"], 1),
-            "best_epoch": state["best_epoch"],
-            "best_loss": state["best_loss"] if state["best_epoch"] >= 0 else None,
-            "losses": state["losses"],
-            "conditioning": state["test"] or None,
-            "passed": state["passed"],
-            "trained": trained_report({"generator": (self.steps.generator, self.recipe.generator_trained)}),
-            "generator": str(out / "generator.safetensors"),
-            "encoder": str(out / "encoder.safetensors"),
-        }
-
-
-def run(
-    recipe: Recipe,
-    inputs: FineTuneInputs,
-    out: Path,
-    *,
-    resume: bool = True,
-    fabric: Fabric,
-    report: Report = lambda event: None,
-    stop_after: int = 0,
-) -> dict[str, Any]:
-    """Train encoder and generator by `recipe` in folder `out`; the same call goes on where a stopped one ended.
+class CvaeTraining(ScoredTraining):
+    """Encoder and generator, and the frozen scorers.
 
     Writes generator.safetensors and encoder.safetensors with the documented .pth of both (the epoch of the lowest
     loss; it is not the one that obeys best), the .pth of every epoch of which a latent passed the test, the test
-    folders, train_log_v3.csv and checkpoint-*.pt. Arguments, result and errors: `run.run_recipe`; events: "pictures",
-    "start", "row", "epoch".
+    folders and train_log_v3.csv.
     """
-    keep_freed_memory()
-    identity = {"recipe": recipe.identity(), "inputs": inputs.identity(recipe)}
-    with RunFolder(
-        out, identity, fabric, resume=resume, stop_after=stop_after, checkpoint_minutes=recipe.checkpoint_minutes
-    ) as folder:
-        return CvaeRun(recipe, inputs, fabric, folder, report).train()
+
+    columns = COLUMNS
+    pictures: Pictures
+    batches: Batches
+
+    def __init__(self, recipe: Recipe, inputs: FineTuneInputs, folder: RunFolder, report: Report) -> None:
+        super().__init__(recipe, inputs, folder, report, passed={}, losses={}, test={})
+        config = self.generator.config
+        label_columns(config.label_size)  # refuses what the test after an epoch could not judge
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(recipe.seed * 1009 + ENCODER_DRAW)
+            encoder = CvaeEncoder(encoder_config(config))
+        self.encoder = in_channels_last(encoder, self.device).train()
+        self.gender_cnn: ClassifierCnn | None = None
+        if inputs.gender_cnn is not None:
+            cnn = checkpoints.load_as(ClassifierCnn, "cnn-gender", inputs.gender_cnn)
+            self.gender_cnn = in_channels_last(cnn.requires_grad_(False), self.device)
+        self.networks = {"generator": self.generator, "encoder": self.encoder}
+        self.optimize((self.trained, recipe.learning_rate), (list(self.encoder.parameters()), recipe.encoder_rate))
+        self.parts = {**self.networks, "optimizer": self.optimizer}
+        self.pictures = open_pictures(recipe, inputs)
+        self.batches = Batches.of(recipe, len(self.pictures), self.fabric)
+        self.at |= {name: torch.zeros(0, config.z_size) for name in ("means", "log_variances")}
+
+    def begin(self, *, fresh: bool) -> None:
+        self.log = self.folder.table(f"train_log_{self.recipe.version}.csv", ("epoch", "batch_idx", *COLUMNS))
+
+    def batch(self) -> None:
+        at, recipe = self.at, self.recipe
+        epoch, number = at["epoch"], at["batch"]
+        self.set_rates()
+        made = self.update(*self.take(self.pictures, self.batches), f"epoch {epoch}, batch {number}")
+        for name, key in (("means", "mean"), ("log_variances", "log_variance")):
+            at[name] = torch.cat([at[name], made[key].cpu()[None]])[-recipe.test_kept :]
+        # A label of fewer properties leaves columns empty.
+        values = {name: float(made[name]) if name in made else math.nan for name in COLUMNS}
+        self.add(values)
+        if epoch < LOGGED_EPOCHS and (number % recipe.log_every == 0 or (not epoch and number < recipe.log_first)):
+            self.log.append({"epoch": epoch, "batch_idx": number, **values})
+            self.report({"event": "row", "epoch": epoch, "batch": number, "batches": len(self.batches),
+                         **{name: values[name] for name in LOSSES}})  # fmt: skip
+
+    def update(self, batch: Batch, draws: Draws, where: str) -> dict[str, Tensor]:
+        """One update -> the columns of the log, and "mean" and "log_variance" [z_size] of the batch's first picture.
+
+        Raises TrainingStoppedError, with the weights of before, when a loss or gradient is not finite; `where` names
+        the batch in its message.
+        """
+        recipe, generator, label = self.recipe, self.generator, batch.labels
+        set_scorer_mode(recipe, self.property_cnn, self.gender_cnn)
+        draws.start_dropout(ENCODE)
+        with self.fabric.autocast():
+            mean, log_variance = self.encoder(batch.images, label)
+            z = draw_latent(mean, log_variance, draws.latents(ENCODE, mean.shape[1]))
+            w = generator.mapping(z, label)
+            made = generator.synthesis(generator.broadcast(w), lod=0.0)
+            scores = property_scores(self.property_cnn, made, recipe.properties, recipe.scored)
+            gender = None
+            if self.gender_cnn is not None and recipe.gender_weight:
+                gender = self.gender_cnn(gender_picture(made, recipe.gender_input)).float()
+        losses = cvae_loss(
+            scores.float(), label, gender, mean.float(), log_variance.float(),
+            LossWeights(recipe.gender_weight, recipe.mean_weight, recipe.log_variance_weight),
+            properties=recipe.properties, scored=recipe.scored,
+        )  # fmt: skip
+        logged = self.apply(losses["total_loss"], w, losses, where)
+        first = {"mean": mean, "log_variance": log_variance}
+        return logged | {key: gathered(self.fabric, value.detach()[:1].float())[0] for key, value in first.items()}
+
+    def epoch_ends(self) -> dict[str, Any]:
+        at, epoch, rate = self.at, self.at["epoch"], self.images_per_second()
+        means = self.keep_best()
+        self.log.append({"epoch": epoch, "batch_idx": MEAN_ROW, **means})
+        if self.folder.writes:
+            self._test()
+        self.fabric.barrier()
+        at["losses"] = {name: None if math.isnan(value) else value for name, value in means.items()}
+        return {
+            "epoch": epoch, **{name: means[name] for name in LOSSES},
+            **{f"{name}_corr": figures["correlation"] for name, figures in at["test"].items()},
+            "passed": len(at["passed"].get(str(epoch), ())), "images_per_second": rate,
+        }  # fmt: skip
+
+    def _test(self) -> None:
+        """The test after an epoch and, when a latent passes, the networks that made it."""
+        at, epoch, networks = self.at, self.at["epoch"], (self.generator, self.property_cnn, self.gender_cnn)
+        test = epoch_test(self.folder.out, self.recipe, epoch, *networks, at["means"], at["log_variances"])
+        at["test"] = test.measured.summary()
+        if test.passed:
+            at["passed"][str(epoch)] = list(test.passed)
+            for part, network in (("gen", self.generator), ("enc", self.encoder)):
+                name = generator_file(self.recipe.version, f"ckpt_{epoch:04d}_{part}")
+                write_published(self.folder.out / name, network)
+
+    def write_networks(self) -> None:
+        super().write_networks()
+        out = self.folder.out
+        checkpoints.save(self.encoder, out / "encoder.safetensors", "cvae-encoder-v3")
+        write_published(out / generator_file(self.recipe.version, "encoder"), self.encoder)
+
+    def summary(self, stopped: bool) -> dict[str, Any]:
+        return {
+            **super().summary(stopped),
+            "pictures": len(self.pictures),
+            "losses": self.at["losses"],
+            "conditioning": self.at["test"] or None,
+            "passed": self.at["passed"],
+            "encoder": str(self.folder.out / "encoder.safetensors"),
+        }

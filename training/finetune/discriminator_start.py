@@ -6,7 +6,6 @@ in the recipes. Fine-tuning can then begin as if the two had been trained togeth
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,16 +17,16 @@ from lightning.fabric import Fabric
 from ohlora.errors import InvalidInputError
 from ohlora.io.numbered_images import numbered_images
 from ohlora.training import checkpoints
-from ohlora.training.finetune.draws import DISCRIMINATOR, Draws
-from ohlora.training.finetune.gan_steps import Batch, GanSteps
+from ohlora.training.finetune.draws import DISCRIMINATOR
+from ohlora.training.finetune.gan_steps import GanSteps
 from ohlora.training.finetune.inputs import MADE_BY, fingerprint, load_generator
 from ohlora.training.finetune.pictures import Batches, Pictures
 from ohlora.training.finetune.recipes import Recipe
-from ohlora.training.finetune.run_folder import RunFolder
-from ohlora.training.gan.data import to_tensor
+from ohlora.training.finetune.training import KIND, Report, Training
 from ohlora.training.gan.fast import keep_freed_memory
-from ohlora.training.loop.distributed import make_fabric, my_share
-from ohlora.training.nets.stylegan import GeneratorConfig
+from ohlora.training.loop.distributed import make_fabric
+from ohlora.training.loop.run_folder import RunFolder
+from ohlora.training.nets.stylegan import Generator, GeneratorConfig
 from ohlora.training.nets.stylegan_discriminator import Discriminator, DiscriminatorConfig
 
 LOG = "train_log.csv"
@@ -89,6 +88,63 @@ class DiscriminatorStart:
         )
 
 
+class DiscriminatorTraining(Training):
+    """The discriminator against a frozen generator. Writes discriminator.safetensors and train_log.csv."""
+
+    pictures: Pictures
+    batches: Batches
+
+    def __init__(
+        self, settings: DiscriminatorStart, generator: Generator, pictures: Pictures, folder: RunFolder, report: Report
+    ) -> None:
+        recipe = settings.recipe()
+        super().__init__(recipe, folder, report, row={})
+        self.settings, self.generator, self.pictures = settings, generator, pictures
+        self.batches = Batches.of(recipe, len(pictures), self.fabric)
+        self.batches.require_groups(settings.group)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(settings.seed * 1009 + INITIAL)
+            self.discriminator = Discriminator(settings.network(generator.config))
+        self.steps = GanSteps(recipe, self.fabric, generator, self.discriminator)
+        self.parts = self.steps.parts
+
+    def begin(self, *, fresh: bool) -> None:
+        self.log = self.folder.table(LOG, COLUMNS)
+        self.at["epoch"], self.at["batch"] = divmod(self.at["step"], len(self.batches))
+
+    def batch(self) -> None:
+        step, settings = self.at["step"] + 1, self.settings
+        batch, draws = self.take(self.pictures, self.batches)
+        loss, real, fake = self.steps.update_discriminator(batch, draws, DISCRIMINATOR, f"step {step - 1}")
+        if step % settings.log_every == 0 or step == settings.steps:
+            scores = {"real_scores_mean": float(real.mean()), "fake_scores_mean": float(fake.mean())}
+            self.at["row"] = {"step": step, "d_loss": loss, **scores}
+            self.log.append(self.at["row"])
+            self.report({"event": "row", **self.at["row"]})
+
+    def finished(self) -> bool:
+        return bool(self.at["step"] >= self.settings.steps)
+
+    def end(self) -> None:
+        self.save()
+
+    def write(self) -> None:
+        checkpoints.save(self.discriminator, self.folder.out / "discriminator.safetensors", "discriminator")
+
+    def summary(self, stopped: bool) -> dict[str, Any]:
+        config = self.discriminator.config
+        return {
+            "discriminator": str(self.folder.out / "discriminator.safetensors"),
+            "resolution": config.resolution,
+            "channel_base": config.channel_base,
+            "channel_max": config.channel_max,
+            "pictures": len(self.pictures),
+            "steps": self.at["step"],
+            "last_row": self.at["row"],
+            "stopped": stopped,
+        }
+
+
 def train_discriminator(
     generator_file: Path | str,
     images: Path,
@@ -97,80 +153,29 @@ def train_discriminator(
     *,
     resume: bool = True,
     fabric: Fabric | None = None,
-    report: Callable[[dict[str, Any]], None] = lambda event: None,
+    report: Report = lambda event: None,
     stop_after: int = 0,
 ) -> dict[str, Any]:
     """Train a discriminator against the frozen generator -> summary; OUT/discriminator.safetensors is the result.
 
-    generator_file, images: as in `FineTuneInputs`. The same call goes on where a stopped one ended. Raises
+    generator_file, images: as in `FineTuneInputs`. The same call resumes where a stopped one ended. Raises
     InvalidInputError for pictures that make no batch, a batch that cannot be grouped and another run's folder,
     TrainingStoppedError, OutputError.
     """
     settings, fabric = settings or DiscriminatorStart(), fabric or make_fabric()
-    recipe = settings.recipe()
     if not Path(images).is_dir():
         raise InvalidInputError(f"no {MADE_BY['images'][0]} {images}: they are made by {MADE_BY['images'][1]}")
     generator = load_generator(generator_file)
-    config = settings.network(generator.config)
     files = numbered_images(images)
     pictures = Pictures(files, np.zeros((len(files), generator.config.label_size), np.float32))
-    batches = Batches(len(files), settings.batch_size, fabric.world_size, recipe.last_batch)
-    batches.require_groups(settings.group)
     keep_freed_memory()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(settings.seed * 1009 + INITIAL)
-        discriminator = Discriminator(config)
-    plain = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(settings).items()}
-    del plain["steps"], plain["log_every"]  # a run can be made longer
-    identity: dict[str, dict[str, Any]] = {
-        "settings": plain,
+    identity = {
+        # A run can be made longer.
+        "settings": {name: value for name, value in asdict(settings).items() if name not in ("steps", "log_every")},
         "inputs": {"generator": fingerprint(Path(generator_file)), "images": fingerprint(Path(images))},
         "processes": {"number": fabric.world_size},
     }
-    with RunFolder(Path(out), identity, fabric, resume=resume, stop_after=stop_after) as folder:
-        pictures.prepare(
-            generator.config.resolution,
-            folder.out / "pictures",
-            fabric,
-            lambda done, count: report({"event": "pictures", "done": done, "count": count}),
-        )
-        steps = GanSteps(recipe, fabric, generator, discriminator)
-        log = folder.log(LOG, COLUMNS)
-        step, row = 0, dict[str, Any]()
-        if folder.state is not None:
-            steps.restore(folder.state["networks"])
-            step, row = folder.state["step"], folder.state["row"]
-        stopped = False
-        while step < settings.steps and not (stopped := folder.should_stop()):
-            epoch, number = divmod(step, len(batches))
-            indices = batches.indices(settings.seed, epoch, number)
-            share = my_share(fabric, len(indices))
-            batch = Batch(
-                to_tensor(pictures.images(indices[share]), fabric.device),
-                torch.from_numpy(pictures.labels[indices[share]]).to(fabric.device),
-            )
-            draws = Draws(settings.seed, epoch, number, len(indices), share, fabric.device, fabric.global_rank)
-            loss, real, fake = steps.update_discriminator(batch, draws, DISCRIMINATOR, f"step {step}")
-            step += 1
-            if step % settings.log_every == 0 or step == settings.steps:
-                row = {
-                    "step": step, "d_loss": loss, "real_scores_mean": float(real.mean()),
-                    "fake_scores_mean": float(fake.mean()),
-                }  # fmt: skip
-                log.append(row)
-                report({"event": "row", **row})
-            if folder.due():
-                folder.save(step, {"step": step, "row": row, "networks": steps.state()})
-        if folder.writes:
-            checkpoints.save(discriminator, folder.out / "discriminator.safetensors", "discriminator")
-        folder.save(step, {"step": step, "row": row, "networks": steps.state()})
-    return {
-        "discriminator": str(Path(out) / "discriminator.safetensors"),
-        "resolution": config.resolution,
-        "channel_base": config.channel_base,
-        "channel_max": config.channel_max,
-        "pictures": len(files),
-        "steps": step,
-        "last_row": row,
-        "stopped": stopped,
-    }
+    folder = RunFolder(Path(out), identity, fabric, resume=resume, stop_after=stop_after, kind=KIND)
+    training = DiscriminatorTraining(settings, generator, pictures, folder, report)
+    with folder:
+        return training.run()

@@ -8,8 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from lightning.fabric import Fabric
 from torch import Tensor
 
+from ohlora.training.loop.distributed import my_share
 from ohlora.training.nets.stylegan import GeneratorConfig
 
 # Uses of a batch's random numbers; update k of a network is DISCRIMINATOR + k or GENERATOR + k.
@@ -28,6 +30,11 @@ class Draws:
     share: slice
     device: torch.device
     rank: int = 0
+
+    @classmethod
+    def of(cls, fabric: Fabric, seed: int, epoch: int, batch: int, count: int) -> Draws:
+        """Those of this process. Raises InvalidInputError when the batch cannot be divided among the processes."""
+        return cls(seed, epoch, batch, count, my_share(fabric, count), fabric.device, fabric.global_rank)
 
     def _stream(self, use: int, kind: int, device: torch.device) -> torch.Generator:
         stream = torch.Generator(device=device)

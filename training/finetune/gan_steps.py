@@ -4,9 +4,7 @@ loop is in `gan_loop.py`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from lightning.fabric import Fabric
@@ -15,22 +13,16 @@ from torch import Tensor, nn
 from ohlora.errors import InvalidInputError
 from ohlora.training.finetune.draws import DISCRIMINATOR, GENERATOR, Draws
 from ohlora.training.finetune.penalty_blur import with_cheap_blur
+from ohlora.training.finetune.pictures import Batch
 from ohlora.training.finetune.recipes import Recipe
 from ohlora.training.finetune.repeat_rule import RULES, repeat
-from ohlora.training.finetune.run_folder import require_finite
 from ohlora.training.finetune.transfer import AnyDiscriminator, train_only, trained_parameters
 from ohlora.training.gan.fast import in_channels_last
 from ohlora.training.gan.losses import discriminator_loss, generator_loss, gradient_penalty
 from ohlora.training.loop.distributed import average_gradients, gathered, mean_of
+from ohlora.training.loop.states import Parts
+from ohlora.training.loop.steps import gradient_norm, require_finite
 from ohlora.training.nets.stylegan import Generator
-
-
-@dataclass
-class Batch:
-    """This process's share: images [N,3,R,R] in [-1,1], labels [N,L]."""
-
-    images: Tensor
-    labels: Tensor
 
 
 @dataclass(frozen=True)
@@ -80,6 +72,9 @@ class GanSteps:
                 ("discriminator", self.discriminator, recipe.discriminator_rate),
             )
         }
+        self.parts: Parts = {
+            "generator": self.generator, "discriminator": self.discriminator, "optimizers": self.optimizers,
+        }  # fmt: skip
 
     def train_batch(self, batch: Batch, draws: Draws, generator_before: float | None, where: str) -> BatchResult:
         """All updates on one batch. generator_before: last generator loss of the batch before, if any.
@@ -121,23 +116,13 @@ class GanSteps:
             wp = generator.truncate(wp, recipe.psi, generator.config.layers)
         noise = draws.noise(use, generator.config) if recipe.random_noise else None
         with self.fabric.autocast():
-            return self._draw(wp, noise).float()
+            return self.generator.synthesis(wp, lod=0.0, noise=noise).float()
 
     def _label_average(self, labels: Tensor, centers: Tensor) -> Tensor:
         """Mean w [N, w_size] of centers [N, K, z_size] under each label, all in one pass."""
         count, samples = centers.shape[:2]
         rows = labels.repeat_interleave(samples, 0)
         return self.generator.mapping(centers.flatten(0, 1), rows).unflatten(0, (count, samples)).mean(1)
-
-    def _draw(self, wp: Tensor, noise: Sequence[Tensor] | None) -> Tensor:
-        """`Synthesis` at full detail with noise maps that were drawn outside, one a layer."""
-        synthesis = self.generator.synthesis
-        if noise is None:
-            return synthesis(wp, lod=0.0)
-        x = synthesis.const.expand(wp.shape[0], -1, -1, -1)
-        for index, layer in enumerate(synthesis.layers):
-            x = layer(x, wp[:, index], noise[index])
-        return synthesis.to_rgb[-1](x)
 
     def _scores(self, images: Tensor, labels: Tensor) -> Tensor:
         net: nn.Module = self.discriminator
@@ -177,33 +162,11 @@ class GanSteps:
 
     def _step(self, name: str, module: nn.Module, loss: Tensor, where: str) -> float:
         mean = mean_of(self.fabric, loss.detach())
-        require_finite(where, {f"{name} loss": mean}, {})
+        require_finite(where, {f"{name} loss": mean})
         self.optimizers[name].zero_grad()
         # Only towards what is trained: the way to the real pictures, and through frozen layers, costs as much again.
         torch.autograd.backward(loss, inputs=self.trained[name])
         average_gradients(self.fabric, self.trained[name])
-        require_finite(where, {}, {name: module})
+        require_finite(where, {}, {name: gradient_norm(module.parameters())})
         self.optimizers[name].step()
         return float(mean)
-
-    # State
-
-    def state(self) -> dict[str, Any]:
-        """Everything a resumed run needs, of tensors and plain values."""
-        return {
-            "generator": self.generator.state_dict(),
-            "discriminator": self.discriminator.state_dict(),
-            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
-        }
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Raises InvalidInputError when the state is that of other networks."""
-        try:
-            self.generator.load_state_dict(state["generator"])
-            self.discriminator.load_state_dict(state["discriminator"])
-            for name, optimizer in self.optimizers.items():
-                optimizer.load_state_dict(state["optimizers"][name])
-        except (KeyError, RuntimeError, ValueError) as error:
-            raise InvalidInputError(
-                f"the resume state is of other networks: {str(error).splitlines()[0][:200]}; use --restart"
-            ) from error

@@ -10,7 +10,6 @@ from ohlora.training.cnn.monitor import RESULT_FILE, Monitor
 from ohlora.training.finetune.gan_steps import BatchResult
 from ohlora.training.finetune.recipes import EXPRESSIONS, Recipe
 from ohlora.training.finetune.repeat_rule import RULES
-from ohlora.training.finetune.run_folder import CsvLog, RunFolder
 from ohlora.training.finetune.trial_pictures import (
     FIGURES,
     PLANS,
@@ -27,6 +26,8 @@ from ohlora.training.finetune.trial_pictures import (
     write_real_fake,
 )
 from ohlora.training.gan.store import Images
+from ohlora.training.loop.logs import CsvLog
+from ohlora.training.loop.run_folder import RunFolder
 from ohlora.training.nets.score_cnns import ATTRIBUTES, PropertyCnn
 from ohlora.training.nets.stylegan import Generator
 
@@ -58,10 +59,10 @@ class GanWatch:
             columns += FIGURES
         if self.plan.classified:
             columns += [f"mean_{name}_score" for name in ATTRIBUTES]
-        self.log = folder.log(LOG_FILES.get(recipe.version, "train_log.csv"), columns)
+        self.log = folder.table(LOG_FILES.get(recipe.version, "train_log.csv"), columns)
         self.errors: CsvLog | None = None
         if self.plan.scored == SCORED_IN_FILE and cnn is not None:
-            self.errors = folder.log(ERROR_FILE, ("epoch", "batch_idx", *FIGURES))
+            self.errors = folder.table(ERROR_FILE, ("epoch", "batch_idx", *FIGURES))
 
     def wanted(self, epoch: int, batch: int) -> bool:
         """Whether this batch is logged and tested."""

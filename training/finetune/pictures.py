@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,12 +17,20 @@ from ohlora.io.numbered_images import numbered_images
 from ohlora.scores.table import ScoreTable, read_score_table
 from ohlora.training.finetune.inputs import MADE_BY, FineTuneInputs, fingerprint
 from ohlora.training.finetune.recipes import Recipe
-from ohlora.training.gan.data import read_square
+from ohlora.training.gan.data import read_square, to_tensor
 from ohlora.training.gan.store import Images, ImageStore
 
 IN_MEMORY = 512 * 2**20  # bytes of pictures kept in every process; more lie on disk, mapped
 SHOWN = 5
 Report = Callable[[int, int], None]
+
+
+@dataclass
+class Batch:
+    """This process's share: images [N,3,R,R] in [-1,1], labels [N,L]."""
+
+    images: Tensor
+    labels: Tensor
 
 
 @dataclass
@@ -76,6 +83,11 @@ class Pictures:
         if self._store is None:
             raise InvalidInputError("the training pictures have not been read: call prepare first")
         return self._store.gather(indices)
+
+    def batch(self, indices: NDArray[np.int64], device: torch.device) -> Batch:
+        """Pictures and labels as tensors on `device`."""
+        labels = torch.from_numpy(self.labels[indices]).to(device)
+        return Batch(to_tensor(self.images(indices), device), labels)
 
 
 def open_pictures(recipe: Recipe, inputs: FineTuneInputs) -> Pictures:
@@ -160,6 +172,11 @@ class Batches:
                 f"{self.count} pictures make no batch of {self.batch_size}: use a smaller batch_size"
             )
 
+    @classmethod
+    def of(cls, recipe: Recipe, count: int, fabric: Fabric) -> Batches:
+        """Those of a recipe for `count` pictures."""
+        return cls(count, recipe.batch_size, fabric.world_size, recipe.last_batch, recipe.batches_per_epoch)
+
     @property
     def rest(self) -> int:
         """Size of the last, shorter batch; 0 when there is none."""
@@ -214,8 +231,3 @@ def jittered(images: Tensor, amount: float, key: tuple[int, ...]) -> Tensor:
     one = with_contrast((unit * bright).clamp(0, 1))
     other = (with_contrast(unit) * bright).clamp(0, 1)
     return torch.where(first, one, other) * 2 - 1
-
-
-def epochs_of(steps: int, batches: Batches) -> float:
-    """How many epochs so many steps are."""
-    return math.floor(100 * steps / len(batches)) / 100

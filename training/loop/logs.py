@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ohlora.base.atomic import explain_os_error, write_bytes
+from ohlora.base.atomic import explain_os_error, write_bytes, write_csv
 
 
 class CsvLog:
@@ -56,7 +56,7 @@ def _cell(value: Any, decimals: int | None) -> Any:
 
 def write_table(path: Path, header: Iterable[Any], rows: Iterable[Iterable[Any]], decimals: int | None = 4) -> None:
     """A CSV file, atomically; cells as in `csv_line`."""
-    write_bytes(path, "".join([csv_line(header), *(csv_line(row, decimals) for row in rows)]).encode())
+    write_csv(path, [header, *([_cell(cell, decimals) for cell in row] for row in rows)])
 
 
 def append_text(path: Path, text: str, *, afresh: bool = False) -> None:

@@ -8,6 +8,7 @@ one `GeneratorConfig`.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -202,12 +203,13 @@ class Synthesis(nn.Module):
         lod: float | None = None,
         random_noise: bool = False,
         generator: torch.Generator | None = None,
+        noise: Sequence[Tensor] | None = None,
     ) -> Tensor:
         """Image [N,3,R,R], nominally in [-1, 1] but not clipped.
 
         lod: level of detail of progressive growing (docs/spec/stylegan.md, section 2.8), 0 is the full network; None
             takes the stored one, which costs a device synchronisation. random_noise: fresh noise instead of the stored
-            maps.
+            maps; noise: maps [N,1,r,r] that were drawn outside, one a layer.
         """
         last = len(self.to_rgb) - 1
         require_shape("wp", wp, len(self.layers), self.config.w_size)
@@ -220,8 +222,10 @@ class Synthesis(nn.Module):
             coarser = last - k  # this block draws alone at level `coarser`, fades out until coarser + 1
             if level < coarser + 1:
                 for index in (2 * k, 2 * k + 1):
-                    noise = _draw_noise(wp, resolution, generator) if random_noise else None
-                    x = self.layers[index](x, wp[:, index], noise)
+                    drawn = noise[index] if noise is not None else None
+                    if random_noise:
+                        drawn = _normal((wp.shape[0], 1, resolution, resolution), wp, generator)
+                    x = self.layers[index](x, wp[:, index], drawn)
             if coarser - 1 < level <= coarser:
                 image = self.to_rgb[k](x)
             elif image is not None:
@@ -231,10 +235,6 @@ class Synthesis(nn.Module):
                 image = torch.lerp(doubled, self.to_rgb[k](x), share) if fading else doubled
         assert image is not None  # block 0 draws whenever no later one does
         return image
-
-
-def _draw_noise(like: Tensor, resolution: int, generator: torch.Generator | None) -> Tensor:
-    return _normal((like.shape[0], 1, resolution, resolution), like, generator)
 
 
 def _normal(shape: tuple[int, ...], like: Tensor, generator: torch.Generator | None) -> Tensor:

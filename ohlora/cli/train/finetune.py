@@ -104,8 +104,10 @@ def finetune(
     if json:
         typer.echo(json_module.dumps(result))
     else:
-        state = "stopped; the same command goes on" if result["stopped"] else "done"
+        state = "stopped; the same command resumes" if result["stopped"] else "done"
         typer.echo(f"{version} -> {out} ({result['epochs']} epochs, {result['steps']} steps; {state})")
+    if result["stopped"] and not stop_after:
+        raise KeyboardInterrupt
 
 
 def finetune_discriminator(
@@ -159,8 +161,10 @@ def finetune_discriminator(
     if json:
         typer.echo(json_module.dumps(result))
     else:
-        state = "stopped; the same command goes on" if result["stopped"] else "done"
+        state = "stopped; the same command resumes" if result["stopped"] else "done"
         typer.echo(f"discriminator -> {result['discriminator']} ({result['steps']} steps; {state})")
+    if result["stopped"] and not stop_after:
+        raise KeyboardInterrupt
 
 
 def _silent(event: dict[str, Any]) -> None:

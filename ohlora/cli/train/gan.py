@@ -121,7 +121,7 @@ def gan(
     if json:
         typer.echo(json_module.dumps(result))
     else:
-        state = "stopped; the same command goes on" if result["stopped"] else "done"
+        state = "stopped; the same command resumes" if result["stopped"] else "done"
         typer.echo(
             f"generator -> {result['generator']} ({result['steps']} steps, {result['train_seconds']:.0f} s; {state})"
         )
@@ -131,3 +131,5 @@ def gan(
                 f"{figures.coverage:.3f}, copies {100 * figures.copied:.1f} %"
                 + (f", PSNR {figures.psnr:.2f} dB" if figures.psnr is not None else "")
             )
+    if result["stopped"]:
+        raise KeyboardInterrupt

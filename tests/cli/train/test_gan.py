@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import cv2
@@ -13,6 +15,7 @@ import numpy as np
 import pytest
 
 from ohlora.cli import main
+from ohlora.training.gan.steps import Steps
 
 TINY = ("--phases", "16:0.016:batch_size=4:pixel=1", "--images", "12", "--no-compile", "--precision", "fp32")
 
@@ -72,6 +75,24 @@ def test_whole_run_and_resume(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert "4 steps" in capsys.readouterr().out
     assert run(*TINY, "--out", out, "--seed", 8) == 2
     assert "seed was 7, now 8" in " ".join(capsys.readouterr().err.split())
+
+
+def test_an_interrupted_run_is_saved_and_ends_with_status_130(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = Steps.step
+
+    def interrupted(*arguments: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGINT)
+        return original(*arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Steps, "step", interrupted)
+        assert run(*TINY, "--out", tmp_path, "--json") == 130
+    result = json.loads(capsys.readouterr().out)
+    assert (result["steps"], result["stopped"]) == (1, True)
+    assert run(*TINY, "--out", tmp_path, "--measure", 0) == 0
+    assert "4 steps" in capsys.readouterr().out
 
 
 def test_folder_recipe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

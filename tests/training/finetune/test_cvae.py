@@ -24,11 +24,12 @@ from ohlora.cli import main
 from ohlora.errors import InvalidInputError
 from ohlora.faces import face_from_seed, load_faces
 from ohlora.training import checkpoints
+from ohlora.training.finetune.cvae import CvaeTraining, encoder_config
 from ohlora.training.finetune.cvae_losses import gender_picture, property_scores
-from ohlora.training.finetune.cvae_steps import CvaeSteps, encoder_config, rate_factor
 from ohlora.training.finetune.cvae_tester import checkpoint_test, final_pictures
 from ohlora.training.finetune.draws import Draws
 from ohlora.training.finetune.inputs import MADE_BY, FineTuneInputs
+from ohlora.training.finetune.pictures import Batch
 from ohlora.training.finetune.property_test import (
     EPOCH_GRID,
     TESTER_GRID,
@@ -41,9 +42,11 @@ from ohlora.training.finetune.property_test import (
 from ohlora.training.finetune.property_test_files import read_latent, write_vectors
 from ohlora.training.finetune.recipes import PROPERTIES, Recipe, recipe
 from ohlora.training.finetune.run import run_recipe
-from ohlora.training.finetune.run_folder import TrainingStoppedError
+from ohlora.training.finetune.scored import rate_factor
 from ohlora.training.finetune.transfer import published_names
 from ohlora.training.loop.distributed import make_fabric
+from ohlora.training.loop.run_folder import RunFolder
+from ohlora.training.loop.steps import TrainingStoppedError
 from ohlora.training.nets.cvae_encoder import CvaeEncoder, EncoderConfig
 from ohlora.training.nets.score_cnns import ClassifierCnn, PropertyCnn, at_cnn_size
 from ohlora.training.nets.stylegan import CONFIGS, Generator
@@ -76,18 +79,23 @@ def table(path: Path) -> list[dict[str, str]]:
 # ---- one step ----
 
 
-def one_step(settings: Recipe, inputs: FineTuneInputs) -> tuple[CvaeSteps, dict[str, Tensor], dict[str, Tensor]]:
+def opened(settings: Recipe, inputs: FineTuneInputs) -> CvaeTraining:
+    """A run whose folder is not there yet."""
+    return CvaeTraining(settings, inputs, RunFolder(Path("nowhere"), {}, make_fabric("cpu")), lambda event: None)
+
+
+def one_step(settings: Recipe, inputs: FineTuneInputs) -> tuple[CvaeTraining, dict[str, Tensor], dict[str, Tensor]]:
     """Steps after one update, what they were before, and the losses."""
-    steps = CvaeSteps(settings, inputs, make_fabric("cpu"))
+    steps = opened(settings, inputs)
     before = {key: value.clone() for key, value in everything(steps).items()}
     rng = np.random.default_rng(1)
     image = torch.from_numpy(rng.uniform(-1, 1, (4, 3, 32, 32)).astype(np.float32))
     label = torch.from_numpy(rng.standard_normal((4, 7)).astype(np.float32))
-    losses = steps.step(image, label, Draws(1, 0, 0, 4, slice(0, 4), CPU), "here")
+    losses = steps.update(Batch(image, label), Draws(1, 0, 0, 4, slice(0, 4), CPU), "here")
     return steps, before, losses
 
 
-def everything(steps: CvaeSteps) -> dict[str, Tensor]:
+def everything(steps: CvaeTraining) -> dict[str, Tensor]:
     parts: dict[str, nn.Module | None] = {
         "generator": steps.generator,
         "encoder": steps.encoder,
@@ -97,7 +105,7 @@ def everything(steps: CvaeSteps) -> dict[str, Tensor]:
     return {f"{name}.{k}": v for name, part in parts.items() if part is not None for k, v in part.state_dict().items()}
 
 
-def moved(steps: CvaeSteps, before: dict[str, Tensor]) -> set[str]:
+def moved(steps: CvaeTraining, before: dict[str, Tensor]) -> set[str]:
     return {key for key, value in everything(steps).items() if not torch.equal(value, before[key])}
 
 
@@ -112,10 +120,11 @@ def test_step_moves_mapping_and_encoder_only(inputs: FineTuneInputs) -> None:
 
 
 def test_rates_of_the_two_groups(inputs: FineTuneInputs) -> None:
-    steps = CvaeSteps(recipe("v3"), inputs, make_fabric("cpu"))
+    steps = opened(recipe("v3"), inputs)
     assert [group["lr"] for group in steps.optimizer.param_groups] == [1e-4, 1e-5]
     assert all(group["weight_decay"] == 0.01 for group in steps.optimizer.param_groups)
-    factor = steps.set_epoch(5)
+    steps.at["epoch"] = 5
+    factor = steps.set_rates()
     assert [group["lr"] for group in steps.optimizer.param_groups] == pytest.approx([0.5e-4, 0.5e-5])
     assert factor == pytest.approx(0.5)
 
@@ -132,7 +141,7 @@ def test_cosine_goes_down_and_up_again_like_the_documented_scheduler() -> None:
 
 def test_redrawn_tensors_are_those_of_the_document(inputs: FineTuneInputs) -> None:
     start = inputs.load_generator()
-    steps = CvaeSteps(small(), inputs, make_fabric("cpu"))
+    steps = opened(small(), inputs)
     names, old = published_names(steps.generator), start.state_dict()
     changed = {
         theirs for theirs, ours in names.items()
@@ -420,11 +429,12 @@ def test_stop_rule(inputs: FineTuneInputs, tmp_path: Path) -> None:
 def test_damaged_numbers_stop_before_the_weights(inputs: FineTuneInputs, tmp_path: Path) -> None:
     cnn = checkpoints.load("cnn-gender", str(inputs.gender_cnn))
     assert isinstance(cnn, ClassifierCnn)
-    steps = CvaeSteps(small(), inputs, make_fabric("cpu"))
+    steps = opened(small(), inputs)
     before = {key: value.clone() for key, value in everything(steps).items()}
     label = torch.full((4, 7), float("nan"))
+    batch = Batch(torch.zeros(4, 3, 32, 32), label)
     with pytest.raises(TrainingStoppedError, match="stopped at epoch 3, batch 9: the loss 'total_loss' is nan"):
-        steps.step(torch.zeros(4, 3, 32, 32), label, Draws(1, 0, 0, 4, slice(0, 4), CPU), "epoch 3, batch 9")
+        steps.update(batch, Draws(1, 0, 0, 4, slice(0, 4), CPU), "epoch 3, batch 9")
     assert moved(steps, before) == set()
 
 
@@ -439,6 +449,8 @@ TWO = """
 import sys
 from pathlib import Path
 from ohlora.training.loop.distributed import make_fabric
+from ohlora.training.loop.run_folder import RunFolder
+from ohlora.training.loop.steps import TrainingStoppedError
 from ohlora.training.finetune.run import run_recipe
 from tests.support.conditional_inputs import inputs_in
 from tests.training.finetune.test_cvae import passing

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -23,16 +24,18 @@ from ohlora.cli import app
 from ohlora.errors import InvalidInputError, OutputError
 from ohlora.scores.table import read_score_table, write_score_table
 from ohlora.training import checkpoints
-from ohlora.training.finetune import gan_loop, published
+from ohlora.training.finetune import pictures as training_pictures
+from ohlora.training.finetune import published
 from ohlora.training.finetune.discriminator_start import DiscriminatorStart, train_discriminator
+from ohlora.training.finetune.gan_steps import GanSteps
 from ohlora.training.finetune.gan_watch import GanWatch
 from ohlora.training.finetune.inputs import FineTuneInputs, load_discriminator, load_generator
 from ohlora.training.finetune.pictures import Batches, jittered, open_pictures
 from ohlora.training.finetune.recipes import RECIPES
 from ohlora.training.finetune.run import run_recipe
-from ohlora.training.finetune.run_folder import CsvLog, TrainingStoppedError
 from ohlora.training.finetune.trial_pictures import PLANS
 from ohlora.training.loop.distributed import make_fabric
+from ohlora.training.loop.steps import TrainingStoppedError
 from ohlora.training.nets import stylegan, stylegan_discriminator
 from ohlora.training.nets.stylegan import Generator
 from ohlora.training.nets.stylegan_discriminator import Discriminator
@@ -344,14 +347,14 @@ def test_classifiers_watch_v8(later: FineTuneInputs, tmp_path: Path) -> None:
 def test_a_loss_that_is_no_number_keeps_the_good_weights(
     v1: FineTuneInputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = gan_loop.to_tensor
+    original = training_pictures.to_tensor
     made: list[int] = []
 
     def poisoned(*arguments: Any) -> torch.Tensor:
         made.append(1)
         return original(*arguments) * (float("nan") if len(made) > 4 else 1.0)
 
-    monkeypatch.setattr(gan_loop, "to_tensor", poisoned)
+    monkeypatch.setattr(training_pictures, "to_tensor", poisoned)
     with pytest.raises(
         TrainingStoppedError, match=r"stopped at epoch 1, batch 1: the loss 'discriminator loss' is nan"
     ):
@@ -380,17 +383,6 @@ def test_a_full_disk_leaves_nothing_half_written(
     assert all(after[path] == data for path, data in before.items() if path.suffix != ".safetensors")
     go("v1", v1, tmp_path)
     assert_same(tmp_path, whole)
-
-
-def test_log_rows_are_whole(tmp_path: Path) -> None:
-    log = CsvLog(tmp_path / "log.csv", ("name", "value"))
-    for i in range(3):
-        log.append({"name": f"a,{i}", "value": i / 3})
-    log.append({"name": "x", "value": None})
-    assert (tmp_path / "log.csv").read_text() == ',name,value\n0,"a,0",0.0\n1,"a,1",0.3333\n2,"a,2",0.6667\n3,x,\n'
-    log.cut(1)
-    log.append({"name": "b", "value": float("nan")})
-    assert (tmp_path / "log.csv").read_text() == ',name,value\n0,"a,0",0.0\n1,b,\n'
 
 
 def test_jitter_changes_brightness_and_contrast_only_so_far() -> None:
@@ -435,7 +427,9 @@ def test_a_start_discriminator_learns_to_tell_pictures_apart(v1: FineTuneInputs,
         DiscriminatorStart(steps=0)
 
 
-def test_the_command_line_trains_and_resumes(v1: FineTuneInputs, tmp_path: Path) -> None:
+def test_the_command_line_trains_and_resumes(
+    v1: FineTuneInputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     command = [
         "train", "finetune", "v1", "--generator", str(v1.generator), "--discriminator", str(v1.discriminator),
         "--images", str(v1.images), "--scores", str(v1.scores), "--set", "batch_size=4", "--set", "epochs=1",
@@ -445,6 +439,12 @@ def test_the_command_line_trains_and_resumes(v1: FineTuneInputs, tmp_path: Path)
     first = runner.invoke(app, [*command, "--stop-after", "2"])
     assert first.exit_code == 0, first.output
     assert json.loads(first.stdout.splitlines()[-1])["stopped"]
+    original = GanSteps.train_batch
+    with monkeypatch.context() as patched:
+        patched.setattr(GanSteps, "train_batch", lambda *a: (os.kill(os.getpid(), signal.SIGTERM), original(*a))[1])
+        interrupted = runner.invoke(app, [*command, "--set", "epochs=2"])
+    assert interrupted.exit_code == 130
+    assert json.loads(interrupted.stdout.splitlines()[-1])["steps"] == BATCHES
     second = runner.invoke(app, command)
     assert json.loads(second.stdout.splitlines()[-1])["steps"] == BATCHES
     wrong = runner.invoke(app, [*command, "--set", "mixing=2"])

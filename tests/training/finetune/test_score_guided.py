@@ -10,19 +10,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from lightning.fabric import Fabric
 from safetensors.torch import load_file
 
 from ohlora.errors import InvalidInputError
 from ohlora.training import checkpoints
 from ohlora.training.finetune.cvae_losses import scored_loss
+from ohlora.training.finetune.draws import Draws
 from ohlora.training.finetune.inputs import FineTuneInputs
 from ohlora.training.finetune.recipes import PROPERTIES, Recipe, recipe
 from ohlora.training.finetune.run import run_recipe
-from ohlora.training.finetune.run_folder import RunFolder, TrainingStoppedError
-from ohlora.training.finetune.score_guided import GuidedRun, shown_labels, warm_share
+from ohlora.training.finetune.score_guided import GuidedTraining, shown_labels, warm_share
 from ohlora.training.finetune.transfer import published_names
 from ohlora.training.loop.distributed import make_fabric
+from ohlora.training.loop.run_folder import RunFolder
+from ohlora.training.loop.steps import TrainingStoppedError
 from ohlora.training.nets.stylegan import Generator
 from tests.support.conditional_inputs import SMALL, make_inputs
 
@@ -43,20 +44,18 @@ def table(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def opened(settings: Recipe, inputs: FineTuneInputs, out: Path, fabric: Fabric | None = None) -> GuidedRun:
-    fabric = fabric or make_fabric("cpu")
-    with RunFolder(out, {"recipe": {}}, fabric) as folder:
-        return GuidedRun(settings, inputs, fabric, folder, lambda event: None)
+def opened(settings: Recipe, inputs: FineTuneInputs, out: Path) -> GuidedTraining:
+    return GuidedTraining(settings, inputs, RunFolder(out, {}, make_fabric("cpu")), lambda event: None)
 
 
-def states(run: GuidedRun) -> dict[str, torch.Tensor]:
+def states(run: GuidedTraining) -> dict[str, torch.Tensor]:
     parts = {"generator": run.generator, "property": run.property_cnn}
     return {f"{name}.{k}": v.clone() for name, part in parts.items() for k, v in part.state_dict().items()}
 
 
-def moved(run: GuidedRun) -> set[str]:
+def moved(run: GuidedTraining) -> set[str]:
     before = states(run)
-    run._step()
+    run.batch()
     return {key for key, value in states(run).items() if not torch.equal(value, before[key])}
 
 
@@ -95,17 +94,21 @@ def test_first_dense_layer_is_kept_unless_asked(
 def test_latents_and_labels_move_from_fixed_to_fresh(inputs: FineTuneInputs, tmp_path: Path) -> None:
     run = opened(small(), inputs, tmp_path)
     assert [warm_share(k, 0.9) for k in (0, 1, 10)] == pytest.approx([1.0, 0.9, 0.9**10])
-    fixed = run.inputs_of(0, 0)
-    assert all(torch.equal(a, b) for a, b in zip(fixed, run.inputs_of(0, 7), strict=True))
-    z, label = run.inputs_of(5, 2)
-    again, other = run.inputs_of(5, 2), run.inputs_of(5, 3)
+
+    def inputs_of(group: int, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        return run.inputs_of(Draws.of(run.fabric, run.recipe.seed, group, step, run.recipe.batch_size))
+
+    fixed = inputs_of(0, 0)
+    assert all(torch.equal(a, b) for a, b in zip(fixed, inputs_of(0, 7), strict=True))
+    z, label = inputs_of(5, 2)
+    again, other = inputs_of(5, 2), inputs_of(5, 3)
     assert torch.equal(z, again[0])
     assert not torch.equal(z, other[0])
     fresh = (z - 0.9**5 * fixed[0]) / (1 - 0.9**5)
     assert float(fresh.std()) == pytest.approx(1.0, abs=0.3)
     assert float(torch.corrcoef(torch.stack([fresh.flatten(), fixed[0].flatten()]))[0, 1]) < 0.5
     assert label.shape == (4, 7)
-    late = run.inputs_of(200, 0)
+    late = inputs_of(200, 0)
     assert not torch.allclose(late[1], fixed[1], atol=0.1)
 
 
@@ -196,7 +199,7 @@ def test_damaged_numbers_stop_before_the_weights(inputs: FineTuneInputs, tmp_pat
         run.property_cnn.parts["mouth"].output.bias.fill_(float("inf"))
     before = states(run)
     with pytest.raises(TrainingStoppedError, match="stopped at step group 0, step 0: the loss 'mse' is inf"):
-        run._step()
+        run.batch()
     assert all(torch.equal(value, before[key]) for key, value in states(run).items())
 
 

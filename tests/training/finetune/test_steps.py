@@ -15,13 +15,14 @@ from torch import Tensor, nn
 from ohlora.errors import InvalidInputError
 from ohlora.training.finetune import gan_steps
 from ohlora.training.finetune.draws import DISCRIMINATOR, GENERATOR, Draws
-from ohlora.training.finetune.gan_steps import Batch, BatchResult, GanSteps
+from ohlora.training.finetune.gan_steps import BatchResult, GanSteps
 from ohlora.training.finetune.penalty_blur import with_cheap_blur
+from ohlora.training.finetune.pictures import Batch
 from ohlora.training.finetune.recipes import RECIPES, recipe
 from ohlora.training.finetune.repeat_rule import LIMIT, RULES, RepeatRule, repeat
-from ohlora.training.finetune.run_folder import TrainingStoppedError
 from ohlora.training.finetune.transfer import published_names, start_discriminator, start_generator, trained_names
 from ohlora.training.loop.distributed import make_fabric
+from ohlora.training.loop.steps import TrainingStoppedError
 from ohlora.training.nets.stylegan_layers import Blur
 from ohlora.training.nets.stylegan_v5_discriminator import V5Discriminator, V5DiscriminatorConfig
 from ohlora.training.weights import stylegan_keys

@@ -1,0 +1,143 @@
+"""What FineTune-v2 and v3 share: the property CNN judges what the generator draws
+(docs/spec/stylegan.md, sections 9.2 and 9.3).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ohlora.errors import InvalidInputError
+from ohlora.training import checkpoints
+from ohlora.training.finetune.cvae_losses import require_scored
+from ohlora.training.finetune.inputs import MADE_BY, FineTuneInputs, describe
+from ohlora.training.finetune.published import save_networks
+from ohlora.training.finetune.recipes import Recipe
+from ohlora.training.finetune.training import Report, Training
+from ohlora.training.finetune.transfer import start_generator, train_only, trained_parameters, trained_report
+from ohlora.training.gan.fast import in_channels_last
+from ohlora.training.loop.distributed import average_gradients, mean_of
+from ohlora.training.loop.run_folder import RunFolder
+from ohlora.training.loop.steps import gradient_norm, require_finite
+from ohlora.training.nets.score_cnns import PropertyCnn
+
+PLAIN = {"mixing": 0.0, "random_noise": False, "psi": 1.0, "conditional_truncation": False}
+
+
+def rate_factor(epoch: int, half_period: int) -> float:
+    """Cosine schedule stepped once an epoch: 1 at epoch 0, 0 after `half_period` epochs, 1 again after as many more.
+
+    0 as half_period: constant.
+    """
+    return (1 + math.cos(math.pi * epoch / half_period)) / 2 if half_period else 1.0
+
+
+def require_plain(recipe: Recipe) -> None:
+    """Raises InvalidInputError for what only the GAN recipes have: mixing, random noise, truncation."""
+    for name, plain in PLAIN.items():
+        if getattr(recipe, name) != plain:
+            raise InvalidInputError(
+                f"recipe {recipe.version} trains on what the property CNN says of plain pictures: {name} must be "
+                f"{plain}, got {getattr(recipe, name)}"
+            )
+
+
+class ScoredTraining(Training):
+    """A generator and what is trained with it, one optimizer, the frozen property CNN.
+
+    An epoch's losses are summed up in at["sums"], in the order of `columns`, the total first; the networks of the epoch
+    with the lowest mean are written.
+    """
+
+    columns: tuple[str, ...]
+    networks: Mapping[str, nn.Module]  # whose gradients are looked at
+
+    def __init__(self, recipe: Recipe, inputs: FineTuneInputs, folder: RunFolder, report: Report, **at: Any) -> None:
+        require_scored(recipe)
+        require_plain(recipe)
+        if inputs.property_cnn is None:
+            raise InvalidInputError(f"a property CNN is needed: --property-cnn (made by {MADE_BY['property_cnn'][1]})")
+        super().__init__(recipe, folder, report, best_epoch=-1, best_loss=math.inf, finished=False, **at)
+        self.inputs, self.device = inputs, folder.fabric.device
+        generator = start_generator(recipe, inputs.load_generator(recipe.smooth_start))
+        self.generator = in_channels_last(generator, self.device).train()
+        self.trained = trained_parameters(self.generator, recipe.generator_trained)
+        train_only(self.generator, self.trained)
+        cnn = checkpoints.load_as(PropertyCnn, "cnn-property", inputs.property_cnn)
+        self.property_cnn = in_channels_last(cnn.requires_grad_(False), self.device)
+
+    def optimize(self, *groups: tuple[Sequence[nn.Parameter], float]) -> None:
+        """Make the optimizer of (parameters, learning rate) groups."""
+        self.rates = [rate for _, rate in groups]
+        self.parameters = [parameter for parameters, _ in groups for parameter in parameters]
+        self.optimizer = torch.optim.AdamW(
+            [{"params": list(parameters), "lr": rate} for parameters, rate in groups],
+            betas=self.recipe.betas,
+            weight_decay=self.recipe.weight_decay,
+        )
+
+    def set_rates(self) -> float:
+        """Set the rates of the epoch; returns their factor."""
+        factor = rate_factor(self.at["epoch"], self.recipe.cosine)
+        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+            group["lr"] = rate * factor
+        return factor
+
+    def apply(self, loss: Tensor, w: Tensor, logged: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
+        """One step of the optimizer, and of w_avg towards w [N, w_size] -> `logged`, averaged over the processes.
+
+        Raises TrainingStoppedError, with nothing changed, when one of them or a gradient is not finite.
+        """
+        self.optimizer.zero_grad()
+        self.fabric.backward(loss)
+        average_gradients(self.fabric, self.parameters)
+        values = mean_of(self.fabric, torch.stack([value.detach().float() for value in logged.values()]))
+        means = dict(zip(logged, values.unbind(), strict=True))
+        require_finite(where, means, {name: gradient_norm(net.parameters()) for name, net in self.networks.items()})
+        self.optimizer.step()
+        if self.recipe.w_avg_decay < 1.0:
+            mean = mean_of(self.fabric, w.detach().float().mean(0))
+            self.generator.update_w_avg(mean[None], self.recipe.w_avg_decay)
+        return means
+
+    def add(self, values: Mapping[str, float]) -> None:
+        """Take a batch's values into the epoch's sums."""
+        sums = self.at.get("sums") or [0.0] * len(self.columns)
+        self.at["sums"] = [total + values[name] for name, total in zip(self.columns, sums, strict=True)]
+
+    def keep_best(self) -> dict[str, float]:
+        """Close the epoch's sums -> its means; writes the networks when it is the best one so far."""
+        recipe, at = self.recipe, self.at
+        means = {name: total / len(self.batches) for name, total in zip(self.columns, at["sums"], strict=True)}
+        loss = means[self.columns[0]]
+        if loss < at["best_loss"]:
+            at.update(best_epoch=at["epoch"], best_loss=loss)
+            if self.folder.writes:
+                self.write_networks()
+        waited = at["epoch"] - at["best_epoch"] >= recipe.patience
+        at.update(sums=[], finished=bool(recipe.patience and at["epoch"] >= recipe.min_epochs and waited))
+        return means
+
+    def write_networks(self) -> None:
+        save_networks(self.folder.out, self.recipe.version, self.generator)
+
+    def write(self) -> None:
+        if self.at["best_epoch"] < 0:  # there shall be weights to look at, whenever it was stopped
+            self.write_networks()
+
+    def finished(self) -> bool:
+        return self.at["finished"] or super().finished()
+
+    def summary(self, stopped: bool) -> dict[str, Any]:
+        return {
+            "recipe": self.recipe.identity(),
+            "inputs": describe(self.inputs),
+            **super().summary(stopped),
+            "best_epoch": self.at["best_epoch"],
+            "best_loss": self.at["best_loss"] if self.at["best_epoch"] >= 0 else None,
+            "trained": trained_report({"generator": (self.generator, self.recipe.generator_trained)}),
+        }
