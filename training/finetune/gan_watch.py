@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ohlora.base.types import Rgb
 from ohlora.errors import InvalidInputError
 from ohlora.training.cnn.monitor import RESULT_FILE, Monitor
 from ohlora.training.finetune.gan_steps import BatchResult
@@ -25,7 +26,6 @@ from ohlora.training.finetune.trial_pictures import (
     write_pictures,
     write_real_fake,
 )
-from ohlora.training.gan.store import Images
 from ohlora.training.loop.logs import CsvLog
 from ohlora.training.loop.run_folder import RunFolder
 from ohlora.training.nets.score_cnns import ATTRIBUTES, PropertyCnn
@@ -81,7 +81,7 @@ class GanWatch:
             write_pictures(self.out / "inference_test_before_finetuning", drawn.images, self.recipe.dump)
 
     def record(
-        self, epoch: int, batch: int, result: BatchResult, generator: Generator, real: Images, fake: Images
+        self, epoch: int, batch: int, result: BatchResult, generator: Generator, real: Rgb, fake: Rgb
     ) -> dict[str, Any]:
         """Dump, test and log one batch -> its row."""
         row: dict[str, Any] = {

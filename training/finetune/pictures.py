@@ -12,13 +12,14 @@ from lightning.fabric import Fabric
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ohlora.base.types import Rgb
 from ohlora.errors import InvalidInputError
 from ohlora.io.numbered_images import numbered_images
 from ohlora.scores.table import ScoreTable, read_score_table
 from ohlora.training.finetune.inputs import MADE_BY, FineTuneInputs, fingerprint
 from ohlora.training.finetune.recipes import Recipe
 from ohlora.training.gan.data import read_square, to_tensor
-from ohlora.training.gan.store import Images, ImageStore
+from ohlora.training.gan.store import ImageStore
 
 IN_MEMORY = 512 * 2**20  # bytes of pictures kept in every process; more lie on disk, mapped
 SHOWN = 5
@@ -42,7 +43,7 @@ class Pictures:
 
     files: dict[int, Path]
     labels: NDArray[np.float32]
-    _memory: Images | None = field(default=None, repr=False)
+    _memory: Rgb | None = field(default=None, repr=False)
     _store: ImageStore | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
@@ -76,7 +77,7 @@ class Pictures:
     def _fill(self, store: ImageStore, paths: list[Path], report: Report) -> None:
         store.fill(lambda a, b: np.stack([read_square(path, store.resolution) for path in paths[a:b]]), report)
 
-    def images(self, indices: NDArray[np.int64]) -> Images:
+    def images(self, indices: NDArray[np.int64]) -> Rgb:
         """uint8 [len(indices), R, R, 3]."""
         if self._memory is not None:
             return self._memory[indices]

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ohlora.base.atomic import make_folder, write_bytes
+from ohlora.base.types import Rgb
 from ohlora.base.values import Z_SIZE
 from ohlora.errors import InvalidInputError
 from ohlora.faces import face_from_seed
@@ -35,8 +36,7 @@ from ohlora.training.finetune.property_test import (
     label_grid,
 )
 from ohlora.training.finetune.recipes import PROPERTIES, Recipe
-from ohlora.training.gan.loop import normal
-from ohlora.training.gan.store import Images
+from ohlora.training.loop.seeds import normal
 from ohlora.training.nets.cvae_encoder import draw_latent
 from ohlora.training.nets.score_cnns import ClassifierCnn, PropertyCnn, at_cnn_size
 from ohlora.training.nets.stylegan import Generator
@@ -136,7 +136,7 @@ class PictureFiles:
     def __init__(self, folder: Path, dump: str, name: str, columns: int | None = None, digits: int = 3) -> None:
         self.folder, self.dump, self.name, self.columns, self.digits = make_folder(folder), dump, name, columns, digits
         self.count = 0
-        self._kept: list[Images] = []
+        self._kept: list[Rgb] = []
 
     def add(self, images: Tensor) -> None:
         for image in png_levels(images):
@@ -154,7 +154,7 @@ class PictureFiles:
             write_bytes(self.folder / f"{self.name}.jpg", encode_image(sheet, "jpeg", 90))
 
 
-def png_levels(images: Tensor) -> Images:
+def png_levels(images: Tensor) -> Rgb:
     """[N,3,R,R] in [-1,1] -> uint8 [N,R,R,3], rounded half to even as the documented PNG files are
     (docs/spec/stylegan.md, section 6).
     """

@@ -14,13 +14,13 @@ import torch
 from numpy.typing import NDArray
 
 from ohlora.base.atomic import make_folder, write_bytes
+from ohlora.base.types import Rgb
 from ohlora.io.images import encode_image
 from ohlora.training.finetune.property_test import pearson, tested_scores
 from ohlora.training.finetune.recipes import EXPRESSIONS, PROPERTIES, Recipe
 from ohlora.training.gan.data import to_images
-from ohlora.training.gan.loop import normal
-from ohlora.training.gan.monitor import sample_grid
-from ohlora.training.gan.store import Images
+from ohlora.training.loop.previews import sample_grid
+from ohlora.training.loop.seeds import normal
 from ohlora.training.nets.score_cnns import PropertyCnn
 from ohlora.training.nets.stylegan import Generator
 
@@ -84,7 +84,7 @@ PLANS: dict[str, Plan] = {
 class Drawn:
     """Test pictures uint8 [N,R,R,3] with the label float32 [N,L] of each, label by label, latent by latent."""
 
-    images: Images
+    images: Rgb
     labels: NDArray[np.float32]
 
 
@@ -105,7 +105,7 @@ def before_training(generator: Generator, recipe: Recipe) -> Drawn:
 @torch.no_grad()
 def draw_pictures(
     generator: Generator, recipe: Recipe, z: NDArray[np.float32], labels: NDArray[np.float32], psi: float
-) -> Images:
+) -> Rgb:
     """z [N, z_size], labels [N, L] -> uint8 [N,R,R,3]."""
     device, config = generator.w_avg.device, generator.config
     averages = None
@@ -125,7 +125,7 @@ def draw_pictures(
     return np.concatenate(parts)
 
 
-def write_pictures(path: Path, images: Images, dump: str, columns: int = 10) -> None:
+def write_pictures(path: Path, images: Rgb, dump: str, columns: int = 10) -> None:
     """One grid PATH.jpg ("grid"), or the documented files PATH/000000.jpg ... ("files"). Raises OutputError."""
     if dump == "grid":
         make_folder(path.parent)
@@ -136,7 +136,7 @@ def write_pictures(path: Path, images: Images, dump: str, columns: int = 10) -> 
         write_bytes(path / f"{number:06d}.jpg", encode_image(image, "jpeg", 95))
 
 
-def write_real_fake(out: Path, real: Images, fake: Images, dump: str) -> None:
+def write_real_fake(out: Path, real: Rgb, fake: Rgb, dump: str) -> None:
     """inference_test_real_fake.png, each row of real pictures above generated ones; or the documented single files."""
     name = "inference_test_real_fake"
     if dump == "grid":
@@ -148,7 +148,7 @@ def write_real_fake(out: Path, real: Images, fake: Images, dump: str) -> None:
             write_bytes(out / name / f"{kind}_{number:06d}.png", encode_image(image, "png", png_level=0))
 
 
-def through_jpeg(images: Images) -> Images:
+def through_jpeg(images: Rgb) -> Rgb:
     """What the documented files hold: the documented tests score pictures that were written and read again
     (docs/spec/stylegan.md, section 13, P23).
     """

@@ -13,13 +13,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ohlora.base.types import Rgb
 from ohlora.errors import InvalidInputError
 from ohlora.faces import face_from_seed
 from ohlora.io.images import list_images, read_image
 from ohlora.photos.segmentation import resize_area
-from ohlora.training.gan.store import Images, ImageStore, area_mean
+from ohlora.training.gan.store import ImageStore, area_mean
 
-Renderer = Callable[[NDArray[np.float32], int], Images]  # (z [N, z_size], R) -> uint8 [N, R, R, 3]
+Renderer = Callable[[NDArray[np.float32], int], Rgb]  # (z [N, z_size], R) -> uint8 [N, R, R, 3]
 Features = Callable[[NDArray[np.float32]], NDArray[np.float32]]  # z [N, z_size] -> [N, F]
 Report = Callable[[int, int], None]
 PROBE = 4  # pictures that identify a renderer
@@ -40,7 +41,7 @@ class Source(Protocol):
         """Make the pictures below `folder`, once; called before anything else is asked for."""
         ...
 
-    def images(self, indices: NDArray[np.int64], resolution: int) -> Images:
+    def images(self, indices: NDArray[np.int64], resolution: int) -> Rgb:
         """uint8 [N, resolution, resolution, 3]."""
         ...
 
@@ -52,12 +53,12 @@ class Source(Protocol):
         """Numbers [N, F] that are known of these pictures and decide how they look; None for a source without."""
         ...
 
-    def unseen(self, count: int, resolution: int) -> tuple[NDArray[np.float32] | None, Images]:
+    def unseen(self, count: int, resolution: int) -> tuple[NDArray[np.float32] | None, Rgb]:
         """Up to `count` pairs (z, picture) that are not trained on."""
         ...
 
 
-def render_portraits(z: NDArray[np.float32], resolution: int) -> Images:
+def render_portraits(z: NDArray[np.float32], resolution: int) -> Rgb:
     """The portraits of latents z [N, >= LATENTS]."""
     from ohlora.training.data import portraits
 
@@ -115,12 +116,12 @@ class PortraitSource:
         self._store = ImageStore(self._folder or folder, self.identity(), self.count, resolution)
         self._store.fill(self._render, report)
 
-    def _render(self, first: int, end: int) -> Images:
+    def _render(self, first: int, end: int) -> Rgb:
         assert self._store is not None
         seeds = range(self.first_seed + first, self.first_seed + end)
         return self.renderer(self._z(seeds), self._store.resolution)
 
-    def images(self, indices: NDArray[np.int64], resolution: int) -> Images:
+    def images(self, indices: NDArray[np.int64], resolution: int) -> Rgb:
         if self._store is None:
             raise InvalidInputError("the portraits have not been rendered: call prepare first")
         return self._store.gather(indices, resolution)
@@ -131,7 +132,7 @@ class PortraitSource:
     def features(self, indices: NDArray[np.int64]) -> NDArray[np.float32] | None:
         return None if self._features is None else self._features(self.z(indices))
 
-    def unseen(self, count: int, resolution: int) -> tuple[NDArray[np.float32], Images]:
+    def unseen(self, count: int, resolution: int) -> tuple[NDArray[np.float32], Rgb]:
         z = self._z(range(self.judged_from, self.judged_from + min(count, self.first_seed - self.judged_from)))
         # Drawn as fine as the training pictures and scaled like them: lines drawn for fewer pixels look different.
         fine = resolution if self._store is None else self._store.resolution
@@ -167,7 +168,7 @@ class FolderSource:
         self._store = store = ImageStore(folder, self.identity(), self.count, resolution)
         self._store.fill(lambda a, b: np.stack([read_square(f, store.resolution) for f in self.files[a:b]]), report)
 
-    def images(self, indices: NDArray[np.int64], resolution: int) -> Images:
+    def images(self, indices: NDArray[np.int64], resolution: int) -> Rgb:
         if self._store is None:
             raise InvalidInputError("the pictures have not been read: call prepare first")
         return self._store.gather(indices, resolution)
@@ -178,7 +179,7 @@ class FolderSource:
     def features(self, indices: NDArray[np.int64]) -> None:
         return None
 
-    def unseen(self, count: int, resolution: int) -> tuple[None, Images]:
+    def unseen(self, count: int, resolution: int) -> tuple[None, Rgb]:
         files = self.judged[:count]
         if not files:
             return None, np.empty((0, resolution, resolution, 3), np.uint8)
@@ -196,13 +197,13 @@ def read_square(path: Path, size: int) -> NDArray[np.uint8]:
     return resize_area(square, (size, size))
 
 
-def to_tensor(images: Images, device: torch.device) -> Tensor:
+def to_tensor(images: Rgb, device: torch.device) -> Tensor:
     """uint8 [N,R,R,3] -> float32 [N,3,R,R] in [-1,1], channels last in memory."""
     pixels = torch.from_numpy(images).to(device).permute(0, 3, 1, 2)
     return pixels.to(torch.float32, memory_format=torch.channels_last).div_(127.5).sub_(1.0)
 
 
-def to_images(tensor: Tensor) -> Images:
+def to_images(tensor: Tensor) -> Rgb:
     """[N,3,R,R] nominally in [-1,1] -> uint8 [N,R,R,3], rounded half up."""
     scaled = (tensor.detach().float() + 1.0).mul_(127.5).add_(0.5).clamp_(0, 255)
     return scaled.to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()

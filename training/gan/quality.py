@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from ohlora.base.atomic import write_bytes
+from ohlora.base.types import Rgb
 from ohlora.errors import InvalidInputError
 from ohlora.training import checkpoints
 from ohlora.training.gan.config import GanConfig
 from ohlora.training.gan.data import Source, to_images, to_tensor
 from ohlora.training.gan.losses import FeatureNet, feature_distance, pyramid_l1
-from ohlora.training.gan.store import Images
 from ohlora.training.nets.stylegan import Generator
 
 Features = NDArray[np.float64]  # [N, D]
@@ -72,7 +72,7 @@ class Figures:
 
 
 @torch.no_grad()
-def picture_features(images: Iterator[Images] | list[Images], net: FeatureNet, device: torch.device) -> Features:
+def picture_features(images: Iterator[Rgb] | list[Rgb], net: FeatureNet, device: torch.device) -> Features:
     """Pooled last-stage features [N, 320] of batches of uint8 pictures [n,R,R,3]."""
     rows = []
     for batch in images:
@@ -213,15 +213,15 @@ def _compare_kept(fakes: Features, kept: Features, training: Features) -> Figure
     return Figures(**{**asdict(whole), "nearest_train": near, "nearest_train_real": near_real, "copied": copied})
 
 
-def _batches(images: Images) -> Iterator[Images]:
+def _batches(images: Rgb) -> Iterator[Rgb]:
     return (images[i : i + BATCH] for i in range(0, len(images), BATCH))
 
 
-def _training_batches(source: Source, order: NDArray[np.int64], size: int) -> Iterator[Images]:
+def _training_batches(source: Source, order: NDArray[np.int64], size: int) -> Iterator[Rgb]:
     return (source.images(order[i : i + BATCH], size) for i in range(0, len(order), BATCH))
 
 
-def _against_targets(generated: Images, targets: Images, net: FeatureNet, device: torch.device) -> dict[str, float]:
+def _against_targets(generated: Rgb, targets: Rgb, net: FeatureNet, device: torch.device) -> dict[str, float]:
     psnr, l1, feature = [], [], []
     for a, b in zip(_batches(generated), _batches(targets), strict=True):
         error = ((a.astype(np.float64) - b) ** 2).mean((1, 2, 3))

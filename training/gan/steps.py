@@ -1,16 +1,16 @@
-"""One training step: networks, optimisers and losses of the current phase (the loop around it is in `loop.py`)."""
+"""One training step: networks, optimizers and losses of the current phase (the loop around it is in `loop.py`)."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from lightning.fabric import Fabric
 from torch import Tensor, nn
 
-from ohlora.errors import InvalidInputError, OhloraError
+from ohlora.errors import InvalidInputError
 from ohlora.training import checkpoints
 from ohlora.training.gan.augment import augment
 from ohlora.training.gan.config import GanConfig, Phase
@@ -26,18 +26,14 @@ from ohlora.training.gan.losses import (
     pyramid_l1,
 )
 from ohlora.training.gan.mapping_fit import make_linear, readout_loss, readout_matrix
+from ohlora.training.loop.states import Parts, load_states, states_of
+from ohlora.training.loop.steps import require_finite
 from ohlora.training.nets.stylegan import Generator
 from ohlora.training.nets.stylegan_discriminator import Discriminator
 from ohlora.training.nets.stylegan_layers import AdaIN
 
 WARM_STEPS = 50  # of every phase: fresh Adam statistics make the first steps too long
 FEATURE_STAGES = 4
-
-M = TypeVar("M", Generator, Discriminator)
-
-
-class NotFiniteError(OhloraError):
-    """A loss or gradient became NaN or infinite; the weights before that step are still good."""
 
 
 @dataclass
@@ -49,25 +45,32 @@ class Batch:
     paired: bool
 
 
+@dataclass
+class Adversary:
+    """The discriminator with its optimizer."""
+
+    network: Discriminator
+    optimizer: torch.optim.Adam
+
+
 class Steps:
-    """Generator, average, discriminator and optimisers. `enter` readies them for a phase, `step` trains once."""
+    """Generator, average, discriminator and optimizers. `enter` readies them for a phase, `step` trains once."""
 
     generator: Generator
     smooth: Generator
     average: WeightAverage
+    optimizer: torch.optim.Adam  # of the generator
 
     def __init__(self, config: GanConfig, fabric: Fabric, latents: int) -> None:
         self.config, self.fabric, self.device = config, fabric, fabric.device
-        self.discriminator: Discriminator | None = None
-        self.generator_optimizer: torch.optim.Adam | None = None
-        self.discriminator_optimizer: torch.optim.Adam | None = None
+        self.adversary: Adversary | None = None
         self.phase: Phase = config.phases[0]
         self.before = 0  # resolution of the phase before
         latents = latents if config.linear_latents < 0 else config.linear_latents
         self.readout: Tensor | None = None
         if latents > 0:
             self.readout = readout_matrix(latents, config.w_size, config.seed).to(self.device)
-        self._features: Any = None
+        self._features: FeatureNet | None = None
 
     # Networks
 
@@ -80,14 +83,17 @@ class Steps:
         self.phase, self.before = phases[index], phases[index - 1].resolution if index else 0
         torch.manual_seed(self.config.seed * 1009 + index)
         if restored is not None:
-            self._restore(restored)
+            self._make_generator(None)
+            if resolution := restored["discriminator_resolution"]:
+                self._make_discriminator(resolution)
+            load_states(self.parts, restored)
         else:
             if index == 0:
                 self._make_generator(self._initial())
             elif self.phase.resolution != self.before:
                 self._make_generator(self.generator, self.smooth)
             if self.phase.adversarial:
-                self._make_discriminator()
+                self._make_discriminator(self.phase.resolution)
         self._compile()
 
     def _initial(self) -> Generator | None:
@@ -95,16 +101,12 @@ class Steps:
         path, resolution = self.config.start_from, self.phase.resolution
         if path is None:
             return None
-        start = checkpoints.load("stylegan", path)
-        assert isinstance(start, Generator)
+        start = checkpoints.load_as(Generator, "stylegan", path)
         return cut(start, resolution) if start.config.resolution > resolution else start
-
-    def _placed(self, module: M) -> M:
-        return in_channels_last(module, self.device)
 
     def _make_generator(self, old: Generator | None, old_smooth: Generator | None = None) -> None:
         config, shape = self.config, self.config.generator(self.phase.resolution)
-        generator, smooth = self._placed(Generator(shape)), self._placed(Generator(shape))
+        generator, smooth = (in_channels_last(Generator(shape), self.device) for _ in range(2))
         with torch.no_grad():
             for part in generator.synthesis.modules():
                 if isinstance(part, AdaIN):
@@ -117,20 +119,17 @@ class Steps:
         if old_smooth is not None:
             grow_generator(old_smooth, smooth)
         self.generator, self.smooth = generator.train(), smooth.eval()
-        self.generator_optimizer = torch.optim.Adam(
-            generator.parameters(), lr=self.phase.learning_rate, betas=config.betas
-        )
+        self.optimizer = torch.optim.Adam(generator.parameters(), lr=self.phase.learning_rate, betas=config.betas)
 
-    def _make_discriminator(self, resolution: int | None = None) -> None:
-        resolution, old = resolution or self.phase.resolution, self.discriminator
+    def _make_discriminator(self, resolution: int) -> None:
+        old = None if self.adversary is None else self.adversary.network
         if old is not None and old.config.resolution == resolution:
             return
-        self.discriminator = self._placed(Discriminator(self.config.discriminator(resolution))).train()
+        network = in_channels_last(Discriminator(self.config.discriminator(resolution)), self.device).train()
         if old is not None:
-            grow_discriminator(old, self.discriminator)
-        self.discriminator_optimizer = torch.optim.Adam(
-            self.discriminator.parameters(), lr=self.phase.discriminator_rate, betas=self.config.discriminator_betas
-        )
+            grow_discriminator(old, network)
+        rate, betas = self.phase.discriminator_rate, self.config.discriminator_betas
+        self.adversary = Adversary(network, torch.optim.Adam(network.parameters(), lr=rate, betas=betas))
 
     def _compile(self) -> None:
         torch.compiler.reset()  # one phase's graphs are of no use to the next
@@ -151,7 +150,7 @@ class Steps:
     def step(self, number: int, phase_step: int, progress: float, batch: Batch, since_growth: int) -> dict[str, Tensor]:
         """Train once; `progress` is how far the phase is, 0 .. 1. Returns the parts of the losses, detached.
 
-        Raises NotFiniteError before any weight is touched by what is not finite.
+        Raises TrainingStoppedError before any weight is touched by what is not finite.
         """
         config, phase, size = self.config, self.phase, len(batch.z)
         torch.manual_seed((config.seed * 1_000_003 + number) % 2**63)
@@ -161,9 +160,10 @@ class Steps:
         with self.fabric.autocast():
             fake = self._draw(wp, lod)
         parts: dict[str, Tensor] = {}
-        if phase.adversarial:
-            parts.update(self._train_discriminator(number, batch.real, fake.detach().float(), lod))
-        parts.update(self._train_generator(batch, fake, wp, lod))
+        adversary = self.adversary if phase.adversarial else None
+        if adversary is not None:
+            parts.update(self._train_discriminator(adversary, number, batch.real, fake.detach().float(), lod))
+        parts.update(self._train_generator(adversary, number, batch, fake, wp, lod))
         self.average.update(size, since_growth + size)
         return parts
 
@@ -178,26 +178,24 @@ class Steps:
         phase = self.phase
         cosine = 0.5 * (1 + math.cos(math.pi * min(max(progress, 0.0), 1.0)))
         factor = min(1.0, (phase_step + 1) / WARM_STEPS) * (phase.final_rate + (1 - phase.final_rate) * cosine)
-        for optimizer, rate in (
-            (self.generator_optimizer, phase.learning_rate),
-            (self.discriminator_optimizer, phase.discriminator_rate),
-        ):
-            if optimizer is not None:
-                for group in optimizer.param_groups:
-                    group["lr"] = rate * factor
+        optimizers = [(self.optimizer, phase.learning_rate)]
+        if self.adversary is not None:
+            optimizers.append((self.adversary.optimizer, phase.discriminator_rate))
+        for optimizer, rate in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate * factor
 
-    def _score(self, images: Tensor, lod: float) -> Tensor:
-        assert self.discriminator is not None
+    def _score(self, network: Discriminator, images: Tensor, lod: float) -> Tensor:
         images = augment(images.float(), self.config.augment, torch.default_generator)
         with self.fabric.autocast():
-            return self.discriminator(images, lod=lod)
+            return network(images, lod=lod)
 
-    def _train_discriminator(self, number: int, real: Tensor, fake: Tensor, lod: float) -> dict[str, Tensor]:
-        assert self.discriminator is not None
-        assert self.discriminator_optimizer is not None
-        config = self.config
-        self.discriminator_optimizer.zero_grad()
-        scores = self._score(real, lod), self._score(fake, lod)
+    def _train_discriminator(
+        self, adversary: Adversary, number: int, real: Tensor, fake: Tensor, lod: float
+    ) -> dict[str, Tensor]:
+        config, network = self.config, adversary.network
+        adversary.optimizer.zero_grad()
+        scores = self._score(network, real, lod), self._score(network, fake, lod)
         loss = discriminator_loss(*scores)
         self.fabric.backward(loss)
         parts = {
@@ -209,21 +207,22 @@ class Steps:
             # The plain module in float32: compiled graphs have no second derivative.
             images = real.detach().float().requires_grad_(True)
             seen = augment(images, config.augment, torch.default_generator)
-            penalty = gradient_penalty(self.discriminator(seen, lod=lod), images)
+            penalty = gradient_penalty(network(seen, lod=lod), images)
             self.fabric.backward(penalty * lazy_weight(config.r1_gamma, config.r1_every))
             parts["penalty"] = penalty.detach()
-        self._apply(self.discriminator, self.discriminator_optimizer, parts)
+        self._apply(network, adversary.optimizer, parts, number)
         return parts
 
-    def _train_generator(self, batch: Batch, fake: Tensor, wp: Tensor, lod: float) -> dict[str, Tensor]:
-        assert self.generator_optimizer is not None
+    def _train_generator(
+        self, adversary: Adversary | None, number: int, batch: Batch, fake: Tensor, wp: Tensor, lod: float
+    ) -> dict[str, Tensor]:
         phase, parts, total = self.phase, {}, torch.zeros((), device=self.device)
         if phase.regresses and not batch.paired:
             raise InvalidInputError("pixel and perceptual losses need a source with a target per latent")
         if phase.pixel:
             parts["pixel"] = pyramid_l1(fake, batch.real)
             total = total + phase.pixel * parts["pixel"]
-        if phase.perceptual:
+        if phase.perceptual and self._features is not None:
             with self.fabric.autocast():
                 part = max(1, round(len(fake) * self.config.perceptual_part))
                 with torch.no_grad():
@@ -231,61 +230,42 @@ class Steps:
                 shown = self._features(fake[:part])
             parts["perceptual"] = feature_distance(shown, wanted)
             total = total + phase.perceptual * parts["perceptual"]
-        if phase.adversarial and self.discriminator is not None:
-            self.discriminator.requires_grad_(False)
-            parts["generator"] = generator_loss(self._score(fake, lod))
+        if adversary is not None:
+            adversary.network.requires_grad_(False)
+            parts["generator"] = generator_loss(self._score(adversary.network, fake, lod))
             total = total + phase.adversarial * parts["generator"]
         if self.readout is not None and self.config.readout:
             parts["readout"] = readout_loss(self.generator.mapping, batch.z, wp[:, 0], self.readout)
             total = total + self.config.readout * parts["readout"]
-        self.generator_optimizer.zero_grad()
+        self.optimizer.zero_grad()
         self.fabric.backward(total)
-        if self.discriminator is not None:
-            self.discriminator.requires_grad_(True)
-        self._apply(self.generator, self.generator_optimizer, parts)
+        if adversary is not None:
+            adversary.network.requires_grad_(True)
+        self._apply(self.generator, self.optimizer, parts, number)
         return {name: value.detach() for name, value in parts.items()}
 
-    def _apply(self, module: nn.Module, optimizer: torch.optim.Adam, parts: dict[str, Tensor]) -> None:
+    def _apply(self, module: nn.Module, optimizer: torch.optim.Adam, parts: dict[str, Tensor], number: int) -> None:
         """Step, unless a loss or the gradients' norm is not finite."""
-        for name, value in parts.items():
-            if not torch.isfinite(value):
-                raise NotFiniteError(f"the loss '{name}' is {float(value.detach())}")
-        limit = self.config.clip_norm or math.inf
-        norm = torch.nn.utils.clip_grad_norm_(module.parameters(), limit)
-        if not torch.isfinite(norm):
-            raise NotFiniteError(f"the gradients of the {type(module).__name__.lower()} have norm {float(norm)}")
+        norm = torch.nn.utils.clip_grad_norm_(module.parameters(), self.config.clip_norm or math.inf)
+        require_finite(f"step {number}", parts, {type(module).__name__.lower(): norm})
         optimizer.step()
 
     # State
 
+    @property
+    def parts(self) -> Parts:
+        """What is saved."""
+        parts: dict[str, Any] = {
+            "generator": self.generator, "smooth": self.smooth, "generator_optimizer": self.optimizer,
+        }  # fmt: skip
+        if self.adversary is not None:
+            parts |= {
+                "discriminator": self.adversary.network,
+                "discriminator_optimizer": self.adversary.optimizer,
+            }
+        return parts
+
     def state(self) -> dict[str, Any]:
         """Everything a resumed run needs, of tensors and plain values only."""
-        assert self.generator_optimizer is not None
-        state: dict[str, Any] = {
-            "generator": self.generator.state_dict(),
-            "smooth": self.smooth.state_dict(),
-            "generator_optimizer": self.generator_optimizer.state_dict(),
-            "discriminator_resolution": 0,
-        }
-        if self.discriminator is not None and self.discriminator_optimizer is not None:
-            state["discriminator_resolution"] = self.discriminator.config.resolution
-            state["discriminator"] = self.discriminator.state_dict()
-            state["discriminator_optimizer"] = self.discriminator_optimizer.state_dict()
-        return state
-
-    def _restore(self, state: dict[str, Any]) -> None:
-        try:
-            self._make_generator(None)
-            assert self.generator_optimizer is not None
-            self.generator.load_state_dict(state["generator"])
-            self.smooth.load_state_dict(state["smooth"])
-            self.generator_optimizer.load_state_dict(state["generator_optimizer"])
-            if state["discriminator_resolution"]:
-                self.discriminator = None
-                self._make_discriminator(state["discriminator_resolution"])
-                assert self.discriminator is not None
-                assert self.discriminator_optimizer is not None
-                self.discriminator.load_state_dict(state["discriminator"])
-                self.discriminator_optimizer.load_state_dict(state["discriminator_optimizer"])
-        except (KeyError, RuntimeError, ValueError) as error:
-            raise InvalidInputError(f"the checkpoint is of other networks: {str(error).splitlines()[0]}") from error
+        resolution = 0 if self.adversary is None else self.adversary.network.config.resolution
+        return {**states_of(self.parts), "discriminator_resolution": resolution}

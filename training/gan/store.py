@@ -18,12 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ohlora.base.atomic import atomic_path, make_folder, remove_leftovers, write_bytes
+from ohlora.base.types import Rgb
 from ohlora.errors import InvalidInputError
 
 CHUNK = 512
 
-Images = NDArray[np.uint8]  # [N, R, R, 3]
-Maker = Callable[[int, int], Images]  # (first, last + 1) -> the pictures of these indices
+Maker = Callable[[int, int], Rgb]  # (first, last + 1) -> the pictures of these indices
 
 
 class ImageStore:
@@ -36,8 +36,8 @@ class ImageStore:
 
     def __init__(self, folder: Path, identity: dict[str, Any], count: int, resolution: int, chunk: int = CHUNK) -> None:
         self.folder, self.count, self.resolution, self.chunk = make_folder(folder), count, resolution, chunk
-        self._levels: dict[int, Images] = {}
-        self._maps: list[Images] = []
+        self._levels: dict[int, Rgb] = {}
+        self._maps: list[Rgb] = []
         wanted = json.loads(json.dumps({**identity, "resolution": resolution, "chunk": chunk}))
         manifest = folder / "manifest.json"
         if manifest.is_file():
@@ -99,7 +99,7 @@ class ImageStore:
         good = array.dtype == np.uint8 and array.shape[1:] == (self.resolution, self.resolution, 3)
         return len(array) if good else 0
 
-    def gather(self, indices: NDArray[np.int64], resolution: int | None = None) -> Images:
+    def gather(self, indices: NDArray[np.int64], resolution: int | None = None) -> Rgb:
         """Pictures [len(indices), r, r, 3]; a smaller `resolution` (the full one over 2, 4, ...) is an area mean."""
         size = self.resolution if resolution is None else resolution
         if size < 1 or size > self.resolution or self.resolution % size:
@@ -110,7 +110,7 @@ class ImageStore:
             return self._level(size)[indices]
         return np.stack([self._maps[i // self.chunk][i % self.chunk] for i in indices])
 
-    def _level(self, size: int) -> Images:
+    def _level(self, size: int) -> Rgb:
         """All pictures at a smaller size, kept in memory: at most a quarter of the store, read thousands of times."""
         if size not in self._levels:
             level = np.empty((self.count, size, size, 3), np.uint8)
@@ -123,7 +123,7 @@ class ImageStore:
         return self._levels[size]
 
 
-def area_mean(images: Images, size: int) -> Images:
+def area_mean(images: Rgb, size: int) -> Rgb:
     """uint8 [N,R,R,3] -> [N,size,size,3], R a multiple of size; rounds half up."""
     factor = images.shape[1] // size
     blocks = images.reshape(len(images), size, factor, size, factor, 3)

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ohlora.base.atomic import make_folder, write_bytes
+from ohlora.base.types import Rgb
 from ohlora.base.values import PROPERTIES
 from ohlora.io.images import encode_image
 from ohlora.latents.directions import Directions
-from ohlora.training.gan.store import Images
 
 PICTURES = "inference_test_after_training"
 REPORT, FINAL_REPORT = "image_generation_report", "final_vector_test_report"
@@ -82,7 +82,7 @@ def write_case(
     return data
 
 
-def write_pictures(out: Path, names: CaseNames, images: Images, original: Images) -> None:
+def write_pictures(out: Path, names: CaseNames, images: Rgb, original: Rgb) -> None:
     """The single files, as documented."""
     make_folder(out / names.folder)
     for index, image in enumerate(images):
@@ -90,7 +90,7 @@ def write_pictures(out: Path, names: CaseNames, images: Images, original: Images
     write_bytes(out / names.original, encode_image(original, "jpeg", QUALITY))
 
 
-def write_grid(out: Path, names: CaseNames, images: Images, original: Images, columns: int) -> None:
+def write_grid(out: Path, names: CaseNames, images: Rgb, original: Rgb, columns: int) -> None:
     """One sheet: a row for each mouth strength, eyes by pose across; and the unmodified picture beside it."""
     make_folder(out / GRIDS)
     rows = -(-len(images) // columns)

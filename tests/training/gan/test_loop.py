@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from ohlora.errors import InvalidInputError, OhloraError
 from ohlora.training import checkpoints
 from ohlora.training.gan.config import Phase, time_shares
-from ohlora.training.gan.loop import TrainingStoppedError, Watch, run
-from ohlora.training.gan.monitor import read_rows
+from ohlora.training.gan.loop import Watch, run
+from ohlora.training.loop.logs import read_rows
+from ohlora.training.loop.steps import TrainingStoppedError
 from tests.support.gan_pictures import tiny_recipe, wave_source, waves
 
 STEPS = 14  # of the tiny recipe: 6 + 8
@@ -82,6 +83,15 @@ def test_resumed_run_ends_with_the_same_weights(whole: Path, tmp_path: Path, sto
     assert_same(tmp_path / "generator.safetensors", whole / "generator.safetensors")
 
 
+def test_a_half_written_row_is_dropped_and_not_glued_to_the_next(tmp_path: Path) -> None:
+    run(tiny_recipe(), tmp_path, wave_source(), accelerator="cpu", watch=Watch(log_every=1, stop_after=3))
+    with (tmp_path / "curve.jsonl").open("a") as file:
+        file.write('{"step": 4, "images"')
+    run(tiny_recipe(), tmp_path, wave_source(), accelerator="cpu", watch=Watch(log_every=1, stop_after=2))
+    rows = (tmp_path / "curve.jsonl").read_text().splitlines()
+    assert [json.loads(row)["step"] for row in rows if "pixel" in row] == [1, 2, 3, 4, 5]
+
+
 def test_finished_run_is_not_trained_again(whole: Path) -> None:
     before = weights(whole / "generator.safetensors")
     result = run(tiny_recipe(), whole, wave_source(), accelerator="cpu")
@@ -91,11 +101,11 @@ def test_finished_run_is_not_trained_again(whole: Path) -> None:
 
 
 def test_another_recipe_or_source_is_refused(whole: Path) -> None:
-    with pytest.raises(InvalidInputError, match=r"another config .r1_gamma was 10.0, now 5.0."):
+    with pytest.raises(InvalidInputError, match=r"other config .r1_gamma was 10.0, now 5.0."):
         run(tiny_recipe(r1_gamma=5.0), whole, wave_source(), accelerator="cpu")
     other = wave_source()
     other.renderer = lambda z, resolution: 255 - waves(z, resolution)
-    with pytest.raises(InvalidInputError, match=r"another source .renderer"):
+    with pytest.raises(InvalidInputError, match=r"other source .renderer"):
         run(tiny_recipe(), whole, other, accelerator="cpu")
 
 

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from ohlora.base.atomic import atomic_path, make_folder, write_bytes
+from ohlora.base.types import Rgb
 from ohlora.errors import InvalidInputError
 from ohlora.faces import face_from_seed
 from ohlora.io.images import encode_image
@@ -25,8 +26,7 @@ from ohlora.training.finetune.property_test import EPOCH_GRID, TESTED, condition
 from ohlora.training.finetune.recipes import Recipe
 from ohlora.training.finetune.run import run_recipe
 from ohlora.training.gan.data import to_images
-from ohlora.training.gan.monitor import sample_grid
-from ohlora.training.gan.store import Images
+from ohlora.training.loop.previews import sample_grid
 from ohlora.training.nets.score_cnns import PropertyCnn
 from ohlora.training.nets.stylegan import Generator
 from ohlora.training.pipeline.exhibits import Exhibits
@@ -264,7 +264,7 @@ def measure(work: Work) -> Outcome:
 
 
 @torch.no_grad()
-def draw_seeds(generator: Generator, first_seed: int, count: int) -> Images:
+def draw_seeds(generator: Generator, first_seed: int, count: int) -> Rgb:
     """Pictures uint8 [count,R,R,3] of seeds, each with the random label of its seed where the generator takes one."""
     device, size, parts = generator.w_avg.device, generator.config.label_size, []
     for start in range(0, count, DRAWN_AT_ONCE):
