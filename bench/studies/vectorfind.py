@@ -32,18 +32,17 @@ from ohlora.export.search_engines import compiled_portrayer, compiled_scorer
 from ohlora.latents.directions import read_directions
 from ohlora.training.finetune.inputs import load_generator
 from ohlora.training.vectorfind.find import Population, population
-from ohlora.training.vectorfind.gradient import GradientTraining
 from ohlora.training.vectorfind.portrayer import Portrayer, bundle_portrayer
 from ohlora.training.vectorfind.samples import SampleStore
 from ohlora.training.vectorfind.scorers import CnnScorer, Scorer, load_scorer
 from ohlora.training.vectorfind.search import run_search
-from ohlora.training.vectorfind.settings import SearchSettings, preset
+from ohlora.training.vectorfind.settings import GradientTraining, Method, SearchSettings, preset
 from ohlora.training.vectorfind.tester import DirectionTester, overall_leakage
 
 STRENGTH = (1.4, 0.8, 0.8)  # standard deviations of eyes, mouth, pose for a strength of 1
 READER_FACES = 40
 EPOCHS = 25  # of the gradient networks: by then the validation loss stands still
-MIXED = ("gradient", "svm", "svm")
+MIXED: tuple[Method, Method, Method] = ("gradient", "svm", "svm")
 ORTHOGONAL = ("orthogonal", "orthogonal", "orthogonal")
 
 

@@ -46,6 +46,12 @@ class Progress:
         if self._bar is not None:
             self._bar.stop()
 
+    def expect(self, total: int) -> None:
+        """How many there are, where this is known later than the noun."""
+        self.total = max(total, 1)
+        if self._bar is not None:
+            self._bar.update(self._task, total=self.total)
+
     def advance(self, count: int) -> None:
         with self._lock:
             self.done += count

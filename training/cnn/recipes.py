@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
+from ohlora.base.recipe import changed, check, meaning, pick, setting
 from ohlora.errors import InvalidInputError
-from ohlora.scores.table import PROPERTY_COLUMNS
+from ohlora.kernels.properties import PROPERTIES
 from ohlora.training.loop.precision import lightning_precision, precision_name
 from ohlora.training.loop.seeds import MAX_SEED
-from ohlora.training.nets.score_cnns import ATTRIBUTES, require_width
+from ohlora.training.nets.choices import ATTRIBUTES, MAX_WIDTH
 
-KFOLD, STRATIFIED = "k-fold", "stratified"
-RANDOM, V1_MODEL = "random", "v1-model"
-ERROR, KEEP_BEST = "error", "keep-best"
-COSINE, EXPONENTIAL = "cosine", "exponential"
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+Split = Literal["k-fold", "stratified"]
+Start = Literal["random", "v1-model"]
+KFOLD: Split = "k-fold"
+RANDOM: Start = "random"
+KEEP_BEST: Literal["keep-best"] = "keep-best"
 HAIRSTYLE_COLUMNS = ("hairstyle_score",)
 NEVER = ("max_attempts", "on_failure")  # decide when to give up, not what is learned
 
@@ -29,42 +32,28 @@ class LoopRecipe:
     """What every training of a score CNN shares.
 
     schedule: "cosine" swings between the rate and 0 with half a period of `half_period` epochs and never restarts;
-    "exponential" multiplies it by `decay` each epoch. patience: epochs without a strictly lower loss that end it.
-    epochs: at most so many; None = no limit. width: of the network, 1 as documented.
+    "exponential" multiplies it by `decay` each epoch.
     """
 
-    learning_rate: float
-    schedule: str = COSINE
-    half_period: int = 10
-    decay: float = 0.95
-    weight_decay: float = 0.01
-    batch_size: int = 16
-    patience: int = 20
-    epochs: int | None = None
-    width: float = 1.0
+    learning_rate: float = field(metadata=meaning("Of AdamW, at the beginning.", above=0))
+    schedule: Literal["cosine", "exponential"] = setting("cosine", "Of the learning rate.")
+    half_period: int = setting(10, "cosine: epochs from the highest rate to the lowest.", low=1)
+    decay: float = setting(0.95, "exponential: factor of an epoch.", above=0)
+    weight_decay: float = setting(0.01, "Of AdamW.", low=0)
+    batch_size: int = setting(16, "Pictures a step.", low=1)
+    patience: int = setting(20, "Epochs without a lower validation loss.", low=1)
+    epochs: int | None = setting(None, "At most so many; documented: no limit.", low=1)
+    width: float = setting(1.0, "Scales every layer of the network; documented 1.", above=0, high=MAX_WIDTH)
     precision: str = "fp32"
-    seed: int = 0
+    seed: int = setting(0, "Of folds, weights, order and dropout.", low=0, high=MAX_SEED)
 
     def __post_init__(self) -> None:
-        require_width(type(self).__name__, self.width)
-        for name in ("learning_rate", "decay", "weight_decay"):
-            value = getattr(self, name)
-            if not 0 <= value <= 1e30 or (value == 0 and name != "weight_decay"):  # false for NaN
-                raise InvalidInputError(f"{name} must be a positive number, got {value}")
-        for name in ("half_period", "batch_size", "patience"):
-            if getattr(self, name) < 1:
-                raise InvalidInputError(f"{name} must be 1 or more, got {getattr(self, name)}")
-        if self.epochs is not None and self.epochs < 1:
-            raise InvalidInputError(f"epochs must be 1 or more, or None for no limit, got {self.epochs}")
-        if self.schedule not in (COSINE, EXPONENTIAL):
-            raise InvalidInputError(f"unknown schedule '{self.schedule}': choose {COSINE} or {EXPONENTIAL}")
         object.__setattr__(self, "precision", precision_name(self.precision))
-        if not 0 <= self.seed <= MAX_SEED:
-            raise InvalidInputError(f"seed must be in [0, {MAX_SEED}], got {self.seed}")
+        check(self)
 
     def rate(self, epoch: int) -> float:
         """Learning rate of `epoch` (0, 1, ...)."""
-        if self.schedule == EXPONENTIAL:
+        if self.schedule == "exponential":
             return self.learning_rate * self.decay**epoch
         return self.learning_rate * (1 + math.cos(math.pi * epoch / self.half_period)) / 2
 
@@ -78,42 +67,20 @@ class LoopRecipe:
 class ClassifierRecipe(LoopRecipe):
     """One row of the table of classifiers.
 
-    split: how the folds are cut. start: "random", or "v1-model" for weights of an earlier classifier. threshold: a
-    fold succeeds when its smallest validation loss is at most this. log_threshold: probability from which a picture
-    counts as positive in the logs. max_attempts: per fold; on_failure: "error", or "keep-best" keeps the best of
-    them. file_name: of the models, with {attribute} and {fold}.
+    log_threshold: probability from which a picture counts as positive in the logs. file_name: of the models, with
+    {attribute} and {fold}.
     """
 
     version: str
-    attribute: str
-    threshold: float
-    log_threshold: float
-    split: str = STRATIFIED
-    start: str = RANDOM
-    folds: int = 5
-    max_attempts: int = 5
-    on_failure: str = ERROR
+    attribute: str = field(metadata=meaning(choices=ATTRIBUTES))
+    threshold: float = field(metadata=meaning("Validation loss at which a fold has succeeded.", above=0))
+    log_threshold: float = field(metadata=meaning(above=0, below=1))
+    split: Split = setting("stratified", "How the folds are cut.")
+    start: Start = setting("random", "Weights that it begins with.")
+    folds: int = setting(5, "Parts, each of which is held out once.", low=2)
+    max_attempts: int = setting(5, "Trainings of a fold without success.", low=1)
+    on_failure: Literal["error", "keep-best"] = setting("error", "Then: error, or keep the best (success False).")
     file_name: str = "{attribute}_model_{fold}"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.attribute not in ATTRIBUTES:
-            raise InvalidInputError(f"unknown attribute '{self.attribute}': choose one of {', '.join(ATTRIBUTES)}")
-        for name, choices in (
-            ("split", (KFOLD, STRATIFIED)),
-            ("start", (RANDOM, V1_MODEL)),
-            ("on_failure", (ERROR, KEEP_BEST)),
-        ):
-            if getattr(self, name) not in choices:
-                raise InvalidInputError(f"unknown {name} '{getattr(self, name)}': choose {' or '.join(choices)}")
-        if self.folds < 2:
-            raise InvalidInputError(f"folds must be 2 or more, got {self.folds}")
-        if self.max_attempts < 1:
-            raise InvalidInputError(f"max_attempts must be 1 or more, got {self.max_attempts}")
-        if not self.threshold > 0:
-            raise InvalidInputError(f"threshold must be a positive validation loss, got {self.threshold}")
-        if not 0 < self.log_threshold < 1:
-            raise InvalidInputError(f"log_threshold must be a probability between 0 and 1, got {self.log_threshold}")
 
     def model_name(self, fold: int) -> str:
         return self.file_name.format(attribute=self.attribute, fold=fold)
@@ -122,7 +89,7 @@ class ClassifierRecipe(LoopRecipe):
 V3_FILE = "cnn_ohlora_v3_{attribute}_model_{fold}"
 
 
-def _v1(attribute: str, threshold: float, log_threshold: float, split: str) -> ClassifierRecipe:
+def _v1(attribute: str, threshold: float, log_threshold: float, split: Split) -> ClassifierRecipe:
     return ClassifierRecipe(
         version="v1",
         attribute=attribute,
@@ -133,7 +100,7 @@ def _v1(attribute: str, threshold: float, log_threshold: float, split: str) -> C
     )
 
 
-def _v3(attribute: str, rate: float, threshold: float, log_threshold: float, start: str = RANDOM) -> ClassifierRecipe:
+def _v3(attribute: str, rate: float, threshold: float, log_threshold: float, start: Start = RANDOM) -> ClassifierRecipe:
     return ClassifierRecipe(
         version="v3",
         attribute=attribute,
@@ -147,13 +114,13 @@ def _v3(attribute: str, rate: float, threshold: float, log_threshold: float, sta
 
 CLASSIFIERS: dict[str, dict[str, ClassifierRecipe]] = {
     "v1": {
-        "gender": _v1("gender", 0.35, 0.5, KFOLD),
-        "quality": _v1("quality", 0.13, 0.9, STRATIFIED),
+        "gender": _v1("gender", 0.35, 0.5, "k-fold"),
+        "quality": _v1("quality", 0.13, 0.9, "stratified"),
     },
     # 0.23 for age: always answering the base rate 0.064 has a loss of 0.238.
     "v3": {
-        "gender": _v3("gender", 5e-6, 0.35, 0.5, V1_MODEL),
-        "quality": _v3("quality", 5e-6, 0.13, 0.9, V1_MODEL),
+        "gender": _v3("gender", 5e-6, 0.35, 0.5, "v1-model"),
+        "quality": _v3("quality", 5e-6, 0.13, 0.9, "v1-model"),
         "age": _v3("age", 2.5e-5, 0.23, 0.1),
         "glass": _v3("glass", 5e-5, 0.10, 0.1),
     },
@@ -165,21 +132,18 @@ def classifier_recipe(version: str, attribute: str, **changes: Any) -> Classifie
 
     Raises InvalidInputError naming the known ones.
     """
-    if version not in CLASSIFIERS:
-        raise InvalidInputError(f"unknown classifier version '{version}': choose {' or '.join(CLASSIFIERS)}")
-    recipes = CLASSIFIERS[version]
+    recipes = pick(CLASSIFIERS, version, "classifier version")
     if attribute not in recipes:
         raise InvalidInputError(f"{version} has no classifier '{attribute}': it has {', '.join(recipes)}")
-    return _changed(recipes[attribute], changes)
+    return changed(recipes[attribute], changes)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreCnnRecipe(LoopRecipe):
     """Training of the property or the hairstyle CNN.
 
-    columns: of the score table, in the order of the outputs. train_share: of the pictures; the rest validates.
-    excluded: a column that does not count when the best epoch is chosen, and how that loss is called in the log.
-    missing: "error" or "drop", for pictures with an empty cell. The names are those of the documented files.
+    columns: of the score table, in the order of the outputs. excluded: a column that does not count when the best
+    epoch is chosen, and how that loss is called in the log. The names are those of the documented files.
     """
 
     name: str
@@ -187,23 +151,16 @@ class ScoreCnnRecipe(LoopRecipe):
     weights_file: str
     log_file: str
     validation_log_file: str
-    train_share: float = 0.9
+    train_share: float = setting(0.9, "Part of the pictures; the rest validates.", above=0, below=1)
     excluded: str | None = None
     excluded_log_name: str = "val_loss_except_back_std"
-    missing: Literal["error", "drop"] = "error"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 < self.train_share < 1:
-            raise InvalidInputError(f"train_share must be between 0 and 1, got {self.train_share}")
-        if self.missing not in ("error", "drop"):
-            raise InvalidInputError(f"missing must be error or drop, got '{self.missing}'")
+    missing: Literal["error", "drop"] = setting("error", "Pictures with an empty cell.")
 
 
 SCORE_CNNS: dict[str, ScoreCnnRecipe] = {
     "property": ScoreCnnRecipe(
         name="property",
-        columns=PROPERTY_COLUMNS,
+        columns=tuple(f"{name}_score" for name in PROPERTIES),
         learning_rate=5e-5,
         excluded="background_std_score",
         weights_file="stylegan_gen_fine_tuned_v2_cnn.pth",
@@ -214,7 +171,7 @@ SCORE_CNNS: dict[str, ScoreCnnRecipe] = {
         name="hairstyle",
         columns=HAIRSTYLE_COLUMNS,
         learning_rate=5e-5,
-        schedule=EXPONENTIAL,
+        schedule="exponential",
         patience=45,
         weights_file="ohlora_v3_hairstyle_property_cnn.pth",
         log_file="property_score_cnn_train_log.csv",
@@ -225,19 +182,7 @@ SCORE_CNNS: dict[str, ScoreCnnRecipe] = {
 
 def score_cnn_recipe(name: str, **changes: Any) -> ScoreCnnRecipe:
     """The documented recipe "property" or "hairstyle", with `changes`. Raises InvalidInputError."""
-    if name not in SCORE_CNNS:
-        raise InvalidInputError(f"unknown score CNN '{name}': choose {' or '.join(SCORE_CNNS)}")
-    return _changed(SCORE_CNNS[name], changes)
-
-
-def _changed(recipe: Any, changes: dict[str, Any]) -> Any:
-    fields = {field.name for field in dataclasses.fields(recipe)}
-    unknown = sorted(changes.keys() - fields)
-    if unknown:
-        raise InvalidInputError(
-            f"unknown setting '{unknown[0]}': a {type(recipe).__name__} has {', '.join(sorted(fields))}"
-        )
-    return dataclasses.replace(recipe, **changes)
+    return changed(pick(SCORE_CNNS, name, "score CNN"), changes)
 
 
 @dataclass(frozen=True)

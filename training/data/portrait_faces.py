@@ -25,6 +25,7 @@ from ohlora.base.atomic import atomic_path, make_folder, remove_leftovers, write
 from ohlora.errors import InvalidInputError, OutputError
 from ohlora.faces import MAX_SEED
 from ohlora.io.images import encode_image
+from ohlora.training.data import RESOLUTION as RESOLUTION
 from ohlora.training.data.hair_faces import HairFace, Sample
 from ohlora.training.data.portraits import PARAMETERS, parameters_from_seeds, render
 
@@ -34,7 +35,6 @@ TRAIN_SEEDS = range(2_000_000, 3_000_000)  # students learn from these
 HELD_OUT_SEEDS = range(3_000_000, 4_000_000)  # chooses the best epoch of a student
 TEST_SEEDS = range(4_000_000, 5_000_000)  # `ohlora train evaluate-hair`
 
-RESOLUTION = 256  # of portraits painted on the fly; as the reference faces
 MAX_COUNT = 10_000_000
 ROWS_AT_ONCE = 1000
 VERSION = 1

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 from ohlora.errors import CheckpointError, InvalidInputError
 from ohlora.training.data import portraits
+from ohlora.training.directions.recipes import ReaderConfig
 from ohlora.training.weights.files import read_tensors, write_tensors
 
 FORMAT = "ohlora-portrait-reader-1"
@@ -41,27 +42,6 @@ def paint_portraits(parameters: NDArray[np.float32], resolution: int) -> NDArray
         part = slice(start, start + PAINTED_AT_ONCE)
         images[part] = portraits.render(parameters[part], resolution).images
     return images
-
-
-@dataclass(frozen=True)
-class ReaderConfig:
-    """size: pixels the network looks at. pictures: painted for training; held_out: further ones for judging it."""
-
-    size: int = 128
-    width: int = 24
-    pictures: int = 6000
-    held_out: int = 500
-    epochs: int = 14
-    batch_size: int = 64
-    learning_rate: float = 2e-3
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("width", "pictures", "held_out", "epochs", "batch_size"):
-            if getattr(self, name) < 1:
-                raise InvalidInputError(f"ReaderConfig.{name} must be at least 1, got {getattr(self, name)}")
-        if self.size < 32 or self.size % 32:
-            raise InvalidInputError(f"ReaderConfig.size must be a multiple of 32, got {self.size}")
 
 
 class Reader(nn.Module):

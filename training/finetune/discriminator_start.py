@@ -6,7 +6,7 @@ in the recipes. Fine-tuning can then begin as if the two had been trained togeth
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,71 +21,17 @@ from ohlora.training.finetune.draws import DISCRIMINATOR
 from ohlora.training.finetune.gan_steps import GanSteps
 from ohlora.training.finetune.inputs import MADE_BY, fingerprint, load_generator
 from ohlora.training.finetune.pictures import Batches, Pictures
-from ohlora.training.finetune.recipes import Recipe
+from ohlora.training.finetune.recipes import DiscriminatorStart
 from ohlora.training.finetune.training import KIND, Report, Training
 from ohlora.training.gan.fast import keep_freed_memory
 from ohlora.training.loop.distributed import make_fabric
 from ohlora.training.loop.run_folder import RunFolder
-from ohlora.training.nets.stylegan import Generator, GeneratorConfig
-from ohlora.training.nets.stylegan_discriminator import Discriminator, DiscriminatorConfig
+from ohlora.training.nets.stylegan import Generator
+from ohlora.training.nets.stylegan_discriminator import Discriminator
 
 LOG = "train_log.csv"
 COLUMNS = ("step", "d_loss", "real_scores_mean", "fake_scores_mean")
 INITIAL = 13  # stream of the fresh weights
-
-
-@dataclass(frozen=True)
-class DiscriminatorStart:
-    """How the start discriminator is trained.
-
-    channel_base, channel_max: its widths, 0 = those of the generator. group: of the minibatch standard deviation, as in
-    the original network; the recipes set their own. A generator with a label gets zeros.
-    """
-
-    steps: int = 1000
-    batch_size: int = 8
-    learning_rate: float = 1e-3
-    betas: tuple[float, float] = (0.0, 0.99)
-    r1_gamma: float = 10.0
-    random_noise: bool = True
-    channel_base: int = 0
-    channel_max: int = 0
-    group: int = 4
-    log_every: int = 25
-    seed: int = 7
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "group", "log_every"):
-            if getattr(self, name) < 1:
-                raise InvalidInputError(f"start discriminator: {name} must be 1 or more, got {getattr(self, name)}")
-        if not self.r1_gamma >= 0:
-            raise InvalidInputError(f"start discriminator: r1_gamma must be 0 or more, got {self.r1_gamma}")
-        if not 0 < self.learning_rate < 1:
-            raise InvalidInputError(f"start discriminator: learning_rate must be in (0, 1), got {self.learning_rate}")
-
-    def network(self, generator: GeneratorConfig) -> DiscriminatorConfig:
-        return DiscriminatorConfig(
-            resolution=generator.resolution,
-            group=self.group,
-            channel_base=self.channel_base or generator.channel_base,
-            channel_max=self.channel_max or generator.channel_max,
-        )
-
-    def recipe(self) -> Recipe:
-        """The same as a recipe, for what is shared with them."""
-        return Recipe(
-            "discriminator-start",
-            discriminator_trained=("*",),
-            discriminator_rate=self.learning_rate,
-            betas=self.betas,
-            weight_decay=0.0,
-            batch_size=self.batch_size,
-            r1_gamma=self.r1_gamma,
-            random_noise=self.random_noise,
-            w_avg_decay=1.0,
-            last_batch="drop",
-            seed=self.seed,
-        )
 
 
 class DiscriminatorTraining(Training):

@@ -7,20 +7,19 @@ documented discriminator, and the last three layers of any other.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
 
+from ohlora.base.recipe import check, pick, require_known, setting, settings_of
 from ohlora.errors import InvalidInputError
 
-FAMILIES = ("gan", "cvae", "score-guided")
+if TYPE_CHECKING:
+    from ohlora.training.nets.stylegan import GeneratorConfig
+    from ohlora.training.nets.stylegan_discriminator import DiscriminatorConfig
+
 PROPERTIES = ("eyes", "hair_color", "hair_length", "mouth", "pose", "background_mean", "background_std")
 EXPRESSIONS = ("eyes", "mouth", "pose")
-LABEL_SOURCES = ("scores", "zeros", "random")
-DISCRIMINATORS = ("stylegan", "property-cnn", "none")
-LAST_BATCHES = ("keep", "drop")
-GENDER_INPUTS = ("unit", "signed")
-DUMPS = ("grid", "files")
+MAX_SEED = 2**31 - 1
 FRESH_LABEL = ("mapping.dense0.weight", "mapping.label_weight")
 # What may differ between a run and the one that resumes it: it does not change the weights.
 WATCHING = ("epochs", "log_every", "log_first", "log_every_first_epoch", "dump", "checkpoint_minutes")
@@ -65,94 +64,68 @@ class Recipe:
     """
 
     version: str
-    family: str = "gan"
-    properties: tuple[str, ...] = PROPERTIES
-    labels: str = "scores"
-    embedding_size: int = 16
-    split_size: int = 0
-    conditional_truncation: bool = False
-    starts_from: str = "v1"
-    smooth_start: bool = False
-    generator_redrawn: tuple[str, ...] = ()
-    discriminator_redrawn: tuple[str, ...] = ()
-    generator_trained: tuple[str, ...] = ("mapping",)
-    discriminator_trained: tuple[str, ...] = ("layer[-3:]",)
-    discriminator: str = "stylegan"
-    group: int = 16
-    learning_rate: float = 1e-4
-    discriminator_rate: float = 1e-4
-    encoder_rate: float = 1e-5
-    betas: tuple[float, float] = (0.9, 0.999)
-    weight_decay: float = 0.01
-    cosine: int = 0
-    batch_size: int = 8
-    epochs: int = 500
-    batches_per_epoch: int | None = None
-    last_batch: str = "keep"
-    min_epochs: int = 0
-    patience: int = 0
-    mixing: float = 0.0
-    random_noise: bool = True
-    psi: float = 1.0
-    centers: int = 1000
-    w_avg_decay: float = 0.995
-    r1_gamma: float = 10.0
-    repeat: str = "v1"
-    dropout: bool = True
-    scored: tuple[str, ...] = ()
-    gender_weight: float = 1.0
-    mean_weight: float = 0.2
-    log_variance_weight: float = 0.05
-    warm: float = 0.9
-    train_scorer: bool = False
-    scorers_train_mode: bool = False
-    gender_input: str = "unit"
-    jitter: float = 0.0
-    log_every: int = 10
-    log_first: int = 10
-    log_every_first_epoch: int = 0
-    test: str = ""
-    dump: str = "grid"
-    test_kept: int = 100
-    test_latents: int = 30
-    test_correlation: tuple[float, ...] = (0.77, 0.85, 0.82)
-    test_error: tuple[float, ...] = (1.0, 0.6, 1.4)
-    checkpoint_minutes: float = 5.0
-    seed: int = 7
+    family: Literal["gan", "cvae", "score-guided"] = "gan"
+    properties: tuple[str, ...] = setting(PROPERTIES, choices=PROPERTIES)
+    labels: Literal["scores", "zeros", "random"] = setting("scores")
+    embedding_size: int = setting(16, low=0)
+    split_size: int = setting(0, low=0)
+    conditional_truncation: bool = setting(False)
+    starts_from: str = setting("v1")
+    smooth_start: bool = setting(False)
+    generator_redrawn: tuple[str, ...] = setting(())
+    discriminator_redrawn: tuple[str, ...] = setting(())
+    generator_trained: tuple[str, ...] = setting(("mapping",))
+    discriminator_trained: tuple[str, ...] = setting(("layer[-3:]",))
+    discriminator: Literal["stylegan", "property-cnn", "none"] = setting("stylegan")
+    group: int = setting(16, low=1)
+    learning_rate: float = setting(1e-4, above=0, below=1)
+    discriminator_rate: float = setting(1e-4, above=0, below=1)
+    encoder_rate: float = setting(1e-5, above=0, below=1)
+    betas: tuple[float, float] = setting((0.9, 0.999), low=0, below=1)
+    weight_decay: float = setting(0.01, low=0, high=1)
+    cosine: int = setting(0, low=0)
+    batch_size: int = setting(8, low=1)
+    epochs: int = setting(500, low=0)
+    batches_per_epoch: int | None = setting(None, low=1)
+    last_batch: Literal["keep", "drop"] = setting("keep")
+    min_epochs: int = setting(0, low=0)
+    patience: int = setting(0, low=0)
+    mixing: float = setting(0.0, low=0, high=1)
+    random_noise: bool = setting(True)
+    psi: float = setting(1.0, low=0, high=1)
+    centers: int = setting(1000, low=1)
+    w_avg_decay: float = setting(0.995, low=0, high=1)
+    r1_gamma: float = setting(10.0, low=0)
+    repeat: str = setting("v1")
+    dropout: bool = setting(True)
+    scored: tuple[str, ...] = setting((), choices=PROPERTIES)
+    gender_weight: float = setting(1.0, low=0)
+    mean_weight: float = setting(0.2, low=0)
+    log_variance_weight: float = setting(0.05, low=0)
+    warm: float = setting(0.9, low=0, high=1)
+    train_scorer: bool = setting(False)
+    scorers_train_mode: bool = setting(False)
+    gender_input: Literal["unit", "signed"] = setting("unit")
+    jitter: float = setting(0.0, low=0, high=1)
+    log_every: int = setting(10, low=1)
+    log_first: int = setting(10, low=0)
+    log_every_first_epoch: int = setting(0, low=0)
+    test: str = setting("")
+    dump: Literal["grid", "files"] = setting("grid")
+    test_kept: int = setting(100, low=1)
+    test_latents: int = setting(30, low=1)
+    test_correlation: tuple[float, float, float] = setting((0.77, 0.85, 0.82))
+    test_error: tuple[float, float, float] = setting((1.0, 0.6, 1.4))
+    checkpoint_minutes: float = setting(5.0, low=0)
+    seed: int = setting(7, low=0, high=MAX_SEED)
 
     def __post_init__(self) -> None:
-        for name, allowed in (
-            ("family", FAMILIES),
-            ("labels", LABEL_SOURCES),
-            ("discriminator", DISCRIMINATORS),
-            ("last_batch", LAST_BATCHES),
-            ("gender_input", GENDER_INPUTS),
-            ("dump", DUMPS),
-        ):
-            if getattr(self, name) not in allowed:
-                raise self._wrong(name, f"must be {' or '.join(allowed)}")
+        check(self, f"recipe {self.version}: ")
         for name in ("properties", "scored"):
-            values = getattr(self, name)
-            unknown = [value for value in values if value not in PROPERTIES]
-            if unknown or len(set(values)) != len(values):
-                raise self._wrong(name, f"must be different ones of {', '.join(PROPERTIES)}")
+            if len(set(getattr(self, name))) != len(getattr(self, name)):
+                raise InvalidInputError(f"recipe {self.version}: {name} must be different, got {getattr(self, name)}")
         if not self.properties:
-            raise self._wrong("properties", "must hold at least one property")
-        for name, low, high in _RANGES:
-            value = getattr(self, name)
-            if value is not None and not low <= value <= high:
-                raise self._wrong(name, f"must be in [{low:g}, {high:g}]")
-        for name in ("learning_rate", "discriminator_rate", "encoder_rate"):
-            if not 0 < getattr(self, name) < 1:
-                raise self._wrong(name, "must be more than 0 and less than 1")
-        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
-            raise self._wrong("betas", "must be two numbers in [0, 1)")
-        if any(len(values) != len(EXPRESSIONS) for values in (self.test_correlation, self.test_error)):
-            raise self._wrong("test_correlation and test_error", f"must hold {len(EXPRESSIONS)} numbers each")
-
-    def _wrong(self, name: str, rule: str) -> InvalidInputError:
-        value = getattr(self, name, "")
-        return InvalidInputError(f"recipe {self.version}: {name} {rule}, got {value!r}")
+            raise InvalidInputError(f"recipe {self.version}: properties must hold at least one property")
 
     @property
     def label_size(self) -> int:
@@ -172,16 +145,51 @@ class Recipe:
         }
 
 
-_BIG = 10**9
-_RANGES: tuple[tuple[str, float, float], ...] = (
-    ("embedding_size", 0, _BIG), ("split_size", 0, _BIG), ("group", 1, _BIG), ("weight_decay", 0, 1),
-    ("cosine", 0, _BIG), ("batch_size", 1, _BIG), ("epochs", 0, _BIG), ("batches_per_epoch", 1, _BIG),
-    ("min_epochs", 0, _BIG), ("patience", 0, _BIG), ("mixing", 0, 1), ("psi", 0, 1), ("centers", 1, _BIG),
-    ("w_avg_decay", 0, 1), ("r1_gamma", 0, _BIG), ("gender_weight", 0, _BIG), ("mean_weight", 0, _BIG),
-    ("log_variance_weight", 0, _BIG), ("warm", 0, 1), ("jitter", 0, 1), ("log_every", 1, _BIG), ("log_first", 0, _BIG),
-    ("log_every_first_epoch", 0, _BIG), ("test_kept", 1, _BIG), ("test_latents", 1, _BIG),
-    ("checkpoint_minutes", 0, _BIG), ("seed", 0, 2**31 - 1),
-)  # fmt: skip
+@dataclass(frozen=True)
+class DiscriminatorStart:
+    """How a start discriminator is trained, for generators without one. A generator with a label gets zeros."""
+
+    steps: int = setting(1000, "Updates.", low=1)
+    batch_size: int = setting(8, "Pictures a step.", low=1)
+    learning_rate: float = setting(1e-3, "Of Adam.", above=0, below=1)
+    betas: tuple[float, float] = setting((0.0, 0.99), "Of Adam.", low=0, below=1)
+    r1_gamma: float = setting(10.0, "Gradient penalty on real pictures.", low=0)
+    random_noise: bool = setting(True, "Fresh noise in every picture of the generator.")
+    channel_base: int = setting(0, "Width: channels at r pixels = this / r; 0 = the generator's.", low=0)
+    channel_max: int = setting(0, "At most so many channels; 0 = the generator's.", low=0)
+    group: int = setting(4, "Of the minibatch standard deviation.", low=1)
+    log_every: int = setting(25, "Steps from one row of the log to the next.", low=1)
+    seed: int = setting(7, "Of weights, order and latents.", low=0)
+
+    def __post_init__(self) -> None:
+        check(self, "start discriminator: ")
+
+    def network(self, generator: GeneratorConfig) -> DiscriminatorConfig:
+        from ohlora.training.nets.stylegan_discriminator import DiscriminatorConfig  # PyTorch: options do without
+
+        return DiscriminatorConfig(
+            resolution=generator.resolution,
+            group=self.group,
+            channel_base=self.channel_base or generator.channel_base,
+            channel_max=self.channel_max or generator.channel_max,
+        )
+
+    def recipe(self) -> Recipe:
+        """The same as a recipe, for what is shared with them."""
+        return Recipe(
+            "discriminator-start",
+            discriminator_trained=("*",),
+            discriminator_rate=self.learning_rate,
+            betas=self.betas,
+            weight_decay=0.0,
+            batch_size=self.batch_size,
+            r1_gamma=self.r1_gamma,
+            random_noise=self.random_noise,
+            w_avg_decay=1.0,
+            last_batch="drop",
+            seed=self.seed,
+        )
+
 
 RECIPES: dict[str, Recipe] = {
     "v1": Recipe(
@@ -290,59 +298,7 @@ def recipe(name: str, *, compat: bool = False, **changes: Any) -> Recipe:
 
     Raises InvalidInputError naming the known recipes, the known fields, or the field whose value is wrong.
     """
-    if name not in RECIPES:
-        raise InvalidInputError(f"unknown recipe '{name}': choose one of {', '.join(RECIPES)}")
-    known = [field.name for field in fields(Recipe) if field.name not in ("version", "family")]
+    base = pick(RECIPES, name, "recipe")
     for field in changes:
-        if field not in known:
-            raise InvalidInputError(f"recipe {name} has no field '{field}': it has {', '.join(known)}")
-    return replace(RECIPES[name], **{**(COMPAT.get(name, {}) if compat else {}), **changes})
-
-
-def parse_changes(name: str, texts: Sequence[str]) -> dict[str, Any]:
-    """ "batch_size=4", "scored=eyes,mouth" ... -> arguments for `recipe(name, ...)`. Raises InvalidInputError."""
-    changes: dict[str, Any] = {}
-    for text in texts:
-        field, equals, value = text.partition("=")
-        field = field.strip().replace("-", "_")
-        if not equals or not field:
-            raise InvalidInputError(f"'{text}' is not understood: write NAME=VALUE, e.g. batch_size=4")
-        if field not in Recipe.__dataclass_fields__:
-            raise InvalidInputError(f"recipe {name} has no field '{field}': see `ohlora train finetune {name} --show`")
-        kind = str(Recipe.__dataclass_fields__[field].type)
-        try:
-            changes[field] = _parsed(value.strip(), kind)
-        except ValueError as error:
-            raise InvalidInputError(f"recipe {name}: {field} must be {_KINDS[kind]}, got '{value}'") from error
-    return changes
-
-
-_KINDS = {
-    "str": "a name",
-    "bool": "true or false",
-    "int": "a whole number",
-    "int | None": "a whole number or none",
-    "float": "a number",
-    "tuple[str, ...]": "names with commas between",
-    "tuple[float, ...]": "numbers with commas between",
-    "tuple[float, float]": "two numbers with a comma between",
-}
-_BOOLS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-
-
-def _parsed(text: str, kind: str) -> Any:
-    if kind == "bool":
-        if text.lower() not in _BOOLS:
-            raise ValueError(text)
-        return _BOOLS[text.lower()]
-    if kind == "int" or (kind == "int | None" and text.lower() != "none"):
-        return int(text)
-    if kind == "int | None":
-        return None
-    if kind == "float":
-        return float(text)
-    if kind.startswith("tuple[str"):
-        return tuple(filter(None, (part.strip() for part in text.split(","))))
-    if kind.startswith("tuple[float"):
-        return tuple(float(part) for part in text.split(","))
-    return text
+        require_known(field, list(settings_of(Recipe)), f"recipe {name}: ")
+    return replace(base, **{**(COMPAT.get(name, {}) if compat else {}), **changes})

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
 
+from ohlora.base.recipe import changed, check, meaning, path_text, pick, read_changes, setting
 from ohlora.errors import InvalidInputError
 from ohlora.training.loop.precision import precision_name
-from ohlora.training.nets.stylegan import GeneratorConfig
-from ohlora.training.nets.stylegan_discriminator import DiscriminatorConfig
 
-SOURCES = ("portraits", "folder")
-AUGMENTATIONS = ("color", "translation", "cutout", "flip")
+if TYPE_CHECKING:
+    from ohlora.training.nets.stylegan import GeneratorConfig
+    from ohlora.training.nets.stylegan_discriminator import DiscriminatorConfig
+
+Augmentation = Literal["color", "translation", "cutout", "flip"]
 
 
 @dataclass(frozen=True)
@@ -27,27 +29,24 @@ class Phase:
     learning_rate, discriminator_rate: Adam; final_rate: where the cosine ends, as a part of the start.
     """
 
-    resolution: int
-    kimg: float
-    batch_size: int = 32
-    pixel: float = 0.0
-    perceptual: float = 0.0
-    adversarial: float = 0.0
-    fade: float = 0.0
-    learning_rate: float = 2e-3
-    discriminator_rate: float = 2e-3
-    final_rate: float = 1.0
-    share: float = 0.0
+    resolution: int = field(metadata=meaning())
+    kimg: float = field(metadata=meaning(above=0))
+    batch_size: int = setting(32, low=1)
+    pixel: float = setting(0.0, low=0)
+    perceptual: float = setting(0.0, low=0)
+    adversarial: float = setting(0.0, low=0)
+    fade: float = setting(0.0, low=0, high=1)
+    learning_rate: float = setting(2e-3, above=0)
+    discriminator_rate: float = setting(2e-3)
+    final_rate: float = setting(1.0)
+    share: float = setting(0.0)
 
     def __post_init__(self) -> None:
+        check(self, "phase: ")
         if self.resolution < 8 or self.resolution & (self.resolution - 1):
             raise InvalidInputError(f"Phase.resolution must be a power of two from 8 on, got {self.resolution}")
-        if self.batch_size < 1 or not self.kimg > 0 or self.learning_rate <= 0 or not 0 <= self.fade <= 1:
-            raise InvalidInputError(
-                f"phase {self}: batch_size >= 1, kimg > 0, learning_rate > 0 and 0 <= fade <= 1 needed"
-            )
-        if min(self.pixel, self.perceptual, self.adversarial) < 0 or not self.weights:
-            raise InvalidInputError(f"phase {self}: loss weights must be 0 or more, and one of them more than 0")
+        if not self.weights:
+            raise InvalidInputError(f"phase {self}: one of the loss weights must be more than 0")
 
     @property
     def weights(self) -> float:
@@ -58,68 +57,82 @@ class Phase:
         return self.pixel > 0 or self.perceptual > 0
 
 
+def parse_phases(text: str) -> tuple[Phase, ...]:
+    """ "64:100,128:200:pixel=1:adversarial=0.1" -> phases. Raises InvalidInputError for what is not understood.
+
+    RESOLUTION:KIMG, then NAME=NUMBER for any other field of `Phase`. Without a loss weight, adversarial is 1.
+    """
+    phases = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d+):([^:=]+)((?::\w+=[^:]+)*)\s*", part)
+        if match is None:
+            raise InvalidInputError(
+                f"phase '{part}' is not understood: write RESOLUTION:KIMG or RESOLUTION:KIMG:NAME=NUMBER"
+            )
+        entries = [f"resolution={match[1]}", f"kimg={match[2]}", *filter(None, match[3].split(":"))]
+        values = read_changes(Phase, entries, f"phase '{part}': ")
+        if not any(values.get(name) for name in ("pixel", "perceptual", "adversarial")):
+            values["adversarial"] = 1.0
+        phases.append(Phase(**values))
+    return tuple(phases)
+
+
 @dataclass(frozen=True)
 class GanConfig:
-    """A recipe.
+    """A recipe. source: "portraits" (a target per latent) or "folder" (pictures only)."""
 
-    source: "portraits" (a target per latent) or "folder" (pictures only); images: how many portraits are rendered,
-        from seed `first_seed` on, which keeps the seeds below for judging.
-    linear_latents: > 0 builds the mapping so that w is exactly linear in the first so many latents
-        (`mapping_fit.py`), -1 takes the source's number; readout: weight of the loss that keeps it so.
-    teach_steps: steps of fitting the mapping to what the source knows of its pictures, before anything else; 0 = none.
-    style_init: factor on the initial weights that turn w into styles. Small, every latent starts from nearly the same
-        picture: a regression then learns 3 times as fast, and without inventing colours for unseen latents.
-    perceptual_part: part of each batch that the perceptual loss looks at; it costs as much as the rest of a step.
-    discriminator_base: the discriminator's channel_base, 0 = that of the generator.
-    ema_kimg: half-life of the weight average, but at most `ema_ramp` of the pictures the phase has seen.
-    r1_gamma, r1_every: gradient penalty on real pictures and the number of steps from one to the next.
-    """
-
-    phases: tuple[Phase, ...]
-    source: str = "portraits"
-    images: int = 20_000
-    first_seed: int = 1_000_000
-    z_size: int = 512
-    w_size: int = 512
-    channel_base: int = 4096
-    channel_max: int = 192
-    mapping_layers: int = 8
-    linear_latents: int = 0
-    readout: float = 0.0
-    teach_steps: int = 0
-    style_init: float = 1.0
-    perceptual_part: float = 1.0
-    discriminator_base: int = 0
-    group: int = 8
-    betas: tuple[float, float] = (0.0, 0.99)
-    discriminator_betas: tuple[float, float] = (0.0, 0.99)
-    r1_gamma: float = 10.0
-    r1_every: int = 16
-    ema_kimg: float = 10.0
-    ema_ramp: float = 0.05
-    mixing: float = 0.0
-    random_noise: bool = False
-    augment: tuple[str, ...] = ()
-    clip_norm: float = 0.0  # 0 = off
-    precision: str = "bf16"
-    compile: bool = True
-    start_from: str | None = None  # a generator's .safetensors to go on from
-    seed: int = 7
+    phases: tuple[Phase, ...] = field(
+        metadata=meaning("RESOLUTION:KIMG[:NAME=NUMBER...],... instead of the recipe's.", read=parse_phases)
+    )
+    source: Literal["portraits", "folder"] = setting("portraits")
+    images: int = setting(20_000, "Portraits to render and train on.", low=2)
+    first_seed: int = setting(1_000_000, "Of the portraits; the seeds below are kept for judging.", low=0)
+    z_size: int = setting(512, "Numbers of a latent.", low=1)
+    w_size: int = setting(512, "Numbers of a mapped latent.", low=1)
+    channel_base: int = setting(4096, "Width: channels at r pixels = this / r ...", low=1)
+    channel_max: int = setting(192, "... and at most this.", low=1)
+    mapping_layers: int = setting(8, "Layers of the mapping network.", low=1)
+    linear_latents: int = setting(
+        0,
+        "Build the mapping so that w is exactly linear in the first so many latents; -1: all the source knows.",
+        low=-1,
+    )
+    readout: float = setting(0.0, "Weight of the loss that keeps it linear.", low=0)
+    teach_steps: int = setting(
+        0, "Steps of fitting the mapping to what the source knows of its pictures, before anything else.", low=0
+    )
+    # Small, every latent starts from nearly the same picture: a regression then learns 3 times as fast, and without
+    # inventing colours for unseen latents.
+    style_init: float = setting(1.0, "Factor on the initial weights that turn w into styles.", low=0)
+    perceptual_part: float = setting(
+        1.0, "Part of each batch that the perceptual loss looks at; it costs as much as the rest.", low=0, high=1
+    )
+    discriminator_base: int = setting(0, "The discriminator's width, see --channel-base; 0: the generator's.", low=0)
+    group: int = setting(8, "Pictures of the minibatch standard deviation.", low=1)
+    betas: tuple[float, float] = setting((0.0, 0.99), "Of the generator's Adam.", low=0, below=1)
+    discriminator_betas: tuple[float, float] = setting((0.0, 0.99), "Of the discriminator's Adam.", low=0, below=1)
+    r1_gamma: float = setting(10.0, "Gradient penalty on real pictures.", low=0)
+    r1_every: int = setting(16, "Steps from one penalty to the next.", low=1)
+    ema_kimg: float = setting(10.0, "Half-life of the weight average, in thousand pictures ...", low=0)
+    ema_ramp: float = setting(0.05, "... but at most this part of those that the phase has seen.", low=0)
+    mixing: float = setting(0.0, "Probability of style mixing.", low=0, high=1)
+    random_noise: bool = setting(False, "Fresh noise in every picture.")
+    augment: tuple[Augmentation, ...] = setting((), "color, translation, cutout, flip: comma-separated.")
+    clip_norm: float = setting(0.0, "Of the gradient; 0 = off.", low=0)
+    precision: str = setting("bf16", "fp32 or bf16.", read=precision_name)
+    compile: bool = setting(True, "Fused loops; on a CPU this needs g++.")
+    start_from: str | None = setting(None, "Go on from a generator's .safetensors.", read=path_text)
+    seed: int = setting(7, "Of everything drawn at random.", low=0)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "precision", precision_name(self.precision))
+        check(self)
         if not self.phases:
             raise InvalidInputError("a recipe needs at least one phase")
         if any(a.resolution > b.resolution for a, b in zip(self.phases, self.phases[1:], strict=False)):
             raise InvalidInputError(
                 "the phases' resolutions must not fall: " + ", ".join(str(p.resolution) for p in self.phases)
             )
-        if self.source not in SOURCES:
-            raise InvalidInputError(f"unknown source '{self.source}': choose {' or '.join(SOURCES)}")
-        object.__setattr__(self, "precision", precision_name(self.precision))
-        if unknown := sorted(set(self.augment) - set(AUGMENTATIONS)):
-            raise InvalidInputError(f"unknown augmentation '{unknown[0]}': choose from {', '.join(AUGMENTATIONS)}")
-        if self.r1_every < 1 or self.images < 2 or self.seed < 0 or self.group < 1:
-            raise InvalidInputError("a recipe needs r1_every >= 1, images >= 2, seed >= 0 and group >= 1")
         for phase in self.phases:
             if phase.adversarial and phase.batch_size % min(self.group, phase.batch_size):
                 raise InvalidInputError(
@@ -136,6 +149,8 @@ class GanConfig:
         return self.phases[-1].resolution
 
     def generator(self, resolution: int) -> GeneratorConfig:
+        from ohlora.training.nets.stylegan import GeneratorConfig  # PyTorch, which options do without
+
         return GeneratorConfig(
             resolution=resolution,
             z_size=self.z_size,
@@ -147,6 +162,8 @@ class GanConfig:
         )
 
     def discriminator(self, resolution: int) -> DiscriminatorConfig:
+        from ohlora.training.nets.stylegan_discriminator import DiscriminatorConfig
+
         return DiscriminatorConfig(
             resolution=resolution,
             group=self.group,
@@ -213,9 +230,7 @@ PRESETS: dict[str, GanConfig] = {
 
 def preset(name: str, **changes: Any) -> GanConfig:
     """A named recipe with some fields changed. Raises InvalidInputError naming the known recipes."""
-    if name not in PRESETS:
-        raise InvalidInputError(f"unknown recipe '{name}': choose {' or '.join(PRESETS)}")
-    return replace(PRESETS[name], **changes)
+    return changed(pick(PRESETS, name, "recipe"), changes)
 
 
 def at_resolution(config: GanConfig, resolution: int) -> GanConfig:
@@ -246,36 +261,3 @@ def time_shares(config: GanConfig) -> tuple[float, ...]:
     if not all(lengths):
         lengths = [phase.kimg for phase in config.phases]
     return tuple(length / sum(lengths) for length in lengths)
-
-
-def parse_phases(text: str) -> tuple[Phase, ...]:
-    """ "64:100,128:200:pixel=1:adversarial=0.1" -> phases. Raises InvalidInputError for what is not understood.
-
-    RESOLUTION:KIMG, then NAME=NUMBER for any other field of `Phase`. Without a loss weight, adversarial is 1.
-    """
-    phases = []
-    for part in text.split(","):
-        match = re.fullmatch(r"\s*(\d+):([\d.]+)((?::\w+=[\d.e+-]+)*)\s*", part)
-        if match is None:
-            raise InvalidInputError(
-                f"phase '{part}' is not understood: write RESOLUTION:KIMG or RESOLUTION:KIMG:NAME=NUMBER"
-            )
-        fields: dict[str, Any] = {}
-        for entry in filter(None, match[3].split(":")):
-            name, value = entry.split("=")
-            if name not in Phase.__dataclass_fields__:
-                raise InvalidInputError(
-                    f"phase '{part}': unknown '{name}'; known: {', '.join(Phase.__dataclass_fields__)}"
-                )
-            try:
-                fields[name] = int(value) if name == "batch_size" else float(value)
-            except ValueError as error:
-                raise InvalidInputError(f"phase '{part}': '{value}' is no number for {name}") from error
-        if not any(fields.get(name) for name in ("pixel", "perceptual", "adversarial")):
-            fields["adversarial"] = 1.0
-        try:
-            kimg = float(match[2])
-        except ValueError as error:
-            raise InvalidInputError(f"phase '{part}': '{match[2]}' is no number of thousand pictures") from error
-        phases.append(Phase(int(match[1]), kimg, **fields))
-    return tuple(phases)

@@ -19,11 +19,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ohlora.errors import InvalidInputError
+from ohlora.training.nets.choices import DOCUMENTED_ENCODER as DOCUMENTED_ENCODER
+from ohlora.training.nets.choices import SHIPPED_ENCODER as SHIPPED_ENCODER
+from ohlora.training.nets.choices import STUDENT_SIZE
 
-SIZE = 224
+SIZE = STUDENT_SIZE
 CHANNELS = 64
-DOCUMENTED_ENCODER = "tf_efficientnet_b0"
-SHIPPED_ENCODER = "tf_efficientnet_lite0"
 STRIDES = [2, 4, 8, 16, 32]  # of the five levels; the decoder's whole-factor upsampling needs them
 
 

@@ -17,13 +17,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ohlora.errors import InvalidInputError
+from ohlora.training.nets.choices import ATTRIBUTES as ATTRIBUTES
+from ohlora.training.nets.choices import MAX_WIDTH as MAX_WIDTH
 from ohlora.training.nets.stylegan import require_shape
 
 SIZE = 256  # pixels a side of every input
-ATTRIBUTES = ("gender", "quality", "age", "glass")
 CHANNEL_DROPOUT = 0.05
 SLOPE = 0.01
-MAX_WIDTH = 8.0
 WIDTH_STEPS = 256  # smallest step of a width, see `channels`
 POOL = 0  # in a list of layers: halve here
 

@@ -17,8 +17,7 @@ from ohlora.training.cnn.recipes import (
     parse_rule,
     score_cnn_recipe,
 )
-from ohlora.training.finetune.discriminator_start import DiscriminatorStart
-from ohlora.training.finetune.recipes import RECIPES, Recipe, recipe
+from ohlora.training.finetune.recipes import RECIPES, DiscriminatorStart, Recipe, recipe
 from ohlora.training.loop.precision import current_word
 from ohlora.training.pipeline.settings import Section, near
 
@@ -106,7 +105,7 @@ class Open(Section):
 
 class Discriminator(Open):
     """For an original that has no discriminator: one learns to tell its pictures from real ones. Further fields: those
-    of DiscriminatorStart (training/finetune/discriminator_start.py).
+    of DiscriminatorStart (training/finetune/recipes.py).
     """
 
     source: Literal["folder", "portraits"] = Field(

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
-from ohlora.errors import InvalidInputError
+from ohlora.base.recipe import changed, check, pick, setting
 from ohlora.faces import MAX_FACES, MAX_SEED
 
 LabelMode = Literal["none", "normal", "zeros"]
-LABEL_MODES: tuple[LabelMode, ...] = ("none", "normal", "zeros")
+MAX_NUMBER = 10**12
 
 
 @dataclass(frozen=True)
@@ -17,39 +17,29 @@ class SampleSettings:
     """One set of sampled pictures, numbered first_number, first_number + 1, ...
 
     Picture number n shows the seed first_seed + n: its z and, with `labels="normal"`, its label are those of
-    `ohlora render --faces SEED`. labels: none, normal (N(0,1) each) or zeros. batch: pictures computed together; a
-    picture is the same in any batch up to float rounding. psi, layers: truncation; layers 0 is none.
+    `ohlora render --faces SEED`. A picture is the same in any batch up to float rounding.
     train_mode: sample as the published code did, which left the network in training mode (P1): w_avg moves with every
     batch, and with probability `mixing` a batch of `mixing_batch` pictures takes its later style layers from second
     latents. Then z alone does not decide a picture.
     """
 
-    count: int = 10_000
-    first_number: int = 0
-    first_seed: int = 0
-    batch: int = 4
-    psi: float = 1.0
-    layers: int = 0
-    labels: LabelMode = "none"
-    train_mode: bool = False
-    mixing: float = 0.9
-    mixing_batch: int = 4
+    count: int = setting(10_000, "Pictures.", low=1, high=MAX_FACES, flag="--count/-n")
+    first_number: int = setting(0, "Name of the first: 0 is 000000.", low=0, high=MAX_NUMBER)
+    first_seed: int = setting(0, "Picture n shows the seed FIRST_SEED + n.", low=0, high=MAX_SEED - 2 * MAX_NUMBER)
+    batch: int = setting(4, "Pictures computed together.", low=1, high=4096)
+    psi: float = setting(1.0, "Truncation; 1, as documented, is none.", low=0, high=1)
+    layers: int = setting(
+        0, "Style layers truncated; 0, as documented, is none.", low=0, high=100, flag="--truncation-layers"
+    )
+    labels: LabelMode = setting("none", "The label of a picture; normal: N(0,1) each.")
+    train_mode: bool = setting(
+        False, "As the published code sampled: styles mixed, w_avg moving.", flag="--train-mode/--eval-mode"
+    )
+    mixing: float = setting(0.9, "With --train-mode: how often styles are mixed.", low=0, high=1)
+    mixing_batch: int = setting(4, "With --train-mode: pictures that are mixed together.", low=1, high=4096)
 
     def __post_init__(self) -> None:
-        for name, value, low, high in (
-            ("count", self.count, 1, MAX_FACES),
-            ("first_number", self.first_number, 0, 10**12),
-            ("first_seed", self.first_seed, 0, MAX_SEED - 2 * 10**12),
-            ("batch", self.batch, 1, 4096),
-            ("psi", self.psi, 0.0, 1.0),
-            ("layers", self.layers, 0, 100),
-            ("mixing", self.mixing, 0.0, 1.0),
-            ("mixing_batch", self.mixing_batch, 1, 4096),
-        ):
-            if not low <= value <= high:  # NaN fails too
-                raise InvalidInputError(f"sampling: {name} must be in [{low:,}, {high:,}], got {value}")
-        if self.labels not in LABEL_MODES:
-            raise InvalidInputError(f"sampling: labels must be one of {', '.join(LABEL_MODES)}, got '{self.labels}'")
+        check(self, "sampling: ")
 
     @property
     def numbers(self) -> range:
@@ -66,6 +56,4 @@ PRESETS: dict[str, SampleSettings] = {
 
 def preset(name: str, **changes: Any) -> SampleSettings:
     """A documented set with some settings changed. Raises InvalidInputError naming the known ones."""
-    if name not in PRESETS:
-        raise InvalidInputError(f"unknown sampling preset '{name}': choose one of {', '.join(PRESETS)}")
-    return replace(PRESETS[name], **changes)
+    return changed(pick(PRESETS, name, "sampling preset"), changes)

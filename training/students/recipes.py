@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
+from ohlora.base.recipe import changed, check, path_text, pick, setting
 from ohlora.errors import InvalidInputError
+from ohlora.training.data import RESOLUTION
 from ohlora.training.data.augment import Augmentation
-from ohlora.training.data.portrait_faces import RESOLUTION
-from ohlora.training.nets.effisegnet import DOCUMENTED_ENCODER, SHIPPED_ENCODER, SIZE
+from ohlora.training.nets.choices import DOCUMENTED_ENCODER, SHIPPED_ENCODER, STUDENT_SIZE
 
 
 @dataclass(frozen=True)
@@ -42,33 +43,53 @@ class PortraitMix:
             raise InvalidInputError("a portrait share without portraits: give --portraits or --generated")
 
 
+def parse_phases(text: str) -> tuple[tuple[int, int], ...]:
+    """ "128:60,224:28" -> ((128, 60), (224, 28)). Sizes must be multiples of 32."""
+    try:
+        phases = tuple((int(size), int(epochs)) for size, epochs in (part.split(":") for part in text.split(",")))
+    except ValueError as error:
+        raise InvalidInputError(f"phases '{text}' are not understood: write SIZE:EPOCHS,SIZE:EPOCHS") from error
+    if any(size < 64 or size % 32 or epochs < 1 for size, epochs in phases):
+        raise InvalidInputError(f"phases '{text}': sizes are multiples of 32 from 64 on, epochs at least 1")
+    return phases
+
+
 @dataclass(frozen=True)
 class DistillConfig:
     """A recipe. phases: (picture size, epochs) in order; small pictures first learn several times faster on a CPU."""
 
-    encoder: str = SHIPPED_ENCODER
-    imagenet: bool = True
-    loss: str = "soft_bce"
-    phases: tuple[tuple[int, int], ...] = ((128, 60), (SIZE, 28))
-    batch_size: int = 16
-    learning_rate: float = 2e-3
-    encoder_rate: float = 0.5  # times learning_rate, for pretrained layers
-    weight_decay: float = 0.02
-    warmup_steps: int = 60
-    schedule: str = "cosine"  # or "exponential": times 0.975 per epoch
-    ema: float = 0.998  # 0 = off
-    clip_norm: float = 1.0  # 0 = off
-    drop_path: float = 0.1
+    encoder: str = setting(SHIPPED_ENCODER, "Any timm model with five feature levels.")
+    imagenet: bool = setting(True, "Start from ImageNet weights.")
+    loss: str = setting("soft_bce", "soft_bce, mse or kl.", choices=("soft_bce", "mse", "kl"))
+    phases: tuple[tuple[int, int], ...] = setting(
+        ((128, 60), (STUDENT_SIZE, 28)), "SIZE:EPOCHS,... in order, e.g. 128:60,224:28.", read=parse_phases
+    )
+    batch_size: int = setting(16, "Pictures a step.", low=2)
+    learning_rate: float = setting(2e-3, "Of AdamW, at its highest.", low=0)
+    encoder_rate: float = setting(0.5, "Times --learning-rate, for pretrained layers.", low=0)
+    weight_decay: float = setting(0.02, "Of AdamW.", low=0)
+    warmup_steps: int = setting(60, "Steps over which the rate rises.", low=0)
+    schedule: Literal["cosine", "exponential"] = setting("cosine", "Of the rate; exponential: times 0.975 an epoch.")
+    ema: float = setting(0.998, "Decay of the weight average; 0 = off.", low=0, below=1)
+    clip_norm: float = setting(1.0, "Of the gradient; 0 = off.", low=0)
+    drop_path: float = setting(0.1, "Probability that a block of the encoder is left out.", low=0, below=1)
     augmentation: Augmentation | None = field(default_factory=Augmentation)
-    split: str = "people"  # or "random": by picture, 80 / 10 / 10 as documented
-    holdout: float = 0.2  # 0 = train on everything, nothing measured
-    patience: int = 40  # epochs without a better validation loss, counted in the last phase
-    evaluate_every: int = 5
-    start_from: str | None = None  # a student's .safetensors to go on from
-    seed: int = 7
+    split: Literal["people", "random"] = setting(
+        "people", "How pictures are held out; random: by picture, 80 / 10 / 10 as documented."
+    )
+    holdout: float = setting(0.2, "Share of people held out; 0 trains on all, nothing is measured.", low=0, high=0.9)
+    patience: int = setting(40, "Epochs without a better validation loss, counted in the last phase.", low=1)
+    evaluate_every: int = setting(5, "Epochs from one measurement to the next.", low=1)
+    start_from: str | None = setting(None, "Go on from a student's .safetensors.", read=path_text)
+    seed: int = setting(7, "Of split, order, weights and augmentation.")
     mix: PortraitMix | None = None  # portraits beside the real pictures
-    reduction: str = "mean"  # of the loss that is descended; "sum" as documented (it scales AdamW's epsilon)
-    encoder_weights: str | None = None  # the documented ImageNet file of EfficientNet-B0
+    reduction: Literal["mean", "sum"] = setting(
+        "mean", "Of the loss that is descended; sum, as documented, scales AdamW's epsilon."
+    )
+    encoder_weights: str | None = setting(None, "The documented start: efficientnet-b0-355c32eb.pth.", read=path_text)
+
+    def __post_init__(self) -> None:
+        check(self)
 
     @property
     def epochs(self) -> int:
@@ -94,7 +115,7 @@ PRESETS: dict[str, DistillConfig] = {
     "documented": DistillConfig(
         encoder=DOCUMENTED_ENCODER,
         imagenet=False,
-        phases=((SIZE, 240),),
+        phases=((STUDENT_SIZE, 240),),
         learning_rate=1e-4,
         encoder_rate=1.0,
         weight_decay=0.01,
@@ -112,7 +133,7 @@ PRESETS: dict[str, DistillConfig] = {
     "few-faces": DistillConfig(),
     # Goes on from a student of real faces: a few epochs are enough to learn the drawn ones (--start-from).
     "portraits": DistillConfig(
-        phases=((SIZE, 7),),
+        phases=((STUDENT_SIZE, 7),),
         learning_rate=6e-4,
         warmup_steps=40,
         evaluate_every=1,
@@ -125,13 +146,12 @@ FINE_TUNING = ("portraits",)
 
 def preset(name: str, **changes: Any) -> DistillConfig:
     """A named recipe with some fields changed. Raises InvalidInputError naming the known recipes."""
-    if name not in PRESETS:
-        raise InvalidInputError(f"unknown recipe '{name}': choose {' or '.join(PRESETS)}")
+    recipe = pick(PRESETS, name, "recipe")
     if name in FINE_TUNING and not changes.get("start_from"):
         raise InvalidInputError(
             f"recipe '{name}' goes on from a trained student: give its .safetensors as --start-from"
         )
-    return replace(PRESETS[name], **changes)
+    return changed(recipe, changes)
 
 
 def with_portraits(
@@ -153,14 +173,3 @@ def with_portraits(
         if value is not None:
             changes[name] = value
     return config if config.mix is None else replace(config, mix=replace(config.mix, **changes))
-
-
-def parse_phases(text: str) -> tuple[tuple[int, int], ...]:
-    """ "128:60,224:28" -> ((128, 60), (224, 28)). Sizes must be multiples of 32."""
-    try:
-        phases = tuple((int(size), int(epochs)) for size, epochs in (part.split(":") for part in text.split(",")))
-    except ValueError as error:
-        raise InvalidInputError(f"phases '{text}' are not understood: write SIZE:EPOCHS,SIZE:EPOCHS") from error
-    if any(size < 64 or size % 32 or epochs < 1 for size, epochs in phases):
-        raise InvalidInputError(f"phases '{text}': sizes are multiples of 32 from 64 on, epochs at least 1")
-    return phases

@@ -20,28 +20,10 @@ from torch import Tensor, nn
 from ohlora.errors import InvalidInputError, OhloraError
 from ohlora.latents.gradient_network import KEYS, GradientNetwork
 from ohlora.training.loop.seeds import derive
+from ohlora.training.vectorfind.settings import GradientTraining
 
 DROPOUT = 0.25
 MIN_SAMPLES = 20
-
-
-@dataclass(frozen=True)
-class GradientTraining:
-    """Documented values. batch: of training; the documents evaluate in fours, which gives the same figures as any
-    other."""
-
-    epochs: int = 1000
-    patience: int = 15
-    batch: int = 16
-    learning_rate: float = 1e-3
-    decay: float = 0.95
-    shares: tuple[float, float] = (0.8, 0.1)  # training, validation; the rest tests
-
-    def __post_init__(self) -> None:
-        if min(self.epochs, self.patience, self.batch) < 1 or self.learning_rate <= 0 or not 0 < self.decay <= 1:
-            raise InvalidInputError(
-                f"gradient training: epochs, patience, batch and rates must be positive, got {self}"
-            )
 
 
 class RegressionNetwork(nn.Module):

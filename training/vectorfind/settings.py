@@ -3,22 +3,35 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
-from difflib import get_close_matches
-from typing import Any
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
 
+from ohlora.base.recipe import changed, check, meaning, pick, setting
 from ohlora.base.values import PROPERTIES
 from ohlora.errors import InvalidInputError
-from ohlora.latents.spaces import Space, check_space
-from ohlora.training.vectorfind.gradient import GradientTraining
+from ohlora.latents.spaces import Space
 
-METHODS = ("svm", "gradient", "orthogonal")
-ORIENTATIONS = ("published", "raises")
-GRIDS = ("passed", "all", "none")
+Method = Literal["svm", "gradient", "orthogonal"]
 THREE = ("hair_color", "hair_length", "background_mean")
 FOUR = (*THREE, "hairstyle")
 TEST_SEED = 2**40  # far from the seeds that people and samples take
+
+
+@dataclass(frozen=True)
+class GradientTraining:
+    """Documented values. batch: of training; the documents evaluate in fours, which gives the same figures as any
+    other.
+    """
+
+    epochs: int = setting(1000, low=1)
+    patience: int = setting(15, low=1)
+    batch: int = setting(16, low=1)
+    learning_rate: float = setting(1e-3, above=0)
+    decay: float = setting(0.95, above=0, high=1)
+    shares: tuple[float, float] = setting((0.8, 0.1), low=0, high=1)  # training, validation; the rest tests
+
+    def __post_init__(self) -> None:
+        check(self, "gradient training: ")
 
 
 @dataclass(frozen=True)
@@ -40,62 +53,48 @@ class SearchSettings:
     tsne: plots of the extremes. seed: of every other random choice.
     """
 
-    space: Space = "w"
-    groups: tuple[str, ...] = ()
-    cutoffs: tuple[float, ...] = ()
-    methods: tuple[str, str, str] = ("svm", "svm", "svm")
-    samples: int = 80_000
-    first_seed: int = 0
-    share: float = 0.2
-    c: float = 1.0
-    train_share: float = 0.8
-    protect: tuple[str, ...] = ()
-    ridge: float = 1e-3
-    refine: int = 2
-    refine_faces: int = 48
-    gradient: GradientTraining = field(default_factory=GradientTraining)
-    strength: tuple[float, ...] = ()
-    calibrate_faces: int = 24
-    orientation: str = "published"
-    eyes: tuple[float, ...] = (-1.2, 1.2)
-    mouth: tuple[float, ...] = (-1.8, -0.9, 0.0, 0.9, 1.8)
-    pose: tuple[float, ...] = (-1.8, -1.2, -0.6, 0.0, 0.6)
-    limits: tuple[float, float, float] = (0.92, 0.88, 0.88)
-    codes: int = 2000
-    stop_after: int = 60
-    test_seed: int = TEST_SEED
-    grids: str = "passed"
-    files: bool = False
-    identity: bool = True
-    tsne: bool = False
-    seed: int = 2025
+    space: Space = setting("w", "Latents that are searched.")
+    groups: tuple[str, ...] = setting(())
+    cutoffs: tuple[float, ...] = setting(())
+    methods: tuple[Method, Method, Method] = setting(("svm", "svm", "svm"))
+    samples: int = setting(80_000, "Scored random codes.", low=1, flag="--samples/-n")
+    first_seed: int = setting(0, low=0)
+    share: float = setting(0.2, above=0, high=0.5)
+    c: float = setting(1.0, above=0)
+    train_share: float = setting(0.8, above=0, below=1)
+    protect: tuple[str, ...] = setting(())
+    ridge: float = setting(1e-3, low=0)
+    refine: int = setting(2, low=0)
+    refine_faces: int = setting(48, low=1)
+    gradient: GradientTraining = field(default_factory=GradientTraining, metadata=meaning())
+    strength: tuple[float, ...] = setting((), above=0)
+    calibrate_faces: int = setting(24, low=1)
+    orientation: Literal["published", "raises"] = setting("published")
+    eyes: tuple[float, ...] = setting((-1.2, 1.2))
+    mouth: tuple[float, ...] = setting((-1.8, -0.9, 0.0, 0.9, 1.8))
+    pose: tuple[float, ...] = setting((-1.8, -1.2, -0.6, 0.0, 0.6))
+    limits: tuple[float, float, float] = setting((0.92, 0.88, 0.88), low=0, high=1)
+    codes: int = setting(2000, "Most random faces to test.", low=1)
+    stop_after: int = setting(60, low=0)
+    test_seed: int = setting(TEST_SEED, low=0)
+    grids: Literal["passed", "all", "none"] = setting("passed")
+    files: bool = setting(False)
+    identity: bool = setting(True)
+    tsne: bool = setting(False)
+    seed: int = setting(2025, low=0)
 
     def __post_init__(self) -> None:
-        check_space(self.space)
         for name in ("groups", "cutoffs", "methods", "protect", "strength", "eyes", "mouth", "pose", "limits"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
-        self._require("methods", len(self.methods) == 3 and set(self.methods) <= set(METHODS), f"three of {METHODS}")
-        self._require("cutoffs", len(self.cutoffs) in (0, len(self.groups)), "empty, or one number a group score")
-        self._require(
-            "strength", len(self.strength) in (0, 3) and all(s > 0 for s in self.strength), "empty, or three above 0"
-        )
-        self._require("share", 0 < self.share <= 0.5, "in (0, 0.5]")
-        self._require("train_share", 0 < self.train_share < 1, "in (0, 1)")
-        self._require("c", self.c > 0, "above 0")
-        self._require("ridge", self.ridge >= 0, "0 or more")
-        self._require("limits", len(self.limits) == 3 and all(0 <= x <= 1 for x in self.limits), "three in [0, 1]")
-        self._require("orientation", self.orientation in ORIENTATIONS, f"one of {ORIENTATIONS}")
-        self._require("grids", self.grids in GRIDS, f"one of {GRIDS}")
-        for name in ("samples", "codes", "refine_faces", "calibrate_faces"):
-            self._require(name, getattr(self, name) >= 1, "1 or more")
-        for name in ("stop_after", "refine", "seed", "first_seed", "test_seed"):
-            self._require(name, getattr(self, name) >= 0, "0 or more")
-        for name in PROPERTIES:
-            self._require(name, len(set(getattr(self, name))) >= 2, "two or more different strengths")
-
-    def _require(self, name: str, right: bool, what: str) -> None:
-        if not right:
-            raise InvalidInputError(f"search: {name} must be {what}, got {getattr(self, name)!r}")
+        check(self, "search: ")
+        rules = {
+            "cutoffs": (len(self.cutoffs) in (0, len(self.groups)), "empty, or one number a group score"),
+            "strength": (len(self.strength) in (0, 3), "empty, or three numbers"),
+            **{name: (len(set(getattr(self, name))) >= 2, "two or more different strengths") for name in PROPERTIES},
+        }
+        for name, (right, rule) in rules.items():
+            if not right:
+                raise InvalidInputError(f"search: {name} must be {rule}, got {getattr(self, name)!r}")
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -153,48 +152,7 @@ PRESETS: dict[str, SearchSettings] = {
 
 def preset(name: str, **changes: Any) -> SearchSettings:
     """A preset with some settings changed. Raises InvalidInputError naming what there is."""
-    if name not in PRESETS:
-        near = get_close_matches(name, PRESETS, 1)
-        hint = f", did you mean '{near[0]}'?" if near else ""
-        raise InvalidInputError(f"unknown search '{name}'{hint} (there are {', '.join(PRESETS)})")
-    return replace(PRESETS[name], **changes)
-
-
-def parse_changes(given: Sequence[str]) -> dict[str, Any]:
-    """NAME=VALUE of any setting -> changes; lists as a,b,c, nothing for an empty one; gradient.NAME for its training.
-
-    Raises InvalidInputError naming the setting and what it takes.
-    """
-    changes: dict[str, Any] = {}
-    nested: dict[str, Any] = {}
-    for text in given:
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise InvalidInputError(f"a setting is given as NAME=VALUE, got '{text}'")
-        if name.startswith("gradient."):
-            nested[name.removeprefix("gradient.")] = _parsed(GradientTraining(), name.removeprefix("gradient."), value)
-        else:
-            changes[name] = _parsed(SearchSettings(), name, value)
-    return changes | ({"gradient": GradientTraining(**nested)} if nested else {})
-
-
-def _parsed(owner: Any, name: str, value: str) -> Any:
-    known = {entry.name for entry in fields(owner)} - {"gradient"}
-    if name not in known:
-        near = get_close_matches(name, known, 1)
-        raise InvalidInputError(
-            f"no setting '{name}'" + (f", did you mean '{near[0]}'?" if near else f" ({', '.join(sorted(known))})")
-        )
-    default = getattr(owner, name)
-    try:
-        if isinstance(default, bool):
-            return {"true": True, "false": False}[value.lower()]
-        if isinstance(default, tuple):
-            words = [word.strip() for word in value.split(",") if word.strip()]
-            return tuple(words) if name in ("groups", "methods", "protect") else tuple(float(word) for word in words)
-        return type(default)(value)
-    except (ValueError, KeyError) as error:
-        raise InvalidInputError(f"{name} takes values like {default!r}, got '{value}'") from error
+    return changed(pick(PRESETS, name, "search"), changes)
 
 
 def as_json(settings: SearchSettings) -> dict[str, Any]:

@@ -1,56 +1,37 @@
-"""`ohlora train classifier | classify | filter`: choose the pictures that a generator is fine-tuned on."""
+"""`ohlora train classifier | classify | filter | property-cnn | hairstyle-cnn | merge-cnn | rescore`: networks that
+choose the pictures a generator is fine-tuned on, and networks that read scores off a picture.
+"""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from ohlora.cli import options
-from ohlora.cli.train.finetune import Accelerator, Devices, Nodes, TrainPrecision, launched
+from ohlora.cli.train.machine import Accelerator, Machine, TrainPrecision, first_process
+from ohlora.cli.train.recipe_options import Changes, RecipeFields
+from ohlora.cli.train.report import answer, end, note
 
-SHOWN_FAILURES = 20
-
-Width = Annotated[float | None, typer.Option("--width", help="Scales every layer of the network; documented 1.")]
-Epochs = Annotated[int | None, typer.Option("--epochs", min=1, help="At most so many; documented: no limit.")]
-Patience = Annotated[int | None, typer.Option("--patience", min=1, help="Epochs without a lower validation loss.")]
-BatchSize = Annotated[int | None, typer.Option("--batch-size", min=1, help="Documented 16.")]
-LearningRate = Annotated[float | None, typer.Option("--learning-rate", min=0)]
-Seed = Annotated[int | None, typer.Option("--seed", min=0, help="Of folds, weights, order and dropout; default 0.")]
+Images = Annotated[Path, typer.Argument(help="Folder of pictures NNNNNN.jpg; those in the table are used.")]
+AllImages = Annotated[Path, typer.Argument(help="Folder of pictures NNNNNN.jpg.")]
+Scores = Annotated[Path, typer.Option("--scores", help="Score table of `ohlora score`, normalised.")]
+ScoreChanges = Annotated[Changes, RecipeFields("cnn.recipes:ScoreCnnRecipe", table="SCORE_CNNS")]
 
 
 def classifier(
     attribute: Annotated[str, typer.Argument(help="gender, quality, age or glass.")],
     images: Annotated[Path, typer.Argument(help="Folder of pictures NNNNNN.jpg; those with a label are used.")],
     labels: Annotated[Path, typer.Option("--labels", help="Hand labels (.csv) of `train label`, v1 or v3 layout.")],
+    changes: Annotated[Changes, RecipeFields("cnn.recipes:ClassifierRecipe", table="CLASSIFIERS")],
+    machine: Machine,
     out: options.Out = Path("runs/cnn"),
     version: Annotated[str, typer.Option("--version", help="Documented recipe: v1 (gender, quality) or v3.")] = "v3",
     start_from: Annotated[
         Path | None, typer.Option("--start-from", help="v1 model that v3 gender and quality start from.")
     ] = None,
-    start: Annotated[str | None, typer.Option("--start", help="random or v1-model; default: as documented.")] = None,
-    width: Width = None,
-    folds: Annotated[int | None, typer.Option("--folds", min=2, help="Documented 5.")] = None,
-    split: Annotated[str | None, typer.Option("--split", help="k-fold or stratified.")] = None,
-    epochs: Epochs = None,
-    patience: Patience = None,
-    batch_size: BatchSize = None,
-    learning_rate: LearningRate = None,
-    threshold: Annotated[
-        float | None, typer.Option("--threshold", help="Validation loss at which a fold has succeeded.")
-    ] = None,
-    max_attempts: Annotated[
-        int | None, typer.Option("--max-attempts", min=1, help="Trainings of a fold without success; default 5.")
-    ] = None,
-    on_failure: Annotated[
-        str | None, typer.Option("--on-failure", help="Then: error, or keep-best (marked success False).")
-    ] = None,
-    seed: Seed = None,
-    accelerator: Accelerator = "auto",
-    devices: Devices = 1,
-    nodes: Nodes = 1,
-    precision: TrainPrecision = "fp32",
     restart: options.Restart = False,
     json: options.Json = False,
 ) -> None:
@@ -58,28 +39,17 @@ def classifier(
 
     Example: `ohlora train classifier glass faces --labels scores_labeled_first_2k.csv --out runs/cnn`
     """
-    import json as json_module
-
-    from ohlora.cli.train.requirements import require_training
-
-    require_training()
     from ohlora.training.cnn.classifier import train_classifier
     from ohlora.training.cnn.recipes import classifier_recipe
 
-    changes: dict[str, Any] = {
-        "start": start, "width": width, "folds": folds, "split": split, "epochs": epochs, "patience": patience,
-        "batch_size": batch_size, "learning_rate": learning_rate, "threshold": threshold,
-        "max_attempts": max_attempts, "on_failure": on_failure, "seed": seed, "precision": precision,
-    }  # fmt: skip
-    recipe = classifier_recipe(version, attribute, **{k: v for k, v in changes.items() if v is not None})
-    fabric = launched(accelerator, devices, nodes, precision)
+    recipe = classifier_recipe(version, attribute, **changes, precision=machine.precision)
+    fabric = machine.launch()
 
     def show(row: dict[str, Any]) -> None:
         again = f", attempt {row['attempt'] + 1}" if row["attempt"] else ""
-        typer.echo(
+        note(
             f"{attribute}, fold {row['fold']}{again}, epoch {row['epoch']}: validation loss {row['val_loss']:.4f}, "
-            f"accuracy {row['val_accuracy']:.3f}, best epoch {row['best_epoch']}",
-            err=True,
+            f"accuracy {row['val_accuracy']:.3f}, best epoch {row['best_epoch']}"
         )
 
     result = train_classifier(
@@ -91,23 +61,20 @@ def classifier(
         start_from=start_from,
         resume=not restart,
         fabric=fabric,
-        report=show if fabric.is_global_zero else _silent,
-        note=lambda text: typer.echo(text, err=True),
+        report=first_process(fabric, show),
+        note=note,
     )
-    if not fabric.is_global_zero:
-        return
-    if json:
-        typer.echo(json_module.dumps(result.summary()))
-        return
-    losses = ", ".join(
-        f"{loss:.4f}{'' if success else ' (no success)'}"
-        for loss, success in zip(result.min_val_loss, result.success, strict=True)
-    )
-    typer.echo(f"{len(result.models)} {attribute} models -> {result.folder}; validation loss {losses}")
+    if fabric.is_global_zero:
+        losses = ", ".join(
+            f"{loss:.4f}{'' if success else ' (no success)'}"
+            for loss, success in zip(result.min_val_loss, result.success, strict=True)
+        )
+        line = f"{len(result.models)} {attribute} models -> {result.folder}; validation loss {losses}"
+        answer(json, result.summary(), line)
 
 
 def classify(
-    images: Annotated[Path, typer.Argument(help="Folder of pictures NNNNNN.jpg.")],
+    images: AllImages,
     models: Annotated[Path, typer.Option("--models", help="Folder of {attribute}_model_{fold} files.")],
     labels: Annotated[
         Path | None, typer.Option("--labels", help="Hand labels: these pictures keep them and are not scored.")
@@ -124,17 +91,12 @@ def classify(
 
     Example: `ohlora train classify faces --models runs/cnn/models --labels labels.csv --out runs/scores`
     """
-    import json as json_module
-
     from ohlora.cli.progress import Progress
-    from ohlora.cli.train.requirements import require_training
-
-    require_training()
     from ohlora.io.numbered_images import numbered_images
     from ohlora.training.cnn.ensemble import find_models, present
     from ohlora.training.cnn.predict import merge, predict
     from ohlora.training.data.labels import read_labels
-    from ohlora.training.nets.score_cnns import ATTRIBUTES
+    from ohlora.training.nets.choices import ATTRIBUTES
 
     names = tuple(dict.fromkeys(attributes)) if attributes else present(models) or ATTRIBUTES
     hand = None if labels is None else read_labels(labels)
@@ -142,38 +104,31 @@ def classify(
         find_models(models, name)
         if hand is not None:
             hand.of(name)
-    done = []
     with Progress(len(names) * len(numbered_images(images)), "scores", quiet=json) as progress:
-        for name in names:
-            done.append(
-                predict(
-                    name,
-                    images,
-                    models,
-                    out,
-                    labels=labels,
-                    accelerator=accelerator,
-                    precision=precision,
-                    advance=progress.advance,
-                )
+        done = [
+            predict(
+                name,
+                images,
+                models,
+                out,
+                labels=labels,
+                accelerator=accelerator,
+                precision=precision,
+                advance=progress.advance,
             )
+            for name in names
+        ]
     table = merge(images, {result.attribute: result.table for result in done}, out, labels=labels)
     failed = {number: why for result in done for number, why in result.failed.items()}
-    if json:
-        summary = {
-            "table": str(table),
-            "tables": {result.attribute: str(result.table) for result in done},
-            "pictures": {result.attribute: result.pictures for result in done},
-            "failed": failed,
-            "seconds": round(progress.seconds, 3),
-        }
-        typer.echo(json_module.dumps(summary))
-    else:
-        for why in list(failed.values())[:SHOWN_FAILURES]:
-            typer.echo(why, err=True)
-        scored = ", ".join(f"{result.attribute} {result.pictures}" for result in done)
-        typer.echo(f"scored: {scored} pictures, {progress.seconds:.1f} s -> {table}")
-    raise typer.Exit(1 if failed else 0)
+    summary = {
+        "table": str(table),
+        "tables": {result.attribute: str(result.table) for result in done},
+        "pictures": {result.attribute: result.pictures for result in done},
+        "failed": failed,
+        "seconds": round(progress.seconds, 3),
+    }
+    scored = ", ".join(f"{result.attribute} {result.pictures}" for result in done)
+    end(json, summary, list(failed.values()), f"scored: {scored} pictures, {progress.seconds:.1f} s -> {table}")
 
 
 def filter(
@@ -197,13 +152,7 @@ def filter(
 
     Example: `ohlora train filter runs/scores/scores_all_15k.csv --images faces --recipe v3 --out runs/filtered`
     """
-    import json as json_module
-    from dataclasses import replace
-
     from ohlora.cli.progress import Progress
-    from ohlora.cli.train.requirements import require_training
-
-    require_training()
     from ohlora.training.cnn.filtering import filter_pictures
     from ohlora.training.cnn.recipes import FilterRecipe, filter_recipe, parse_rule
 
@@ -213,21 +162,134 @@ def filter(
     elif labels is not None:
         chosen = replace(chosen, first_number=0)  # the table says which ones, not their numbers
     with Progress(1, "pictures", quiet=json) as progress:
-
-        def started(count: int) -> None:
-            progress.total = count
-
         result = filter_pictures(
-            scores, images, out, chosen, labels=labels, link=link, advance=progress.advance, started=started
+            scores, images, out, chosen, labels=labels, link=link, advance=progress.advance, started=progress.expect
         )
-    if json:
-        typer.echo(json_module.dumps(result.summary()))
-        return
-    for name, count in result.rejects.items():
-        alone = f", {result.only[name]} of them by nothing else" if name in result.only else ""
-        typer.echo(f"{name}: rejects {count}{alone}")
-    typer.echo(f"{result.kept} of {result.pictures} pictures kept ({result.copied} copied now) -> {out}")
+    lines = [
+        f"{name}: rejects {count}" + (f", {result.only[name]} of them by nothing else" if name in result.only else "")
+        for name, count in result.rejects.items()
+    ]
+    last = f"{result.kept} of {result.pictures} pictures kept ({result.copied} copied now) -> {out}"
+    answer(json, result.summary(), *lines, last)
 
 
-def _silent(row: dict[str, Any]) -> None:
-    pass
+def property_cnn(
+    images: Images,
+    scores: Scores,
+    changes: ScoreChanges,
+    machine: Machine,
+    out: options.Out = Path("runs/property-cnn"),
+    restart: options.Restart = False,
+    json: options.Json = False,
+) -> None:
+    """Train the CNN that reads the seven property scores off a picture. Stopped runs resume from the same --out.
+
+    Example: `ohlora train property-cnn runs/filtered --scores all_scores_v2.csv --out runs/property-cnn`
+    """
+    _train("property", images, scores, out, changes, machine, restart, json)
+
+
+def hairstyle_cnn(
+    images: Images,
+    scores: Scores,
+    changes: ScoreChanges,
+    machine: Machine,
+    out: options.Out = Path("runs/hairstyle-cnn"),
+    restart: options.Restart = False,
+    json: options.Json = False,
+) -> None:
+    """Train the CNN that reads off how curly the hair is. Stopped runs resume from the same --out.
+
+    Example: `ohlora train hairstyle-cnn runs/filtered --scores all_scores_ohlora_v3.csv --out runs/hairstyle-cnn`
+    """
+    _train("hairstyle", images, scores, out, changes, machine, restart, json)
+
+
+def _train(
+    name: str, images: Path, scores: Path, out: Path, changes: Changes, machine: Machine, restart: bool, json: bool
+) -> None:
+    from ohlora.training.cnn.recipes import score_cnn_recipe
+    from ohlora.training.cnn.regression import train_score_cnn
+
+    recipe = score_cnn_recipe(name, **changes, precision=machine.precision)
+    fabric = machine.launch()
+
+    def show(row: dict[str, Any]) -> None:
+        note(
+            f"{name} CNN, epoch {row['epoch']}: validation loss {row['loss']:.4f} (all outputs "
+            f"{row['valid_loss']:.4f}), best epoch {row['best_epoch']}"
+        )
+
+    report = first_process(fabric, show)
+    result = train_score_cnn(images, scores, out, recipe, resume=not restart, fabric=fabric, report=report, note=note)
+    if fabric.is_global_zero:
+        correlations = ", ".join(
+            f"{key.removesuffix('_score_corr')} {'-' if value is None else f'{value:.3f}'}"
+            for key, value in result.figures.items()
+            if key.endswith("_corr")
+        )
+        best = f"best epoch {result.best_epoch} of {result.epochs}; correlation with the scores: {correlations}"
+        answer(json, result.summary(), best, f"network -> {result.model}")
+
+
+def merge_cnn(
+    properties: Annotated[Path, typer.Argument(help="Property CNN (.pth published or .safetensors).")],
+    hairstyle: Annotated[Path, typer.Argument(help="Hairstyle CNN (.pth published or .safetensors).")],
+    out: options.Out = Path("runs/merged-cnn"),
+    json: options.Json = False,
+) -> None:
+    """Put the property CNN and the hairstyle CNN into one network with eight outputs.
+
+    Example: `ohlora train merge-cnn stylegan_gen_fine_tuned_v2_cnn.pth ohlora_v3_hairstyle_property_cnn.pth`
+    """
+    from ohlora.training.cnn.regression import merge_cnns
+
+    model = merge_cnns(properties, hairstyle, out)
+    answer(json, {"model": str(model)}, f"network -> {model}")
+
+
+def rescore(
+    images: AllImages,
+    model: Annotated[Path, typer.Option("--model", help="A score CNN (.pth published or .safetensors).")],
+    kind: Annotated[str, typer.Option("--kind", help="property (7 scores), hairstyle (1) or merged (8).")] = "property",
+    scores: Annotated[
+        Path | None, typer.Option("--scores", help="The table it learned: writes compare/all_scores_v2_vs_cnn.csv.")
+    ] = None,
+    out: options.Out = Path("runs/rescore"),
+    accelerator: Accelerator = "auto",
+    precision: TrainPrecision = "fp32",
+    json: options.Json = False,
+) -> None:
+    """Read the scores of pictures off with a trained CNN: all_scores_v2_cnn.csv. The same command goes on.
+
+    Example: `ohlora train rescore runs/filtered --model stylegan_gen_fine_tuned_v2_cnn.pth --scores all_scores_v2.csv`
+    """
+    from ohlora.cli.progress import Progress
+    from ohlora.io.numbered_images import numbered_images
+    from ohlora.training.cnn import rescore as rescoring
+
+    with Progress(len(numbered_images(images)), "pictures", quiet=json) as progress:
+        result = rescoring.rescore(
+            images,
+            model,
+            out,
+            kind=kind,
+            scores=scores,
+            accelerator=accelerator,
+            precision=precision,
+            advance=progress.advance,
+        )
+    summary = {
+        "table": str(result.table),
+        "pictures": result.pictures,
+        "comparison": None if result.comparison is None else str(result.comparison),
+        "correlations": result.correlations,
+        "failed": result.failed,
+        "seconds": round(progress.seconds, 3),
+    }
+    lines = [
+        f"{column}: correlation {'undefined' if value is None else f'{value:.4f}'}"
+        for column, value in result.correlations.items()
+    ]
+    last = f"{result.pictures} pictures scored, {progress.seconds:.1f} s -> {result.table}"
+    end(json, summary, list(result.failed.values()), *lines, last)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json as json_module
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from ohlora.cli import options
+from ohlora.cli.train.recipe_options import Changes, RecipeFields
+from ohlora.cli.train.report import answer, note
 
 MEASURED_FACES = 200
 
@@ -31,10 +34,8 @@ def directions(
     Example: `ohlora train directions runs/gan/generator.safetensors --out runs/directions`
     """
     from ohlora.base.atomic import make_folder, write_bytes
-    from ohlora.cli.train.requirements import require_training
     from ohlora.errors import InvalidInputError
 
-    require_training()
     if measure is not None and reader is None:
         raise InvalidInputError("--measure reads pictures: give --reader too (make one with `ohlora train reader`)")
     from ohlora.latents.directions import FILE_NAME, write_directions
@@ -45,15 +46,14 @@ def directions(
     from ohlora.training.nets.stylegan import Generator
 
     eye = None if reader is None else load_reader(reader)
-    module = checkpoints.load("stylegan", generator)
-    assert isinstance(module, Generator)
+    module = checkpoints.load_as(Generator, "stylegan", generator)
     found, report = find_directions(module, samples=samples)
     if eye is not None:
         report["measured"] = measured(from_generator(module, found), eye, measure or MEASURED_FACES, json)
     make_folder(out)
     write_directions(out / FILE_NAME, found)
     write_bytes(out / "directions.json", as_json(report))
-    show(report, out, json)
+    answer(json, {"out": str(out), **report}, *lines(report), f"directions -> {out / FILE_NAME}")
 
 
 def measured(portray: Any, eye: Any, faces: int, quiet: bool) -> dict[str, Any]:
@@ -67,30 +67,22 @@ def measured(portray: Any, eye: Any, faces: int, quiet: bool) -> dict[str, Any]:
 
 
 def as_json(report: dict[str, Any]) -> bytes:
-    import json
-
-    return (json.dumps(report, indent=2) + "\n").encode()
+    return (json_module.dumps(report, indent=2) + "\n").encode()
 
 
-def show(report: dict[str, Any], out: Path, as_one_object: bool) -> None:
-    """Print the report, or one line per property."""
-    import json
-
-    if as_one_object:
-        typer.echo(json.dumps({"out": str(out), **report}))
-        return
-    for name, figures in ((name, report.get("measured", {}).get(name)) for name in report["norms"]):
-        if figures:
-            typer.echo(
-                f"{name}: correlation {figures['correlation']:.3f}, per face {figures['correlation_per_face']:.3f}, "
-                f"monotone for {figures['monotone']:.0%} of the faces"
-            )
-    weak = {name: share for name, share in report["readable_from_w"].items() if share < 0.5}
-    for name, share in weak.items():
-        typer.echo(
-            f"warning: w knows little of {name} ({share:.0%} of it): this generator is not trained on portraits?"
-        )
-    typer.echo(f"directions -> {out / 'directions.safetensors'}")
+def lines(report: dict[str, Any]) -> list[str]:
+    """The report for people: a line a property that was measured, a warning for one that w hardly knows."""
+    said = [
+        f"{name}: correlation {figures['correlation']:.3f}, per face {figures['correlation_per_face']:.3f}, "
+        f"monotone for {figures['monotone']:.0%} of the faces"
+        for name, figures in report.get("measured", {}).items()
+        if name in report["norms"]
+    ]
+    return said + [
+        f"warning: w knows little of {name} ({share:.0%} of it): this generator is not trained on portraits?"
+        for name, share in report["readable_from_w"].items()
+        if share < 0.5
+    ]
 
 
 def gallery(
@@ -104,9 +96,6 @@ def gallery(
     Example: `ohlora train gallery --count 24 --out runs/gallery.csv`
     """
     from ohlora.base.atomic import make_folder
-    from ohlora.cli.train.requirements import require_training
-
-    require_training()
     from ohlora.bundle.gallery import write_gallery
     from ohlora.training.directions.gallery import choose_seeds, make_gallery
 
@@ -119,38 +108,31 @@ def gallery(
 
 
 def reader(
+    changes: Annotated[Changes, RecipeFields("directions.recipes:ReaderConfig")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Weights to write (.safetensors).")] = Path(
         "runs/reader.safetensors"
     ),
-    pictures: Annotated[int, typer.Option("--pictures", min=64, help="Portraits to paint and learn from.")] = 6000,
-    epochs: Annotated[int, typer.Option("--epochs", min=1)] = 14,
-    seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
     json: options.Json = False,
 ) -> None:
     """Train the small network that reads eyes, mouth, tilt and turn off a portrait (minutes on two cores).
 
     Example: `ohlora train reader --out runs/reader.safetensors`
     """
-    import json as json_module
-
     from ohlora.base.atomic import make_folder, write_bytes
-    from ohlora.cli.train.requirements import require_training
     from ohlora.errors import InvalidInputError
 
-    require_training()
     if out.suffix != ".safetensors":
         raise InvalidInputError(f"--out must end in .safetensors, got {out}")
-    from ohlora.training.directions.reader import ReaderConfig, save_reader, train_reader
-
-    def line(row: dict[str, Any]) -> None:
-        typer.echo(f"epoch {row['epoch']}/{row['epochs']}: loss {row['loss']:.4f}", err=True)
+    from ohlora.training.directions.reader import save_reader, train_reader
+    from ohlora.training.directions.recipes import ReaderConfig
 
     make_folder(out.absolute().parent)
-    network, figures = train_reader(ReaderConfig(pictures=pictures, epochs=epochs, seed=seed), report=line)
+    network, figures = train_reader(
+        ReaderConfig(**changes),
+        report=lambda row: note(f"epoch {row['epoch']}/{row['epochs']}: loss {row['loss']:.4f}"),
+    )
     save_reader(out, network)
     write_bytes(out.with_suffix(".json"), as_json(figures))
-    if json:
-        typer.echo(json_module.dumps({"out": str(out), **figures}))
-    else:
-        shares = ", ".join(f"{name} {value:.3f}" for name, value in figures["r2"].items())
-        typer.echo(f"reader -> {out}; R2 on {figures['held_out']} held-out portraits: {shares}")
+    shares = ", ".join(f"{name} {value:.3f}" for name, value in figures["r2"].items())
+    line = f"reader -> {out}; R2 on {figures['held_out']} held-out portraits: {shares}"
+    answer(json, {"out": str(out), **figures}, line)

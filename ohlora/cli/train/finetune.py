@@ -1,18 +1,20 @@
-"""`ohlora train finetune | finetune-discriminator`: the documented fine-tuning recipes."""
+"""`ohlora train finetune | finetune-discriminator | finetune-test`: the documented fine-tuning recipes, and whether a
+conditional generator obeys its label.
+"""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from ohlora.cli import options
+from ohlora.cli.train.machine import Machine, first_process
+from ohlora.cli.train.recipe_options import Changes, RecipeFields
+from ohlora.cli.train.report import answer, indented, note, state, trained
 
-Accelerator = Annotated[str, typer.Option("--accelerator", help="auto, cpu or cuda.")]
-Devices = Annotated[int, typer.Option("--devices", min=1, help="Processes on this machine, one a device.")]
-Nodes = Annotated[int, typer.Option("--nodes", min=1, help="Machines; see docs/finetune.md.")]
-TrainPrecision = Annotated[str, typer.Option("--precision", help="fp32 (exact) or bf16.")]
 StopAfter = Annotated[int, typer.Option("--stop-after", min=0, help="Stop cleanly after so many batches; 0 = never.")]
 
 
@@ -20,29 +22,18 @@ def show(event: dict[str, Any]) -> None:
     """One event of a loop, for people."""
     kind = event["event"]
     if kind == "pictures":
-        text = f"pictures {event['done']}/{event['count']}"
+        note(f"pictures {event['done']}/{event['count']}")
     elif kind == "start":
-        text = f"{event['pictures']} pictures, {event['batches']} batches an epoch, from step {event['step']}"
+        note(f"{event['pictures']} pictures, {event['batches']} batches an epoch, from step {event['step']}")
     else:
         numbers = {name: value for name, value in event.items() if name != "event" and value is not None}
-        text = ("end of " if kind == "epoch" else "") + ", ".join(
-            f"{n} {v:.4f}" if isinstance(v, float) else f"{n} {v}" for n, v in numbers.items()
-        )
-    typer.echo(text, err=True)
-
-
-def launched(accelerator: str, devices: int, nodes: int, precision: str) -> Any:
-    """A Fabric whose processes have been started, by us or by `fabric run`."""
-    from ohlora.training.loop.distributed import make_fabric, started_by_fabric_run
-
-    fabric = make_fabric(accelerator, devices, nodes, precision)
-    if fabric.world_size > 1 and not started_by_fabric_run():
-        fabric.launch()
-    return fabric
+        parts = (f"{n} {v:.4f}" if isinstance(v, float) else f"{n} {v}" for n, v in numbers.items())
+        note(("end of " if kind == "epoch" else "") + ", ".join(parts))
 
 
 def finetune(
     version: Annotated[str, typer.Argument(help="v1, v2, v3, v4, v5, v8 or v9.")],
+    machine: Machine,
     generator: Annotated[
         str | None, typer.Option("--generator", help="Start generator: .pth, .safetensors, or a bundle's name.")
     ] = None,
@@ -64,10 +55,6 @@ def finetune(
     ] = False,
     show_recipe: Annotated[bool, typer.Option("--show", help="Print the recipe as JSON and stop.")] = False,
     out: options.Out = Path("runs/finetune"),
-    accelerator: Accelerator = "auto",
-    devices: Devices = 1,
-    nodes: Nodes = 1,
-    precision: TrainPrecision = "fp32",
     stop_after: StopAfter = 0,
     restart: options.Restart = False,
     json: options.Json = False,
@@ -77,56 +64,34 @@ def finetune(
     Example: `ohlora train finetune v1 --generator g.pth --discriminator g.pth --images faces --scores all_scores.csv
     --set epochs=39 --out runs/v1`
     """
-    import json as json_module
-    from dataclasses import asdict
-
-    from ohlora.cli.train.requirements import require_training
+    from ohlora.base.recipe import read_changes
     from ohlora.errors import InvalidInputError
-
-    require_training()
     from ohlora.training.finetune.inputs import FineTuneInputs
-    from ohlora.training.finetune.recipes import parse_changes, recipe
+    from ohlora.training.finetune.recipes import Recipe, recipe
     from ohlora.training.finetune.run import run_recipe
 
-    chosen = recipe(version, compat=compat, **parse_changes(version, set or []))
+    chosen = recipe(version, compat=compat, **read_changes(Recipe, set or [], f"recipe {version}: "))
     if show_recipe:
-        typer.echo(json_module.dumps(asdict(chosen), indent=1))
+        typer.echo(indented(asdict(chosen)))
         return
     if generator is None:
         raise InvalidInputError("no start generator: --generator FILE, or the name of a bundle ('demo')")
     inputs = FineTuneInputs(generator, discriminator, images, scores, property_cnn, gender_cnn, monitor_models)
     inputs.require(chosen)  # before further processes are started
-    fabric = launched(accelerator, devices, nodes, precision)
-    report = show if fabric.is_global_zero else _silent
+    fabric = machine.launch()
+    report = first_process(fabric, show)
     result = run_recipe(chosen, inputs, out, resume=not restart, fabric=fabric, report=report, stop_after=stop_after)
-    if not fabric.is_global_zero:
-        return
-    if json:
-        typer.echo(json_module.dumps(result))
-    else:
-        state = "stopped; the same command resumes" if result["stopped"] else "done"
-        typer.echo(f"{version} -> {out} ({result['epochs']} epochs, {result['steps']} steps; {state})")
-    if result["stopped"] and not stop_after:
-        raise KeyboardInterrupt
+    if fabric.is_global_zero:
+        steps = f"{result['epochs']} epochs, {result['steps']} steps"
+        trained(json, result, f"{version} -> {out} ({steps}; {state(result)})", asked=stop_after > 0)
 
 
 def finetune_discriminator(
     generator: Annotated[str, typer.Option("--generator", help="The frozen generator: file or bundle's name.")],
     images: Annotated[Path, typer.Option("--images", help="Folder of real pictures NNNNNN.jpg.")],
+    changes: Annotated[Changes, RecipeFields("finetune.recipes:DiscriminatorStart")],
+    machine: Machine,
     out: options.Out = Path("runs/discriminator"),
-    steps: Annotated[int, typer.Option("--steps", min=1)] = 1000,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1)] = 8,
-    learning_rate: Annotated[float, typer.Option("--learning-rate")] = 1e-3,
-    r1_gamma: Annotated[float, typer.Option("--r1-gamma", min=0, help="Gradient penalty on real pictures.")] = 10.0,
-    channel_base: Annotated[
-        int, typer.Option("--channel-base", min=0, help="Width: channels at r pixels = this / r; 0 = the generator's.")
-    ] = 0,
-    group: Annotated[int, typer.Option("--group", min=1, help="Of the minibatch standard deviation.")] = 4,
-    seed: Annotated[int, typer.Option("--seed", min=0)] = 7,
-    accelerator: Accelerator = "auto",
-    devices: Devices = 1,
-    nodes: Nodes = 1,
-    precision: TrainPrecision = "fp32",
     stop_after: StopAfter = 0,
     restart: options.Restart = False,
     json: options.Json = False,
@@ -135,37 +100,58 @@ def finetune_discriminator(
 
     Example: `ohlora train finetune-discriminator --generator demo --images faces --steps 1000 --out runs/d0`
     """
-    import json as json_module
+    from ohlora.training.finetune.discriminator_start import train_discriminator
+    from ohlora.training.finetune.recipes import DiscriminatorStart
 
-    from ohlora.cli.train.requirements import require_training
-
-    require_training()
-    from ohlora.training.finetune.discriminator_start import DiscriminatorStart, train_discriminator
-
-    settings = DiscriminatorStart(
-        steps=steps,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        r1_gamma=r1_gamma,
-        channel_base=channel_base,
-        group=group,
-        seed=seed,
-    )
-    fabric = launched(accelerator, devices, nodes, precision)
-    report = show if fabric.is_global_zero else _silent
+    settings, fabric = DiscriminatorStart(**changes), machine.launch()
+    report = first_process(fabric, show)
     result = train_discriminator(
         generator, images, out, settings, resume=not restart, fabric=fabric, report=report, stop_after=stop_after
     )
-    if not fabric.is_global_zero:
-        return
-    if json:
-        typer.echo(json_module.dumps(result))
-    else:
-        state = "stopped; the same command resumes" if result["stopped"] else "done"
-        typer.echo(f"discriminator -> {result['discriminator']} ({result['steps']} steps; {state})")
-    if result["stopped"] and not stop_after:
-        raise KeyboardInterrupt
+    if fabric.is_global_zero:
+        line = f"discriminator -> {result['discriminator']} ({result['steps']} steps; {state(result)})"
+        trained(json, result, line, asked=stop_after > 0)
 
 
-def _silent(event: dict[str, Any]) -> None:
-    pass
+def finetune_test(
+    generator: Annotated[Path, typer.Argument(help="Fine-tuned generator with a label (.safetensors or .pth).")],
+    z: Annotated[
+        str,
+        typer.Option("--z", help="Row of a z-vector table, FILE.csv:ROW (such as test_zs.csv of a run), or a seed."),
+    ] = "0",
+    property_cnn: Annotated[
+        Path | None, typer.Option("--property-cnn", help="Score the pictures: correlation and error per property.")
+    ] = None,
+    final: Annotated[
+        int, typer.Option("--final", min=0, help="Also so many pictures of the chosen face, near its latent.")
+    ] = 0,
+    files: Annotated[bool, typer.Option("--files", help="Single PNG files instead of sheets.")] = False,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the latents near z.")] = 0,
+    out: options.Out = Path("runs/finetune-test"),
+    json: options.Json = False,
+) -> None:
+    """Draw 125 labels (eyes, mouth, pose) at one latent and near it, and compare label and score.
+
+    Example: `ohlora train finetune-test runs/v3/generator.safetensors --z test_zs.csv:21 --property-cnn cnn.pth`
+    """
+    from ohlora.errors import InvalidInputError
+    from ohlora.training import checkpoints
+    from ohlora.training.finetune.cvae_tester import checkpoint_test, final_pictures
+    from ohlora.training.finetune.inputs import load_generator
+    from ohlora.training.finetune.property_test_files import read_latent
+    from ohlora.training.nets.score_cnns import PropertyCnn
+
+    if not generator.is_file():
+        raise InvalidInputError(f"no generator {generator}: it is made by ohlora train finetune v3")
+    module = load_generator(generator)
+    cnn = None if property_cnn is None else checkpoints.load_as(PropertyCnn, "cnn-property", property_cnn)
+    latent = read_latent(z, module.config.z_size)
+    result = checkpoint_test(module, latent, out, property_cnn=cnn, seed=seed, dump="files" if files else "grid")
+    if final:
+        result["final"] = str(final_pictures(module, latent, out / "final_inference_test_v3", count=final, seed=seed))
+    lines = [
+        f"{name}, {label}: correlation {figures['correlation']:.3f}, error {figures['mae']:.3f}"
+        for name in ("exact", "near")
+        for label, figures in result.get(name, {}).items()
+    ]
+    answer(json, {"out": str(out), **result}, *lines, f"{result['pictures']} pictures -> {out}")

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ohlora.cli import options
+from ohlora.cli.train.report import answer
 
 
 def label(
@@ -27,7 +28,6 @@ def label(
 
     Example: `ohlora train label runs/sample --attributes gender,quality,age,glass --out labels.csv`
     """
-    import json as json_module
     from itertools import islice
 
     from ohlora.io.numbered_images import numbered_images
@@ -42,11 +42,12 @@ def label(
         before = store.summary()
         server.run(f"{before['labelled']} of {before['pictures']} pictures are labelled in {out}", open_browser)
         result = store.summary()
-    if json:
-        typer.echo(json_module.dumps({**result, "labelled_now": result["labelled"] - before["labelled"]}))
-        return
     ones = ", ".join(f"{count} {name}" for name, count in result["ones"].items())
     rest = (
         f"; {result['partly']} partly, {result['skipped']} skipped" if result["labelled"] < result["pictures"] else ""
     )
-    typer.echo(f"{result['labelled']} of {result['pictures']} pictures labelled (1: {ones}){rest} -> {out}")
+    answer(
+        json,
+        {**result, "labelled_now": result["labelled"] - before["labelled"]},
+        f"{result['labelled']} of {result['pictures']} pictures labelled (1: {ones}){rest} -> {out}",
+    )

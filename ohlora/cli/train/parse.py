@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from ohlora.cli import options
-
-if TYPE_CHECKING:
-    from ohlora.training.teachers.parse import ParseResult
-
-SHOWN_FAILURES = 20
+from ohlora.cli.train.report import end, note
 
 
 def parse(
@@ -44,10 +40,7 @@ def parse(
     """
     from ohlora.cli.progress import Progress
     from ohlora.cli.sources import without
-    from ohlora.cli.train.requirements import require_training
     from ohlora.io.images import list_images
-
-    require_training()
     from ohlora.training.teachers.parse import ParseSettings, parse_pictures
     from ohlora.training.teachers.registry import load_teacher
 
@@ -57,14 +50,26 @@ def parse(
     with Progress(len(paths), "pictures", quiet=json) as progress:
 
         def started(pending: int, done: int) -> None:
-            progress.total = pending
+            progress.expect(pending)
             if done and not json:
-                typer.echo(f"resuming: {done} of {pending + done} pictures are there", err=True)
+                note(f"resuming: {done} of {pending + done} pictures are there")
 
         result = parse_pictures(
             paths, out, expert, settings, batch=batch, restart=restart, started=started, advance=progress.advance
         )
-    summarise(out, result, progress.seconds, json)
+    summary = {
+        "out": str(out),
+        "pictures": result.pictures,
+        "parsed": result.parsed,
+        "already_there": result.already_there,
+        "failed": len(result.failures),
+        "seconds": round(progress.seconds, 3),
+        "failures": result.failures,
+    }
+    parts = [f"{result.parsed} pictures parsed in {progress.seconds:.1f} s -> {out}"]
+    parts += [f"{result.already_there} were there already"] if result.already_there else []
+    parts += [f"{len(result.failures)} left out (parse.jsonl)"] if result.failures else []
+    end(json, summary, [f"{row['status']}: {row['error']}" for row in result.failures], "; ".join(parts))
 
 
 def expand_lists(sources: list[Path]) -> list[Path]:
@@ -88,31 +93,3 @@ def expand_lists(sources: list[Path]) -> list[Path]:
             raise InvalidInputError(f"the list {source} names no picture: one path a line")
         paths += named
     return paths
-
-
-def summarise(out: Path, result: ParseResult, seconds: float, as_json: bool) -> None:
-    """Print what happened; raises typer.Exit with 1 when pictures were left out."""
-    import json
-
-    if as_json:
-        summary = {
-            "out": str(out),
-            "pictures": result.pictures,
-            "parsed": result.parsed,
-            "already_there": result.already_there,
-            "failed": len(result.failures),
-            "seconds": round(seconds, 3),
-            "failures": result.failures,
-        }
-        typer.echo(json.dumps(summary))
-    else:
-        for row in result.failures[:SHOWN_FAILURES]:
-            typer.echo(f"{row['status']}: {row['error']}", err=True)
-        if len(result.failures) > SHOWN_FAILURES:
-            left = len(result.failures) - SHOWN_FAILURES
-            typer.echo(f"... and {left} more; parse.jsonl and --json list them all", err=True)
-        parts = [f"{result.parsed} pictures parsed in {seconds:.1f} s -> {out}"]
-        parts += [f"{result.already_there} were there already"] if result.already_there else []
-        parts += [f"{len(result.failures)} left out"] if result.failures else []
-        typer.echo("; ".join(parts))
-    raise typer.Exit(1 if result.failures else 0)

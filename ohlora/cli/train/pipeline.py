@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from ohlora.cli import options
+from ohlora.cli.train.report import answer, note
 
 Names = Annotated[list[str] | None, typer.Option("--only", help="Run this stage alone. Repeatable.")]
 
@@ -42,11 +43,6 @@ def pipeline(
     Example: `ohlora train pipeline --preset documented --write-settings my.yaml`, fill in the files, then
     `ohlora train pipeline --settings my.yaml --until sample-10k --out runs/mine`
     """
-    import json as json_module
-
-    from ohlora.cli.train.requirements import require_training
-
-    require_training()
     from ohlora.training.pipeline import settings as files
     from ohlora.training.pipeline.presets import DEFAULT, PRESETS
     from ohlora.training.pipeline.sections import PipelineSettings
@@ -66,7 +62,7 @@ def pipeline(
         rows = [
             {"stage": s.name, "about": s.about, "needs": list(s.needs), "settings": list(s.settings)} for s in GRAPH
         ]
-        typer.echo(json_module.dumps(rows) if json else "\n".join(f"{r['stage']:<22} {r['about']}" for r in rows))
+        answer(json, rows, *(f"{r['stage']:<22} {r['about']}" for r in rows))
         return
     selected = GRAPH.select(only=only or (), until=until, start=start, skip=chosen.skip)
     report: dict[str, Any] = {}
@@ -77,7 +73,7 @@ def pipeline(
         selected=selected,
         force=force or (),
         dry=dry_run,
-        note=lambda text: typer.echo(text, err=True),
+        note=note,
         opened=lambda: files.save_settings(out, chosen),
         finished=lambda made: report.update(write_report(out, made, chosen)),
     )
@@ -88,11 +84,9 @@ def pipeline(
     }
     if not dry_run:
         summary |= {"report": str(out / REPORT_HTML), "figures": report["figures"]}
-    if json:
-        typer.echo(json_module.dumps(summary))
-    elif dry_run:
-        typer.echo("\n".join(f"{name:<22} {s.state}{f' ({s.why})' if s.why else ''}" for name, s in asked.items()))
+    if dry_run:
+        lines = [f"{name:<22} {s.state}{f' ({s.why})' if s.why else ''}" for name, s in asked.items()]
     else:
-        ran = sum(s.seconds > 0 for s in asked.values())
-        seconds = sum(s.seconds for s in asked.values())
-        typer.echo(f"{ran} of {len(asked)} stages ran, {seconds:.0f} s; report -> {out / REPORT_HTML}")
+        ran, seconds = sum(s.seconds > 0 for s in asked.values()), sum(s.seconds for s in asked.values())
+        lines = [f"{ran} of {len(asked)} stages ran, {seconds:.0f} s; report -> {out / REPORT_HTML}"]
+    answer(json, summary, *lines)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ohlora.cli import options
+from ohlora.cli.train.report import answer, table
 
 if TYPE_CHECKING:
     from ohlora.training.data.generated_faces import PortraitGenerator
@@ -29,12 +30,7 @@ def portraits(
 
     Example: `ohlora train portraits --count 2000 --resolution 256 --out data/portraits`
     """
-    import json as json_module
-
     from ohlora.cli.progress import Progress
-    from ohlora.cli.train.requirements import require_training
-
-    require_training()
     from ohlora.training.data.portrait_faces import write_portraits
 
     with Progress(max(count, 1), "portraits", quiet=json) as progress:
@@ -47,11 +43,9 @@ def portraits(
             workers=workers,
             advance=progress.advance,
         )
-    if json:
-        typer.echo(json_module.dumps({"out": str(out), **about, "seconds": round(progress.seconds, 2)}))
-    else:
-        rate = about["painted"] / max(progress.seconds, 1e-9)
-        typer.echo(f"{about['painted']} of {count} portraits painted, {rate:.1f}/s -> {out}")
+    rate = about["painted"] / max(progress.seconds, 1e-9)
+    line = f"{about['painted']} of {count} portraits painted, {rate:.1f}/s -> {out}"
+    answer(json, {"out": str(out), **about, "seconds": round(progress.seconds, 2)}, line)
 
 
 def evaluate_hair(
@@ -85,14 +79,11 @@ def evaluate_hair(
 
     Example: `ohlora train evaluate-hair demo --data faces --portraits 500 --generated demo --count 500`
     """
-    import json as json_module
     from contextlib import ExitStack, closing
 
     from ohlora.cli.progress import Progress
-    from ohlora.cli.train.requirements import require_training
     from ohlora.errors import InvalidInputError
 
-    require_training()
     if not data and portraits is None and generated is None:
         raise InvalidInputError("nothing to measure on: give --data FOLDER, --portraits N or --generated GENERATOR")
     if holdout and not data:
@@ -124,21 +115,10 @@ def evaluate_hair(
             sets.append(made if expert is None else with_teacher(made, expert))
         with Progress(sum(tests.size for tests in sets), "pictures", quiet=json) as progress:
             result = evaluate_all(find, about, sets, out, progress.advance)
-    if json:
-        typer.echo(json_module.dumps(result))
-        return
-    show(table_rows(result), f"{result['student']} ({result['runs']})")
-    for name, figures in result["sets"].items():
-        typer.echo(f"worst, {name}: " + ", ".join(f"{face} {iou:.3f}" for face, iou in figures["worst"].items()))
-    typer.echo(f"evaluation.json and overlays -> {out}")
-
-
-def show(rows: list[list[str]], title: str) -> None:
-    """Print a table whose first row is the heading."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(*rows[0], title=title)
-    for row in rows[1:]:
-        table.add_row(*row)
-    Console().print(table)
+    if not json:
+        table(table_rows(result), f"{result['student']} ({result['runs']})")
+    lines = [
+        f"worst, {name}: " + ", ".join(f"{face} {iou:.3f}" for face, iou in figures["worst"].items())
+        for name, figures in result["sets"].items()
+    ]
+    answer(json, result, *lines, f"evaluation.json and overlays -> {out}")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+TRAINING = ("torch", "timm", "lightning", "onnx")
+ZOO = (*TRAINING, "segmentation_models_pytorch")
 
-def require_training() -> None:
+
+def require_training(packages: tuple[str, ...] = TRAINING) -> None:
     """Raises InvalidInputError naming the extra when PyTorch and its companions are not installed."""
     import importlib.util
 
     from ohlora.base.installation import install_command
     from ohlora.errors import InvalidInputError
 
-    missing = [name for name in ("torch", "timm", "lightning", "onnx") if importlib.util.find_spec(name) is None]
-    if missing:
+    if missing := [name for name in packages if importlib.util.find_spec(name) is None]:
         raise InvalidInputError(f"this command needs {', '.join(missing)}: {install_command('train')}")

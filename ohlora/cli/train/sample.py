@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import sys
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ohlora.cli import options
+from ohlora.cli.train.machine import Accelerator
+from ohlora.cli.train.recipe_options import Changes, RecipeFields
+from ohlora.cli.train.report import answer
 
 if TYPE_CHECKING:
     from ohlora.training.nets.stylegan import Generator
 
-Kind = Annotated[
-    str | None, typer.Option("--kind", help="Kind of the weights file; default: recognised by its contents.")
-]
-
 
 def sample(
+    changes: Annotated[Changes, RecipeFields("sampling.recipes:SampleSettings")],
     generator: Annotated[
         str, typer.Option("--generator", "-g", help="Weights (.pth published, .safetensors of ours), or a bundle.")
     ] = "demo",
@@ -25,24 +27,11 @@ def sample(
     preset: Annotated[
         str, typer.Option("--preset", help="original-10k (no label) or finetune-v1-15k (random labels).")
     ] = "original-10k",
-    count: Annotated[int | None, typer.Option("--count", "-n", help="Pictures, in place of the preset's.")] = None,
-    first_number: Annotated[int | None, typer.Option("--first-number", help="Name of the first: 0 is 000000.")] = None,
-    first_seed: Annotated[
-        int | None, typer.Option("--first-seed", help="Picture n shows the seed FIRST_SEED + n. Default 0.")
+    kind: Annotated[
+        str | None, typer.Option("--kind", help="Kind of the weights file; default: recognised by its contents.")
     ] = None,
-    batch: Annotated[int | None, typer.Option("--batch", help="Pictures computed together.")] = None,
-    psi: Annotated[float | None, typer.Option("--psi", help="Truncation; the documents use 1.")] = None,
-    layers: Annotated[
-        int | None, typer.Option("--truncation-layers", help="Style layers truncated; 0 (documented) is none.")
-    ] = None,
-    labels: Annotated[str | None, typer.Option("--labels", help="none, normal or zeros.")] = None,
-    train_mode: Annotated[
-        bool,
-        typer.Option("--train-mode/--eval-mode", help="As the published code sampled: styles mixed, w_avg moving."),
-    ] = False,
-    kind: Kind = None,
     smooth: Annotated[bool, typer.Option("--smooth", help="The weight-averaged copy of a published file.")] = False,
-    accelerator: Annotated[str, typer.Option("--accelerator", help="auto, cpu or cuda.")] = "auto",
+    accelerator: Accelerator = "auto",
     restart: options.Restart = False,
     json: options.Json = False,
 ) -> None:
@@ -50,27 +39,11 @@ def sample(
 
     Example: `ohlora train sample --generator demo --count 2000 --out runs/sample`
     """
-    import json as json_module
-    import sys
-
     from ohlora.cli.progress import Progress
-    from ohlora.cli.train.requirements import require_training
-
-    require_training()
-    from ohlora.training.sampling import recipes as sample_recipes
+    from ohlora.training.sampling import recipes
     from ohlora.training.sampling.sample import require_labels, sample_images
 
-    changes: dict[str, Any] = {
-        "count": count,
-        "first_number": first_number,
-        "first_seed": first_seed,
-        "batch": batch,
-        "psi": psi,
-        "layers": layers,
-        "labels": labels,
-        "train_mode": train_mode,
-    }
-    settings = sample_recipes.preset(preset, **{key: value for key, value in changes.items() if value is not None})
+    settings = recipes.preset(preset, **changes)
     module = open_generator(generator, kind, smooth)
     require_labels(module, settings)
     progress = Progress(settings.count, "pictures", quiet=json and not sys.stderr.isatty())
@@ -82,21 +55,18 @@ def sample(
     except KeyboardInterrupt:
         print("stopped; the same command goes on", file=sys.stderr)
         raise
-    if json:
-        summary = {
-            "out": str(result.out),
-            "pictures": result.count,
-            "made": result.made,
-            "mixed": result.mixed,
-            "generator_sha256": result.generator_sha256,
-            "samples": str(result.samples),
-            "seconds": round(progress.seconds, 2),
-        }
-        typer.echo(json_module.dumps(summary))
-        return
+    summary = {
+        "out": str(result.out),
+        "pictures": result.count,
+        "made": result.made,
+        "mixed": result.mixed,
+        "generator_sha256": result.generator_sha256,
+        "samples": str(result.samples),
+        "seconds": round(progress.seconds, 2),
+    }
     rate = result.made / max(progress.seconds, 1e-9)
     there = f", {result.count - result.made} were there" if result.made < result.count else ""
-    typer.echo(f"{result.made} pictures in {progress.seconds:.1f} s ({rate:.1f}/s){there} -> {result.out}")
+    answer(json, summary, f"{result.made} pictures in {progress.seconds:.1f} s ({rate:.1f}/s){there} -> {result.out}")
 
 
 def unbundle(
@@ -114,12 +84,6 @@ def unbundle(
 
     Example: `ohlora train unbundle demo --out generator.safetensors`
     """
-    import json as json_module
-    from dataclasses import asdict
-
-    from ohlora.cli.train.requirements import require_training
-
-    require_training()
     from ohlora.errors import InvalidInputError
 
     if network == "hair":
@@ -129,10 +93,8 @@ def unbundle(
         out = out or Path("student.safetensors")
         student = student_from_bundle(bundle)
         save_student(out, student.state_dict(), student.encoder_name)
-        if json:
-            typer.echo(json_module.dumps({"out": str(out), "encoder": student.encoder_name}))
-        else:
-            typer.echo(f"hair student on {student.encoder_name} -> {out}")
+        line = f"hair student on {student.encoder_name} -> {out}"
+        answer(json, {"out": str(out), "encoder": student.encoder_name}, line)
         return
     if network != "generator":
         raise InvalidInputError(f"there is no network '{network}' to take out of a bundle: choose generator or hair")
@@ -143,10 +105,8 @@ def unbundle(
     module = generator_from_bundle(bundle)
     checkpoints.save(module, out, "stylegan")
     config = module.config
-    if json:
-        typer.echo(json_module.dumps({"out": str(out), **asdict(config)}))
-        return
-    typer.echo(f"generator of {config.resolution} px, {config.label_size} label values -> {out}")
+    line = f"generator of {config.resolution} px, {config.label_size} label values -> {out}"
+    answer(json, {"out": str(out), **asdict(config)}, line)
 
 
 def open_generator(source: str, kind: str | None, smooth: bool) -> Generator:

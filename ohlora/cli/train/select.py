@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ohlora.cli import options
+from ohlora.cli.train.report import answer
 
 
 def select(
@@ -30,8 +31,6 @@ def select(
 
     Example: `ohlora train select runs/vectorfind --order sum`
     """
-    import json as json_module
-
     from ohlora.training.pages.select.report import read_report
     from ohlora.training.pages.select.server import SelectServer
     from ohlora.training.pages.select.store import SelectionStore
@@ -48,11 +47,8 @@ def select(
                 decided = before["cases"] - before["open"]
                 server.run(f"{decided} of {before['cases']} faces are decided in {store.out}", open_browser)
         result = store.summary()
-    if json:
-        typer.echo(json_module.dumps(result))
-        return
     rest = f", {result['open']} open" if result["open"] else ""
-    typer.echo(f"{len(result['kept'])} faces kept, {result['dropped']} dropped{rest} -> {result['out']}")
+    answer(json, result, f"{len(result['kept'])} faces kept, {result['dropped']} dropped{rest} -> {result['out']}")
 
 
 def _case_numbers(text: str) -> list[int]:

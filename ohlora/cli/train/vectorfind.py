@@ -8,11 +8,15 @@ from typing import Annotated, Any
 import typer
 
 from ohlora.cli import options
+from ohlora.cli.train.machine import Accelerator
+from ohlora.cli.train.recipe_options import Changes, RecipeFields
+from ohlora.cli.train.report import answer, indented, note
 
 ENGINES = ("auto", "torch", "openvino", "onnxruntime")
 
 
 def vectorfind(
+    changes: Annotated[Changes, RecipeFields("vectorfind.settings:SearchSettings")],
     version: Annotated[
         str, typer.Argument(help="v6, v7, v8, v9-svm, v9-gradient, v9-mixed, v9-svm-ms2, or orthogonal (ours).")
     ] = "orthogonal",
@@ -24,15 +28,12 @@ def vectorfind(
         typer.Option("--scorer", help="Property or merged CNN, a portrait reader, or parsing:BUNDLE."),
     ] = None,
     out: options.Out = Path("runs/vectorfind"),
-    samples: Annotated[int | None, typer.Option("--samples", "-n", min=1, help="Scored random codes.")] = None,
     sample_folder: Annotated[
         Path | None, typer.Option("--sample-folder", help="Keep the samples there, for several searches.")
     ] = None,
-    codes: Annotated[int | None, typer.Option("--codes", min=1, help="Most random faces to test.")] = None,
     faces: Annotated[
         list[str] | None, typer.Option("--faces", help="Test these faces instead (a z-vector table, seeds).")
     ] = None,
-    space: Annotated[str | None, typer.Option("--space", help="z, w, mapping_split1 or mapping_split2.")] = None,
     set: Annotated[
         list[str] | None, typer.Option("--set", help="NAME=VALUE of any setting (--show lists them). Repeatable.")
     ] = None,
@@ -40,7 +41,7 @@ def vectorfind(
         bool, typer.Option("--positive-raises", help="Positive strengths raise the score in tables and tests.")
     ] = False,
     engine: Annotated[str, typer.Option("--engine", help="auto, torch, openvino or onnxruntime.")] = "auto",
-    accelerator: Annotated[str, typer.Option("--accelerator", help="auto, cpu or cuda, for torch.")] = "auto",
+    accelerator: Accelerator = "auto",
     show: Annotated[bool, typer.Option("--show", help="Print the settings as JSON and stop.")] = False,
     restart: options.Restart = False,
     json: options.Json = False,
@@ -53,21 +54,14 @@ def vectorfind(
 
     Example: `ohlora train vectorfind orthogonal --generator demo --scorer property_cnn.pth --out runs/directions`
     """
-    import json as json_module
-
-    from ohlora.cli.train.requirements import require_training
+    from ohlora.base.recipe import read_changes
     from ohlora.errors import InvalidInputError
+    from ohlora.training.vectorfind.settings import SearchSettings, as_json, preset
 
-    require_training()
-    from ohlora.training.vectorfind.settings import as_json, parse_changes, preset
-
-    changes: dict[str, Any] = {"samples": samples, "codes": codes, "space": space}
-    changes = {name: value for name, value in changes.items() if value is not None} | parse_changes(set or [])
-    if positive_raises:
-        changes["orientation"] = "raises"
-    settings = preset(version, **changes)
+    raising = {"orientation": "raises"} if positive_raises else {}
+    settings = preset(version, **changes | read_changes(SearchSettings, set or [], "search: ") | raising)
     if show:
-        typer.echo(json_module.dumps(as_json(settings), indent=1))
+        typer.echo(indented(as_json(settings)))
         return
     if scorer is None:
         raise InvalidInputError(
@@ -105,12 +99,8 @@ def vectorfind(
             note=steps.note,
             advance=steps.advance,
         )
-    if json:
-        typer.echo(json_module.dumps({"out": str(out), **result.summary}))
-        return
-    for line in lines(result.summary):
-        typer.echo(line)
-    typer.echo(f"directions -> {out / 'directions.safetensors'}")
+    last = f"directions -> {out / 'directions.safetensors'}"
+    answer(json, {"out": str(out), **result.summary}, *lines(result.summary), last)
 
 
 def lines(summary: dict[str, Any]) -> list[str]:
@@ -197,4 +187,4 @@ class _Steps:
     def note(self, text: str) -> None:
         self._end()
         if not self.quiet:
-            typer.echo(text, err=True)
+            note(text)

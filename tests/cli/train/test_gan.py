@@ -47,7 +47,7 @@ def test_help_names_the_options(capsys: pytest.CaptureFixture[str]) -> None:
         (("--resolution", "100"), "--resolution 100: the recipe has phases at 32, 64, 128, 256 pixels"),
         (("--precision", "16"), "unknown precision '16'"),
         (("--phases", "64"), "write RESOLUTION:KIMG"),
-        (("--augment", "swirl"), "unknown augmentation 'swirl'"),
+        (("--augment", "swirl"), "--augment must be color, translation, cutout or flip, got 'swirl'"),
         (("--recipe", "stylegan"), "needs a folder of pictures"),
         (("somewhere",), "renders its own pictures"),
         (("nowhere", "--recipe", "stylegan"), "nowhere"),

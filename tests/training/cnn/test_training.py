@@ -166,10 +166,10 @@ def test_rates_are_those_of_pytorch(recipe: Any, make: Any) -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"folds": 1}, "folds must be 2 or more"),
+        ({"folds": 1}, "folds must be at least 2"),
         ({"learning_rate": float("nan")}, "learning_rate must be"),
-        ({"split": "half"}, "unknown split 'half'"),
-        ({"on_failure": "cry"}, "unknown on_failure"),
+        ({"split": "half"}, "split must be k-fold or stratified, got 'half'"),
+        ({"on_failure": "cry"}, "on_failure must be error or keep-best"),
         ({"max_attempts": 0}, "max_attempts"),
         ({"width": 0}, "width must be"),
         ({"precision": "16"}, "unknown precision"),

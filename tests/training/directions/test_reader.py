@@ -14,12 +14,12 @@ from ohlora.training.data import portraits
 from ohlora.training.directions.reader import (
     READ,
     Reader,
-    ReaderConfig,
     load_reader,
     sample_parameters,
     save_reader,
     train_reader,
 )
+from ohlora.training.directions.recipes import ReaderConfig
 
 
 def paint_bars(parameters: np.ndarray, resolution: int) -> np.ndarray:
@@ -75,9 +75,9 @@ def test_wrong_pictures(shape: tuple[int, ...], dtype: type) -> None:
 
 
 def test_wrong_settings_and_files(tmp_path: Path) -> None:
-    with pytest.raises(InvalidInputError, match=r"ReaderConfig.size must be a multiple of 32, got 100"):
+    with pytest.raises(InvalidInputError, match=r"size must be at least 32 and a multiple of 32, got 100"):
         ReaderConfig(size=100)
-    with pytest.raises(InvalidInputError, match=r"ReaderConfig.epochs must be at least 1, got 0"):
+    with pytest.raises(InvalidInputError, match=r"epochs must be at least 1, got 0"):
         ReaderConfig(epochs=0)
     with pytest.raises(CheckpointError, match="cannot read"):
         load_reader(tmp_path / "none.safetensors")

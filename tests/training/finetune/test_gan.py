@@ -26,12 +26,12 @@ from ohlora.scores.table import read_score_table, write_score_table
 from ohlora.training import checkpoints
 from ohlora.training.finetune import pictures as training_pictures
 from ohlora.training.finetune import published
-from ohlora.training.finetune.discriminator_start import DiscriminatorStart, train_discriminator
+from ohlora.training.finetune.discriminator_start import train_discriminator
 from ohlora.training.finetune.gan_steps import GanSteps
 from ohlora.training.finetune.gan_watch import GanWatch
 from ohlora.training.finetune.inputs import FineTuneInputs, load_discriminator, load_generator
 from ohlora.training.finetune.pictures import Batches, jittered, open_pictures
-from ohlora.training.finetune.recipes import RECIPES
+from ohlora.training.finetune.recipes import RECIPES, DiscriminatorStart
 from ohlora.training.finetune.run import run_recipe
 from ohlora.training.finetune.trial_pictures import PLANS
 from ohlora.training.loop.distributed import make_fabric
@@ -423,7 +423,7 @@ def test_a_start_discriminator_learns_to_tell_pictures_apart(v1: FineTuneInputs,
     assert all(torch.equal(value, whole[key]) for key, value in parts.items())
     # And v1 starts from it.
     go("v1", replace(v1, discriminator=tmp_path / "whole" / name), tmp_path / "v1", epochs=1, batches_per_epoch=1)
-    with pytest.raises(InvalidInputError, match=r"steps must be 1 or more, got 0"):
+    with pytest.raises(InvalidInputError, match=r"steps must be at least 1, got 0"):
         DiscriminatorStart(steps=0)
 
 

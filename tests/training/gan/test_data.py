@@ -148,7 +148,12 @@ def test_phases_in_words() -> None:
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [("8", "not understood"), ("8:1:speed=3", "unknown 'speed'"), ("12:1", "power of two"), ("8:1.2.3", "no number")],
+    [
+        ("8", "not understood"),
+        ("8:1:speed=3", "unknown setting 'speed'"),
+        ("12:1", "power of two"),
+        ("8:1.2.3", "kimg must be a number"),
+    ],
 )
 def test_bad_phases(text: str, words: str) -> None:
     with pytest.raises(InvalidInputError, match=words):
@@ -165,7 +170,7 @@ def test_impossible_recipes() -> None:
         GanConfig((Phase(8, 1, pixel=1),), source="folder")
     with pytest.raises(InvalidInputError, match="'swirl'"):
         GanConfig((phase,), group=2, augment=("swirl",))
-    with pytest.raises(InvalidInputError, match="one of them more than 0"):
+    with pytest.raises(InvalidInputError, match="one of the loss weights must be more than 0"):
         Phase(8, 1)
     with pytest.raises(InvalidInputError, match="phases at 32, 64, 128, 256"):
         at_resolution(preset("portraits"), 512)

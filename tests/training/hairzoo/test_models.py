@@ -106,7 +106,7 @@ def test_recipes_are_the_documented_ones() -> None:
     assert config.file_name == "timm-efficientnet-b0_Unet_fold0_light_celeb.pth"
     assert preset("korean", light=False, decoder_type="FPN").file_name == "timm-efficientnet-b0_FPN_fold0_heavy.pth"
     assert set(PRESETS) == {"celeb", "korean", "faces"}
-    with pytest.raises(InvalidInputError, match="celeb or korean or faces"):
+    with pytest.raises(InvalidInputError, match="celeb, korean or faces"):
         preset("figaro")
 
 

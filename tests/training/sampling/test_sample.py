@@ -61,7 +61,7 @@ def test_the_documented_sets_are_data() -> None:
     assert (second.count, second.batch, second.psi, second.layers, second.labels) == (15_000, 1, 1.0, 0, "normal")
     assert (first.mixing, second.mixing, first.train_mode) == (0.9, 0.0, False)
     assert preset("original-10k", count=3).count == 3
-    with pytest.raises(InvalidInputError, match="choose one of original-10k, finetune-v1-15k"):
+    with pytest.raises(InvalidInputError, match="choose original-10k or finetune-v1-15k"):
         preset("original")
 
 
@@ -216,7 +216,7 @@ def test_labels_are_drawn_zero_or_refused(plain: Generator, labelled: Generator,
     [
         ({"count": 0}, "count must be"),
         ({"psi": float("nan")}, "psi must be"),
-        ({"labels": "random"}, "none, normal, zeros"),
+        ({"labels": "random"}, "none, normal or zeros"),
         ({"first_seed": -1}, "first_seed must be"),
     ],
 )

@@ -269,7 +269,7 @@ def test_phases() -> None:
 
 
 def test_unknown_recipe() -> None:
-    with pytest.raises(InvalidInputError, match="documented or few-faces"):
+    with pytest.raises(InvalidInputError, match="documented, few-faces or portraits"):
         preset("nope")
 
 

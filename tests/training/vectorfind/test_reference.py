@@ -11,12 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from ohlora.base.recipe import read_changes
 from ohlora.errors import InvalidInputError
 from ohlora.training.vectorfind.direction_test import correlation, figures, triples
 from ohlora.training.vectorfind.gradient import RegressionNetwork
 from ohlora.training.vectorfind.orthogonal import least_shifts, moments, refined
 from ohlora.training.vectorfind.selection import extremes, group_names, groups_of, medians
-from ohlora.training.vectorfind.settings import PRESETS, SearchSettings, parse_changes, preset
+from ohlora.training.vectorfind.settings import PRESETS, SearchSettings, preset
 from ohlora.training.vectorfind.svm import fit_svm
 from tests.support.golden_weights import draw
 
@@ -237,7 +238,7 @@ def test_presets_are_the_documented_versions() -> None:
         ({"groups": ("hair_color",), "cutoffs": (1.0, 2.0)}, "cutoffs"),
         ({"eyes": (1.0, 1.0)}, "eyes"),
         ({"strength": (1.0, -1.0, 1.0)}, "strength"),
-        ({"space": "v"}, "latent space"),
+        ({"space": "v"}, "space must be z, w, mapping_split1 or mapping_split2"),
         ({"samples": 0}, "samples"),
     ],
 )
@@ -247,15 +248,15 @@ def test_settings_that_make_no_search_are_refused(changes: dict[str, object], me
 
 
 def test_settings_from_the_command_line() -> None:
-    changes = parse_changes(
-        ["groups=hair_color,hair_length", "share=0.1", "tsne=true", "gradient.epochs=3", "cutoffs="]
+    changes = read_changes(
+        SearchSettings, ["groups=hair_color,hair_length", "share=0.1", "tsne=true", "gradient.epochs=3", "cutoffs="]
     )
     made = preset("v7", **changes)
     assert made.groups == ("hair_color", "hair_length")
     assert (made.share, made.tsne, made.gradient.epochs, made.cutoffs) == (0.1, True, 3, ())
     with pytest.raises(InvalidInputError, match="did you mean 'samples'"):
-        parse_changes(["sample=3"])
-    with pytest.raises(InvalidInputError, match="takes values like"):
-        parse_changes(["share=much"])
+        read_changes(SearchSettings, ["sample=3"])
+    with pytest.raises(InvalidInputError, match="share must be a number, got 'much'"):
+        read_changes(SearchSettings, ["share=much"])
     with pytest.raises(InvalidInputError, match="did you mean 'v9-mixed'"):
         preset("v9-mix")

@@ -24,12 +24,11 @@ from ohlora.kernels.properties import PROPERTIES as COLUMNS
 from ohlora.kernels.properties import score as kernel_score
 from ohlora.latents.directions import read_directions, read_published_directions
 from ohlora.training.vectorfind import tsne
-from ohlora.training.vectorfind.gradient import GradientTraining
 from ohlora.training.vectorfind.portrayer import Portrayer, torch_portrayer
 from ohlora.training.vectorfind.samples import PART, SampleStore, draw_samples
 from ohlora.training.vectorfind.scorers import ParsingScorer, ReaderScorer, load_scorer, require_columns
 from ohlora.training.vectorfind.search import SearchResult, run_search
-from ohlora.training.vectorfind.settings import SearchSettings
+from ohlora.training.vectorfind.settings import GradientTraining, SearchSettings
 from tests.support.vectorfind_models import PixelScorer, save_models, small_generator, small_portrayer, small_scorer
 
 COUNT = 300

@@ -4,32 +4,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ohlora.errors import InvalidInputError
-from ohlora.training.nets.effisegnet import SIZE
-from ohlora.training.students.recipes import DistillConfig, PortraitMix
-
-CLASS_LOSSES = ("soft_ce", "hard_ce")
+from ohlora.base.recipe import setting
+from ohlora.training.nets.choices import STUDENT_SIZE
+from ohlora.training.students.recipes import DistillConfig, PortraitMix, parse_phases
 
 
 @dataclass(frozen=True)
 class ParsingConfig(DistillConfig):
     """Fields of `DistillConfig`, and balance: each class weighs its share of the pixels to the power of -balance,
-    scaled so that the mean over pixels is 1. 0 counts pixels alike, 1 classes alike. loss: "soft_ce" learns the
-    shares of the classes in a pixel, "hard_ce" the class that has most of it.
-
-    It is short, as it goes on from a student that knows hair (--start-from).
+    scaled so that the mean over pixels is 1. It is short, as it goes on from a student that knows hair (--start-from).
     """
 
-    loss: str = "soft_ce"
-    phases: tuple[tuple[int, int], ...] = ((128, 10), (SIZE, 6))
-    learning_rate: float = 1.5e-3
-    warmup_steps: int = 40
-    evaluate_every: int = 2
+    loss: str = setting(
+        "soft_ce", "soft_ce (shares of pixels) or hard_ce (whole pixels).", choices=("soft_ce", "hard_ce")
+    )
+    phases: tuple[tuple[int, int], ...] = setting(
+        ((128, 10), (STUDENT_SIZE, 6)), "SIZE:EPOCHS,... in order.", read=parse_phases
+    )
+    learning_rate: float = setting(1.5e-3, "Of AdamW, at its highest.", low=0)
+    warmup_steps: int = setting(40, "Steps over which the rate rises.", low=0)
+    evaluate_every: int = setting(2, "Epochs from one measurement to the next.", low=1)
     mix: PortraitMix | None = field(default_factory=PortraitMix)
-    balance: float = 0.35
-
-    def __post_init__(self) -> None:
-        if self.loss not in CLASS_LOSSES:
-            raise InvalidInputError(f"unknown loss '{self.loss}' for classes: choose {' or '.join(CLASS_LOSSES)}")
-        if not 0 <= self.balance <= 1:
-            raise InvalidInputError(f"--balance must be in [0, 1], got {self.balance:g}")
+    balance: float = setting(0.35, "0 counts pixels alike, 1 classes alike.", low=0, high=1)

@@ -1,0 +1,34 @@
+"""What a training computes on: one option each, the same for every stage that has processes of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import typer
+
+Accelerator = Annotated[str, typer.Option("--accelerator", help="auto, cpu or cuda.")]
+TrainPrecision = Annotated[str, typer.Option("--precision", help="fp32 (exact) or bf16.")]
+
+
+@dataclass(frozen=True)
+class Machine:
+    accelerator: Accelerator = "auto"
+    devices: Annotated[int, typer.Option("--devices", min=1, help="Processes on this machine, one a device.")] = 1
+    nodes: Annotated[int, typer.Option("--nodes", min=1, help="Machines; see docs/finetune.md.")] = 1
+    precision: TrainPrecision = "fp32"
+
+    def launch(self) -> Any:
+        """A Fabric whose processes have been started, by us or by `fabric run`."""
+        from ohlora.training.loop.distributed import make_fabric, started_by_fabric_run
+
+        fabric = make_fabric(self.accelerator, self.devices, self.nodes, self.precision)
+        if fabric.world_size > 1 and not started_by_fabric_run():
+            fabric.launch()
+        return fabric
+
+
+def first_process(fabric: Any, report: Callable[[dict[str, Any]], None]) -> Callable[[dict[str, Any]], None]:
+    """`report` in the first process; the others say nothing."""
+    return report if fabric.is_global_zero else lambda row: None

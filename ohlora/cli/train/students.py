@@ -1,0 +1,173 @@
+"""`ohlora train distill | parsing | compare-losses`: light students, taught a teacher's soft maps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ohlora.cli import options
+from ohlora.cli.train.machine import Accelerator
+from ohlora.cli.train.recipe_options import Changes, RecipeFields
+from ohlora.cli.train.report import answer, note, table
+
+HairMaps = Annotated[
+    list[Path], typer.Option("--data", help="Folder of pictures with hair_soft/NAME.png teacher maps. Repeatable.")
+]
+Portraits = Annotated[
+    str | None,
+    typer.Option("--portraits", help="Mix in painted portraits: how many, or a folder of `train portraits`."),
+]
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """Drawn faces beside the real pictures."""
+
+    portraits: Portraits = None
+    generated: Annotated[
+        str | None,
+        typer.Option("--generated", help="Mix in pictures of this portrait-trained generator (.safetensors, bundle)."),
+    ] = None
+    generated_count: Annotated[int | None, typer.Option("--generated-count", min=1, help="How many; default 1000.")] = (
+        None
+    )
+    portrait_share: Annotated[
+        float | None,
+        typer.Option("--portrait-share", help="Part of an epoch that is painted or generated; default 0.5."),
+    ] = None
+
+    def into(self, config: Any) -> Any:
+        """The recipe with them."""
+        from ohlora.training.students.recipes import with_portraits
+
+        return with_portraits(config, self.portraits, self.generated, self.generated_count, self.portrait_share)
+
+
+def distill(
+    data: HairMaps,
+    changes: Annotated[Changes, RecipeFields("students.recipes:DistillConfig")],
+    mixed: Mixed,
+    out: options.Out = Path("runs/distill"),
+    recipe: Annotated[
+        str,
+        typer.Option("--recipe", help="documented (B0, thousands of faces), few-faces, or portraits (fine-tunes)."),
+    ] = "documented",
+    accelerator: Accelerator = "auto",
+    restart: options.Restart = False,
+    json: options.Json = False,
+) -> None:
+    """Distil a light hair student from a teacher's soft maps. Stopped runs resume from the same --out.
+
+    Example: `ohlora train distill --data faces --recipe few-faces --out runs/student`
+    """
+    from ohlora.training.students.distill import preset, run
+    from ohlora.training.students.report import epoch_line, figures_line, write_report
+    from ohlora.training.students.sources import report_pictures
+
+    config = mixed.into(preset(recipe, **changes))
+    result = run(
+        data,
+        out,
+        config,
+        resume=not restart,
+        accelerator=accelerator,
+        report=lambda row: note(epoch_line(row, config.epochs)),
+        note=note,
+    )
+    write_report(out, result, report_pictures(data, out, config))
+    answer(json, result, figures_line(out, result))
+
+
+def parsing(
+    data: Annotated[
+        list[Path],
+        typer.Option(
+            "--data",
+            help="Folder of pictures with class maps in parsing11/ or parsing19/, or of `train parse`. Repeatable.",
+        ),
+    ],
+    changes: Annotated[Changes, RecipeFields("students.parsing.recipes:ParsingConfig", without=("encoder_weights",))],
+    mixed: Mixed,
+    out: options.Out = Path("runs/parsing"),
+    accelerator: Accelerator = "auto",
+    restart: options.Restart = False,
+    json: options.Json = False,
+) -> None:
+    """Distil a face parser from a teacher's class maps, with 2000 painted portraits (--portraits 0: without).
+    Stopped runs resume from the same --out.
+
+    Example: `ohlora train parsing --data faces --start-from runs/student/student.safetensors --out runs/parsing`
+    """
+    from ohlora.training.students.parsing.distill import run
+    from ohlora.training.students.parsing.recipes import ParsingConfig
+    from ohlora.training.students.parsing.report import figures_line, write_report
+    from ohlora.training.students.report import epoch_line
+
+    config = ParsingConfig(**changes)
+    alone = mixed.portraits == "0" and mixed.generated is None
+    config = replace(config, mix=None) if alone else mixed.into(config)
+    result, sources = run(
+        data,
+        out,
+        config,
+        resume=not restart,
+        accelerator=accelerator,
+        report=lambda row: note(epoch_line(row, config.epochs)),
+        note=note,
+    )
+    write_report(out, result, sources.pictures)
+    answer(json, result, figures_line(out, result))
+
+
+def compare_losses(
+    data: HairMaps,
+    changes: Annotated[
+        Changes, RecipeFields("students.recipes:DistillConfig", without=("loss", "phases", "encoder_weights"))
+    ],
+    out: options.Out = Path("runs/losses"),
+    losses: Annotated[str, typer.Option("--losses", help="Comma-separated.")] = "mse,soft_bce,kl",
+    recipe: Annotated[
+        str, typer.Option("--recipe", help="Of `train distill`: documented or few-faces.")
+    ] = "documented",
+    epochs: Annotated[
+        int | None, typer.Option("--epochs", min=1, help="Instead of the recipe's phases: so many at --size.")
+    ] = None,
+    size: Annotated[int, typer.Option("--size", min=64, help="Pixels of the training pictures, with --epochs.")] = 224,
+    portraits: Portraits = None,
+    held_out_portraits: Annotated[
+        int, typer.Option("--held-out-portraits", min=1, help="Portraits to measure on, with --portraits.")
+    ] = 40,
+    shown: Annotated[int, typer.Option("--shown", min=0, help="Test pictures to draw overlays of.")] = 4,
+    accelerator: Accelerator = "auto",
+    restart: options.Restart = False,
+    json: options.Json = False,
+) -> None:
+    """Train one student per loss under one recipe, start and split; compare. Stopped comparisons resume.
+
+    Example: `ohlora train compare-losses --data faces --recipe few-faces --size 128 --epochs 30 --out runs/losses`
+    """
+    from ohlora.training.students.compare_losses import compare, table_rows, verdict
+    from ohlora.training.students.recipes import parse_phases, preset
+    from ohlora.training.students.report import epoch_line
+
+    phases = {} if epochs is None else {"phases": parse_phases(f"{size}:{epochs}")}
+    config = Mixed(portraits).into(preset(recipe, **changes, **phases))
+    if config.mix is not None:
+        config = replace(config, mix=replace(config.mix, held_out=held_out_portraits))
+    result = compare(
+        data,
+        out,
+        config,
+        losses=losses.split(","),
+        shown=shown,
+        resume=not restart,
+        accelerator=accelerator,
+        report=lambda loss, row: note(f"{loss}: {epoch_line(row, config.epochs)}"),
+        note=note,
+    )
+    if not json:
+        table(table_rows(result["rows"]), "Distillation losses")
+    answer(json, result, *verdict(result["ordering"]), f"comparison.md, .csv, .json and overlays -> {out}")
