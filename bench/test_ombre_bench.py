@@ -8,6 +8,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from ohlora.bench.baselines.ombre import documented_ombre
 from ohlora.bench.suites.kernels import scene
+from ohlora.kernels.choices import Backend
 from ohlora.kernels.ombre import apply_ombre, blend_ombre, prepare_hair
 
 
@@ -20,13 +21,13 @@ def test_documented(benchmark: BenchmarkFixture, count: int) -> None:
 
 @pytest.mark.parametrize("count", [1, 16, 64])
 @pytest.mark.parametrize("backend", ["reference", "cpu"])
-def test_apply(benchmark: BenchmarkFixture, backend: str, count: int) -> None:
+def test_apply(benchmark: BenchmarkFixture, backend: Backend, count: int) -> None:
     images, hair = scene(count)
     benchmark(lambda: apply_ombre(images, hair, 0.5, 0.7, 0.5, backend=backend))
 
 
 @pytest.mark.parametrize("backend", ["reference", "cpu"])
-def test_sweep_of_40(benchmark: BenchmarkFixture, backend: str) -> None:
+def test_sweep_of_40(benchmark: BenchmarkFixture, backend: Backend) -> None:
     images, hair = scene(1)
     mask = prepare_hair(hair, (256, 256))
     colors = np.arange(40) / 40

@@ -10,11 +10,12 @@ pytest.importorskip("scipy", reason="the train extra draws the portraits that ar
 
 from ohlora.bench.baselines.properties import documented
 from ohlora.bench.runner.scenes import batch, painted
+from ohlora.kernels.choices import Algorithm, Backend
 from ohlora.kernels.properties import ALGORITHMS, score
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_documented(benchmark: BenchmarkFixture, algorithm: str) -> None:
+def test_documented(benchmark: BenchmarkFixture, algorithm: Algorithm) -> None:
     parsing, images = batch(*painted(), 0, 4)
     made = benchmark.pedantic(lambda: documented(algorithm, parsing, images), rounds=5)
     assert np.allclose(made, score(parsing, images, algorithm=algorithm), rtol=1e-11, equal_nan=True)
@@ -23,6 +24,6 @@ def test_documented(benchmark: BenchmarkFixture, algorithm: str) -> None:
 @pytest.mark.parametrize("count", [1, 256])
 @pytest.mark.parametrize("backend", ["reference", "cpu"])
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_score(benchmark: BenchmarkFixture, algorithm: str, backend: str, count: int) -> None:
+def test_score(benchmark: BenchmarkFixture, algorithm: Algorithm, backend: Backend, count: int) -> None:
     parsing, images = batch(*painted(), 0, count)
     benchmark.pedantic(lambda: score(parsing, images, algorithm=algorithm, backend=backend), rounds=5, warmup_rounds=1)

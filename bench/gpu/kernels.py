@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numba import cuda
 
+from ohlora.kernels.choices import Algorithm
 from ohlora.kernels.gpu import images as pictures_cuda
 from ohlora.kernels.gpu.arrays import Place, on
 from ohlora.kernels.ombre import Dyes, HairMask, blend_ombre, hue_table, prepare_hair
@@ -184,6 +185,7 @@ def differences(inputs: DeviceInputs) -> dict[str, Any]:
     swept = blend_ombre(host.images[:1], HairMask(found.coverage[:1], found.top[:1], found.bottom[:1]), *dyes,
                         backend="reference")  # fmt: skip
     assert np.array_equal(inputs.dyed.copy_to_host(), swept), "a sweep is exact"
+    algorithm: Algorithm
     for run, algorithm in ((inputs.v1, "v1"), (inputs.v2, "v2")):
         inputs.poison()
         run()

@@ -24,12 +24,13 @@ from ohlora.bench.baselines.properties import documented
 from ohlora.bench.runner.machine import machine
 from ohlora.bench.runner.scenes import Maps, batch, of_folders, painted
 from ohlora.engines import usable_cores
+from ohlora.kernels.choices import Algorithm
 from ohlora.kernels.properties import ALGORITHMS, score
 
 BATCH = 500  # of a long run, 100 MB at once
 
 
-def forms(algorithm: str, threads: int) -> dict[str, Callable[[Maps, Maps], NDArray[np.float64]]]:
+def forms(algorithm: Algorithm, threads: int) -> dict[str, Callable[[Maps, Maps], NDArray[np.float64]]]:
     """The kernel as it can be run."""
     return {
         "numpy reference": lambda p, i: score(p, i, algorithm=algorithm, backend="reference"),
@@ -58,7 +59,7 @@ def differences(found: NDArray[np.float64], wanted: NDArray[np.float64]) -> dict
     }
 
 
-def compare(algorithm: str, maps: Maps, pictures: Maps, given: argparse.Namespace) -> list[dict[str, Any]]:
+def compare(algorithm: Algorithm, maps: Maps, pictures: Maps, given: argparse.Namespace) -> list[dict[str, Any]]:
     """Rows of one algorithm: the loops, every form on a batch, the compiled forms on a long run."""
     parsing, images = batch(maps, pictures, 0, given.batch)
     sample = min(given.sample, given.batch)

@@ -13,6 +13,7 @@ from ohlora.bench.baselines.properties import DOCUMENTED
 from ohlora.bench.runner.scenes import batch, painted
 from ohlora.bench.runner.timing import Facts, Group, Work
 from ohlora.bench.suites.options import Options
+from ohlora.kernels.choices import Algorithm, Backend
 from ohlora.kernels.ombre import apply_ombre, blend_ombre, prepare_hair
 from ohlora.kernels.properties import ALGORITHMS, score
 
@@ -89,7 +90,7 @@ def ombre_sweep() -> Group:
     return Group("kernels", f"ombre, {SWEEP} dyes of one picture", "picture", works, "documented NumPy")
 
 
-def scores(algorithm: str) -> Group:
+def scores(algorithm: Algorithm) -> Group:
     parsing, images = score_scenes(SCORE_BATCH)
     wanted = np.array([DOCUMENTED[algorithm](p, i) for p, i in zip(parsing[:SAMPLE], images[:SAMPLE], strict=True)])
 
@@ -97,7 +98,7 @@ def scores(algorithm: str) -> Group:
         for one, image in zip(parsing[:SAMPLE], images[:SAMPLE], strict=True):
             DOCUMENTED[algorithm](one, image)
 
-    def accuracy(backend: str) -> Callable[[], Facts]:
+    def accuracy(backend: Backend) -> Callable[[], Facts]:
         def facts() -> Facts:
             made = score(parsing[:SAMPLE], images[:SAMPLE], algorithm=algorithm, backend=backend)
             only_one = float((np.isnan(made) != np.isnan(wanted)).sum())
@@ -106,6 +107,8 @@ def scores(algorithm: str) -> Group:
         return facts
 
     works = {"documented loops": Work(documented, SAMPLE)}
+    name: str
+    backend: Backend
     for name, backend in (("NumPy reference", "reference"), ("Numba", "cpu")):
         form = lambda backend=backend: score(parsing, images, algorithm=algorithm, backend=backend)  # noqa: E731
         works[name] = Work(form, SCORE_BATCH, accuracy(backend), GOALS.get(algorithm) if name == "Numba" else None)

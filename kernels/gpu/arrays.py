@@ -190,12 +190,12 @@ def address(array: Any) -> int:
 
 
 def place_of(arrays: Mapping[str, Any], stream: Any = None) -> Place:
-    """The device that all `arrays` (as the caller gave them) lie on, and the stream to use.
+    """The device that all `arrays` (as the caller gave them; None: not given) lie on, and the stream to use.
 
     stream: a stream's address, or any library's stream object; None for the one that the caller's library is on.
     Raises ValueError when they lie on several devices.
     """
-    devices = {name: _device_of(array) for name, array in arrays.items()}
+    devices = {name: _device_of(array) for name, array in arrays.items() if array is not None}
     known = {device for device in devices.values() if device is not None}
     if len(known) > 1:
         told = ", ".join(f"{name} on cuda:{device}" for name, device in devices.items() if device is not None)
@@ -252,6 +252,11 @@ def uploaded(array: NDArray[Any], device: int) -> Any:
         made = cuda.to_device(array)
         cuda.synchronize()
         return made
+
+
+def parts(count: int, most: int) -> list[slice]:
+    """0 .. count - 1 in runs of at most `most`, for launches whose grid has a limit."""
+    return [slice(start, min(start + most, count)) for start in range(0, count, most)]
 
 
 def new_array(like: Any, shape: Sequence[int], dtype: Any, place: Place) -> Any:

@@ -6,6 +6,7 @@ Inside Numba's simulator plain operators do the former, and there is no latter.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -13,39 +14,16 @@ from numba import cuda
 
 from ohlora.kernels.gpu.arrays import simulated
 
+# float32, then float64.
 if simulated():
-
-    @cuda.jit(device=True)
-    def fmul(a: Any, b: Any) -> Any:
-        return a * b
-
-    @cuda.jit(device=True)
-    def fadd(a: Any, b: Any) -> Any:
-        return a + b
-
-    dmul, dadd = fmul, fadd
+    fmul, fadd, dmul, dadd = operator.mul, operator.add, operator.mul, operator.add
 else:
     from numba.cuda import libdevice
 
-    @cuda.jit(device=True)
-    def fmul(a: Any, b: Any) -> Any:
-        """float32."""
-        return libdevice.fmul_rn(a, b)
-
-    @cuda.jit(device=True)
-    def fadd(a: Any, b: Any) -> Any:
-        return libdevice.fadd_rn(a, b)
-
-    @cuda.jit(device=True)
-    def dmul(a: Any, b: Any) -> Any:
-        """float64."""
-        return libdevice.dmul_rn(a, b)
-
-    @cuda.jit(device=True)
-    def dadd(a: Any, b: Any) -> Any:
-        return libdevice.dadd_rn(a, b)
+    fmul, fadd, dmul, dadd = libdevice.fmul_rn, libdevice.fadd_rn, libdevice.dmul_rn, libdevice.dadd_rn
 
 
 def resident(threads: int, blocks: int) -> Callable[[Any], Any]:
     """`cuda.jit` for blocks of `threads`, of which `blocks` are to be on a multiprocessor at once."""
-    return cuda.jit if simulated() else cuda.jit(launch_bounds=(threads, blocks))
+    jit: Callable[[Any], Any] = cuda.jit if simulated() else cuda.jit(launch_bounds=(threads, blocks))
+    return jit

@@ -75,7 +75,7 @@ def _level(value, halved):
     half = np.float32(0.5)
     if rest > half or (rest == half and (halved or low % 2 == 1)):
         low += np.int32(1)
-    return np.uint8(min(max(low, 0), 255))
+    return np.uint8(min(max(low, np.int32(0)), np.int32(255)))
 
 
 @cuda.jit

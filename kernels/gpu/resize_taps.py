@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import math
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ohlora.kernels.gpu.arrays import uploaded
 
+TableT = TypeVar("TableT", bound=NDArray[Any])
 A = -0.75  # the cubic's parameter
 
 
@@ -63,6 +64,6 @@ def _cubic(t: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
     return first, second, third, 1 - first - second - third
 
 
-def _fixed(table: NDArray) -> NDArray:
+def _fixed(table: TableT) -> TableT:
     table.flags.writeable = False
     return table

@@ -11,30 +11,27 @@ from __future__ import annotations
 
 import importlib
 import json
-import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar, cast, overload
+from typing import Any, TypeVar, cast, get_args, overload
 
 import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ohlora.kernels.choices import Backend, Rounding
 from ohlora.kernels.gpu.arrays import DeviceArray, lies_on_device
 from ohlora.kernels.threads import for_each
 
-BACKENDS = ("auto", "cpu", "cuda", "reference")
-ROUNDINGS = ("truncate", "nearest")
 # B = clip((255 H - 191.25) * 4, 0, 255): nothing below H = 0.75, everything at H = 1 (docs/spec/ombre.md, section 3).
 THRESHOLD, CONTRAST = np.float32(191.25), np.float32(4.0)
 ONE_AS_BITS = np.float32(1.0).view(np.uint32)
-# What NumPy does before Numba is imported, mask and dye counted each: 32 pictures of 256x256, each call of a few
-# (larger ones take memory).
-FIRST_PIXELS, SMALL_PIXELS = 64 << 16, 4 << 16
-_done, _counting = 0, threading.Lock()
+# A call of so many pixels is NumPy's, four pictures of 256x256: 12 ms there. Numba takes 1 ms, but 0.3 to 0.6 s before
+# it, to be imported and to load these functions from its cache; 1.5 s where the cache is empty.
+SMALL_PIXELS = 4 << 16
 HAIR_ROW = np.float32(191.25)  # a row with such a B is a hair row (docs/spec/ombre.md, section 4)
 
 # What comes out is of the kind that went in.
@@ -56,6 +53,10 @@ class HairMask:
     def __len__(self) -> int:
         return len(self.coverage)
 
+    def rows(self, i: int) -> tuple[int, int]:
+        """First and last hair row of picture i."""
+        return int(self.top[i]), int(self.bottom[i])
+
 
 @dataclass(frozen=True)
 class DeviceMask:
@@ -74,11 +75,15 @@ class DeviceMask:
 
 @dataclass(frozen=True)
 class Dyes:
-    """M validated dyes: hue table entries uint8 [M,3], heights float64 [M]."""
+    """M validated dyes: hue table entries uint8 [M,3], heights float64 [M]. nearest, unweighted: how they are blended
+    (`rounding` and `compat_unweighted` of `blend_ombre`).
+    """
 
     colors: NDArray[np.uint8]
     height: NDArray[np.float64]
     grad_height: NDArray[np.float64]
+    nearest: bool = False
+    unweighted: bool = False
 
     def __len__(self) -> int:
         return len(self.colors)
@@ -97,19 +102,19 @@ def hue_table() -> NDArray[np.uint8]:
 
 @overload
 def prepare_hair(
-    hair: DeviceArray, size: Sequence[int], *, backend: str = ..., threads: int | None = ..., stream: Any = ...
+    hair: DeviceArray, size: Sequence[int], *, backend: Backend = ..., threads: int | None = ..., stream: Any = ...
 ) -> DeviceMask: ...
 @overload
 def prepare_hair(
-    hair: ArrayLike, size: Sequence[int], *, backend: str = ..., threads: int | None = ..., stream: Any = ...
+    hair: ArrayLike, size: Sequence[int], *, backend: Backend = ..., threads: int | None = ..., stream: Any = ...
 ) -> HairMask: ...
 def prepare_hair(
-    hair: Any, size: Sequence[int], *, backend: str = "auto", threads: int | None = None, stream: Any = None
+    hair: Any, size: Sequence[int], *, backend: Backend = "auto", threads: int | None = None, stream: Any = None
 ) -> HairMask | DeviceMask:
     """Hair maps -> mask for pictures of `size`.
 
     hair: float32 [N,h,w] in [0,1], any h and w. size: (H, W) of the pictures. Cubic resize (a = -0.75, borders
-    replicated, not clamped), contrast, hair rows. threads, stream: as for `blend_ombre`.
+    replicated, not clamped), contrast, hair rows. backend, threads, stream: as for `blend_ombre`.
     Raises ValueError for other shapes, dtypes, values or backends. Values on a device are not looked at, which would
     wait for it: NaN is no hair there.
     """
@@ -117,10 +122,9 @@ def prepare_hair(
     if height < 1 or width < 1:
         raise ValueError(f"size must be (height, width) of at least 1, got {tuple(size)}")
     if _on_device(backend, hair):
-        return cast("DeviceMask", _backend("cuda").prepare(hair, (height, width), stream))
-    hair = _checked_hair(hair, threads)
-    form = _form(backend, len(hair) * height * width)
-    return _masks(hair, (height, width), form, threads)
+        return cast("DeviceMask", _form("cuda").prepare(hair, (height, width), stream))
+    maps = _checked_hair(hair, threads)
+    return _masks(maps, (height, width), _form(backend, len(maps) * height * width), threads)
 
 
 def blend_ombre(
@@ -131,8 +135,8 @@ def blend_ombre(
     grad_height: ArrayLike,
     *,
     out: ImagesT | None = None,
-    rounding: str = "truncate",
-    backend: str = "auto",
+    rounding: Rounding = "truncate",
+    backend: Backend = "auto",
     threads: int | None = None,
     compat_unweighted: bool = False,
     stream: Any = None,
@@ -142,33 +146,51 @@ def blend_ombre(
     images: uint8 RGB [N,H,W,3]; mask: of N pictures of that size. color, height, grad_height: scalars or [M], each
     in [0, 1]; color 1 is red again. N must be M, or 1: a sweep of M dyes over one picture.
     out: receives the result; may be `images` itself when N = M. rounding: "truncate" or "nearest" (half to even).
-    threads: pictures in parallel (cpu only), default the usable cores; results never depend on it.
+    backend: "reference" (NumPy), "cpu" (Numba), "cuda", or "auto": by where the arrays lie, and on the host by the size
+    of this call alone: up to four pictures of 256x256 are NumPy's, which need not wait for Numba to load. Whoever dyes
+    many small pictures one by one should say "cpu", which is ten times as fast once it is loaded. Bytes are equal.
+    threads: pictures in parallel (host only), default the usable cores; results never depend on it.
     stream: of a device, an address or any library's stream; default the one that `images`' library is on. Nothing
     waits: the result is there when the stream is.
     compat_unweighted: where no hair row qualifies, dye what lies above H = 0.75 without height limit, as the
     documented system does; by default such a picture is left unchanged.
     Pixels outside the hair are exactly the input. Raises ValueError naming the argument.
     """
-    _check_setting(rounding, threads)
-    if _on_device(backend, images):
-        if isinstance(mask, HairMask):
-            raise ValueError(
-                "images are on a device and the mask is not: make it by prepare_hair of a map on the device"
-            )
-        dyes = _dyes(color, height, grad_height, _count(images))
-        made = _backend("cuda").blend(images, mask, dyes, out, rounding == "nearest", compat_unweighted, stream)
-        return cast(ImagesT, made)
-    if not isinstance(mask, HairMask):
-        raise ValueError("the mask is on a device and images are not: make it by prepare_hair of a map in host memory")
+    _check_threads(threads)
+    on_device = _on_device(backend, images)
+    if on_device is isinstance(mask, HairMask):
+        raise ValueError(
+            "images are on a device and the mask is not: make it by prepare_hair of a map on the device"
+            if on_device
+            else "the mask is on a device and images are not: make it by prepare_hair of a map in host memory"
+        )
+    dyes = make_dyes((color, height, grad_height), _count(images), rounding, compat_unweighted)
+    if on_device:
+        return cast(ImagesT, _form("cuda").blend(images, mask, dyes, out, stream))
+    return cast(ImagesT, blend_dyes(cast(Any, images), cast(HairMask, mask), dyes, out, backend, threads))
+
+
+def blend_dyes(
+    images: NDArray[np.uint8],
+    mask: HairMask,
+    dyes: Dyes,
+    out: Any = None,
+    backend: Backend = "auto",
+    threads: int | None = None,
+) -> NDArray[np.uint8]:
+    """As `blend_ombre`, on the host, for dyes that were validated before (`Dyes`): N = len(dyes), or 1."""
     pixels = _checked("images", images)
     if mask.coverage.shape != pixels.shape[:3]:
         raise ValueError(f"mask is of shape {mask.coverage.shape}, images are {pixels.shape}: they must be of one size")
-    dyes = _dyes(color, height, grad_height, len(pixels))
     target = _target(pixels, dyes, out)
-    _form(backend, target.size // 3).blend(
-        pixels, mask, dyes, target, rounding == "nearest", compat_unweighted, threads
-    )
-    return cast(ImagesT, target)
+    form = _form(backend, target.size // 3)
+
+    def one(i: int) -> None:
+        source = i if len(pixels) > 1 else 0
+        form.dye(pixels[source], mask.coverage[source], mask.rows(source), dyes, i, target[i])
+
+    for_each(one, len(dyes), target.size // 3, threads)
+    return target
 
 
 def apply_ombre(
@@ -179,8 +201,8 @@ def apply_ombre(
     grad_height: ArrayLike,
     *,
     out: ImagesT | None = None,
-    backend: str = "auto",
-    rounding: str = "truncate",
+    backend: Backend = "auto",
+    rounding: Rounding = "truncate",
     threads: int | None = None,
     compat_unweighted: bool = False,
     stream: Any = None,
@@ -189,34 +211,29 @@ def apply_ombre(
 
     Faster than the two with one dye a picture, and on a device: masks are not stored.
     """
+    _check_threads(threads)
+    dyes = make_dyes((color, height, grad_height), _count(images), rounding, compat_unweighted)
     if _on_device(backend, images):
-        _check_setting(rounding, threads)
-        dyes = _dyes(color, height, grad_height, _count(images))
-        made = _backend("cuda").apply(images, hair, dyes, out, rounding == "nearest", compat_unweighted, stream)
-        return cast(ImagesT, made)
-    pixels = _checked("images", images)
-    maps = _checked_hair(hair, threads)
-    form = _form(backend, pixels.size // 3)
-    if hasattr(form, "apply") and len(maps) == len(pixels):
-        _check_setting(rounding, threads)
-        dyes = _dyes(color, height, grad_height, len(pixels))
-        if len(dyes) == len(pixels):
-            target = _target(pixels, dyes, out)
-            form.apply(pixels, maps, dyes, target, rounding == "nearest", compat_unweighted, threads)
-            return cast(ImagesT, target)
-    mask = _masks(maps, pixels.shape[1:3], form, threads)
-    return blend_ombre(
-        images,
-        mask,
-        color,
-        height,
-        grad_height,
-        out=out,
-        rounding=rounding,
-        backend=backend,
-        threads=threads,
-        compat_unweighted=compat_unweighted,
-    )
+        return cast(ImagesT, _form("cuda").apply(images, hair, dyes, out, stream))
+    pixels, maps = _checked("images", images), _checked_hair(hair, threads)
+    size = (pixels.shape[1], pixels.shape[2])
+    form = _form(backend, max(len(dyes), len(pixels)) * size[0] * size[1])
+    if not len(maps) == len(pixels) == len(dyes):
+        return cast(ImagesT, blend_dyes(pixels, _masks(maps, size, form, threads), dyes, out, backend, threads))
+    target = _target(pixels, dyes, out)
+    local = threading.local()
+
+    def one(i: int) -> None:
+        # A mask stays in the cache of the core that made it.
+        if not hasattr(local, "maps"):
+            local.maps = tuple(np.empty(shape, np.float32) for shape in (maps.shape[1:], size, size))
+        scaled, enlarged, coverage = local.maps
+        # Not in place: the loop would not be vectorised.
+        rows = form.cover(resized_map(maps[i], size, (scaled, enlarged)), coverage)
+        form.dye(pixels[i], coverage, rows, dyes, i, target[i])
+
+    for_each(one, len(dyes), target.size // 3, threads)
+    return cast(ImagesT, target)
 
 
 def gradient_rows(top: int, bottom: int, height: float, grad_height: float) -> tuple[int, int]:
@@ -227,11 +244,9 @@ def gradient_rows(top: int, bottom: int, height: float, grad_height: float) -> t
     return first, int(first + (bottom - first) * grad_height)
 
 
-def _on_device(backend: str, images: Any) -> bool:
+def _on_device(backend: Backend, images: Any) -> bool:
     """Whether the CUDA form is meant: asked for, or by the place where `images` are."""
-    if backend != "auto":
-        return backend == "cuda"
-    return lies_on_device(images)
+    return lies_on_device(images) if backend == "auto" else backend == "cuda"
 
 
 def _count(images: Any) -> int:
@@ -269,9 +284,7 @@ def _checked_hair(hair: Any, threads: int | None) -> NDArray[np.float32]:
     return maps
 
 
-def _check_setting(rounding: str, threads: int | None) -> None:
-    if rounding not in ROUNDINGS:
-        raise ValueError(f"rounding must be one of {', '.join(ROUNDINGS)}, got {rounding!r}")
+def _check_threads(threads: int | None) -> None:
     if threads is not None and threads < 1:
         raise ValueError(f"threads must be at least 1, got {threads}")
 
@@ -289,15 +302,13 @@ def _target(pixels: NDArray[np.uint8], dyes: Dyes, out: Any) -> NDArray[np.uint8
     return target
 
 
-def _masks(maps: NDArray[np.float32], size: Sequence[int], form: Any, threads: int | None) -> HairMask:
+def _masks(maps: NDArray[np.float32], size: tuple[int, int], form: Any, threads: int | None) -> HairMask:
     """Masks of checked maps."""
-    height, width = size
-    coverage = np.empty((len(maps), height, width), dtype=np.float32)
-    top = np.full(len(maps), -1, dtype=np.int32)
-    bottom = np.full(len(maps), -1, dtype=np.int32)
+    coverage = np.empty((len(maps), *size), dtype=np.float32)
+    top, bottom = np.full((2, len(maps)), -1, dtype=np.int32)
 
     def one(i: int) -> None:
-        top[i], bottom[i] = form.cover(resized_map(maps[i], (height, width)), coverage[i])
+        top[i], bottom[i] = form.cover(resized_map(maps[i], size), coverage[i])
 
     for_each(one, len(maps), coverage.size, threads)
     return HairMask(coverage, top, bottom)
@@ -309,13 +320,18 @@ def resized_map(
     """255 H at `size` (height, width). into: arrays of the map's and of that size to use, or None."""
     # OpenCV's cubic is the definition the reference data were made with.
     scaled = np.multiply(hair, np.float32(255), out=into[0])
-    made = cv2.resize(scaled, (size[1], size[0]), dst=into[1], interpolation=cv2.INTER_CUBIC)
+    made: NDArray[np.float32] = cv2.resize(scaled, (size[1], size[0]), dst=into[1], interpolation=cv2.INTER_CUBIC)
     return made.reshape(size)
 
 
-def _dyes(color: ArrayLike, height: ArrayLike, grad_height: ArrayLike, pictures: int) -> Dyes:
-    values = {}
-    for name, value in (("color", color), ("height", height), ("grad_height", grad_height)):
+def make_dyes(
+    values: Sequence[ArrayLike], pictures: int, rounding: Rounding = "truncate", unweighted: bool = False
+) -> Dyes:
+    """color, height, grad_height, checked."""
+    if rounding not in get_args(Rounding):
+        raise ValueError(f"rounding must be one of {', '.join(get_args(Rounding))}, got {rounding!r}")
+    arrays = []
+    for name, value in zip(("color", "height", "grad_height"), values, strict=True):
         if lies_on_device(value):
             raise ValueError(f"{name} is on a device: dyes are checked, so give numbers in host memory")
         array = np.asarray(value, dtype=np.float64)
@@ -323,33 +339,23 @@ def _dyes(color: ArrayLike, height: ArrayLike, grad_height: ArrayLike, pictures:
             raise ValueError(f"{name} must be a number or a vector, got shape {array.shape}")
         if array.size and not (array.min() >= 0.0 and array.max() <= 1.0):
             raise ValueError(f"{name} must be in [0, 1] without NaN, got {array.min():g} to {array.max():g}")
-        values[name] = array
-    lengths = {len(array) for array in values.values() if array.ndim}
+        arrays.append(array)
+    lengths = {len(array) for array in arrays if array.ndim}
     if len(lengths) > 1:
         raise ValueError(f"color, height and grad_height must have one length, got {sorted(lengths)}")
     count = lengths.pop() if lengths else pictures
     if pictures not in (1, count):
         raise ValueError(f"{count} dyes for {pictures} pictures: give one dye, one per picture, or one picture")
-    spread = {name: np.ascontiguousarray(np.broadcast_to(array, (count,))) for name, array in values.items()}
-    hue = (spread["color"] * 360.0).astype(np.int64) % 360
-    return Dyes(hue_table()[hue], spread["height"], spread["grad_height"])
+    color, height, grad_height = (np.ascontiguousarray(np.broadcast_to(array, (count,))) for array in arrays)
+    return Dyes(
+        hue_table()[(color * 360.0).astype(np.int64) % 360], height, grad_height, rounding == "nearest", unweighted
+    )
 
 
-def _form(name: str, pixels: int) -> Any:
-    """The CPU form that does so many pixels. "auto": NumPy's for the first few pictures, since importing Numba takes
-    longer than all of them and a small job ends before that; then Numba's. Both give the same bytes.
-    """
-    global _done
-    if name != "auto" or "ohlora.kernels.ombre.cpu" in sys.modules:
-        return _backend(name)
-    with _counting:
-        _done += pixels
-        few = pixels <= SMALL_PIXELS and _done <= FIRST_PIXELS
-    return _backend("reference" if few else "cpu")
-
-
-def _backend(name: str) -> Any:
-    if name not in BACKENDS:
-        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {name!r}")
-    # Numba takes most of a second to import: only when it is used.
-    return importlib.import_module(f"ohlora.kernels.ombre.{'cpu' if name == 'auto' else name}")
+def _form(backend: Backend, pixels: int = 0) -> Any:
+    """The module of a backend; "auto", on the host, by the pixels of the call. Numba is imported when it is used."""
+    if backend not in get_args(Backend):
+        raise ValueError(f"backend must be one of {', '.join(get_args(Backend))}, got {backend!r}")
+    if backend == "auto":
+        backend = "reference" if pixels <= SMALL_PIXELS else "cpu"
+    return importlib.import_module(f"ohlora.kernels.ombre.{backend}")

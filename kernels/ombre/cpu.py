@@ -7,19 +7,19 @@ Pictures run in parallel (`kernels.threads`).
 
 from __future__ import annotations
 
-import threading
-
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
-from ohlora.kernels.ombre import Dyes, HairMask, gradient_rows, resized_map
-from ohlora.kernels.threads import for_each
+from ohlora.kernels.ombre import Dyes, gradient_rows
+from ohlora.kernels.threads import compiled
+
+Bytes = NDArray[np.uint8]
+Floats = NDArray[np.float32]
 
 
 # No NaN comes in (checked), so comparisons need no special cases; the arithmetic stays as written.
-@njit(nogil=True, cache=True, fastmath={"nnan", "nsz"})
-def _cover(resized: NDArray[np.float32], coverage: NDArray[np.float32]) -> tuple[int, int]:
+@compiled(fastmath={"nnan", "nsz"})
+def _cover(resized: Floats, coverage: Floats) -> tuple[int, int]:
     rows, columns = resized.shape
     zero, full, threshold = np.float32(0.0), np.float32(255.0), np.float32(191.25)
     contrast = np.float32(4.0)
@@ -41,8 +41,8 @@ def _cover(resized: NDArray[np.float32], coverage: NDArray[np.float32]) -> tuple
     return top, bottom
 
 
-@njit(nogil=True, cache=True)
-def _table(color: NDArray[np.uint8]) -> NDArray[np.float64]:
+@compiled()
+def _table(color: Bytes) -> NDArray[np.float64]:
     """By byte: dyed value of each channel, and the byte itself (a look-up is cheaper than a conversion); [4,256]."""
     table = np.empty((4, 256))
     for value in range(256):
@@ -53,23 +53,15 @@ def _table(color: NDArray[np.uint8]) -> NDArray[np.float64]:
     return table
 
 
-@njit(nogil=True, cache=True)
-def _copy(source: NDArray[np.uint8], target: NDArray[np.uint8]) -> None:
+@compiled()
+def _copy(source: Bytes, target: Bytes) -> None:
     """Flat arrays. A loop becomes a block copy; Numba's slice assignment does not, and takes ten times as long."""
     for i in range(source.size):
         target[i] = source[i]
 
 
-@njit(nogil=True, cache=True)
-def _blend(
-    image: NDArray[np.uint8],
-    coverage: NDArray[np.float32],
-    color: NDArray[np.uint8],
-    first: int,
-    full: int,
-    nearest: bool,
-    out: NDArray[np.uint8],
-) -> None:
+@compiled()
+def _blend(image: Bytes, coverage: Floats, color: Bytes, first: int, full: int, nearest: bool, out: Bytes) -> None:
     """Rows from `first` (>= 0) on are blended, those above copied. In float64, in the documented order."""
     rows, columns = coverage.shape
     table = _table(color)
@@ -99,14 +91,8 @@ def _blend(
             target[at + two] = np.uint8(np.int32(b))
 
 
-@njit(nogil=True, cache=True)
-def _blend_unweighted(
-    image: NDArray[np.uint8],
-    coverage: NDArray[np.float32],
-    color: NDArray[np.uint8],
-    nearest: bool,
-    out: NDArray[np.uint8],
-) -> None:
+@compiled()
+def _blend_unweighted(image: Bytes, coverage: Floats, color: Bytes, nearest: bool, out: Bytes) -> None:
     """All rows, with alpha in float32, as the documented system does where it finds no hair row."""
     rows, columns = coverage.shape
     table = _table(color)
@@ -120,74 +106,23 @@ def _blend_unweighted(
                 out[y, x, channel] = np.uint8(np.rint(blended)) if nearest else np.uint8(blended)
 
 
-def cover(resized: NDArray[np.float32], coverage: NDArray[np.float32]) -> tuple[int, int]:
+def cover(resized: Floats, coverage: Floats) -> tuple[int, int]:
     """Resized map (0..255) -> B into `coverage`; returns first and last hair row, -1 and -1 for none."""
     top, bottom = _cover(resized, coverage)
     return int(top), int(bottom)
 
 
-def blend(
-    images: NDArray[np.uint8],
-    mask: HairMask,
-    dyes: Dyes,
-    out: NDArray[np.uint8],
-    nearest: bool,
-    unweighted: bool,
-    threads: int | None,
-) -> None:
-    """Dye `images` into `out`, pictures in parallel."""
-
-    def one(i: int) -> None:
-        source = i if len(images) > 1 else 0
-        rows = int(mask.top[source]), int(mask.bottom[source])
-        _dye(images[source], mask.coverage[source], rows, dyes, i, nearest, unweighted, out[i])
-
-    for_each(one, len(dyes), out.size // 3, threads)
-
-
-def apply(
-    images: NDArray[np.uint8],
-    hair: NDArray[np.float32],
-    dyes: Dyes,
-    out: NDArray[np.uint8],
-    nearest: bool,
-    unweighted: bool,
-    threads: int | None,
-) -> None:
-    """Dye `images`, one dye each, without storing their masks: a mask stays in the cache of the core that made it."""
-    local = threading.local()
-    size = (images.shape[1], images.shape[2])
-
-    def one(i: int) -> None:
-        if not hasattr(local, "maps"):
-            local.maps = tuple(np.empty(shape, np.float32) for shape in (hair.shape[1:], size, size))
-        scaled, enlarged, coverage = local.maps
-        # Not in place: the loop would not be vectorised.
-        rows = cover(resized_map(hair[i], size, (scaled, enlarged)), coverage)
-        _dye(images[i], coverage, rows, dyes, i, nearest, unweighted, out[i])
-
-    for_each(one, len(dyes), out.size // 3, threads)
-
-
-def _dye(
-    image: NDArray[np.uint8],
-    coverage: NDArray[np.float32],
-    rows: tuple[int, int],
-    dyes: Dyes,
-    i: int,
-    nearest: bool,
-    unweighted: bool,
-    out: NDArray[np.uint8],
-) -> None:
+def dye(image: Bytes, coverage: Floats, rows: tuple[int, int], dyes: Dyes, i: int, out: Bytes) -> None:
+    """`image` with dye i into `out`; coverage, rows: of `cover`."""
     top, bottom = rows
     if not out.flags.c_contiguous:
         made = np.empty(out.shape, np.uint8)
-        _dye(image, coverage, rows, dyes, i, nearest, unweighted, made)
+        dye(image, coverage, rows, dyes, i, made)
         out[...] = made
     elif bottom >= 0:
         first, full = gradient_rows(top, bottom, dyes.height[i], dyes.grad_height[i])
-        _blend(np.ascontiguousarray(image), coverage, dyes.colors[i], first, full, nearest, out)
-    elif unweighted:
-        _blend_unweighted(image, coverage, dyes.colors[i], nearest, out)
+        _blend(np.ascontiguousarray(image), coverage, dyes.colors[i], first, full, dyes.nearest, out)
+    elif dyes.unweighted:
+        _blend_unweighted(image, coverage, dyes.colors[i], dyes.nearest, out)
     else:
         np.copyto(out, image)

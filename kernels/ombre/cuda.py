@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ohlora.kernels.gpu.arrays import Place, address, device_array, new_array, on, place_of
+from ohlora.kernels.gpu.arrays import Place, address, device_array, new_array, on, parts, place_of
 from ohlora.kernels.gpu.resize_taps import cubic_on_device
 from ohlora.kernels.ombre import DeviceMask, Dyes
 from ohlora.kernels.ombre.cuda_kernels import COLUMNS, ROWS, blend_hair, blend_mask, cover
@@ -36,36 +36,33 @@ def prepare(hair: Any, size: tuple[int, int], stream: Any = None) -> DeviceMask:
     return DeviceMask(coverage, rows)
 
 
-def blend(
-    images: Any, mask: DeviceMask, dyes: Dyes, out: Any, nearest: bool, unweighted: bool, stream: Any = None
-) -> Any:
+def blend(images: Any, mask: DeviceMask, dyes: Dyes, out: Any, stream: Any = None) -> Any:
     """`ombre.blend_ombre` on a device: images uint8 [N,H,W,3], N = M or 1; returns `out`, made where None."""
-    place = place_of({"images": images, "mask": mask.coverage, **_given(out)}, stream)
+    place = place_of({"images": images, "mask": mask.coverage, "out": out}, stream)
     with on(place):
-        pixels = device_array("images", images, np.uint8, (None, None, None, 3))
-        size = (int(pixels.shape[1]), int(pixels.shape[2]))
+        pixels, size = _pixels(images)
         coverage = device_array("mask", mask.coverage, np.float32, (len(pixels), *size))
         rows = device_array("mask rows", mask.rows, np.int32, (len(pixels), *tiles(size)))
-        return _dye(images, pixels, (coverage,), rows, dyes, out, nearest, unweighted, place)
+        return _dye(images, pixels, (coverage,), rows, dyes, out, place)
 
 
-def apply(images: Any, hair: Any, dyes: Dyes, out: Any, nearest: bool, unweighted: bool, stream: Any = None) -> Any:
+def apply(images: Any, hair: Any, dyes: Dyes, out: Any, stream: Any = None) -> Any:
     """`ombre.apply_ombre` on a device. The resized map is never stored: the second launch interpolates it again."""
-    place = place_of({"images": images, "hair": hair, **_given(out)}, stream)
+    place = place_of({"images": images, "hair": hair, "out": out}, stream)
     with on(place):
-        pixels = device_array("images", images, np.uint8, (None, None, None, 3))
+        pixels, size = _pixels(images)
         maps = device_array("hair", hair, np.float32, (len(pixels), None, None))
-        size = (int(pixels.shape[1]), int(pixels.shape[2]))
         # Of the caller's library: Numba would free it by a call that waits for the whole device.
         found = new_array(images, (len(pixels), *tiles(size)), np.int32, place)
         rows = device_array("rows", found, np.int32, (None, None, None))
         find_rows(maps, size, rows, place)
-        source = (maps, *hair_taps(maps.shape, size, place))
-        return _dye(images, pixels, source, rows, dyes, out, nearest, unweighted, place)
+        return _dye(images, pixels, (maps, *hair_taps(maps.shape, size, place)), rows, dyes, out, place)
 
 
-def _given(out: Any) -> dict[str, Any]:
-    return {} if out is None else {"out": out}
+def _pixels(images: Any) -> tuple[Any, tuple[int, int]]:
+    """Pictures as Numba sees them, and their height and width."""
+    pixels = device_array("images", images, np.uint8, (None, None, None, 3))
+    return pixels, (int(pixels.shape[1]), int(pixels.shape[2]))
 
 
 def packed(dyes: Dyes, pictures: int) -> NDArray[np.float64]:
@@ -91,18 +88,14 @@ def find_rows(maps: Any, size: tuple[int, int], rows: Any, place: Place, coverag
     taps = hair_taps(maps.shape, size, place)
     found = device_array("rows", rows, np.int32, (len(maps), *tiles(size)))
     stored = maps if coverage is None else device_array("coverage", coverage, np.float32, (len(maps), *size))
-    for part in _parts(len(maps)):
+    for part in parts(len(maps), MOST_PICTURES):
         cover[_grid(size, part.stop - part.start), COLUMNS, place.stream](
             maps[part], *taps, found[part], stored[part], coverage is not None, size[0], size[1]
         )
 
 
-def _dye(
-    images: Any, pixels: Any, source: tuple[Any, ...], rows: Any, dyes: Dyes, out: Any, nearest: bool,
-    unweighted: bool, place: Place,
-) -> Any:  # fmt: skip
-    height, width = (int(length) for length in pixels.shape[1:3])
-    shape = (len(dyes), height, width, 3)
+def _dye(images: Any, pixels: Any, source: tuple[Any, ...], rows: Any, dyes: Dyes, out: Any, place: Place) -> Any:
+    shape = (len(dyes), *(int(length) for length in pixels.shape[1:]))
     if out is None:
         out = new_array(images, shape, np.uint8, place)
     target = device_array("out", out, np.uint8, shape)
@@ -111,7 +104,7 @@ def _dye(
         raise ValueError("out must not overlap images when one picture takes several dyes")
     table = device_array("dyes", new_array(images, (len(dyes), 6), np.float64, place), np.float64, (len(dyes), 6))
     table.copy_to_device(packed(dyes, len(pixels)), stream=place.stream)
-    dye_rows(pixels, source, rows, table, target, place, nearest, unweighted)
+    dye_rows(pixels, source, rows, table, target, place, dyes.nearest, dyes.unweighted)
     return out
 
 
@@ -126,7 +119,7 @@ def dye_rows(
     height, width = (int(length) for length in pixels.shape[1:3])
     words = width % 4 == 0 and address(pixels) % 4 == 0 and address(target) % 4 == 0
     kernel = blend_mask if len(source) == 1 else blend_hair
-    for part in _parts(len(table)):
+    for part in parts(len(table), MOST_PICTURES):
         kernel[_grid((height, width), part.stop - part.start), COLUMNS, place.stream](
             *_both(pixels, words, place), *source, rows, table[part], *_both(target[part], words, place), words,
             nearest, unweighted,
@@ -146,10 +139,6 @@ def _both(pixels: Any, words: bool, place: Place) -> tuple[Any, Any]:
 def _one_word(device: int) -> Any:
     with on(Place(device, 0)) as cuda:
         return cuda.device_array((1, 1, 1), np.uint32)
-
-
-def _parts(count: int) -> list[slice]:
-    return [slice(start, min(start + MOST_PICTURES, count)) for start in range(0, count, MOST_PICTURES)]
 
 
 def hair_taps(hair: Sequence[int], size: tuple[int, int], place: Place) -> tuple[Any, Any, Any, Any]:

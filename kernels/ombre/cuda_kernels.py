@@ -175,6 +175,14 @@ def _tinted(value, tint):
 
 
 @cuda.jit(device=True)
+def _level(value, nearest):
+    """A byte of float32 or float64: truncated, or half to even."""
+    low = np.int32(value)
+    rest = value - low
+    return np.uint8(low + np.int32(nearest and (rest > 0.5 or (rest == 0.5 and low % 2 == 1))))
+
+
+@cuda.jit(device=True)
 def _blended(value, dyed, alpha, covered, y, first, full, nearest):
     """One channel of one pixel. alpha: float32; `covered`, y, first and full make it again in float64 where needed."""
     blend = value + alpha * (dyed - value)
@@ -187,12 +195,7 @@ def _blended(value, dyed, alpha, covered, y, first, full, nearest):
     weight = 1.0 if y >= full else float(y - first) / float(full - first)
     exact = dmul(float(covered), weight) / 255.0
     result = dadd(dmul(1.0 - exact, float(value)), dmul(exact, float(dyed)))
-    if nearest:
-        low = math.floor(result)
-        rest = result - low
-        up = rest > 0.5 or (rest == 0.5 and np.int32(low) % 2 == 1)  # half to even
-        return np.uint8(np.int32(low) + np.int32(up))
-    return np.uint8(np.int32(result))
+    return _level(result, nearest)
 
 
 @cuda.jit(device=True)
@@ -200,12 +203,7 @@ def _unweighted(value, dyed, covered, nearest):
     """Without a hair row the documented arithmetic stays in float32."""
     alpha = covered / FULL
     result = fadd(fmul(ONE - alpha, value), fmul(alpha, dyed))
-    if nearest:
-        low = np.float32(math.floor(result))
-        rest = result - low
-        up = rest > HALF or (rest == HALF and np.int32(low) % 2 == 1)
-        return np.uint8(np.int32(low) + np.int32(up))
-    return np.uint8(np.int32(result))
+    return _level(result, nearest)
 
 
 @cuda.jit(device=True)
@@ -231,17 +229,25 @@ def _tints(dye, i):
     return (TINT * np.float32(dye[i, 0]), TINT * np.float32(dye[i, 1]), TINT * np.float32(dye[i, 2]))
 
 
-@resident(COLUMNS, 4)
-def blend_mask(images8, images32, coverage, found, dye, out8, out32, words, nearest, unweighted):
-    """Dye i on its picture, with the B of `cover`."""
+@cuda.jit(device=True)
+def _open_tile(images8, images32, words, found, dye, top, left, i):
+    """The block's tile of the picture that dye i is for, in shared memory as words and as bytes; G0, G1; the picture's
+    number.
+    """
     pixels32 = cuda.shared.array(TILE_WORDS, np.uint32)
     ends = cuda.shared.array(2, np.int32)
     pixels8 = pixels32.view(np.uint8)
-    top, left, i = cuda.blockIdx.y * ROWS, cuda.blockIdx.x * COLUMNS, cuda.blockIdx.z
     n = np.int32(dye[i, 5])
     _stage(images8, images32, words, n, top, left, pixels32, pixels8)
     _gradient(found, n, dye, i, ends)
-    first, full = ends[0], ends[1]
+    return pixels32, pixels8, ends[0], ends[1], n
+
+
+@resident(COLUMNS, 4)
+def blend_mask(images8, images32, coverage, found, dye, out8, out32, words, nearest, unweighted):
+    """Dye i on its picture, with the B of `cover`."""
+    top, left, i = cuda.blockIdx.y * ROWS, cuda.blockIdx.x * COLUMNS, cuda.blockIdx.z
+    pixels32, pixels8, first, full, n = _open_tile(images8, images32, words, found, dye, top, left, i)
     x = left + cuda.threadIdx.x
     if x < coverage.shape[2] and (first >= 0 or unweighted) and dye[i, 0] >= 0.0:
         tints = _tints(dye, i)
@@ -258,14 +264,8 @@ def blend_hair(
     images8, images32, hair, columns, across, rows, down, found, dye, out8, out32, words, nearest, unweighted
 ):
     """As `blend_mask`, with B interpolated from the hair map where a row is dyed."""
-    pixels32 = cuda.shared.array(TILE_WORDS, np.uint32)
-    ends = cuda.shared.array(2, np.int32)
-    pixels8 = pixels32.view(np.uint8)
     top, left, i = cuda.blockIdx.y * ROWS, cuda.blockIdx.x * COLUMNS, cuda.blockIdx.z
-    n = np.int32(dye[i, 5])
-    _stage(images8, images32, words, n, top, left, pixels32, pixels8)
-    _gradient(found, n, dye, i, ends)
-    first, full = ends[0], ends[1]
+    pixels32, pixels8, first, full, n = _open_tile(images8, images32, words, found, dye, top, left, i)
     x = left + cuda.threadIdx.x
     if x < columns.shape[0] and (first >= 0 or unweighted) and dye[i, 0] >= 0.0:
         tints = _tints(dye, i)

@@ -7,49 +7,39 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ohlora.kernels.ombre import CONTRAST, HAIR_ROW, THRESHOLD, Dyes, HairMask, gradient_rows
+from ohlora.kernels.ombre import CONTRAST, HAIR_ROW, THRESHOLD, Dyes, gradient_rows
+
+Bytes = NDArray[np.uint8]
+Floats = NDArray[np.float32]
 
 
-def cover(resized: NDArray[np.float32], coverage: NDArray[np.float32]) -> tuple[int, int]:
+def cover(resized: Floats, coverage: Floats) -> tuple[int, int]:
     """Resized map (0..255) -> B into `coverage`; returns first and last hair row, -1 and -1 for none."""
     coverage[:] = np.clip((resized - THRESHOLD) * CONTRAST, 0, 255)
     rows = np.flatnonzero(coverage.max(axis=1) >= HAIR_ROW)
     return (int(rows[0]), int(rows[-1])) if len(rows) else (-1, -1)
 
 
-def blend(
-    images: NDArray[np.uint8],
-    mask: HairMask,
-    dyes: Dyes,
-    out: NDArray[np.uint8],
-    nearest: bool,
-    unweighted: bool,
-    threads: int | None,
-) -> None:
-    """Dye `images` into `out`, one after the other (`threads` has no meaning here)."""
-    for i in range(len(dyes)):
-        source = i if len(images) > 1 else 0
-        result = blend_float(images[source], mask, source, dyes, i, unweighted)
-        out[i] = np.rint(result).astype(np.uint8) if nearest else result.astype(np.uint8)
+def dye(image: Bytes, coverage: Floats, rows: tuple[int, int], dyes: Dyes, i: int, out: Bytes) -> None:
+    """`image` with dye i into `out`; coverage, rows: of `cover`."""
+    result = blend_float(image, coverage, rows, dyes, i)
+    out[:] = np.rint(result).astype(np.uint8) if dyes.nearest else result.astype(np.uint8)
 
 
-def blend_float(
-    image: NDArray[np.uint8], mask: HairMask, source: int, dyes: Dyes, i: int, unweighted: bool = False
-) -> NDArray[np.float64]:
-    """One picture with dye i, float64 [H,W,3] in 0..255, not rounded (docs/spec/ombre.md, sections 4 and 5)."""
-    coverage, bottom = mask.coverage[source], int(mask.bottom[source])
+def blend_float(image: Bytes, coverage: Floats, rows: tuple[int, int], dyes: Dyes, i: int) -> NDArray[np.float64]:
+    """As `dye`, float64 [H,W,3] in 0..255, not rounded (docs/spec/ombre.md, sections 4 and 5)."""
+    top, bottom = rows
+    weighted: NDArray[np.floating] = coverage
     if bottom >= 0:
-        first, full = gradient_rows(int(mask.top[source]), bottom, dyes.height[i], dyes.grad_height[i])
+        first, full = gradient_rows(top, bottom, dyes.height[i], dyes.grad_height[i])
         weighted = coverage * row_weights(len(coverage), first, full)[:, None]
-    elif unweighted:
-        weighted = coverage  # stays float32, as upstream's does
-    else:
+    elif not dyes.unweighted:  # else it stays float32, as upstream's does
         return image.astype(np.float64)
     # The order of evaluation decides the last bit, and truncation makes it visible.
     tinted = image + ((0.35 * image + 0.25 * dyes.colors[i]) - 38.25)
     dyed = np.clip(tinted, 0, 255).astype(np.uint8)
     alpha = (weighted / 255)[:, :, None]
-    return (1 - alpha) * image + alpha * dyed
+    return np.asarray((1 - alpha) * image + alpha * dyed)
 
 
 def row_weights(rows: int, first: int, full: int) -> NDArray[np.float64]:

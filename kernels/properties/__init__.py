@@ -13,20 +13,23 @@ from __future__ import annotations
 
 import importlib
 import math
-from typing import Any, cast, overload
+from typing import Any, cast, get_args, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ohlora.kernels.choices import Algorithm, Backend
 from ohlora.kernels.gpu.arrays import DeviceArray, lies_on_device
+from ohlora.kernels.properties.classes import CLASSES, HAIR, SIZE
+from ohlora.kernels.threads import for_each
+
+__all__ = ["ALGORITHMS", "CLASSES", "HAIR", "PROPERTIES", "SIZE", "normalize", "score", "statistics"]
 
 PROPERTIES = ("eyes", "hair_color", "hair_length", "mouth", "pose", "background_mean", "background_std")
 # Columns of each algorithm's result.
-ALGORITHMS = {"v1": PROPERTIES, "v2": PROPERTIES, "hairstyle": ("hairstyle",)}
-BACKENDS = ("auto", "cpu", "cuda", "reference")
-SIZE = 224  # all windows of the documented algorithms are pixel numbers of a 224x224 map
-BACKGROUND, LEFT_EYE, RIGHT_EYE, NOSE, UPPER_LIP, INNER_MOUTH, LOWER_LIP, HAIR = 0, 4, 5, 6, 7, 8, 9, 10
-CLASSES = 11
+ALGORITHMS: dict[Algorithm, tuple[str, ...]] = {"v1": PROPERTIES, "v2": PROPERTIES, "hairstyle": ("hairstyle",)}
+# Handing a task over takes about as long as scoring a picture.
+PICTURES_PER_TASK = 16
 
 
 @overload
@@ -34,8 +37,8 @@ def score(
     parsing: NDArray[np.uint8],
     images: NDArray[np.uint8],
     *,
-    algorithm: str = ...,
-    backend: str = ...,
+    algorithm: Algorithm = ...,
+    backend: Backend = ...,
     threads: int | None = ...,
     strict_hairstyle: bool = ...,
     stream: Any = ...,
@@ -45,8 +48,8 @@ def score(
     parsing: DeviceArray,
     images: DeviceArray,
     *,
-    algorithm: str = ...,
-    backend: str = ...,
+    algorithm: Algorithm = ...,
+    backend: Backend = ...,
     threads: int | None = ...,
     strict_hairstyle: bool = ...,
     stream: Any = ...,
@@ -55,8 +58,8 @@ def score(
     parsing: Any,
     images: Any,
     *,
-    algorithm: str = "v2",
-    backend: str = "auto",
+    algorithm: Algorithm = "v2",
+    backend: Backend = "auto",
     threads: int | None = None,
     strict_hairstyle: bool = False,
     stream: Any = None,
@@ -83,7 +86,7 @@ def score(
     if threads is not None and threads < 1:
         raise ValueError(f"threads must be at least 1, got {threads}")
     if backend == "cuda" or (backend == "auto" and lies_on_device(parsing)):
-        made = _backend("cuda").score(parsing, images, algorithm, strict_hairstyle, stream=stream)
+        made = _form("cuda").score(parsing, images, algorithm, strict_hairstyle, stream=stream)
         return cast(DeviceArray, made)
     _check("parsing", parsing, (SIZE, SIZE))
     _check("images", images, (SIZE, SIZE, 3))
@@ -91,7 +94,13 @@ def score(
         raise ValueError(f"{len(parsing)} maps and {len(images)} images: one image for each map is needed")
     out = np.empty((len(parsing), len(ALGORITHMS[algorithm])), dtype=np.float64)
     highest = np.zeros(len(parsing), dtype=np.uint8)
-    _backend(backend).score(parsing, images, algorithm, strict_hairstyle, out, highest, threads)
+    form = _form(backend)
+
+    def part(task: int) -> None:
+        rows = slice(task * PICTURES_PER_TASK, (task + 1) * PICTURES_PER_TASK)
+        form.score(parsing[rows], images[rows], algorithm, strict_hairstyle, out[rows], highest[rows])
+
+    for_each(part, -(-len(parsing) // PICTURES_PER_TASK), parsing.size, threads)
     if (highest >= CLASSES).any():
         wrong = int(np.argmax(highest >= CLASSES))
         raise ValueError(f"map {wrong} holds class {highest[wrong]}: classes are 0 to {CLASSES - 1} (10 is hair)")
@@ -169,8 +178,8 @@ def _check(name: str, array: Any, shape: tuple[int, ...]) -> None:
         raise ValueError(f"{name} must be a uint8 array [N,{','.join(map(str, shape))}], got {got}")
 
 
-def _backend(name: str) -> Any:
-    if name not in BACKENDS:
-        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {name!r}")
-    # Numba takes most of a second to import: only when it is used.
-    return importlib.import_module(f"ohlora.kernels.properties.{'cpu' if name == 'auto' else name}")
+def _form(backend: Backend) -> Any:
+    """The module of a backend; "auto" is the CPU's here. Numba takes most of a second to import: when it is used."""
+    if backend not in get_args(Backend):
+        raise ValueError(f"backend must be one of {', '.join(get_args(Backend))}, got {backend!r}")
+    return importlib.import_module(f"ohlora.kernels.properties.{'cpu' if backend == 'auto' else backend}")

@@ -9,70 +9,50 @@ The hairstyle has a module of its own.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
-from ohlora.kernels.properties import (
-    BACKGROUND,
-    CLASSES,
-    HAIR,
-    INNER_MOUTH,
-    LEFT_EYE,
-    LOWER_LIP,
-    NOSE,
-    RIGHT_EYE,
-    SIZE,
-    UPPER_LIP,
-)
+from ohlora.kernels.choices import Algorithm
+from ohlora.kernels.properties import classes as ids
+from ohlora.kernels.properties.classes import SIZE
 from ohlora.kernels.properties.cpu_hairstyle import hairstyles
-from ohlora.kernels.threads import for_each
+from ohlora.kernels.threads import compiled
 
-# Handing a task over takes about as long as scoring a picture.
-PICTURES_PER_TASK = 16
+Bytes = NDArray[np.uint8]
+Words = NDArray[np.uint64]
+Ints = NDArray[np.int32]
+Longs = NDArray[np.int64]
+Floats = NDArray[np.float64]
 LAST = SIZE - 1
 HALF = SIZE // 2
 WORDS = SIZE // 8
 BINS = 3 * 255 + 1
 HAIR_BINS, BACK_BINS, REST_BINS = 0, 1, 2
-COUNTED = (HAIR, UPPER_LIP, INNER_MOUTH, LOWER_LIP)  # pixels of these are counted by row
+COUNTED = (ids.HAIR, ids.UPPER_LIP, ids.INNER_MOUTH, ids.LOWER_LIP)  # pixels of these are counted by row
 HAIRS, UPPERS, INNERS, LOWERS = 0, 1, 2, 3
 REPEAT = np.uint64(0x0101010101010101)  # times a class: a word of eight of it
 
 
-def score(
-    parsing: NDArray[np.uint8],
-    images: NDArray[np.uint8],
-    algorithm: str,
-    strict: bool,
-    out: NDArray[np.float64],
-    highest: NDArray[np.uint8],
-    threads: int | None,
-) -> None:
+def score(parsing: Bytes, images: Bytes, algorithm: Algorithm, strict: bool, out: Floats, highest: Bytes) -> None:
     """Fill `out` [N,C] and the highest class of each map. Where a class is unknown nothing is scored."""
-    count = len(parsing)
-
-    def part(task: int) -> None:
-        rows = slice(task * PICTURES_PER_TASK, (task + 1) * PICTURES_PER_TASK)
-        # Both views need contiguous memory; a copy is made of this part only where it is not.
-        classes = np.ascontiguousarray(parsing[rows])
-        if classes.ctypes.data % 8:
-            classes = classes.copy()
-        pixels = np.ascontiguousarray(images[rows]).reshape(len(classes), SIZE, 3 * SIZE)
-        highest[rows] = _highest(classes)
-        if highest[rows].max() >= CLASSES:
-            return
-        if algorithm == "hairstyle":
-            hairstyles(classes, pixels, strict, out[rows])
-        else:
-            words = classes.view(np.uint64)
-            _scores(classes, words, pixels, algorithm == "v1", out[rows])
-
-    for_each(part, -(-count // PICTURES_PER_TASK), parsing.size, threads)
+    # Both views need contiguous memory; copies are made only where it is not.
+    classes = np.ascontiguousarray(parsing)
+    if classes.ctypes.data % 8:
+        classes = classes.copy()
+    pixels = np.ascontiguousarray(images).reshape(len(classes), SIZE, 3 * SIZE)
+    highest[:] = _highest(classes)
+    if highest.max() >= ids.CLASSES:
+        return
+    if algorithm == "hairstyle":
+        hairstyles(classes, pixels, strict, out)
+    else:
+        _scores(classes, classes.view(np.uint64), pixels, algorithm == "v1", out)
 
 
-@njit(nogil=True, cache=True)
-def _highest(classes: NDArray[np.uint8]) -> NDArray[np.uint8]:
+@compiled()
+def _highest(classes: Bytes) -> Bytes:
     found = np.zeros(len(classes), np.uint8)
     for i in range(len(classes)):
         highest = np.uint8(0)
@@ -82,14 +62,8 @@ def _highest(classes: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return found
 
 
-@njit(nogil=True, cache=True)
-def _scores(
-    classes: NDArray[np.uint8],
-    words: NDArray[np.uint64],
-    pixels: NDArray[np.uint8],
-    first: bool,
-    out: NDArray[np.float64],
-) -> None:
+@compiled()
+def _scores(classes: Bytes, words: Words, pixels: Bytes, first: bool, out: Floats) -> None:
     # Channel sums under hair, upper background, anything else. Two of each in turn: a run of equal pixels would wait
     # for its own last increment.
     histograms = np.empty((3, 2, BINS), np.int32)
@@ -112,31 +86,31 @@ def _scores(
         out[i, 5], out[i, 6] = _background(back)
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _gather(
-    classes: NDArray[np.uint8],
-    words: NDArray[np.uint64],
-    pixels: NDArray[np.uint8],
+    classes: Bytes,
+    words: Words,
+    pixels: Bytes,
     first: bool,
-    histograms: NDArray[np.int32],
-    packed: NDArray[np.uint64],
-    ends: NDArray[np.int32],
-    eyes: NDArray[np.int64],
-    nose: NDArray[np.int64],
+    histograms: Ints,
+    packed: Words,
+    ends: Ints,
+    eyes: Longs,
+    nose: Longs,
 ) -> None:
-    bins = np.full(CLASSES, REST_BINS * 2 * BINS, np.uint32)  # where a class's histogram starts
-    bins[HAIR], bins[BACKGROUND] = HAIR_BINS * 2 * BINS, BACK_BINS * 2 * BINS
-    one = np.zeros(CLASSES, np.uint64)  # 1 in the byte of a class's counter; a row has less than 256 pixels
+    bins = np.full(ids.CLASSES, REST_BINS * 2 * BINS, np.uint32)  # where a class's histogram starts
+    bins[ids.HAIR], bins[ids.BACKGROUND] = HAIR_BINS * 2 * BINS, BACK_BINS * 2 * BINS
+    one = np.zeros(ids.CLASSES, np.uint64)  # 1 in the byte of a class's counter; a row has less than 256 pixels
     for counter, counted in enumerate(COUNTED):
         one[counted] = np.uint64(1) << np.uint64(8 * counter)
-    located = np.zeros(CLASSES, np.uint8)  # classes whose positions matter
-    located[LEFT_EYE], located[RIGHT_EYE], located[NOSE] = 1, 1, first
+    located = np.zeros(ids.CLASSES, np.uint8)  # classes whose positions matter
+    located[ids.LEFT_EYE], located[ids.RIGHT_EYE], located[ids.NOSE] = 1, 1, first
     rest = np.uint32(REST_BINS * 2 * BINS)
     for y in range(SIZE):
         row, picture = classes[y], pixels[y]
         count = np.uint64(0)  # eight counters in a register
         if y == HALF:
-            bins[BACKGROUND] = rest
+            bins[ids.BACKGROUND] = rest
         w = 0
         while w < WORDS:
             at = row[8 * w]
@@ -166,36 +140,27 @@ def _gather(
         packed[y] = count
 
 
-@njit(nogil=True, cache=True)
-def _sum(picture: NDArray[np.uint8], at: int) -> int:
+@compiled()
+def _sum(picture: Bytes, at: int) -> Any:
     return picture[at] + picture[at + 1] + picture[at + 2]
 
 
-@njit(nogil=True, cache=True)
-def _tally(picture: NDArray[np.uint8], histogram: NDArray[np.int32]) -> None:
+@compiled()
+def _tally(picture: Bytes, histogram: Ints) -> None:
     for k in range(len(picture) // 6):
         histogram[_sum(picture, 6 * k)] += 1
         histogram[np.uint64(BINS) + _sum(picture, 6 * k + 3)] += 1
 
 
-@njit(nogil=True, cache=True)
-def _locate(
-    row: NDArray[np.uint8],
-    start: int,
-    stop: int,
-    y: int,
-    first: bool,
-    ends: NDArray[np.int32],
-    eyes: NDArray[np.int64],
-    nose: NDArray[np.int64],
-) -> None:
+@compiled()
+def _locate(row: Bytes, start: int, stop: int, y: int, first: bool, ends: Ints, eyes: Longs, nose: Longs) -> None:
     """Windows of eyes: rows 56..167 (v1: ..139), columns 0..167 left and 56..223 right
     (docs/spec/properties.md, sections 2 and 3).
     """
     for eye in range(2):
         count, across = 0, 0
         for x in range(max(start, 56 * eye), min(stop, 168 + 56 * eye)):
-            if row[x] == LEFT_EYE + eye:
+            if row[x] == ids.LEFT_EYE + eye:
                 count += 1
                 across += x
                 ends[eye, 0, x] = min(ends[eye, 0, x], y)
@@ -209,7 +174,7 @@ def _locate(
                 eyes[eye, 4] = y
     if first:
         for x in range(start, stop):
-            if row[x] == NOSE:
+            if row[x] == ids.NOSE:
                 nose[0] += 1
                 nose[1] += x
                 nose[2] += y
@@ -218,14 +183,8 @@ def _locate(
                 nose[5] += x * y
 
 
-@njit(nogil=True, cache=True)
-def _v1(
-    hair: NDArray[np.int32],
-    counts: NDArray[np.uint8],
-    eyes: NDArray[np.int64],
-    nose: NDArray[np.int64],
-    out: NDArray[np.float64],
-) -> None:
+@compiled()
+def _v1(hair: Ints, counts: Bytes, eyes: Longs, nose: Longs, out: Floats) -> None:
     out[0] = (max(eyes[0, 4] - eyes[0, 3], 0) + max(eyes[1, 4] - eyes[1, 3], 0)) / 2
     total, bottom = hair.sum(), -1
     lips_first, lips_last, inner_first, inner_last = SIZE, -1, SIZE, -1
@@ -249,15 +208,8 @@ def _v1(
         out[4] = min(max(slope, -1.0), 1.0)
 
 
-@njit(nogil=True, cache=True)
-def _v2(
-    classes: NDArray[np.uint8],
-    hair: NDArray[np.int32],
-    counts: NDArray[np.uint8],
-    ends: NDArray[np.int32],
-    eyes: NDArray[np.int64],
-    out: NDArray[np.float64],
-) -> None:
+@compiled()
+def _v2(classes: Bytes, hair: Ints, counts: Bytes, ends: Ints, eyes: Longs, out: Floats) -> None:
     out[0] = max(_eye_opening(ends[0]), _eye_opening(ends[1]))
     total, inner, lips, long_rows = hair.sum(), 0, 0, 0
     for y in range(SIZE):
@@ -270,7 +222,7 @@ def _v2(
     if counts[LAST, HAIRS] >= 20:
         left = 0
         for x in range(HALF):
-            left += classes[LAST, x] == HAIR
+            left += classes[LAST, x] == ids.HAIR
         out[2] += max(left - 10, 0) / 2 + max(counts[LAST, HAIRS] - left - 10, 0) / 2
     out[3] = inner / (inner + lips) if inner + lips else 0.0
     out[4] = 0.0
@@ -280,8 +232,8 @@ def _v2(
         out[4] = rise / run if run else np.nan
 
 
-@njit(nogil=True, cache=True)
-def _background(back: NDArray[np.int32]) -> tuple[float, float]:
+@compiled()
+def _background(back: Ints) -> tuple[float, float]:
     total = back.sum()
     if total == 0:
         return 192.0, 0.0
@@ -291,8 +243,8 @@ def _background(back: NDArray[np.int32]) -> tuple[float, float]:
     return summed / (3 * kept), np.sqrt(float(kept * squares - summed * summed)) / (3 * kept)
 
 
-@njit(nogil=True, cache=True)
-def _ranked(histogram: NDArray[np.int32], rank: int) -> int:
+@compiled()
+def _ranked(histogram: Ints, rank: int) -> int:
     """The value at `rank`, counted from 0, of the sorted values."""
     below = 0
     for value in range(BINS):
@@ -302,8 +254,8 @@ def _ranked(histogram: NDArray[np.int32], rank: int) -> int:
     return -1
 
 
-@njit(nogil=True, cache=True)
-def _trimmed(histogram: NDArray[np.int32], low: int, high: int) -> tuple[int, int, int]:
+@compiled()
+def _trimmed(histogram: Ints, low: int, high: int) -> tuple[int, int, int]:
     """Count, sum and sum of squares of the sorted values from rank low up to before rank high."""
     below, kept, summed, squares = 0, 0, 0, 0
     for value in range(BINS):
@@ -316,8 +268,8 @@ def _trimmed(histogram: NDArray[np.int32], low: int, high: int) -> tuple[int, in
     return kept, summed, squares
 
 
-@njit(nogil=True, cache=True)
-def _eye_opening(ends: NDArray[np.int32]) -> float:
+@compiled()
+def _eye_opening(ends: Ints) -> float:
     """Height of the tallest column, times the cosine of the longest chord to the horizontal."""
     xs = np.empty(2 * SIZE, np.int32)
     ys = np.empty(2 * SIZE, np.int32)

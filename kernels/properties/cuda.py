@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from ohlora.kernels.gpu.arrays import Place, address, device_array, new_array, on, place_of
+from ohlora.kernels.choices import Algorithm
+from ohlora.kernels.gpu.arrays import Place, address, device_array, new_array, on, parts, place_of
 from ohlora.kernels.properties import ALGORITHMS, SIZE
 from ohlora.kernels.properties.cuda_hairstyle_kernels import BANDS, hairstyle_bands, hairstyle_means
 from ohlora.kernels.properties.cuda_hairstyle_kernels import THREADS as BAND_THREADS
@@ -22,7 +23,7 @@ MOST_PICTURES = 2**20  # of one launch; far below the grid's limit, and small en
 def score(
     parsing: Any,
     images: Any,
-    algorithm: str,
+    algorithm: Algorithm,
     strict: bool,
     out: Any = None,
     stream: Any = None,
@@ -33,7 +34,7 @@ def score(
     Returns `out`, float64 [N,C] on that device, made where None. scratch: of `hairstyle_scratch`, for launches that
     must not allocate.
     """
-    place = place_of({"parsing": parsing, "images": images, **({} if out is None else {"out": out})}, stream)
+    place = place_of({"parsing": parsing, "images": images, "out": out}, stream)
     with on(place):
         classes = device_array("parsing", parsing, np.uint8, (None, SIZE, SIZE))
         pixels = device_array("images", images, np.uint8, (len(classes), SIZE, SIZE, 3))
@@ -46,8 +47,7 @@ def score(
             scratch = scratch or hairstyle_scratch(parsing, len(classes), place)
             sums = device_array("sums", scratch[0], np.float64, (len(classes), BANDS))
             counts = device_array("counts", scratch[1], np.int32, (len(classes), BANDS))
-        for start in range(0, len(classes), MOST_PICTURES):
-            part = slice(start, min(start + MOST_PICTURES, len(classes)))
+        for part in parts(len(classes), MOST_PICTURES):
             count = part.stop - part.start
             chosen = words[0][part], words[1][part]
             if algorithm != "hairstyle":

@@ -11,7 +11,8 @@ import numpy as np
 from numba import cuda
 
 from ohlora.kernels.gpu.arrays import simulated
-from ohlora.kernels.properties import HAIR, SIZE
+from ohlora.kernels.properties.classes import HAIR, SIZE
+from ohlora.kernels.properties.cuda_kernels import channel_sum
 
 THREADS = 28 if simulated() else 224
 GROUPS = SIZE // 4
@@ -72,20 +73,13 @@ def hairstyle_means(sums, counts, out):
 
 @cuda.jit(device=True)
 def _read(classes, pixels, n, top, rows, t, levels, hair):
-    byte = np.uint32(255)
     for i in range(t, rows * GROUPS, THREADS):
         y, group = top + i // GROUPS, i % GROUPS
         word = classes[n, y, group]
         low, middle, high = pixels[n, y, 3 * group], pixels[n, y, 3 * group + 1], pixels[n, y, 3 * group + 2]
-        at = 4 * i
         for k in range(4):
-            hair[at + k] = np.uint8(1) if (word >> np.uint32(8 * k)) & byte == HAIR else np.uint8(0)
-        levels[at] = np.uint16((low & byte) + ((low >> np.uint32(8)) & byte) + ((low >> np.uint32(16)) & byte))
-        levels[at + 1] = np.uint16((low >> np.uint32(24)) + (middle & byte) + ((middle >> np.uint32(8)) & byte))
-        levels[at + 2] = np.uint16(((middle >> np.uint32(16)) & byte) + (middle >> np.uint32(24)) + (high & byte))
-        levels[at + 3] = np.uint16(
-            ((high >> np.uint32(8)) & byte) + ((high >> np.uint32(16)) & byte) + (high >> np.uint32(24))
-        )
+            hair[4 * i + k] = np.uint8((word >> np.uint32(8 * k)) & np.uint32(255) == HAIR)
+            levels[4 * i + k] = np.uint16(channel_sum(low, middle, high, k))
 
 
 @cuda.jit(device=True)

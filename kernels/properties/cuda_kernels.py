@@ -15,18 +15,8 @@ import numpy as np
 from numba import cuda
 
 from ohlora.kernels.gpu.arrays import simulated
-from ohlora.kernels.properties import (
-    BACKGROUND,
-    CLASSES,
-    HAIR,
-    INNER_MOUTH,
-    LEFT_EYE,
-    LOWER_LIP,
-    NOSE,
-    RIGHT_EYE,
-    SIZE,
-    UPPER_LIP,
-)
+from ohlora.kernels.properties import classes as ids
+from ohlora.kernels.properties.classes import SIZE
 
 GROUPS = SIZE // 4  # of four columns
 LINES = 1 if simulated() else 8  # rows that a block reads at once
@@ -75,7 +65,7 @@ def scores(classes, pixels, first, out):
         _chords(t, ends, counter)
     cuda.syncthreads()
     if t == 0:
-        if counter[HIGHEST] >= CLASSES:
+        if counter[HIGHEST] >= ids.CLASSES:
             for column in range(7):
                 out[n, column] = math.nan
         else:
@@ -121,10 +111,10 @@ def _gather(classes, pixels, n, t, first, bins, hair_rows, ends, counter):
             at = np.int32((word >> np.uint32(8 * k)) & np.uint32(255))
             highest = max(highest, at)
             start = np.int32(-1)
-            if at == HAIR:
+            if at == ids.HAIR:
                 hairs += np.int32(1)
                 start = np.int32(0)
-            elif at == BACKGROUND and y < HALF:
+            elif at == ids.BACKGROUND and y < HALF:
                 start = np.int32(BINS)
             if start >= 0:
                 if not read:  # the picture is read under hair and upper background only
@@ -134,21 +124,21 @@ def _gather(classes, pixels, n, t, first, bins, hair_rows, ends, counter):
                         pixels[n, y, 3 * group + 2],
                     )
                     read = True
-                chosen = np.int32(start + _sum(low, middle, high, k))
+                chosen = np.int32(start + channel_sum(low, middle, high, k))
                 if chosen != pending:
                     if held > 0:
                         cuda.atomic.add(bins, pending, held)
                     pending, held = chosen, np.int32(0)
                 held += np.int32(1)
-            elif at in (UPPER_LIP, LOWER_LIP):
+            elif at in (ids.UPPER_LIP, ids.LOWER_LIP):
                 lips += np.int32(1)
                 lips_first, lips_last = min(lips_first, np.int32(y)), np.int32(y)
-            elif at == INNER_MOUTH:
+            elif at == ids.INNER_MOUTH:
                 inner += np.int32(1)
                 inner_first, inner_last = min(inner_first, np.int32(y)), np.int32(y)
-            elif at in (LEFT_EYE, RIGHT_EYE):
-                _eye(at - LEFT_EYE, 4 * group + k, y, ends, counter)
-            elif first and at == NOSE:
+            elif at in (ids.LEFT_EYE, ids.RIGHT_EYE):
+                _eye(at - ids.LEFT_EYE, 4 * group + k, y, ends, counter)
+            elif first and at == ids.NOSE:
                 _nose(4 * group + k, y, counter)
         if hairs > 0:
             cuda.atomic.add(hair_rows, y, hairs)
@@ -168,7 +158,7 @@ def _gather(classes, pixels, n, t, first, bins, hair_rows, ends, counter):
 
 
 @cuda.jit(device=True)
-def _sum(low, middle, high, k):
+def channel_sum(low, middle, high, k):
     """Channel sum of pixel k of four, whose twelve bytes are three words."""
     byte = np.uint32(255)
     if k == 0:

@@ -9,37 +9,23 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ohlora.kernels.properties import (
-    BACKGROUND,
-    HAIR,
-    INNER_MOUTH,
-    LEFT_EYE,
-    LOWER_LIP,
-    NOSE,
-    RIGHT_EYE,
-    SIZE,
-    UPPER_LIP,
-)
+from ohlora.kernels.choices import Algorithm
+from ohlora.kernels.properties import classes as ids
+from ohlora.kernels.properties.classes import SIZE
 
-Map = NDArray[np.uint8]  # [224,224]
+Map = NDArray[np.uint8]  # [224,224], or more of them
 Sums = NDArray[np.int64]  # channel sums, 0..765
 Mask = NDArray[np.bool_]
 LAST = SIZE - 1
 # Columns in which an eye is looked for (docs/spec/properties.md, sections 2 and 3); rows differ between v1 and v2.
-EYE_COLUMNS = {LEFT_EYE: slice(0, 168), RIGHT_EYE: slice(56, 224)}
+EYE_COLUMNS = {ids.LEFT_EYE: slice(0, 168), ids.RIGHT_EYE: slice(56, 224)}
 EYE_ROWS = {"v1": slice(56, 140), "v2": slice(56, 168)}
 
 
 def score(
-    parsing: NDArray[np.uint8],
-    images: NDArray[np.uint8],
-    algorithm: str,
-    strict: bool,
-    out: NDArray[np.float64],
-    highest: NDArray[np.uint8],
-    threads: int | None,
+    parsing: Map, images: Map, algorithm: Algorithm, strict: bool, out: NDArray[np.float64], highest: Map
 ) -> None:
-    """Fill `out` [N,C] and the highest class of each map, one after the other (`threads` has no meaning here)."""
+    """Fill `out` [N,C] and the highest class of each map."""
     for i, (classes, image) in enumerate(zip(parsing, images, strict=True)):
         highest[i] = classes.max()
         sums = image.astype(np.int64).sum(axis=2)
@@ -51,25 +37,25 @@ def score(
 
 def v1(classes: Map, sums: Sums) -> list[float]:
     """The seven scores of the first algorithm (docs/spec/properties.md, section 2)."""
-    heights = [extent(eye_window(classes, eye, "v1")) for eye in (LEFT_EYE, RIGHT_EYE)]
-    hair = classes == HAIR
-    lips = (classes == UPPER_LIP) | (classes == LOWER_LIP)
+    heights = [extent(eye_window(classes, eye, "v1")) for eye in (ids.LEFT_EYE, ids.RIGHT_EYE)]
+    hair = classes == ids.HAIR
+    lips = (classes == ids.UPPER_LIP) | (classes == ids.LOWER_LIP)
     return [
         (heights[0] + heights[1]) / 2,
         median(sums[hair]),
         hair_length_v1(hair),
-        extent(lips) + extent(classes == INNER_MOUTH),
-        nose_slope(classes == NOSE),
+        extent(lips) + extent(classes == ids.INNER_MOUTH),
+        nose_slope(classes == ids.NOSE),
         *background(classes, sums),
     ]
 
 
 def v2(classes: Map, sums: Sums) -> list[float]:
     """The seven scores of the second algorithm (docs/spec/properties.md, section 3)."""
-    eyes = [eye_window(classes, eye, "v2") for eye in (LEFT_EYE, RIGHT_EYE)]
-    hair = classes == HAIR
-    inner = np.count_nonzero(classes == INNER_MOUTH)
-    mouth = inner + np.count_nonzero((classes == UPPER_LIP) | (classes == LOWER_LIP))
+    eyes = [eye_window(classes, eye, "v2") for eye in (ids.LEFT_EYE, ids.RIGHT_EYE)]
+    hair = classes == ids.HAIR
+    inner = np.count_nonzero(classes == ids.INNER_MOUTH)
+    mouth = inner + np.count_nonzero((classes == ids.UPPER_LIP) | (classes == ids.LOWER_LIP))
     count, total, _ = trimmed(sums[hair], 0.1, 0.9)
     return [
         max(eye_opening(eye) for eye in eyes),
@@ -159,7 +145,7 @@ def trimmed(sums: Sums, low: float, high: float) -> tuple[int, int, int]:
 
 def background(classes: Map, sums: Sums) -> tuple[float, float]:
     """Mean and population deviation of the upper half's background, without its darkest and brightest twentieth."""
-    upper = sums[: SIZE // 2][classes[: SIZE // 2] == BACKGROUND]
+    upper = sums[: SIZE // 2][classes[: SIZE // 2] == ids.BACKGROUND]
     if len(upper) < 2:
         return (int(upper[0]) / 3, 0.0) if len(upper) else (192.0, 0.0)
     count, total, squares = trimmed(upper, 0.05, 0.95)
@@ -191,7 +177,7 @@ def hairstyle(classes: Map, sums: Sums, strict: bool) -> float:
     See docs/spec/cnn.md, section 8. Blocks are sums of 48 values here, so its 5 becomes 240.
     """
     y, x = (axis.ravel() for axis in np.mgrid[112:213, 8:213])
-    hair = classes == HAIR
+    hair = classes == ids.HAIR
     if strict:
         whole = blocks(hair.astype(np.int64)) == 16
         counts = whole[y, x] & whole[y + 8, x] & whole[y, x - 8] & whole[y, x + 8]

@@ -1,11 +1,43 @@
-"""Names for types and choices that several rooms share."""
+"""Names for types and choices that several rooms share: the one list of each option. Light, commands import it."""
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
+from ohlora.errors import InvalidInputError
+from ohlora.kernels.choices import Algorithm as Algorithm
+from ohlora.kernels.choices import Rounding as Rounding
 
-Rgb: TypeAlias = NDArray[np.uint8]  # [H, W, 3] or [N, H, W, 3], 0..255
-Precision: TypeAlias = Literal["fp32", "fp16", "bf16", "int8"]
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+Rgb: TypeAlias = "NDArray[np.uint8]"  # [H, W, 3] or [N, H, W, 3], 0..255
+
+# Of networks: what they compute in, and what computes them; "auto" chooses.
+FloatPrecision: TypeAlias = Literal["fp32", "fp16", "bf16"]
+Precision: TypeAlias = Literal[FloatPrecision, "int8"]
+PrecisionChoice: TypeAlias = Literal["auto", FloatPrecision]
+Backend: TypeAlias = Literal["auto", "openvino", "onnxruntime", "torch"]
+DeviceBackend: TypeAlias = Literal["auto", "tensorrt", "torch", "onnxruntime"]
+
+# Of pictures.
+ImageFormat: TypeAlias = Literal["jpeg", "png", "webp"]
+Encoder: TypeAlias = Literal["cpu", "nvimgcodec"]
+Detect: TypeAlias = Literal["auto", "whole"]
+NoFace: TypeAlias = Literal["skip", "keep", "whole"]
+Variant: TypeAlias = Literal["crop", "full-frame"]
+
+ChoiceT = TypeVar("ChoiceT", bound=str)
+
+
+def check_choice(
+    what: str, value: str, choices: Iterable[ChoiceT], error: type[Exception] = InvalidInputError
+) -> ChoiceT:
+    """`value`, which must be one of `choices` (`typing.get_args` of a type above). Raises `error` naming them."""
+    names = list(choices)
+    for name in names:
+        if value == name:
+            return name
+    raise error(f"unknown {what} '{value}': choose {' or '.join(filter(None, (', '.join(names[:-1]), names[-1])))}")

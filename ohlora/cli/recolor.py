@@ -70,7 +70,7 @@ def recolor(
 
     ombres = options.make_ombres(color, ombre_height, grad_height)
     looks = make_looks(None, ombres)
-    output = OutputFormat(format, quality, rounding)
+    output = OutputFormat.checked(format, quality, rounding)
     rules = FaceRules(detect, no_face, min_face)
     detector = FaceDetector(min_face=min_face)  # refuses a minimum face out of range before anything is opened
     steady = Smoothing(smoothing)
@@ -89,7 +89,7 @@ def recolor(
         }
         if videos:
             paths = without(videos, out)
-            setting = VideoSetting(steady, rules, quality, rounding, int(max_megapixels * 1e6), restart, json)
+            setting = VideoSetting(steady, rules, quality, output.rounding, int(max_megapixels * 1e6), restart, json)
             names = output_names(paths, roots)
             recolor_videos(renderer, paths, names, [look.ombre for look in looks], out, request, provenance, setting)
         paths = without(pictures, out)

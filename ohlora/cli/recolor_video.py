@@ -13,6 +13,7 @@ from typing import Any
 import typer
 
 from ohlora.base.atomic import make_folder, remove_leftovers
+from ohlora.base.types import Rounding
 from ohlora.base.values import Ombre
 from ohlora.cli.execute import SHOWN_FAILURES, open_journal
 from ohlora.cli.progress import Progress
@@ -32,7 +33,7 @@ class VideoSetting:
     smoothing: Smoothing
     rules: FaceRules
     quality: int
-    rounding: str
+    rounding: Rounding
     max_pixels: int
     restart: bool
     as_json: bool

@@ -110,7 +110,7 @@ def render(
             planned = RenderJob(
                 asked_faces(faces, count, renderer.label_size, renderer.bundle),
                 chosen,
-                OutputFormat(format, quality, rounding),
+                OutputFormat.checked(format, quality, rounding),
                 psi,
                 truncation_layers,
             )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import logging
-import os
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ohlora.base.installation import install_command, repair_command
 from ohlora.engines.spec import Engine, EngineSpec, TensorSpec
 from ohlora.errors import EngineError
+from ohlora.kernels.threads import usable_cores
 
 if TYPE_CHECKING:
     from ohlora.engines.model_file import ModelFile
@@ -63,13 +63,6 @@ BACKENDS = (
     Backend("onnxruntime", "onnxruntime"),
     Backend("torch", "torch", PRECISIONS, automatic=False, extra="train"),
 )
-
-
-def usable_cores() -> int:
-    """Cores this process may use, which containers and job schedulers keep below the machine's."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def open_engine(

@@ -8,25 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cache
-from typing import Any
+from functools import cache, lru_cache
+from typing import Any, get_args
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ohlora.base.types import Rgb
+from ohlora.base.types import Detect, NoFace, Rgb
 from ohlora.base.values import Ombre
 from ohlora.engines import Engine
 from ohlora.errors import ImageError, InvalidInputError
-from ohlora.kernels.ombre import HairMask, blend_ombre, prepare_hair
+from ohlora.kernels.choices import Backend, Rounding
+from ohlora.kernels.ombre import Dyes, HairMask, blend_dyes, make_dyes, prepare_hair
 from ohlora.photos.edges import DEFAULT, SMALLEST_SCALE, Refinement, spread_map
 from ohlora.photos.face_alignment import Floats, Frame, cut_out, is_portrait, portrait_frame, whole_picture
 from ohlora.photos.face_detector import FaceDetector
 from ohlora.photos.segmentation import SIZE, find_hair
 
-DETECT = ("auto", "whole")
-NO_FACE = ("skip", "keep", "whole")
+DETECT, NO_FACE = get_args(Detect), get_args(NoFace)
 # A head is looked at twice: as a portrait, and as a wider one for hair that leaves the portrait. 0.7 is the smallest
 # zoom students were trained with, and makes the portrait 224 of the wider one's 320 pixels, without resampling.
 WIDE = 320
@@ -232,19 +232,26 @@ def _trimmed(hair: Floats, region: Region) -> HeadMask | None:
     return HeadMask(region[0] + top, region[2] + left, mask)
 
 
-def dye_heads(image: Rgb, heads: Sequence[HeadMask], ombre: Ombre, rounding: str = "truncate") -> Rgb:
+@lru_cache(maxsize=1024)
+def dyes_of(ombre: Ombre, rounding: Rounding = "truncate") -> Dyes:
+    """A dye as the kernels take it, made once."""
+    return make_dyes((ombre.color, ombre.height, ombre.grad_height), 1, rounding)
+
+
+def dye_image(
+    image: Rgb, mask: HairMask, ombre: Ombre, rounding: Rounding = "truncate", backend: Backend = "auto"
+) -> Rgb:
+    """The picture, uint8 RGB [H,W,3], dyed over its mask, on this thread: pictures are the parallelism."""
+    return blend_dyes(np.ascontiguousarray(image)[None], mask, dyes_of(ombre, rounding), None, backend, threads=1)[0]
+
+
+def dye_heads(
+    image: Rgb, heads: Sequence[HeadMask], ombre: Ombre, rounding: Rounding = "truncate", backend: Backend = "auto"
+) -> Rgb:
     """The picture with each head dyed over its own hair; pixels outside the hair are the input's."""
     result = image.copy()
     for head in heads:
         height, width = head.mask.coverage.shape[1:]
         part = result[head.top : head.top + height, head.left : head.left + width]
-        part[:] = blend_ombre(
-            np.ascontiguousarray(part)[None],
-            head.mask,
-            ombre.color,
-            ombre.height,
-            ombre.grad_height,
-            rounding=rounding,
-            threads=1,  # pictures are the parallelism
-        )[0]
+        part[:] = dye_image(part, head.mask, ombre, rounding, backend)
     return result

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ohlora.base.types import Rgb
+from ohlora.base.types import Rgb, Rounding
 from ohlora.base.values import Ombre
 from ohlora.engines import Engine
 from ohlora.errors import ImageError, InvalidInputError
@@ -250,7 +250,7 @@ def recolor_video(
     rules: FaceRules | None = None,
     smoothing: Smoothing | None = None,
     quality: int = 95,
-    rounding: str = "truncate",
+    rounding: Rounding = "truncate",
     max_pixels: int = MAX_PIXELS,
     advance: Callable[[int], None] = lambda frames: None,
 ) -> VideoResult:
@@ -265,7 +265,8 @@ def recolor_video(
     def change(image: Rgb) -> list[Rgb]:
         heads = hair.find(image)
         return [
-            image if ombre is None or not heads else dye_heads(image, heads, ombre, rounding) for _, ombre in targets
+            image if ombre is None or not heads else dye_heads(image, heads, ombre, rounding, "cpu")
+            for _, ombre in targets
         ]
 
     def approve() -> None:

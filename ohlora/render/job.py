@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, cast, get_args
 
+from ohlora.base.types import ImageFormat, Rounding, check_choice
 from ohlora.base.values import Expression, Face, Ombre
 from ohlora.errors import InvalidInputError
 from ohlora.io.images import EXTENSIONS
 
-ROUNDINGS = ("truncate", "nearest")
 MAX_LOOKS = 1_000_000
 
 
@@ -27,17 +27,20 @@ class Look:
 class OutputFormat:
     """How a picture becomes a file. rounding: how dyed values become bytes (docs/spec/ombre.md, section 5)."""
 
-    format: str = "jpeg"
+    format: ImageFormat = "jpeg"
     quality: int = 95
-    rounding: str = "truncate"
+    rounding: Rounding = "truncate"
 
     def __post_init__(self) -> None:
-        if self.format not in EXTENSIONS:
-            raise InvalidInputError(f"unknown picture format '{self.format}': choose {', '.join(EXTENSIONS)}")
+        check_choice("picture format", self.format, get_args(ImageFormat))
         if isinstance(self.quality, bool) or not 1 <= self.quality <= 100:
             raise InvalidInputError(f"quality must be in [1, 100], got {self.quality}")
-        if self.rounding not in ROUNDINGS:
-            raise InvalidInputError(f"unknown rounding '{self.rounding}': choose {' or '.join(ROUNDINGS)}")
+        check_choice("rounding", self.rounding, get_args(Rounding))
+
+    @classmethod
+    def checked(cls, format: str, quality: int, rounding: str) -> OutputFormat:
+        """Of the plain text that command lines and files have."""
+        return cls(cast("ImageFormat", format), quality, cast("Rounding", rounding))
 
     @property
     def suffix(self) -> str:

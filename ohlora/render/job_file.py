@@ -12,8 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from ohlora.base.values import Expression, Face, Ombre
 from ohlora.bundle import Bundle
 from ohlora.errors import InvalidInputError
-from ohlora.faces import JoinedFaces, SeedRange, load_faces
-from ohlora.latents.expression_words import MAX_SEED, preset_expression
+from ohlora.faces import MAX_SEED, JoinedFaces, SeedRange, load_faces
+from ohlora.latents.expression_words import preset_expression
 from ohlora.render.edits import named_looks
 from ohlora.render.job import Look, OutputFormat, RenderJob, look_record
 
@@ -94,7 +94,7 @@ def read_job_file(path: Path, label_size: int, bundle: Bundle) -> RenderJob:
         )
         for number, look in enumerate(entry.looks)
     )
-    output = OutputFormat(entry.format, entry.quality, entry.rounding)
+    output = OutputFormat.checked(entry.format, entry.quality, entry.rounding)
     return RenderJob(load_faces(beside, label_size, bundle), looks, output, entry.psi, entry.truncation_layers)
 
 

@@ -14,7 +14,7 @@ from ohlora.render.job import Look, RenderJob
 from ohlora.render.pipeline import Picture
 from ohlora.render.plan import PortraitUnit
 from ohlora.render.renderer import Renderer
-from ohlora.render.sinks import dye
+from ohlora.render.sinks import dye, job_backends
 
 # Looks under way at once in `frames`: enough to keep every engine stream busy, few enough to bound memory.
 FRAMES_PER_CHUNK = 16
@@ -34,6 +34,7 @@ class MovingPortrait:
         self._producer = renderer.producer(RenderJob([face], (wanted,)))
         self._dyed, self._moves = dyed, moves
         self._shown: dict[Expression, Picture] = {}
+        self._backends = job_backends()
 
     def frame(self, expression: Expression | None = None, ombre: Ombre | None = None) -> NDArray[np.uint8]:
         """The face with this expression and dye, uint8 RGB [R,R,3], the caller's own. None: as it is.
@@ -51,7 +52,7 @@ class MovingPortrait:
             self._generate(list(dict.fromkeys(look.expression for look in chunk)))
             for look in chunk:
                 picture = self._shown[look.expression]
-                image = dye(picture, look.ombre)
+                image = dye(picture, look.ombre, backend=next(self._backends))
                 # An undyed picture is kept for the frames to come: whoever draws on a frame draws on a copy.
                 yield image.copy() if image is picture.image else image
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ohlora.base.types import Rgb
+from ohlora.base.types import Rgb, Rounding
 from ohlora.base.values import Expression, Face, Ombre
 from ohlora.bundle import Bundle
 from ohlora.engines import Engine
@@ -28,7 +28,7 @@ from ohlora.render.gpu.stream import DeviceStreams
 from ohlora.render.job import Look, RenderJob, make_looks
 from ohlora.render.pipeline import Picture
 from ohlora.render.plan import Output, PortraitPlan
-from ohlora.render.sinks import dye
+from ohlora.render.sinks import dye, job_backends
 from ohlora.render.sources import PhotoProducer, PortraitProducer
 
 STREAM_CHUNK = 4
@@ -206,7 +206,7 @@ class Renderer:
             for item, image, facts in self._on_device.stream(job):
                 yield Rendered(item, image, facts)
             return
-        plan, producer = PortraitPlan(job), self.producer(job)
+        plan, producer, backends = PortraitPlan(job), self.producer(job), job_backends()
         looks = len(job.looks)
         expressions = len({look.expression for look in job.looks})
         # A face's items may alternate between expressions, so a face is finished before its items are given out.
@@ -221,7 +221,7 @@ class Renderer:
                 made.update({output.item: (picture, output) for output in unit.outputs})
             for item in items:
                 picture, output = made[item]
-                image = dye(picture, output.ombre, job.output.rounding)
+                image = dye(picture, output.ombre, job.output.rounding, next(backends))
                 yield Rendered(item, image, {**output.facts, **picture.facts})
 
     def render(
@@ -271,7 +271,7 @@ class Renderer:
         detect: str = "auto",
         no_face: str = "skip",
         min_face: float | None = None,
-        rounding: str = "truncate",
+        rounding: Rounding = "truncate",
     ) -> list[Rgb]:
         """Dye the hair of images that exist. Any size and shape each; uint8 RGB in and out, same size.
 
@@ -281,12 +281,12 @@ class Renderer:
         """
         reader = self.photo_reader(FaceRules(detect, no_face, min_face))
         dyed = []
-        for number, image in enumerate(_pictures(images)):
+        for number, (image, backend) in enumerate(zip(_pictures(images), job_backends(), strict=False)):
             try:
                 found = reader.find(image)
             except ImageError as error:
                 raise ImageError(f"picture {number}: {error}") from error
-            dyed.append(dye_heads(image, found.heads, ombre, rounding))
+            dyed.append(dye_heads(image, found.heads, ombre, rounding, backend))
         return dyed
 
     def photo_reader(self, rules: FaceRules | None = None) -> PhotoReader:

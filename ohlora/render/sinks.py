@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -14,28 +16,34 @@ from numpy.typing import NDArray
 from ohlora.base.atomic import make_folder, remove_leftovers, write_bytes
 from ohlora.base.values import Ombre
 from ohlora.io.images import encode_image
-from ohlora.kernels.ombre import blend_ombre
-from ohlora.photos.heads import dye_heads
+from ohlora.kernels.choices import Backend, Rounding
+from ohlora.photos.heads import dye_heads, dye_image
 from ohlora.render.job import OutputFormat
 from ohlora.render.pipeline import Picture
 from ohlora.render.plan import Output
 
+FIRST_DYES = 32  # 0.1 s for pictures of 256x256 in NumPy; Numba takes 0.3 s and more to load
 
-def dye(picture: Picture, ombre: Ombre | None, rounding: str = "truncate") -> NDArray[np.uint8]:
+
+def dye(
+    picture: Picture, ombre: Ombre | None, rounding: Rounding = "truncate", backend: Backend = "auto"
+) -> NDArray[np.uint8]:
     """The picture with its hair dyed; uint8 RGB [H,W,3]. Unchanged when no hair was found or no dye is asked."""
     if ombre is not None and picture.heads:
-        return dye_heads(picture.image, picture.heads, ombre, rounding)
+        return dye_heads(picture.image, picture.heads, ombre, rounding, backend)
     if ombre is None or picture.mask is None:
         return picture.image
-    return blend_ombre(
-        picture.image[None],
-        picture.mask,
-        ombre.color,
-        ombre.height,
-        ombre.grad_height,
-        rounding=rounding,
-        threads=1,  # the pipeline's workers are the parallelism
-    )[0]
+    return dye_image(picture.image, picture.mask, ombre, rounding, backend)
+
+
+def job_backends() -> Iterator[Backend]:
+    """For the dyes of one job in turn: a few by the size of each, since small ones need not wait for Numba; then Numba.
+
+    Several threads may take from it.
+    """
+    first: Backend = "auto"
+    then: Backend = "cpu"
+    return chain(repeat(first, FIRST_DYES), repeat(then))
 
 
 def has_hair(picture: Picture) -> bool:
@@ -54,6 +62,7 @@ class FolderSink:
     provenance: dict[str, Any] = field(default_factory=dict)
     _made: set[Path] = field(default_factory=set)
     _lock: threading.Lock = field(default_factory=threading.Lock)
+    _backends: Iterator[Backend] = field(default_factory=job_backends)
 
     def _ready(self, folder: Path) -> None:
         """Make a subfolder once, and sweep out what a killed run left half-written in it."""
@@ -64,7 +73,7 @@ class FolderSink:
 
     def write(self, picture: Picture, output: Output) -> dict[str, Any]:
         """Raises ImageError when the picture cannot be stored in this format, OutputError when the disk refuses."""
-        image = dye(picture, output.ombre, self.output.rounding)
+        image = dye(picture, output.ombre, self.output.rounding, next(self._backends))
         return self.store(image, output, picture.facts, output.ombre is not None and has_hair(picture))
 
     def store(self, image: NDArray[np.uint8], output: Output, facts: dict[str, Any], dyed: bool) -> dict[str, Any]:

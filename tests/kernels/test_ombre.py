@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ohlora.kernels.ombre import _dyes, apply_ombre, blend_ombre, gradient_rows, hue_table, prepare_hair
+from ohlora.kernels.ombre import apply_ombre, blend_ombre, gradient_rows, hue_table, make_dyes, prepare_hair
 from ohlora.kernels.ombre import reference as ombre_reference
 
 CASES = 100
@@ -53,9 +53,9 @@ def test_hue_table(golden: Path) -> None:
 
 
 def test_hue_index_and_wrap() -> None:
-    assert [_dyes(c, 0, 0, 1).colors[0].tolist() for c in (0.0, 1.0)] == [[255, 0, 0]] * 2
-    assert _dyes(0.7, 0, 0, 1).colors[0].tolist() == hue_table()[251].tolist()
-    assert _dyes(0.999, 0, 0, 1).colors[0].tolist() == hue_table()[359].tolist()
+    assert [make_dyes((c, 0, 0), 1).colors[0].tolist() for c in (0.0, 1.0)] == [[255, 0, 0]] * 2
+    assert make_dyes((0.7, 0, 0), 1).colors[0].tolist() == hue_table()[251].tolist()
+    assert make_dyes((0.999, 0, 0), 1).colors[0].tolist() == hue_table()[359].tolist()
 
 
 @pytest.mark.parametrize("rounding", ["truncate", "nearest"])
@@ -82,7 +82,8 @@ def test_golden_rows_and_floats(shared: Path) -> None:
         for case in entries:
             color, height, grad = dye_of(case)
             assert (mask.top[0], mask.bottom[0]) == (case["hair_top"], case["hair_bottom"])
-            result = ombre_reference.blend_float(image[0], mask, 0, _dyes(color, height, grad, 1), 0)
+            dyes = make_dyes((color, height, grad), 1)
+            result = ombre_reference.blend_float(image[0], mask.coverage[0], mask.rows(0), dyes, 0)
             y, x = case["crop_row0"], case["crop_col0"]
             crop = result[y : y + 48, x : x + 48]
             assert np.abs(crop - stored[f"case{case['case']}_crop_f32"]).max() < 2e-3
@@ -97,7 +98,7 @@ def test_golden_gradients_and_hues(golden: Path) -> None:
         color, height, grad = dye_of(case)
         rows = gradient_rows(case["hair_top"], case["hair_bottom"], height, grad)
         assert rows == (case["grad_top"], case["grad_bottom"])
-        assert _dyes(color, height, grad, 1).colors[0].tolist() == hue_table()[case["hue_index"]].tolist()
+        assert make_dyes((color, height, grad), 1).colors[0].tolist() == hue_table()[case["hue_index"]].tolist()
 
 
 @pytest.mark.parametrize("backend", ["reference", "cpu"])
@@ -203,7 +204,7 @@ def test_pixels_without_hair_are_untouched(
 
 @settings(max_examples=40, deadline=None)
 @given(pictures(), st.lists(st.tuples(share, share, share), min_size=1, max_size=5))
-def test_a_sweep_equals_single_dyes(
+def test_a_sweep_equals_singlemake_dyes(
     data: tuple[np.ndarray, np.ndarray], dyes: list[tuple[float, float, float]]
 ) -> None:
     images, hair = data[0][:1], data[1][:1]
@@ -310,6 +311,27 @@ def test_a_sweep_may_not_overwrite_its_picture() -> None:
         blend_ombre(images[:1], mask, [0.1, 0.2, 0.3], 0.5, 0.5, out=images)
 
 
-def test_numba_loads_with_the_first_use() -> None:
-    code = "import sys, ohlora.kernels.ombre; sys.exit('numba' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+def test_the_size_of_a_call_decides_whether_numba_loads() -> None:
+    """Not what was dyed before: small calls never load it, however many there are; a large one does."""
+    code = """
+import sys
+import numpy as np
+from ohlora.kernels import ombre
+hair = np.ones((1, 8, 8), np.float32)
+small, large = (np.zeros((1, side, side, 3), np.uint8) for side in (512, 513))
+assert small[..., 0].size == ombre.SMALL_PIXELS
+for _ in range(20):
+    ombre.apply_ombre(small, hair, 0.5, 0.0, 0.5)
+    ombre.blend_ombre(small, ombre.prepare_hair(hair, (512, 512)), 0.5, 0.0, 0.5)
+assert "numba" not in sys.modules
+ombre.apply_ombre(small, hair, 0.5, 1.0, 0.5, backend="cpu")
+assert "numba" in sys.modules
+for images, module in ((large, "cpu"), (small, "reference")):  # not what is loaded either
+    used = ombre.importlib.import_module(f"ohlora.kernels.ombre.{module}")
+    real, calls = used.dye, []
+    used.dye = lambda *arguments: calls.append(1) or real(*arguments)
+    ombre.apply_ombre(images, hair, 0.5, 1.0, 0.5)
+    assert calls == [1]
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

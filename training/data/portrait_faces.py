@@ -26,6 +26,7 @@ from ohlora.errors import InvalidInputError, OutputError
 from ohlora.faces import MAX_SEED
 from ohlora.io.images import encode_image
 from ohlora.training.data import RESOLUTION as RESOLUTION
+from ohlora.kernels.threads import usable_cores
 from ohlora.training.data.hair_faces import HairFace, Sample
 from ohlora.training.data.portraits import PARAMETERS, parameters_from_seeds, render
 
@@ -296,10 +297,6 @@ def write_portraits(
     run_bounded(one, missing, workers or usable_cores(), advance)
     finish_dataset(folder, settings, seeds)
     return {**read_description(folder), "painted": len(missing)}
-
-
-def usable_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def run_bounded(

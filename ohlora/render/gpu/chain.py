@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ohlora.base.values import Ombre
 from ohlora.engines.batches import BatchEngine
 from ohlora.kernels.gpu.arrays import Place, device_array, on, require_kernels, simulated, uploaded
-from ohlora.kernels.ombre import hue_table
+from ohlora.photos.heads import dyes_of
 from ohlora.render.gpu.encode import DeviceEncoder
 
 NO_DYE = (-1.0, 0.0, 0.0, 0.0, 0.0)
@@ -191,5 +191,5 @@ def dye_row(ombre: Ombre | None) -> tuple[float, float, float, float, float]:
     """red, green, blue, height, grad_height of a dye as the kernels read them."""
     if ombre is None:
         return NO_DYE
-    red, green, blue = hue_table()[int(ombre.color * 360.0) % 360]
-    return float(red), float(green), float(blue), ombre.height, ombre.grad_height
+    red, green, blue = (float(level) for level in dyes_of(ombre).colors[0])
+    return red, green, blue, ombre.height, ombre.grad_height
