@@ -7,45 +7,59 @@ from __future__ import annotations
 
 import csv
 import re
+import zipfile
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ohlora.base.values import Z_SIZE, Face
+from ohlora.base.values import LABEL_SIZES as LABEL_SIZES
+from ohlora.base.values import MAX_SEED as MAX_SEED
+from ohlora.base.values import Z_SIZE, Face, random_stream
 from ohlora.bundle import Bundle
 from ohlora.errors import InvalidInputError
 
-LABEL_SIZES = (0, 3, 7)
-MAX_SEED = 2**63 - 1
 MAX_FACES = 10_000_000
 
 
+@lru_cache(maxsize=1024, typed=True)  # planning and rendering ask for the same faces, a batch or two apart
 def face_from_seed(seed: int, label_size: int = 0) -> Face:
     """z and label ~ N(0, 1) from the counter-based Philox stream with `seed` as its key.
 
     A face depends on its seed alone, never on how many were drawn before it.
     """
-    if isinstance(seed, bool) or not 0 <= seed <= MAX_SEED:
-        raise InvalidInputError(f"seed must be in [0, {MAX_SEED}], got {seed}")
-    return _drawn(int(seed), label_size)
-
-
-@lru_cache(maxsize=1024)  # planning and rendering ask for the same faces, a batch or two apart
-def _drawn(seed: int, label_size: int) -> Face:
-    stream = np.random.Generator(np.random.Philox(key=seed))
+    stream = random_stream({"seed": seed})
     z = stream.standard_normal(Z_SIZE).astype(np.float32)
     label = stream.standard_normal(label_size).astype(np.float32)
     return Face(z, label, name=f"seed{seed:06d}", source=f"seed:{seed}")
 
 
+class _LazyFaces(Sequence[Face]):
+    """Faces that are made when they are asked for."""
+
+    @overload
+    def __getitem__(self, index: int) -> Face: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Face]: ...
+    def __getitem__(self, index: int | slice) -> Face | list[Face]:
+        if isinstance(index, slice):
+            return [self._at(i) for i in range(*index.indices(len(self)))]
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        return self._at(index)
+
+    @abstractmethod
+    def _at(self, index: int) -> Face: ...
+
+
 @dataclass(frozen=True)
-class SeedRange(Sequence[Face]):
+class SeedRange(_LazyFaces):
     """Faces of the seeds first .. last (inclusive)."""
 
     first: int
@@ -55,20 +69,12 @@ class SeedRange(Sequence[Face]):
     def __len__(self) -> int:
         return self.last - self.first + 1
 
-    @overload
-    def __getitem__(self, index: int) -> Face: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Face]: ...
-    def __getitem__(self, index: int | slice) -> Face | list[Face]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        if not 0 <= index < len(self):
-            raise IndexError(index)
+    def _at(self, index: int) -> Face:
         return face_from_seed(self.first + index, self.label_size)
 
 
 @dataclass(frozen=True)
-class JoinedFaces(Sequence[Face]):
+class JoinedFaces(_LazyFaces):
     """Several sources, one after the other."""
 
     parts: tuple[Sequence[Face], ...]
@@ -76,13 +82,7 @@ class JoinedFaces(Sequence[Face]):
     def __len__(self) -> int:
         return sum(len(part) for part in self.parts)
 
-    @overload
-    def __getitem__(self, index: int) -> Face: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Face]: ...
-    def __getitem__(self, index: int | slice) -> Face | list[Face]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
+    def _at(self, index: int) -> Face:
         for part in self.parts:
             if index < len(part):
                 return part[index]
@@ -90,8 +90,7 @@ class JoinedFaces(Sequence[Face]):
         raise IndexError(index)
 
     def __iter__(self) -> Iterator[Face]:
-        for part in self.parts:
-            yield from part
+        return chain.from_iterable(self.parts)
 
 
 def load_faces(specs: Sequence[str], label_size: int, bundle: Bundle | None = None) -> Sequence[Face]:
@@ -250,24 +249,24 @@ def _read_group_names(path: Path, count: int) -> tuple[list[str] | None, list[st
     return None, None
 
 
-def _read_npy(path: Path) -> list[Face]:
+def _arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """Of a .npz file by name; the one of a .npy file has the name ""."""
     try:
-        values = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        loaded = np.load(path, allow_pickle=False)
+        return {"": loaded} if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise InvalidInputError(f"cannot read {path}: {error}") from error
-    if not isinstance(values, np.ndarray) or values.dtype.kind not in "fiu":
+
+
+def _read_npy(path: Path) -> list[Face]:
+    values = _arrays(path).get("")
+    if values is None or values.dtype.kind not in "fiu":
         raise InvalidInputError(f"{path} must hold one array of numbers")
     return faces_from_array(np.atleast_2d(values).astype(np.float64), str(path))
 
 
 def _read_npz(path: Path) -> list[Face]:
-    import zipfile
-
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {key: file[key] for key in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InvalidInputError(f"cannot read {path}: {error}") from error
+    arrays = _arrays(path)
     if "z" not in arrays:
         raise InvalidInputError(f"{path} has no array 'z' (it has {', '.join(arrays) or 'nothing'})")
     z = np.atleast_2d(arrays["z"])

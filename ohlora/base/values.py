@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +12,8 @@ from numpy.typing import NDArray
 
 from ohlora.errors import InvalidInputError
 
-Z_SIZE = 512
+Z_SIZE, LABEL_SIZES = 512, (0, 3, 7)
+MAX_SEED = 2**63 - 1
 PROPERTIES = ("eyes", "mouth", "pose")
 # Published faces stay in character up to about 1.8; far beyond, the generator leaves its data.
 EXPRESSION_LIMIT = 10.0
@@ -24,6 +26,20 @@ def _number(owner: str, name: str, value: Any, low: float, high: float) -> float
     if not math.isfinite(number) or not low <= number <= high:
         raise InvalidInputError(f"{owner}.{name} must be in [{low:g}, {high:g}], got {number:g}")
     return number
+
+
+def random_stream(key: Mapping[str, int], stream: int = 0) -> np.random.Generator:
+    """The random numbers of one or two whole numbers, by name: of a Philox counter, so that they depend on these alone.
+
+    stream: keeps what is drawn for one purpose apart from what is drawn for another. Raises InvalidInputError naming a
+    number that is not in [0, 2**63 - 1].
+    """
+    for name, value in key.items():
+        if isinstance(value, bool) or not 0 <= value <= MAX_SEED:
+            raise InvalidInputError(f"{name} must be in [0, {MAX_SEED}], got {value}")
+    words = np.array([*key.values(), 0][:2], dtype=np.uint64)
+    counter = np.array([0, 0, stream, stream], dtype=np.uint64)
+    return np.random.Generator(np.random.Philox(key=words, counter=counter))
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +96,7 @@ class Face:
     source: str = ""
 
     def __post_init__(self) -> None:
-        for name, sizes in (("z", (Z_SIZE,)), ("label", (0, 3, 7))):
+        for name, sizes in (("z", (Z_SIZE,)), ("label", LABEL_SIZES)):
             array = np.ascontiguousarray(getattr(self, name), dtype=np.float32)
             if array.ndim != 1 or array.shape[0] not in sizes:
                 raise InvalidInputError(

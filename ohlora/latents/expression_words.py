@@ -12,12 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ohlora.base.values import PROPERTIES, Expression
+from ohlora.base.values import PROPERTIES, Expression, random_stream
 from ohlora.errors import InvalidInputError
 
-MAX_SEED = 2**63 - 1
-# Third and fourth word of the Philox counter: the key alone (seed, 0) is the stream of the face with that seed, and an
-# expression drawn from the same numbers would go with the face.
+# The key alone (seed, 0) is the stream of the face with that seed, and an expression drawn from the same numbers would
+# go with the face.
 _STREAM = 0x776F726473
 
 
@@ -138,11 +137,7 @@ def expression_stream(seed: int, item: int) -> np.random.Generator:
 
     seed, item: [0, 2**63 - 1]. Raises InvalidInputError.
     """
-    for name, value in (("expression seed", seed), ("expression item", item)):
-        if isinstance(value, bool) or not 0 <= value <= MAX_SEED:
-            raise InvalidInputError(f"{name} must be in [0, {MAX_SEED}], got {value}")
-    key = np.array([seed, item], dtype=np.uint64)
-    return np.random.Generator(np.random.Philox(key=key, counter=np.array([0, 0, _STREAM, _STREAM], dtype=np.uint64)))
+    return random_stream({"expression seed": seed, "expression item": item}, _STREAM)
 
 
 def preset_expression(text: str, seed: int | None, item: int) -> Expression:

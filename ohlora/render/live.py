@@ -9,11 +9,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ohlora.base.values import PROPERTIES, Expression
+from ohlora.base.types import check_choice
+from ohlora.base.values import PROPERTIES, Expression, random_stream
 from ohlora.errors import InvalidInputError
 
 MAX_FRAMES = 1_000_000
-_STREAM = 0x6C697665  # third and fourth word of the Philox counter; see `live_stream`
+_STREAM = 0x6C697665
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +100,7 @@ class LiveExpression:
 
     def __init__(self, parameters: LiveParameters | str, rng: np.random.Generator, *, fps: float = 30.0) -> None:
         if isinstance(parameters, str):
-            if parameters not in LIVE_PARAMETERS:
-                raise InvalidInputError(f"unknown live parameters '{parameters}': choose {', '.join(LIVE_PARAMETERS)}")
-            parameters = LIVE_PARAMETERS[parameters]
+            parameters = LIVE_PARAMETERS[check_choice("live parameters", parameters, LIVE_PARAMETERS)]
         if not 0.0 < fps <= 1000.0:  # false for NaN
             raise InvalidInputError(f"fps of a live expression must be in (0, 1000], got {fps:g}")
         self.parameters, self._rng = parameters, rng
@@ -169,12 +168,9 @@ class LiveExpression:
 def live_stream(seed: int) -> np.random.Generator:
     """The random numbers of a live curve. seed: [0, 2**63 - 1], else InvalidInputError.
 
-    The counter keeps it apart from the stream of the face with the same seed.
+    Apart from the stream of the face with the same seed.
     """
-    if isinstance(seed, bool) or not 0 <= seed <= 2**63 - 1:
-        raise InvalidInputError(f"the seed of a live curve must be in [0, {2**63 - 1}], got {seed}")
-    counter = np.array([0, 0, _STREAM, _STREAM], dtype=np.uint64)
-    return np.random.Generator(np.random.Philox(key=seed, counter=counter))
+    return random_stream({"the seed of a live curve": seed}, _STREAM)
 
 
 def live_expressions(

@@ -6,26 +6,41 @@ mean and deviation between the two), and of all together scores.html and scores.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ohlora.base.atomic import make_folder, remove_leftovers
+from ohlora.base.types import Algorithm, check_choice
 from ohlora.engines import usable_cores
 from ohlora.errors import ImageError, InvalidInputError
 from ohlora.io.numbered_images import numbered_images
-from ohlora.kernels import properties
+from ohlora.kernels.properties import ALGORITHMS, score
 from ohlora.scores.result import ScoreResult
 from ohlora.scores.sources import ParsedFolder, ScoreInputs, ScoreItem, ScoreSource
 from ohlora.scores.statistics import ScoreStatistics, measure, read_statistics, score_columns, write_statistics
 from ohlora.scores.table import ScoreTable, write_score_table
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
 NAMES = {"v1": "all_scores", "v2": "all_scores_v2", "hairstyle": "all_scores_hairstyle"}
 CHUNK = 128  # pictures in memory at once: 128 * 350 KB
+
+
+class ScoreOptions(TypedDict, total=False):
+    """The rarer options of `score_pictures`."""
+
+    apply: Sequence[Path]
+    ddof: int
+    strict_hairstyle: bool
+    report: bool
+    started: Callable[[int], None]
+    advance: Callable[[int], None]
 
 
 def score_folder(
@@ -34,13 +49,8 @@ def score_folder(
     algorithms: Sequence[str] = ("v2",),
     *,
     pictures: Path | Mapping[int, Path] | None = None,
-    apply: Sequence[Path] = (),
-    ddof: int = 1,
-    strict_hairstyle: bool = False,
     threads: int | None = None,
-    report: bool = True,
-    started: Callable[[int], None] = lambda count: None,
-    advance: Callable[[int], None] = lambda count: None,
+    **options: Unpack[ScoreOptions],
 ) -> ScoreResult:
     """Score a folder of `ohlora train parse` and write tables and summary into `out`.
 
@@ -55,18 +65,7 @@ def score_folder(
             raise InvalidInputError(
                 f"v1 is computed on source pictures, and {parsing} has no parse.jsonl: name the pictures"
             )
-        return score_pictures(
-            source,
-            out,
-            algorithms,
-            apply=apply,
-            ddof=ddof,
-            strict_hairstyle=strict_hairstyle,
-            threads=threads,
-            report=report,
-            started=started,
-            advance=advance,
-        )
+        return score_pictures(source, out, algorithms, threads=threads, **options)
 
 
 def score_pictures(
@@ -74,10 +73,10 @@ def score_pictures(
     out: Path,
     algorithms: Sequence[str] = ("v2",),
     *,
+    threads: int | None = None,
     apply: Sequence[Path] = (),
     ddof: int = 1,
     strict_hairstyle: bool = False,
-    threads: int | None = None,
     report: bool = True,
     started: Callable[[int], None] = lambda count: None,
     advance: Callable[[int], None] = lambda count: None,
@@ -89,43 +88,41 @@ def score_pictures(
     Raises InvalidInputError for unknown algorithms and figures of algorithms that are not computed, and when no picture
     at all could be scored; OutputError when `out` cannot be written.
     """
-    algorithms = tuple(dict.fromkeys(algorithms))
     if not algorithms:
         raise InvalidInputError(f"no algorithm named: choose from {', '.join(NAMES)}")
-    columns = {algorithm: score_columns(algorithm) for algorithm in algorithms}
+    columns = {check_choice("algorithm", algorithm, ALGORITHMS): score_columns(algorithm) for algorithm in algorithms}
     if strict_hairstyle and "hairstyle" not in algorithms:
         raise InvalidInputError(
             "strict hairstyle was asked for without the algorithm hairstyle: add it or leave this out"
         )
     if ddof not in (0, 1):
         raise InvalidInputError(f"ddof must be 0 or 1, got {ddof}")
-    lent = _lent_statistics(apply, algorithms)
+    lent = _lent_statistics(apply, columns)
     make_folder(out)  # before the work, since it may be refused
     started(len(source.items))
-    face, original = bool(set(algorithms) - {"v1"}), "v1" in algorithms
+    face, original = bool(columns.keys() - {"v1"}), "v1" in columns
     kept: list[ScoreItem] = []
-    failures: list[dict[str, Any]] = []
-    rows: dict[str, list[NDArray[np.float64]]] = {algorithm: [] for algorithm in algorithms}
+    result = ScoreResult(len(source.items), {})
+    rows: dict[Algorithm, list[NDArray[np.float64]]] = {algorithm: [] for algorithm in columns}
     for begin in range(0, len(source.items), CHUNK):
         items = source.items[begin : begin + CHUNK]
         good: list[ScoreInputs] = []
         for item, entry in zip(items, source.read(items, face=face, original=original), strict=True):
             if isinstance(entry, ImageError):
-                failures.append({"number": item.number, "path": item.path, "error": str(entry)})
+                result.failures.append({"number": item.number, "path": item.path, "error": str(entry)})
             else:
                 good.append(entry)
                 kept.append(item)
         if good:
-            for algorithm in algorithms:
-                rows[algorithm].append(_scored(good, algorithm, strict_hairstyle, threads))
+            for algorithm, scored in rows.items():
+                scored.append(_scored(good, algorithm, strict_hairstyle, threads))
         advance(len(items))
     if not kept:
-        first = failures[0]["error"] if failures else "there is none"
+        first = result.failures[0]["error"] if result.failures else "there is none"
         raise InvalidInputError(f"none of {len(source.items)} pictures could be scored; the first: {first}")
     numbers, paths = np.array([item.number for item in kept], np.int64), tuple(item.path for item in kept)
-    result = ScoreResult(len(source.items), {}, failures=failures)
-    for algorithm in algorithms:
-        table = ScoreTable(numbers, columns[algorithm], np.concatenate(rows[algorithm]), paths)
+    for algorithm, names in columns.items():
+        table = ScoreTable(numbers, names, np.concatenate(rows[algorithm]), paths)
         result.raw[algorithm] = table
         result.statistics[algorithm] = lent.get(algorithm) or measure(algorithm, table, ddof)
         result.normalized[algorithm] = result.statistics[algorithm].normalized(table)
@@ -151,9 +148,11 @@ def write_scores(out: Path, result: ScoreResult, source: ScoreSource | None) -> 
         result.files |= write_report(out, result, source)
 
 
-def _scored(inputs: Sequence[ScoreInputs], algorithm: str, strict: bool, threads: int | None) -> NDArray[np.float64]:
+def _scored(
+    inputs: Sequence[ScoreInputs], algorithm: Algorithm, strict: bool, threads: int | None
+) -> NDArray[np.float64]:
     images = [entry.original if algorithm == "v1" else entry.face for entry in inputs]
-    return properties.score(
+    return score(
         np.stack([entry.parsing for entry in inputs]),
         np.stack([image for image in images if image is not None]),
         algorithm=algorithm,
@@ -162,7 +161,7 @@ def _scored(inputs: Sequence[ScoreInputs], algorithm: str, strict: bool, threads
     )
 
 
-def _lent_statistics(paths: Sequence[Path], algorithms: Sequence[str]) -> dict[str, ScoreStatistics]:
+def _lent_statistics(paths: Sequence[Path], algorithms: Collection[str]) -> dict[str, ScoreStatistics]:
     lent: dict[str, ScoreStatistics] = {}
     for path in paths:
         figures = read_statistics(path)

@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, get_args
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ohlora.base.types import Rgb, Variant, check_choice
 from ohlora.errors import BundleError, ImageError, InvalidInputError
 from ohlora.io.images import read_image
 from ohlora.io.numbered_images import number_of, numbered_images
@@ -30,10 +31,7 @@ from ohlora.photos.face_detector import FaceDetector
 if TYPE_CHECKING:
     from ohlora.render.renderer import Renderer
 
-from ohlora.base.types import Rgb
-
 PARSING, FACE, INDEX = "parsing_", "face_", "parse.jsonl"
-VARIANTS = ("crop", "full-frame")
 MARGIN = 0.25  # of the face's box on each side (docs/spec/segmentation.md, section 2)
 
 
@@ -131,8 +129,7 @@ class BundlePictures:
     def __init__(
         self, renderer: Renderer, pictures: Mapping[int, Path], pool: ThreadPoolExecutor, variant: str = "crop"
     ) -> None:
-        if variant not in VARIANTS:
-            raise InvalidInputError(f"unknown variant '{variant}': choose one of {', '.join(VARIANTS)}")
+        check_choice("variant", variant, get_args(Variant))
         classes = renderer.bundle.parsing_part().classes
         if len(classes) != CLASSES or classes[HAIR] != "hair":
             raise BundleError(
@@ -155,12 +152,9 @@ class BundlePictures:
             except ImageError as error:
                 return error
 
-        results: list[ScoreInputs | ImageError] = []
         loaded = list(self._pool.map(one, items))
         maps = iter(self._renderer.parse([entry[0] for entry in loaded if not isinstance(entry, ImageError)]))
-        for entry in loaded:
-            results.append(entry if isinstance(entry, ImageError) else ScoreInputs(next(maps), entry[0], entry[1]))
-        return results
+        return [entry if isinstance(entry, ImageError) else ScoreInputs(next(maps), *entry) for entry in loaded]
 
     def picture(self, item: ScoreItem) -> Rgb:
         """The source picture."""
@@ -202,9 +196,7 @@ def original_view(image: Rgb) -> Rgb:
 
 def read_class_map(path: Path) -> NDArray[np.uint8]:
     """A stored map, uint8 [224,224]. Raises ImageError naming the file for anything else."""
-    grey = read_image(path)
-    if grey.shape[:2] != (SIZE, SIZE):
-        raise ImageError(f"{path} is {grey.shape[1]}x{grey.shape[0]}: class maps are {SIZE}x{SIZE}, parse it again")
+    grey = _read(path, "class maps")
     parsing = np.ascontiguousarray(grey[..., 0])
     highest = int(parsing.max())
     if highest >= CLASSES or (grey != parsing[..., None]).any():
@@ -215,10 +207,14 @@ def read_class_map(path: Path) -> NDArray[np.uint8]:
 
 def read_face(path: Path) -> Rgb:
     """A stored face, uint8 RGB [224,224,3]. Raises ImageError naming a file of another size."""
-    face = read_image(path)
-    if face.shape[:2] != (SIZE, SIZE):
-        raise ImageError(f"{path} is {face.shape[1]}x{face.shape[0]}: faces are {SIZE}x{SIZE}, parse it again")
-    return face
+    return _read(path, "faces")
+
+
+def _read(path: Path, kind: str) -> Rgb:
+    image = read_image(path)
+    if image.shape[:2] != (SIZE, SIZE):
+        raise ImageError(f"{path} is {image.shape[1]}x{image.shape[0]}: {kind} are {SIZE}x{SIZE}, parse it again")
+    return image
 
 
 def read_index(folder: Path) -> dict[int, Path]:

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ohlora.base.atomic import write_bytes
+from ohlora.base.types import check_choice
 from ohlora.errors import InvalidInputError
 from ohlora.kernels.properties import ALGORITHMS, normalize, statistics
 from ohlora.scores.table import ScoreTable, format_score, read_csv_rows
@@ -45,15 +46,11 @@ class ScoreStatistics:
 
 def score_columns(algorithm: str) -> tuple[str, ...]:
     """Column names of the published tables. Raises InvalidInputError naming the algorithms there are."""
-    if algorithm not in ALGORITHMS:
-        raise InvalidInputError(f"unknown algorithm '{algorithm}': choose one of {', '.join(ALGORITHMS)}")
-    return tuple(f"{name}_score" for name in ALGORITHMS[algorithm])
+    return tuple(f"{name}_score" for name in ALGORITHMS[check_choice("algorithm", algorithm, ALGORITHMS)])
 
 
 def measure(algorithm: str, table: ScoreTable, ddof: int = 1) -> ScoreStatistics:
     """Figures of raw scores, without NaN. ddof: 1 as in all published tables, 0 as in the documents' example."""
-    if ddof not in (0, 1):
-        raise InvalidInputError(f"ddof must be 0 or 1, got {ddof}")
     mean, deviation = statistics(table.values, ddof=ddof)
     counts = (~np.isnan(table.values)).sum(0)
     return ScoreStatistics(algorithm, table.columns, mean, deviation, counts, ddof)

@@ -207,7 +207,7 @@ def test_wrong_requests_write_nothing(parsed: Path, tmp_path: Path) -> None:
         (["--parsing", parsed, "--bundle", "demo"], "once: --parsing"),
         (["--parsing", empty], "make class maps with `ohlora train parse`"),
         (["--parsing", tmp_path / "none"], "there is no folder"),
-        (["--parsing", parsed, "-a", "v3"], "unknown algorithm 'v3': choose one of v1, v2, hairstyle"),
+        (["--parsing", parsed, "-a", "v3"], "unknown algorithm 'v3': choose v1, v2 or hairstyle"),
         (["--parsing", parsed, "--strict-hairstyle"], "without the algorithm hairstyle"),
         (["--parsing", parsed, "--apply", parsed / "parse.jsonl"], "no table of score statistics|cannot read"),
     ):

@@ -213,7 +213,7 @@ def test_a_blink_curve_is_one_whole_blink() -> None:
 
 
 def test_wrong_requests_are_refused() -> None:
-    with pytest.raises(InvalidInputError, match="unknown live parameters 'v9': choose v3, v4"):
+    with pytest.raises(InvalidInputError, match="unknown live parameters 'v9': choose v3 or v4"):
         LiveExpression("v9", rng())
     for fps in (0.0, -1.0, math.nan, 1001.0):
         with pytest.raises(InvalidInputError, match="fps of a live expression"):
