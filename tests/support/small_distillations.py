@@ -7,7 +7,7 @@ from dataclasses import replace
 import cv2
 import numpy as np
 
-from ohlora.training.students.distill import PRESETS
+from ohlora.training.students.recipes import PRESETS
 
 BACKGROUNDS = [(40, 40, 40), (200, 60, 60), (60, 200, 60), (60, 60, 200), (200, 200, 60), (220, 220, 220)]
 TINY = replace(

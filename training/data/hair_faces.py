@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -33,33 +33,52 @@ class LabelledPicture(Protocol):
 
 
 @dataclass(frozen=True)
+class NamedPicture:
+    """A picture by its name and what reads it."""
+
+    name: str
+    read: Callable[[], Sample]
+
+
+@dataclass(frozen=True)
 class HairFace:
-    """One training picture: its file, its soft hair map, and its 19-class parsing map when there is one."""
+    """One training picture: its file, its soft hair map, and its 19-class parsing map when there is one.
+
+    fitted: maps of another size are brought to the picture's.
+    """
 
     picture: Path
     label: Path
-    parsing: Path | None
+    parsing: Path | None = None
+    fitted: bool = True
 
     @property
     def name(self) -> str:
         return self.picture.stem
 
     def read(self) -> Sample:
-        """Picture, hair map and classes, the maps brought to the picture's size."""
+        """Raises ImageError for the picture, InvalidInputError for a map, naming the file."""
         image = read_image(self.picture)
-        size = (image.shape[1], image.shape[0])
+        size = (image.shape[1], image.shape[0]) if self.fitted else None
         label = read_map(self.label, size, cv2.INTER_LINEAR)
-        parsing = None if self.parsing is None else read_map(self.parsing, size, cv2.INTER_NEAREST)
-        return image, label, parsing
+        return image, label, None if self.parsing is None else read_map(self.parsing, size, cv2.INTER_NEAREST)
 
 
-def read_map(path: Path, size: tuple[int, int], interpolation: int) -> NDArray[np.uint8]:
-    """First channel of a label picture, brought to (width, height)."""
+def read_map(path: Path, size: tuple[int, int] | None, interpolation: int) -> NDArray[np.uint8]:
+    """First channel of a label picture, uint8 [h,w], brought to size (width, height) where one is given.
+
+    Raises InvalidInputError naming the file when it is missing, damaged, or not of 8 bits.
+    """
     array = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     if array is None:
-        raise InvalidInputError(f"cannot read the label picture {path}: make it again with the teacher")
-    array = array if array.ndim == 2 else array[..., -1 if array.shape[2] == 3 else 0]
-    return array if array.shape[::-1] == size else cv2.resize(array, size, interpolation=interpolation)
+        raise InvalidInputError(f"cannot read the label picture {path}: it is missing or damaged; make it again")
+    if array.dtype != np.uint8:
+        raise InvalidInputError(f"the label picture {path} has values of {array.dtype}: 8 bits are needed")
+    if array.ndim == 3:
+        array = array[..., 2 if array.shape[2] >= 3 else 0]  # OpenCV reads BGR: the first is the last
+    if size is not None and array.shape[::-1] != size:
+        array = cv2.resize(array, size, interpolation=interpolation)
+    return np.ascontiguousarray(array, np.uint8)
 
 
 def find_faces(folders: Sequence[Path]) -> list[HairFace]:
@@ -67,21 +86,27 @@ def find_faces(folders: Sequence[Path]) -> list[HairFace]:
 
     Raises InvalidInputError if none.
     """
+    return [HairFace(*files) for files in find_labels(folders, LABEL_LAYOUTS, "labelled picture", "hair map")]
+
+
+def find_labels(
+    folders: Sequence[Path], layouts: Sequence[str], what: str, kind: str
+) -> list[tuple[Path, Path, Path | None]]:
+    """Picture, its label and its 19-class map of all pictures that have a label at one of `layouts`; the first counts.
+
+    Raises InvalidInputError, calling them `what` and the label `kind`, if there are none.
+    """
     faces = []
     for folder in folders:
         for picture in list_images([folder]):
-            number = picture.stem.removeprefix("face_")
-            for layout in LABEL_LAYOUTS:
-                label = folder / layout.format(stem=picture.stem, number=number)
-                if label != picture and label.is_file():
-                    parsing = folder / PARSING_LAYOUT.format(stem=picture.stem)
-                    faces.append(HairFace(picture, label, parsing if parsing.is_file() else None))
-                    break
+            names = {"stem": picture.stem, "number": picture.stem.removeprefix("face_")}
+            *labels, parsing = (folder / layout.format(**names) for layout in (*layouts, PARSING_LAYOUT))
+            label = next((path for path in labels if path != picture and path.is_file()), None)
+            if label is not None:
+                faces.append((picture, label, parsing if parsing.is_file() else None))
     if not faces:
-        looked = " or ".join(LABEL_LAYOUTS)
-        raise InvalidInputError(
-            f"no labelled picture in {', '.join(map(str, folders))}: each needs a hair map at {looked}"
-        )
+        looked = " or ".join(layouts)
+        raise InvalidInputError(f"no {what} in {', '.join(map(str, folders))}: each needs a {kind} at {looked}")
     return faces
 
 

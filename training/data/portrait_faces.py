@@ -25,8 +25,8 @@ from ohlora.base.atomic import atomic_path, make_folder, remove_leftovers, write
 from ohlora.errors import InvalidInputError, OutputError
 from ohlora.faces import MAX_SEED
 from ohlora.io.images import encode_image
-from ohlora.training.data import RESOLUTION as RESOLUTION
 from ohlora.kernels.threads import usable_cores
+from ohlora.training.data import RESOLUTION as RESOLUTION
 from ohlora.training.data.hair_faces import HairFace, Sample
 from ohlora.training.data.portraits import PARAMETERS, parameters_from_seeds, render
 
@@ -90,17 +90,6 @@ class PortraitFace:
         """The same with the true class ids 0..10 in place of the hair map."""
         made = self.painter(parameters_from_seeds([self.seed]), self.resolution)
         return made.images[0], made.parsing[0], None
-
-
-@dataclass(frozen=True)
-class KeptFace:
-    """A picture held in memory, for those that are read again and again."""
-
-    name: str
-    sample: Sample
-
-    def read(self) -> Sample:
-        return self.sample
 
 
 def example_name(prefix: str, seed: int) -> str:

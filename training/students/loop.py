@@ -1,47 +1,119 @@
 """The training loop that all students share: averaged weights, the best epoch kept, stopped runs resume to the bit.
 
-What is learned is a `Lesson`: where an epoch's batches come from, the loss, and what is measured after it.
+What is learned is a `Lesson`. Every random choice is keyed by (seed, epoch, item), so a killed run resumes to the
+weights an uninterrupted one gives.
 """
 
 from __future__ import annotations
 
-import json
 import math
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
-from lightning.fabric import Fabric
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ohlora.base.atomic import atomic_path, write_bytes
-from ohlora.errors import InvalidInputError, OhloraError
-from ohlora.training.nets.effisegnet import EffiSegNet
-from ohlora.training.students.recipes import DistillConfig
-from ohlora.training.weights.student import save_student
+from ohlora.base.atomic import write_csv, write_json
+from ohlora.photos.segmentation import resize_area
+from ohlora.training.data.hair_faces import to_tensor_layout
+from ohlora.training.loop.distributed import make_fabric
+from ohlora.training.loop.logs import write_rows
+from ohlora.training.loop.run_folder import RunFolder
+from ohlora.training.loop.states import Stateful, load_states, states_of
+from ohlora.training.loop.steps import EpochState, require_finite, train_epochs
+from ohlora.training.nets.effisegnet import SIZE, EffiSegNet
+from ohlora.training.students.recipes import NEWER, DistillConfig
+from ohlora.training.students.sources import REAL, Sources, epoch_order
+from ohlora.training.weights.student import load_student, save_student
 
+BATCH = 8  # of pictures that are measured
 STUDENT = "student.safetensors"
+Report = Callable[[dict[str, Any]], None]
 
 
-@dataclass(frozen=True)
-class Lesson:
-    """What a student learns.
+class Metrics(Protocol):
+    """Figures of some pictures, pooled and by face."""
 
-    pictures: of one epoch. batches: epoch -> (image [B,3,S,S] in [-1,1], label), always the same for one epoch.
-    loss: (logits [B,outputs,S,S], label) -> mean loss. validate: (student in evaluation mode, device) -> figures for
-    the epoch's row, with "valid_loss" where something is held out. choosing: whether something is: then the epoch of
-    the least valid_loss is kept, else the last.
-    """
+    def add(self, found: NDArray[Any], truth: NDArray[Any], /) -> None: ...
 
-    pictures: int
-    batches: Callable[[int], Iterator[tuple[Tensor, Tensor]]]
-    loss: Callable[[Tensor, Tensor], Tensor]
-    validate: Callable[[EffiSegNet, torch.device], dict[str, Any]]
-    choosing: bool
+    def summary(self) -> dict[str, float]: ...
+
+    def per_face_iou(self) -> NDArray[np.float64]: ...
+
+
+class Lesson(ABC):
+    """What a student learns from `sources`: which label of a picture, by which loss, and how well that is found."""
+
+    outputs: ClassVar[int]
+    metrics: ClassVar[Callable[[], Metrics]]
+    divisor: ClassVar[int] = 1  # what makes the sum of `total` over pictures one per pixel
+
+    def __init__(self, sources: Sources, config: DistillConfig) -> None:
+        self.sources, self.config = sources, config
+
+    @abstractmethod
+    def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """image [B,3,S,S] in [-1,1], label [B,outputs,S,S]; always the same for one epoch."""
+
+    @abstractmethod
+    def loss(self, logits: Tensor, label: Tensor) -> Tensor:
+        """logits, label [B,outputs,S,S] -> mean loss per pixel."""
+
+    @abstractmethod
+    def total(self, logits: Tensor, label: Tensor) -> float:
+        """The loss of all pictures of a batch together, per pixel times `divisor`."""
+
+    @abstractmethod
+    def label(self, stored: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """The stored map [H,W] of a picture -> what is learned, [outputs,224,224]."""
+
+    @abstractmethod
+    def answers(self, logits: Tensor, label: NDArray[np.float32]) -> Iterable[tuple[NDArray[Any], NDArray[Any]]]:
+        """What the metrics take of each picture of a batch: found, true, [224,224]."""
+
+    def identity(self) -> dict[str, Any]:
+        """What a resumed run must share with the one that was stopped."""
+        drawn = {"drawn": self.sources.origin} if self.sources.origin else {}
+        return {"config": self.config.as_dict(), "pictures": self.sources.files, **drawn}
+
+    @torch.no_grad()
+    def measure(self, model: EffiSegNet, indices: NDArray[np.int64], device: torch.device) -> tuple[float, Metrics]:
+        """Loss and figures on whole pictures at 224, in evaluation mode."""
+        model.eval()
+        metrics, total = type(self).metrics(), 0.0
+        for start in range(0, len(indices), BATCH):
+            samples = [self.sources.pictures[i].read() for i in indices[start : start + BATCH]]
+            image = np.stack([to_tensor_layout(resize_area(sample[0], (SIZE, SIZE))) for sample in samples])
+            label = np.stack([self.label(sample[1]) for sample in samples])
+            batch = torch.from_numpy(image).to(device).contiguous(memory_format=torch.channels_last)
+            logits = model.logits(batch).float()
+            total += self.total(logits, torch.from_numpy(label).to(device))
+            for found, truth in self.answers(logits, label):
+                metrics.add(found, truth)
+        return total / self.divisor / max(len(indices), 1), metrics
+
+    def validate(self, model: EffiSegNet, device: torch.device) -> dict[str, Any]:
+        """The held-out part of an epoch's row: figures of the real pictures, `sources` with those of each kind when
+        there are several, and `valid_loss`, which chooses the epoch; {} where nothing is held out.
+        """
+        losses: dict[str, float] = {}
+        figures: dict[str, dict[str, float]] = {}
+        for name, split in self.sources.splits.items():
+            if len(split.valid):
+                losses[name], metrics = self.measure(model, split.valid, device)
+                figures[name] = metrics.summary()
+        row: dict[str, Any] = {}
+        drawn = [loss for name, loss in losses.items() if name != REAL]
+        if REAL in losses:
+            row["valid_loss"] = float(np.mean([losses[REAL], np.mean(drawn)])) if drawn else losses[REAL]
+            row.update(figures[REAL])
+        if drawn:
+            row["sources"] = {name: {"valid_loss": losses[name], **figures[name]} for name in losses}
+        return row
 
 
 class Average:
@@ -75,51 +147,56 @@ def learning_rate_factor(config: DistillConfig, step: int, steps_per_epoch: int)
 def train(
     raw: EffiSegNet,
     lesson: Lesson,
-    config: DistillConfig,
     out: Path,
-    identity: str,
     *,
     resume: bool = True,
     accelerator: str = "auto",
-    report: Callable[[dict[str, Any]], None] = lambda row: None,
-) -> tuple[dict[str, Any], torch.device]:
-    """Train `raw` or go on with the run in `out`; returns its state (epoch, best_epoch, log, seconds) and the device.
+    report: Report = lambda row: None,
+) -> tuple[EpochState, torch.device]:
+    """Train `raw` or resume the run in `out`; returns where it stands and the device.
 
     Writes to `out`: student.safetensors (the kept weights), last.pt (resume state), log.jsonl, valid_loss.csv.
-    report gets one row an epoch. identity: what a resumed run must share with the stopped one; InvalidInputError where
-    it does not. Raises OhloraError when the loss is no longer a number.
+    report gets one row an epoch. Raises InvalidInputError for another run's folder, TrainingStoppedError when the loss
+    is no longer a number.
     """
-    fabric = Fabric(accelerator=accelerator, devices=1)
+    config, fabric = lesson.config, make_fabric(accelerator)
+    folder = RunFolder(
+        out,
+        lesson.identity(),
+        fabric,
+        resume=resume,
+        state_file="last.pt",
+        catch_signals=False,
+        defaults={"config": NEWER},
+    )
     raw = raw.to(memory_format=torch.channels_last)
-    encoder = list(raw.encoder.parameters())
     groups = [
-        {"params": encoder, "lr": config.learning_rate * config.encoder_rate},
+        {"params": list(raw.encoder.parameters()), "lr": config.learning_rate * config.encoder_rate},
         {"params": raw.decoder.parameters(), "lr": config.learning_rate},
     ]
     model, optimizer = fabric.setup(raw, torch.optim.AdamW(groups, weight_decay=config.weight_decay))
     model.mark_forward_method("logits")
     base_rates = [group["lr"] for group in optimizer.param_groups]
-    average = Average(raw, config.ema)
+    average, state = Average(raw, config.ema), EpochState()
     shadow = EffiSegNet(raw.encoder_name, outputs=raw.outputs, drop_path=0.0)
     shadow = shadow.to(memory_format=torch.channels_last).to(fabric.device)
-    state: dict[str, Any] = {"epoch": 0, "best": math.inf, "best_epoch": -1, "log": [], "seconds": 0.0}
-    last = out / "last.pt"
-    if resume and last.is_file():
-        saved = torch.load(last, weights_only=True, map_location=fabric.device)
-        if saved["identity"] != identity:
-            raise InvalidInputError(f"{out} holds a run with another recipe or other pictures: choose another --out")
-        raw.load_state_dict(saved["model"])
-        optimizer.load_state_dict(saved["optimizer"])
-        average.state, average.steps = saved["average"], saved["average_steps"]
-        state = saved["state"]
-    steps_per_epoch = math.ceil(lesson.pictures / config.batch_size)
+    parts: dict[str, Stateful] = {"model": raw, "optimizer": optimizer}
+    if (saved := folder.saved) is not None:
+        load_states(parts, saved)
+        average.state = {key: value.to(fabric.device) for key, value in saved["average"].items()}
+        average.steps, state = saved["average_steps"], EpochState(**saved["state"])
+    steps_per_epoch = math.ceil(len(epoch_order(lesson.sources, config, 0)) / config.batch_size)
+    choosing = all(len(split.valid) for split in lesson.sources.splits.values())
 
-    while state["epoch"] < config.epochs and not stalled(state, config, lesson.choosing):
-        epoch, started, losses = state["epoch"], time.monotonic(), []
-        torch.manual_seed(config.seed * 100003 + epoch)  # stochastic depth, the same after a resume
+    def kept() -> dict[str, Tensor]:
+        return average.state if config.ema else raw.state_dict()
+
+    def epoch(number: int) -> tuple[dict[str, Any], float | None]:
+        losses = []
+        torch.manual_seed(config.seed * 100003 + number)  # stochastic depth, the same after a resume
         model.train()
-        for step, (image, label) in enumerate(lesson.batches(epoch)):
-            factor = learning_rate_factor(config, epoch * steps_per_epoch + step, steps_per_epoch)
+        for step, (image, label) in enumerate(lesson.batches(number)):
+            factor = learning_rate_factor(config, number * steps_per_epoch + step, steps_per_epoch)
             for group, rate in zip(optimizer.param_groups, base_rates, strict=True):
                 group["lr"] = rate * factor
             image = image.to(fabric.device).contiguous(memory_format=torch.channels_last)
@@ -127,11 +204,7 @@ def train(
             logits = raw.decoder(raw.encoder(image), (image.shape[-2], image.shape[-1]))
             loss = lesson.loss(logits, label)
             losses.append(float(loss.detach()))
-            if not math.isfinite(losses[-1]):
-                raise OhloraError(
-                    f"the loss is no longer a number in epoch {epoch + 1}: training stopped, {out} keeps what was "
-                    "saved after the epoch before; start again with a lower --learning-rate in another --out"
-                )
+            require_finite(f"epoch {number + 1}", {"training": losses[-1]})
             optimizer.zero_grad()
             fabric.backward(loss * label.numel() if config.reduction == "sum" else loss)
             if config.clip_norm:
@@ -140,50 +213,67 @@ def train(
             optimizer.step()
             if config.ema:
                 average.update(raw)
-        row: dict[str, Any] = {"epoch": epoch, "size": config.size_at(epoch), "train_loss": float(np.mean(losses))}
-        state["epoch"] += 1
-        weights = average.state if config.ema else raw.state_dict()
-        if state["epoch"] % config.evaluate_every == 0 or state["epoch"] == config.epochs:
-            shadow.load_state_dict(weights)
+        row: dict[str, Any] = {"epoch": number, "size": config.size_at(number), "train_loss": float(np.mean(losses))}
+        if (number + 1) % config.evaluate_every == 0 or number + 1 == config.epochs:
+            shadow.load_state_dict(kept())
             row.update(lesson.validate(shadow.eval(), fabric.device))
-        if not lesson.choosing or row.get("valid_loss", math.inf) < state["best"]:
-            state["best"], state["best_epoch"] = row.get("valid_loss", math.inf), epoch
-            save_student(out / STUDENT, weights, raw.encoder_name)
-        state["seconds"] += time.monotonic() - started
-        row["seconds"] = round(time.monotonic() - started, 2)
-        state["log"].append(row)
-        save_resume_state(last, identity, raw, optimizer, average, state)
-        write_logs(out, state["log"])
-        report(row)
+        return row, row.get("valid_loss", math.inf) if choosing else None
+
+    def save() -> None:
+        average_state = {"average": average.state, "average_steps": average.steps}
+        folder.save({**states_of(parts), **average_state, "state": vars(state)})
+        measured = [(row["epoch"], f"{row['valid_loss']:.6f}") for row in state.log if "valid_loss" in row]
+        write_rows(out / "log.jsonl", state.log)
+        write_csv(out / "valid_loss.csv", [("epoch", "valid_loss"), *measured])
+
+    with folder:
+        train_epochs(
+            state,
+            lambda state: state.epoch >= config.epochs or (choosing and stalled(state, config)),
+            epoch,
+            keep=lambda: save_student(out / STUDENT, kept(), raw.encoder_name),
+            save=save,
+            report=report,
+        )
     return state, fabric.device
 
 
-def stalled(state: dict[str, Any], config: DistillConfig, choosing: bool) -> bool:
+def stalled(state: EpochState, config: DistillConfig) -> bool:
     """Whether the best epoch is `patience` epochs old, in the last phase."""
-    epoch = state["epoch"] - 1
-    last_phase = epoch >= config.epochs - config.phases[-1][1]
-    return choosing and last_phase and epoch - state["best_epoch"] >= config.patience
+    last = state.epoch - 1
+    return last >= config.epochs - config.phases[-1][1] and last - state.best_epoch >= config.patience
 
 
-def save_resume_state(
-    path: Path, identity: str, model: nn.Module, optimizer: Any, average: Average, state: dict[str, Any]
-) -> None:
-    with atomic_path(path) as temporary:
-        torch.save(
-            {
-                "identity": identity,
-                "model": model.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "average": average.state,
-                "average_steps": average.steps,
-                "state": state,
-            },
-            temporary,
-        )
+def teach(
+    model: EffiSegNet,
+    lesson: Lesson,
+    out: Path,
+    *,
+    resume: bool = True,
+    accelerator: str = "auto",
+    report: Report = lambda row: None,
+) -> dict[str, Any]:
+    """Train (see `train`), measure the kept weights on the test pictures, write report.json; returns its content.
 
-
-def write_logs(out: Path, log: list[dict[str, Any]]) -> None:
-    """log.jsonl with every row, and valid_loss.csv as documented."""
-    rows = [f"{row['epoch']},{row['valid_loss']:.6f}\n" for row in log if "valid_loss" in row]
-    write_bytes(out / "log.jsonl", "".join(json.dumps(row) + "\n" for row in log).encode())
-    write_bytes(out / "valid_loss.csv", ("epoch,valid_loss\n" + "".join(rows)).encode())
+    `test` and `test_faces` are those of the real pictures; with drawn ones, `sources` has the same for every kind.
+    """
+    state, device = train(model, lesson, out, resume=resume, accelerator=accelerator, report=report)
+    student, sources = load_student(out / STUDENT, outputs=lesson.outputs).to(device), lesson.sources
+    parts: dict[str, dict[str, Any]] = {}
+    for name, split in sources.splits.items():
+        parts[name] = {"pictures": {side: len(indices) for side, indices in vars(split).items()}}
+        if len(split.test):
+            _, metrics = lesson.measure(student, split.test, device)
+            names = [sources.pictures[i].name for i in split.test]
+            parts[name]["test"] = metrics.summary()
+            parts[name]["test_faces"] = dict(zip(names, metrics.per_face_iou().round(4).tolist(), strict=True))
+    result: dict[str, Any] = {
+        "config": lesson.config.as_dict(),
+        "epochs": state.epoch,
+        "best_epoch": state.best_epoch,
+        "train_seconds": round(state.seconds, 1),
+        **parts[REAL],
+        **({"sources": parts} if sources.drawn else {}),
+    }
+    write_json(out / "report.json", result)
+    return result

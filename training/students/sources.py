@@ -6,10 +6,11 @@ is keyed by (seed, epoch, item).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -20,14 +21,13 @@ from ohlora.errors import InvalidInputError
 from ohlora.photos.segmentation import resize_area
 from ohlora.training.data.augment import Augmentation, augment
 from ohlora.training.data.generated_faces import pairs_of
-from ohlora.training.data.hair_faces import LabelledPicture, Sample, find_faces, to_tensor_layout
+from ohlora.training.data.hair_faces import LabelledPicture, NamedPicture, Sample, find_faces, to_tensor_layout
 from ohlora.training.data.people import distances, split_people, thumbnails
 from ohlora.training.data.portrait_faces import (
     HELD_OUT_SEEDS,
     RENDERER,
     TEST_SEEDS,
     TRAIN_SEEDS,
-    KeptFace,
     PortraitFace,
     check_seeds,
     dataset_faces,
@@ -66,6 +66,13 @@ class Sources:
         return {name: split for name, split in self.splits.items() if name != REAL}
 
 
+class RealPicture(LabelledPicture, Protocol):
+    """A labelled picture with its file."""
+
+    @property
+    def picture(self) -> Path: ...
+
+
 # A source: its name, training pictures, held-out pictures, what made them.
 Drawn = tuple[str, Sequence[LabelledPicture], Sequence[LabelledPicture], Any]
 View = Callable[[LabelledPicture], LabelledPicture]
@@ -96,43 +103,40 @@ def make_split(faces: Sequence[LabelledPicture], config: DistillConfig) -> Split
     return Split(train, held, held)
 
 
-def find_sources(data: list[Path], out: Path, config: DistillConfig, note: Note = lambda text: None) -> Sources:
+def find_sources(
+    data: list[Path],
+    out: Path,
+    config: DistillConfig,
+    note: Note = lambda text: None,
+    *,
+    find: Callable[[Sequence[Path]], Sequence[RealPicture]] = find_faces,
+    view: View = lambda picture: picture,
+) -> Sources:
     """Real pictures of the folders `data` and, where the recipe mixes them in, portraits and generated pairs.
 
-    Generated pairs are made once, below `out`. note: gets a line when that takes a while. Raises InvalidInputError for
-    unusable data.
+    Generated pairs are made once, below `out`. note: gets a line when that takes a while. find: the labelled pictures
+    of folders. view: gives a drawn picture the label that is to be learned, where that is not its hair map. Raises
+    InvalidInputError for unusable data.
     """
-    real = find_faces(data)
-    drawn = drawn_pictures(config.mix, out, note) if config.mix else ()
-    return join_sources(real, [face.picture.name for face in real], make_split(real, config), drawn)
-
-
-def join_sources(real: Sequence[LabelledPicture], files: list[str], split: Split, drawn: Iterable[Drawn]) -> Sources:
-    """One list of all pictures, with every source's place in it."""
+    real = find(data)
     pictures: list[LabelledPicture] = list(real)
-    splits = {REAL: split}
-    origin: dict[str, Any] = {}
-    for name, train, held, made_by in drawn:
-        start = len(pictures)
+    splits, origin = {REAL: make_split(real, config)}, {}
+    for name, train, held, made_by in drawn_pictures(config.mix, out, note, view) if config.mix else ():
+        first, own = len(pictures), np.arange(len(pictures) + len(train), len(pictures) + len(train) + len(held))
         pictures += [*train, *held]
-        own = np.arange(start + len(train), len(pictures))
-        splits[name] = Split(np.arange(start, start + len(train)), own, own)
+        splits[name] = Split(np.arange(first, first + len(train)), own, own)
         origin[name] = made_by
-    return Sources(pictures, files, splits, origin)
+    return Sources(pictures, [face.picture.name for face in real], splits, origin)
 
 
-def with_hair(picture: LabelledPicture) -> LabelledPicture:
-    """Drawn pictures come with their hair maps."""
-    return picture
-
-
-def drawn_pictures(mix: PortraitMix, out: Path, note: Note, view: View = with_hair) -> Iterator[Drawn]:
-    """Every drawn source of the recipe. view: gives a picture the label that is to be learned."""
+def drawn_pictures(mix: PortraitMix, out: Path, note: Note, view: View) -> Iterator[Drawn]:
+    """Every drawn source of the recipe."""
     if mix.folder is not None or mix.portraits:
         train, made_by = portrait_pictures(mix)
         note(f"painting {mix.held_out} held-out portraits")
-        held = [PortraitFace(seed, mix.resolution) for seed in check_seeds(HELD_OUT_SEEDS.start, mix.held_out)]
-        yield PORTRAITS, list(map(view, train)), [KeptFace(face.name, view(face).read()) for face in held], made_by
+        # Painted once: they are read again after every epoch.
+        held = [NamedPicture(face.name, cache(view(face).read)) for face in held_out_portraits(mix)]
+        yield PORTRAITS, list(map(view, train)), held, made_by
     if mix.generator is not None and mix.generated:
         folders, made_by = [], {}
         for part, seeds, count in (("train", TRAIN_SEEDS, mix.generated), ("held_out", HELD_OUT_SEEDS, mix.held_out)):
@@ -141,6 +145,10 @@ def drawn_pictures(mix: PortraitMix, out: Path, note: Note, view: View = with_ha
             made_by = pairs_of(mix.generator, folder, check_seeds(seeds.start, count), lambda count: None)
             folders.append(list(map(view, dataset_faces(folder))))
         yield GENERATED, folders[0], folders[1], {"generator": made_by["source"], "renderer": made_by["renderer"]}
+
+
+def held_out_portraits(mix: PortraitMix) -> list[PortraitFace]:
+    return [PortraitFace(seed, mix.resolution) for seed in check_seeds(HELD_OUT_SEEDS.start, mix.held_out)]
 
 
 def portrait_pictures(mix: PortraitMix) -> tuple[Sequence[LabelledPicture], Any]:
@@ -164,8 +172,7 @@ def report_pictures(data: list[Path], out: Path, config: DistillConfig) -> list[
     """Every picture that a finished run may have been measured on; nothing is made."""
     pictures: list[LabelledPicture] = list(find_faces(data))
     if config.mix is not None:
-        seeds = check_seeds(HELD_OUT_SEEDS.start, config.mix.held_out)
-        pictures += [PortraitFace(seed, config.mix.resolution) for seed in seeds]
+        pictures += held_out_portraits(config.mix)
         if config.mix.generator is not None and config.mix.generated:
             pictures += dataset_faces(out / GENERATED / "held_out")
     return pictures

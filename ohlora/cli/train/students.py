@@ -63,7 +63,8 @@ def distill(
 
     Example: `ohlora train distill --data faces --recipe few-faces --out runs/student`
     """
-    from ohlora.training.students.distill import preset, run
+    from ohlora.training.students.distill import run
+    from ohlora.training.students.recipes import preset
     from ohlora.training.students.report import epoch_line, figures_line, write_report
     from ohlora.training.students.sources import report_pictures
 

@@ -16,19 +16,12 @@ from ohlora.errors import CheckpointError, InvalidInputError
 from ohlora.training.data.augment import Augmentation, augment, clutter, recolor_hair
 from ohlora.training.data.hair_faces import find_faces
 from ohlora.training.data.people import distances, group_people, split_people, thumbnails
-from ohlora.training.students.distill import (
-    PRESETS,
-    DistillConfig,
-    build_model,
-    evaluate,
-    make_split,
-    parse_phases,
-    preset,
-    run,
-)
+from ohlora.training.students.distill import HairLesson, build_model, run
 from ohlora.training.students.losses import LOSSES
 from ohlora.training.students.metrics import HairMetrics
+from ohlora.training.students.recipes import PRESETS, DistillConfig, parse_phases, preset
 from ohlora.training.students.report import write_report
+from ohlora.training.students.sources import Sources, make_split
 from ohlora.training.weights.effisegnet_keys import IMAGENET_LAYOUT
 from ohlora.training.weights.student import load_student
 from tests.support.small_distillations import TINY, portrait
@@ -78,9 +71,9 @@ def test_documented_validation_loss(golden: Path) -> None:
         def read(self) -> tuple[np.ndarray, np.ndarray, None]:
             return np.zeros((224, 224, 3), np.uint8), np.rint(self.label * 255).astype(np.uint8), None
 
-    faces = [Picture(one[0]) for one in label]
-    device = torch.device("cpu")
-    value, _ = evaluate(Known(), faces, np.arange(len(faces)), "soft_bce", device)  # type: ignore[arg-type]
+    faces: list[Any] = [Picture(one[0]) for one in label]
+    lesson = HairLesson(Sources(faces, [], {}, {}), replace(TINY, loss="soft_bce"))
+    value, _ = lesson.measure(Known(), np.arange(len(faces)), torch.device("cpu"))  # type: ignore[arg-type]
     assert value == pytest.approx(expected["validation_loss_per_image_pixel_bce"], rel=1e-5)
 
 
@@ -294,8 +287,10 @@ def test_stopped_run_resumes_to_the_same_weights(faces_folder: Path, tmp_path: P
     one, other = weights(tmp_path / "a"), weights(tmp_path / "b")
     assert all(torch.equal(one[key], other[key]) for key in one)
     assert whole["test"] == resumed["test"]
-    with pytest.raises(InvalidInputError, match="another recipe"):
+    with pytest.raises(InvalidInputError, match=r"other config \(seed was 7, now 1\)"):
         run([faces_folder], tmp_path / "b", replace(config, seed=1), accelerator="cpu")
+    with pytest.raises(InvalidInputError, match=r"other config \(reduction was mean, now sum\)"):
+        run([faces_folder], tmp_path / "b", replace(config, reduction="sum"), accelerator="cpu")
     write_report(tmp_path / "a", whole, find_faces([faces_folder]))
     assert "held-out people" in (tmp_path / "a" / "report.md").read_text()
     assert (tmp_path / "a" / "overlays.jpg").stat().st_size > 1000

@@ -17,7 +17,7 @@ from ohlora.training.data import generated_faces
 from ohlora.training.data.portrait_faces import HELD_OUT_SEEDS, TEST_SEEDS, TRAIN_SEEDS, PortraitFace, write_portraits
 from ohlora.training.nets.effisegnet import EffiSegNet
 from ohlora.training.students import distill
-from ohlora.training.students.distill import run, validate
+from ohlora.training.students.distill import HairLesson, run
 from ohlora.training.students.recipes import PRESETS, DistillConfig, PortraitMix, preset, with_portraits
 from ohlora.training.students.report import epoch_line, figures_line, write_report
 from ohlora.training.students.sources import (
@@ -208,25 +208,28 @@ def test_impossible_portrait_options(options: tuple[Any, ...], what: str) -> Non
 def test_epoch_is_chosen_by_the_mean_over_real_and_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     losses = {0: 0.4, 1: 0.1, 2: 0.3}  # by the first index of a source
 
-    def measured(model: Any, pictures: Any, indices: np.ndarray, loss: str, device: Any) -> tuple[float, Any]:
+    def measured(self: Any, model: Any, indices: np.ndarray, device: Any) -> tuple[float, Any]:
         class Figures:
             def summary(self) -> dict[str, float]:
                 return {"iou": 0.5 + int(indices[0])}
 
         return losses[int(indices[0])], Figures()
 
-    monkeypatch.setattr(distill, "evaluate", measured)
+    def validated(splits: dict[str, Split]) -> dict[str, Any]:
+        model, device = EffiSegNet.__new__(EffiSegNet), torch.device("cpu")
+        return HairLesson(Sources([], [], splits, {}), TINY).validate(model, device)
+
+    monkeypatch.setattr(HairLesson, "measure", measured)
     held = {name: Split(np.arange(0), np.array([i]), np.array([i])) for i, name in enumerate((REAL, "a", "b"))}
-    model, device = EffiSegNet.__new__(EffiSegNet), torch.device("cpu")
-    row = validate(model, Sources([], [], held, {}), TINY, device)
+    row = validated(held)
     assert row["valid_loss"] == pytest.approx((0.4 + (0.1 + 0.3) / 2) / 2)
     assert row["iou"] == 0.5
     assert {name: part["valid_loss"] for name, part in row["sources"].items()} == {REAL: 0.4, "a": 0.1, "b": 0.3}
-    alone = validate(model, Sources([], [], {REAL: held[REAL]}, {}), TINY, device)
+    alone = validated({REAL: held[REAL]})
     assert alone == {"valid_loss": 0.4, "iou": 0.5}
     # Nothing real is held out: drawn pictures are measured, but they choose nothing.
     empty = Split(np.arange(5), np.arange(0), np.arange(0))
-    assert "valid_loss" not in validate(model, Sources([], [], {**held, REAL: empty}, {}), TINY, device)
+    assert "valid_loss" not in validated({**held, REAL: empty})
 
 
 def stop_after(epochs: int) -> Any:
@@ -258,7 +261,7 @@ def test_stopped_mixed_run_resumes_to_the_same_weights(
     assert "portraits IoU" in epoch_line(rows[0], 2)
     assert "held out, generated" in figures_line(tmp_path, whole)
     changed = replace(config, mix=replace(MIX, generator="g.safetensors", generated=3, share=0.4))
-    with pytest.raises(InvalidInputError, match="another recipe"):
+    with pytest.raises(InvalidInputError, match=r"other config \(mix was"):
         run([real_folder], tmp_path / "b", changed, accelerator="cpu")
     write_report(tmp_path / "a", whole, report_pictures([real_folder], tmp_path / "a", config))
     text = (tmp_path / "a" / "report.md").read_text()
@@ -275,7 +278,7 @@ def test_loss_that_is_no_number_stops_and_keeps_the_weights(
     run([real_folder], tmp_path, config, accelerator="cpu")
     before = (tmp_path / "student.safetensors").read_bytes()
     monkeypatch.setitem(distill.LOSSES, "soft_bce", lambda logits, label: logits.sum() * float("nan"))
-    with pytest.raises(OhloraError, match="no longer a number in epoch 1"):
+    with pytest.raises(OhloraError, match="stopped at epoch 1: the loss 'training' is nan"):
         run([real_folder], tmp_path, config, accelerator="cpu", resume=False)
     assert (tmp_path / "student.safetensors").read_bytes() == before
 

@@ -19,7 +19,6 @@ from ohlora.training.data import generated_faces
 from ohlora.training.data.hair_faces import find_faces
 from ohlora.training.data.portrait_faces import HELD_OUT_SEEDS, TEST_SEEDS, PortraitFace
 from ohlora.training.nets.effisegnet import SHIPPED_ENCODER, EffiSegNet
-from ohlora.training.students.distill import PRESETS, make_split
 from ohlora.training.students.evaluate_hair import (
     PictureSet,
     evaluate,
@@ -31,7 +30,9 @@ from ohlora.training.students.evaluate_hair import (
     portrait_set,
     with_teacher,
 )
+from ohlora.training.students.recipes import PRESETS
 from ohlora.training.students.report import SHOWN
+from ohlora.training.students.sources import make_split
 from ohlora.training.weights.student import save_student
 from tests.support.imitators import Imitator, Stranger
 

@@ -31,7 +31,7 @@ from ohlora.training.data.portrait_faces import PortraitFace, write_portraits
 from ohlora.training.nets.effisegnet import SHIPPED_ENCODER, EffiSegNet
 from ohlora.training.students.parsing.distill import build_parser, class_loss, class_weights, find_sources, run
 from ohlora.training.students.parsing.examples import CLASSES, MIRRORED, class_example, class_shares
-from ohlora.training.students.parsing.faces import ParsedPortrait, find_parsed_faces, with_classes
+from ohlora.training.students.parsing.faces import find_parsed_faces, with_classes
 from ohlora.training.students.parsing.metrics import ParsingMetrics
 from ohlora.training.students.parsing.recipes import ParsingConfig
 from ohlora.training.students.parsing.report import figures_line, write_report
@@ -119,7 +119,10 @@ def test_reference_folders_hold_the_same_people_out(shared: Path) -> None:
 
 
 def test_drawn_pictures_bring_their_classes(tmp_path: Path) -> None:
-    assert isinstance(with_classes(PortraitFace(1, 32)), ParsedPortrait)
+    portrait = PortraitFace(1, 32)
+    drawn = with_classes(portrait)
+    assert drawn.name == portrait.name
+    assert np.array_equal(drawn.read()[1], portrait.read_classes()[1])
     write_portraits(tmp_path / "set", count=2, resolution=32)
     config = replace(TINY, mix=replace(MIX, portraits=0, folder=str(tmp_path / "set"), resolution=32))
     (tmp_path / "real" / "parsing11").mkdir(parents=True)
@@ -293,7 +296,7 @@ def test_stopped_run_resumes_to_the_same_weights(folder: Path, tmp_path: Path) -
     assert {"iou", "accuracy", "iou_hair", "f1_hair"} <= set(whole["sources"]["portraits"]["test"])
     assert "portraits IoU" in epoch_line(rows[0], 2)
     assert "hair 0." in figures_line(tmp_path / "a", whole)
-    with pytest.raises(InvalidInputError, match="another recipe"):
+    with pytest.raises(InvalidInputError, match=r"other config \(balance was 0.35, now 0.5\)"):
         run([folder], tmp_path / "b", replace(TINY, balance=0.5), accelerator="cpu")
     write_report(tmp_path / "a", whole, sources.pictures)
     report = (tmp_path / "a" / "report.md").read_text()

@@ -9,14 +9,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import cv2
-import numpy as np
-from numpy.typing import NDArray
 
 from ohlora.errors import InvalidInputError
-from ohlora.io.images import list_images, read_image
-from ohlora.training.data.hair_faces import PARSING_LAYOUT, HairFace, LabelledPicture, Sample, read_map
+from ohlora.io.images import read_image
+from ohlora.training.data.hair_faces import (
+    PARSING_LAYOUT,
+    HairFace,
+    LabelledPicture,
+    NamedPicture,
+    Sample,
+    find_labels,
+    read_map,
+)
 from ohlora.training.data.parsing_classes import CLASSES11, map_19_to_11
 from ohlora.training.data.portrait_faces import PortraitFace
 
@@ -47,7 +54,10 @@ class ParsedFace:
         size = (image.shape[1], image.shape[0])
         parsing = None if self.parsing is None else read_map(self.parsing, size, cv2.INTER_NEAREST)
         if self.classes == self.parsing and parsing is not None:
-            return image, self._mapped(parsing), parsing
+            try:
+                return image, map_19_to_11(parsing), parsing
+            except ValueError as error:
+                raise InvalidInputError(f"{self.classes}: {error}") from error
         classes = read_map(self.classes, size, cv2.INTER_NEAREST)
         if classes.max(initial=0) >= len(CLASSES11):
             raise InvalidInputError(
@@ -55,51 +65,17 @@ class ParsedFace:
             )
         return image, classes, parsing
 
-    def _mapped(self, parsing: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        try:
-            return map_19_to_11(parsing)
-        except ValueError as error:
-            raise InvalidInputError(f"{self.classes}: {error}") from error
-
-
-@dataclass(frozen=True)
-class ParsedPortrait:
-    """A portrait of a seed with its true classes, painted whenever it is read."""
-
-    portrait: PortraitFace
-
-    @property
-    def name(self) -> str:
-        return self.portrait.name
-
-    def read(self) -> Sample:
-        return self.portrait.read_classes()
-
 
 def find_parsed_faces(folders: Sequence[Path]) -> list[ParsedFace]:
     """All pictures of the folders that have a class map, paired by name, in the order of `find_faces`.
 
     Raises InvalidInputError if there are none.
     """
-    faces = []
-    for folder in folders:
-        for picture in list_images([folder]):
-            names = {"stem": picture.stem, "number": picture.stem.removeprefix("face_")}
-            maps = [folder / layout.format(**names) for layout in CLASS_LAYOUTS]
-            found = next((path for path in maps if path != picture and path.is_file()), None)
-            if found is not None:
-                faces.append(ParsedFace(picture, found, maps[-1] if maps[-1].is_file() else None))
-    if not faces:
-        looked = " or ".join(CLASS_LAYOUTS)
-        raise InvalidInputError(
-            f"no parsed picture in {', '.join(map(str, folders))}: each needs a class map at {looked}"
-        )
-    return faces
+    return [ParsedFace(*files) for files in find_labels(folders, CLASS_LAYOUTS, "parsed picture", "class map")]
 
 
 def with_classes(picture: LabelledPicture) -> LabelledPicture:
     """A drawn picture with its classes in place of its hair map."""
-    if isinstance(picture, PortraitFace):
-        return ParsedPortrait(picture)
-    assert isinstance(picture, HairFace)
-    return ParsedFace(picture.picture, picture.picture.parent / DRAWN_LAYOUT.format(stem=picture.name), None)
+    if isinstance(picture, HairFace):
+        return ParsedFace(picture.picture, picture.picture.parent / DRAWN_LAYOUT.format(stem=picture.name), None)
+    return NamedPicture(picture.name, cast(PortraitFace, picture).read_classes)
