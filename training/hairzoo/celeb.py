@@ -6,7 +6,6 @@ For the zoo:    FOLDER/images/{id:05d}.jpg         FOLDER/masks/{id:05d}.png
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,8 +13,8 @@ from pathlib import Path
 from ohlora.base.atomic import atomic_path, make_folder, remove_leftovers
 from ohlora.errors import InvalidInputError
 from ohlora.io.images import list_images
-from ohlora.training.hairzoo.folds import consecutive
-from ohlora.training.hairzoo.pictures import MaskedPicture, ZooData
+from ohlora.training.data.hair_faces import HairFace
+from ohlora.training.hairzoo.pictures import ZooData, consecutive
 
 PICTURES, ANNOTATIONS = "CelebA-HQ-img", "CelebAMask-HQ-mask-anno"
 NO_MASK, NO_PICTURE = "no hair mask", "a mask without a picture"
@@ -42,17 +41,13 @@ def prepare(
             f"{source}: none of {len(pictures)} pictures has a hair mask in {ANNOTATIONS}; check the path"
         )
     started(len(both))
-    folders = make_folder(out / "images"), make_folder(out / "masks")
+    folders, copied = (make_folder(out / "images"), make_folder(out / "masks")), 0
     for folder in folders:
         remove_leftovers(folder)
-    copied = 0
     for number in both:
         # The mask first: a picture in `images` always has one, even after a kill between the two.
-        done = [
-            copy(masks[number], folders[1] / f"{number:05d}.png"),
-            copy(pictures[number], folders[0] / f"{number:05d}.jpg"),
-        ]
-        copied += any(done)
+        new = copy(masks[number], folders[1] / f"{number:05d}.png")
+        copied += copy(pictures[number], folders[0] / f"{number:05d}.jpg") or new
         advance(1)
     return len(both), copied, left_out
 
@@ -68,30 +63,27 @@ def copy(source: Path, target: Path) -> bool:
 
 def find_pictures(source: Path) -> dict[int, Path]:
     """id -> picture of the published folder. Raises InvalidInputError when it is missing or empty."""
-    folder = source / PICTURES
-    if not folder.is_dir():
-        raise InvalidInputError(f"{source} holds no {PICTURES}: name the folder that CelebAMask-HQ.zip unpacks to")
-    found = {int(path.stem): path for path in folder.glob("*.jpg") if path.stem.isdecimal()}
-    if not found:
+    folder = _published(source, PICTURES)
+    pictures = {int(path.stem): path for path in folder.glob("*.jpg") if path.stem.isdecimal()}
+    if not pictures:
         raise InvalidInputError(f"{folder} holds no NUMBER.jpg: name the folder that CelebAMask-HQ.zip unpacks to")
-    return found
+    return pictures
 
 
 def find_masks(source: Path) -> dict[int, Path]:
     """id -> hair mask of the published annotation folders. Raises InvalidInputError when missing or ambiguous."""
-    folder = source / ANNOTATIONS
-    if not folder.is_dir():
-        raise InvalidInputError(f"{source} holds no {ANNOTATIONS}: name the folder that CelebAMask-HQ.zip unpacks to")
-    found: dict[int, Path] = {}
-    for path in sorted(folder.glob("*/*_hair.png")):
-        match = re.fullmatch(r"(\d+)_hair", path.stem)
-        if match is None or not path.parent.name.isdecimal():
-            continue
-        number = int(match[1])
-        if number in found:
-            raise InvalidInputError(f"two hair masks of picture {number}: {found[number]} and {path}; delete one")
-        found[number] = path
-    return found
+    masks: dict[int, Path] = {}
+    for path in sorted(_published(source, ANNOTATIONS).glob("*/*_hair.png")):
+        name = path.stem.removesuffix("_hair")
+        if name.isdecimal() and path.parent.name.isdecimal() and masks.setdefault(int(name), path) != path:
+            raise InvalidInputError(f"two hair masks of picture {int(name)}: {masks[int(name)]} and {path}; delete one")
+    return masks
+
+
+def _published(source: Path, name: str) -> Path:
+    if not (source / name).is_dir():
+        raise InvalidInputError(f"{source} holds no {name}: name the folder that CelebAMask-HQ.zip unpacks to")
+    return source / name
 
 
 def celeb_data(folder: Path) -> ZooData:
@@ -112,7 +104,7 @@ def celeb_data(folder: Path) -> ZooData:
     for picture in sorted(list_images([images]), key=lambda path: path.name):
         mask = masks / f"{picture.stem}.png"
         if mask.is_file():
-            pictures.append(MaskedPicture(picture, mask))
+            pictures.append(HairFace(picture, mask, fitted=False))
         else:
             left_out[picture.name] = NO_MASK
     if not pictures:

@@ -9,19 +9,18 @@ class, and that of the optimizer it refers to, are read as empty stand-ins: noth
 
 from __future__ import annotations
 
-import contextlib
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from ohlora.base.atomic import atomic_path
 from ohlora.errors import CheckpointError, InvalidInputError
 from ohlora.training.hairzoo.models import DECODERS, build_model
+from ohlora.training.loop.states import save_tensors
+from ohlora.training.weights.files import read_pickle, require_file
 from ohlora.training.weights.state_dicts import Layout, load_layout
 
 PREFIX = "encoder."  # the published program wraps the network in a module of that name
@@ -63,25 +62,12 @@ ALLOWED: list[Callable[..., Any]] = [
 ]
 
 
-@dataclass(frozen=True)
-class CheckpointName:
+class CheckpointName(NamedTuple):
     """What a file's name says."""
 
     encoder: str
     decoder: str
     fold: int
-
-
-@contextlib.contextmanager
-def _allowing(classes: Sequence[Callable[..., Any]]) -> Iterator[None]:
-    """The safe reader takes `classes` too, for the time of the block."""
-    before = torch.serialization.get_safe_globals()
-    torch.serialization.add_safe_globals([*classes])
-    try:
-        yield
-    finally:
-        torch.serialization.clear_safe_globals()
-        torch.serialization.add_safe_globals(before)
 
 
 def parse_name(path: Path) -> CheckpointName | None:
@@ -92,31 +78,10 @@ def parse_name(path: Path) -> CheckpointName | None:
     return CheckpointName(match["encoder"], match["decoder"], int(match["fold"]))
 
 
-def read_pickle(path: Path) -> Mapping[str, Any]:
-    """A dictionary of tensors and plain values; other objects of it are not made. Raises CheckpointError."""
-    if not path.is_file():
-        raise CheckpointError(f"no weights file {path}: check the path")
-    try:
-        with _allowing(ALLOWED):
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # the unpickler raises whatever the bytes make it raise
-        lines = (str(error).strip() or type(error).__name__).splitlines()
-        # The reader's own reason stands below advice to read the file without care.
-        reason = next((line for line in lines if "Unsupported" in line), lines[0])
-        raise CheckpointError(
-            f"cannot read {path} as PyTorch weights: {reason[:160]}. It is damaged, of another format, or holds "
-            "objects other than tensors, which are never executed: copy or download it again"
-        ) from error
-    if not isinstance(content, Mapping) or not all(isinstance(key, str) for key in content):
-        raise CheckpointError(f"{path} holds a {type(content).__name__}, not a dictionary of named tensors")
-    return content
-
-
 def save_checkpoint(path: Path, model: nn.Module, optimizer: dict[str, Any], scheduler: dict[str, Any]) -> None:
     """Write the published layout. Atomic."""
     state = {PREFIX + key: value.detach().cpu() for key, value in model.state_dict().items()}
-    with atomic_path(path) as temporary:
-        torch.save({"encoder": state, "optimizer": optimizer, "scheduler": scheduler}, temporary)
+    save_tensors(path, {"encoder": state, "optimizer": optimizer, "scheduler": scheduler})
 
 
 def model_state(content: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
@@ -127,13 +92,11 @@ def model_state(content: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
             f"{path} is no checkpoint of the zoo: it needs an entry 'encoder' with the network's tensors, and has "
             f"{', '.join(list(content)[:5]) or 'nothing'}"
         )
-    result = dict(state)
-    if all(key.startswith(PARALLEL) for key in result):
-        result = {key.removeprefix(PARALLEL): value for key, value in result.items()}
     # A network of the library has an encoder, a decoder and a head; behind the wrapper's prefix all look like encoder.
-    if all(key.startswith(PREFIX) for key in result) and any(key.startswith(PREFIX + "decoder.") for key in result):
-        result = {key.removeprefix(PREFIX): value for key, value in result.items()}
-    return result
+    for prefix, sign in ((PARALLEL, PARALLEL), (PREFIX, PREFIX + "decoder.")):
+        if all(key.startswith(prefix) for key in state) and any(key.startswith(sign) for key in state):
+            state = {key.removeprefix(prefix): value for key, value in state.items()}
+    return dict(state)
 
 
 def renamed(state: Mapping[str, Tensor], model: nn.Module, decoder: str) -> dict[str, Tensor]:
@@ -154,7 +117,8 @@ def load_weights(model: nn.Module, path: Path, decoder: str) -> None:
 
     Raises CheckpointError naming the file and the keys that are missing, unexpected or mis-shaped.
     """
-    state = renamed(model_state(read_pickle(path), path), model, decoder)
+    content = read_pickle(path, allowed=ALLOWED)
+    state = renamed(model_state(content, path), model, decoder)
     try:
         load_layout(model, state, Layout({key: key for key in model.state_dict()}))
     except CheckpointError as error:
@@ -170,18 +134,13 @@ def load_checkpoint(
 
     Raises CheckpointError naming the file, InvalidInputError when its name does not tell and neither do the arguments.
     """
-    if not path.is_file():
-        raise CheckpointError(f"no weights file {path}: check the path")
-    named = parse_name(path)
-    if named is None and (encoder is None or decoder is None):
+    named = parse_name(require_file(path))
+    encoder, decoder = encoder or (named and named.encoder), decoder or (named and named.decoder)
+    if not encoder or not decoder:
         raise InvalidInputError(
             f"the name of {path} does not say which network it holds (ENCODER_DECODER_foldN_light.pth): give "
             "--encoder-type and --decoder-type"
         )
-    if named is not None:
-        encoder, decoder = encoder or named.encoder, decoder or named.decoder
-    assert encoder is not None
-    assert decoder is not None
     # Building a network draws its initial weights; the caller's random stream shall not notice.
     with torch.random.fork_rng(devices=[]):
         model = build_model(encoder, decoder, image_size=image_size)

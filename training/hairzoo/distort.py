@@ -7,6 +7,9 @@ give are the defaults of the library it names (albumentations 0.5.2).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -28,19 +31,19 @@ BORDER = cv2.BORDER_REFLECT_101
 
 def sample(image: Image, mask: Mask, map_x: Map, map_y: Map) -> Pair:
     """Picture and mask read at (map_x, map_y)."""
-    return (
-        cv2.remap(image, map_x, map_y, cv2.INTER_LINEAR, borderMode=BORDER).astype(np.uint8, copy=False),
-        cv2.remap(mask, map_x, map_y, cv2.INTER_NEAREST, borderMode=BORDER).astype(np.uint8, copy=False),
-    )
+    return both(image, mask, lambda array, flags: cv2.remap(array, map_x, map_y, flags, borderMode=BORDER))
 
 
 def warp(image: Image, mask: Mask, matrix: Matrix) -> Pair:
     """Picture and mask moved by an affine matrix (from old to new coordinates)."""
     size = (image.shape[1], image.shape[0])
-    return (
-        cv2.warpAffine(image, matrix, size, flags=cv2.INTER_LINEAR, borderMode=BORDER).astype(np.uint8, copy=False),
-        cv2.warpAffine(mask, matrix, size, flags=cv2.INTER_NEAREST, borderMode=BORDER).astype(np.uint8, copy=False),
-    )
+    return both(image, mask, lambda array, flags: cv2.warpAffine(array, matrix, size, flags=flags, borderMode=BORDER))
+
+
+def both(image: Image, mask: Mask, move: Callable[[Image, int], NDArray[Any]]) -> Pair:
+    """`move(array, interpolation)` of the two."""
+    moved, moved_mask = move(image, cv2.INTER_LINEAR), move(mask, cv2.INTER_NEAREST)
+    return moved.astype(np.uint8, copy=False), moved_mask.astype(np.uint8, copy=False)
 
 
 def elastic(image: Image, mask: Mask, rng: np.random.Generator) -> Pair:
@@ -91,14 +94,8 @@ def optical(image: Image, mask: Mask, rng: np.random.Generator) -> Pair:
     # Shifts below half a pixel, rounded to whole ones: none, as in the library.
     dx, dy = np.round(rng.uniform(-OPTICAL_SHIFT, OPTICAL_SHIFT, 2))
     camera = np.array([[width, 0, width / 2 + dx], [0, height, height / 2 + dy], [0, 0, 1]], np.float32)
-    maps = cv2.initUndistortRectifyMap(
-        camera,
-        np.array([k, k, 0, 0, 0], np.float32),
-        np.eye(3),
-        camera,
-        (width, height),
-        cv2.CV_32FC1,
-    )
+    bends = np.array([k, k, 0, 0, 0], np.float32)
+    maps = cv2.initUndistortRectifyMap(camera, bends, np.eye(3), camera, (width, height), cv2.CV_32FC1)
     return sample(image, mask, maps[0].astype(np.float32, copy=False), maps[1].astype(np.float32, copy=False))
 
 

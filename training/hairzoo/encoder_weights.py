@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from segmentation_models_pytorch.encoders import encoders
 from torch import Tensor, nn
 
 from ohlora.errors import CheckpointError, InvalidInputError
-from ohlora.training.hairzoo.checkpoint import read_pickle
 from ohlora.training.hairzoo.config import ZooConfig
 from ohlora.training.hairzoo.models import TAKEN_FROM_TIMM, TIMM, build_model, encoder_named
+from ohlora.training.loop.states import first_line
+from ohlora.training.weights.files import read_pickle, read_tensors
 from ohlora.training.weights.state_dicts import Layout, load_layout
 from ohlora.training.weights.student import imagenet_encoder_state
 
@@ -51,8 +50,7 @@ def start_model(config: ZooConfig, note: Note = lambda text: None) -> nn.Module:
     if wanted not in (NONE, INSTALLED) and (name.startswith((TIMM, *TAKEN_FROM_TIMM))) and not Path(wanted).is_file():
         return _from_timm(config, wanted, note)
     model = build_model(config.encoder_type, config.decoder_type, image_size=config.image_size)
-    encoder = model.encoder
-    assert isinstance(encoder, nn.Module)
+    encoder = cast(nn.Module, model.encoder)
     if wanted == INSTALLED:
         if config.encoder_type not in PACKAGED:
             raise InvalidInputError(
@@ -97,26 +95,22 @@ def download(encoder: str, wanted: str, note: Note) -> dict[str, Tensor]:
     try:
         from huggingface_hub import hf_hub_download
 
-        return load_file(hf_hub_download(repository, filename="model.safetensors", revision=revision))
+        return read_tensors(hf_hub_download(repository, filename="model.safetensors", revision=revision))[1]
     except Exception as error:  # as above
         raise _not_had(encoder, wanted, f"https://huggingface.co/{repository}", error) from error
 
 
 def _not_had(encoder: str, wanted: str, place: str, error: Exception) -> InvalidInputError:
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160].rstrip(".")
     return InvalidInputError(
-        f"the '{wanted}' weights of {encoder} cannot be had from {place}: {reason}. Connect to the network, copy "
-        f"model.safetensors from there by hand and {REMEDY}"
+        f"the '{wanted}' weights of {encoder} cannot be had from {place}: {first_line(error).rstrip('.')}. Connect to "
+        f"the network, copy model.safetensors from there by hand and {REMEDY}"
     )
 
 
 def read_encoder_file(path: Path) -> dict[str, Tensor]:
     """A state dict of an encoder, .safetensors or a pickle of tensors. Raises CheckpointError naming the file."""
     if path.suffix == ".safetensors":
-        try:
-            return load_file(path)
-        except (OSError, SafetensorError) as error:
-            raise CheckpointError(f"cannot read {path}: {error}; it is damaged or no safetensors file") from error
+        return read_tensors(path)[1]
     content = read_pickle(path)
     foreign = [key for key, value in content.items() if not isinstance(value, Tensor)]
     if foreign:
@@ -133,12 +127,8 @@ def load_encoder(encoder: nn.Module, state: dict[str, Tensor], what: str) -> Non
     """
     ours = encoder.state_dict()
     state = {key: value for key, value in state.items() if key in ours or not key.startswith(HEADS)}
-    state |= {
-        key: torch.zeros_like(value)
-        for key, value in ours.items()
-        if key.endswith("num_batches_tracked") and key not in state
-    }
+    counters = {key: torch.zeros_like(value) for key, value in ours.items() if key.endswith("num_batches_tracked")}
     try:
-        load_layout(encoder, copy.copy(state), Layout({key: key for key in ours}))
+        load_layout(encoder, counters | state, Layout({key: key for key in ours}))
     except CheckpointError as error:
         raise CheckpointError(f"{what} does not fit the encoder: {error}") from error

@@ -20,10 +20,11 @@ from ohlora.base.types import Rgb
 from ohlora.errors import ImageError, InvalidInputError
 from ohlora.io.images import encode_image, read_image
 from ohlora.training.data.portrait_faces import png
-from ohlora.training.hairzoo.checkpoint import load_checkpoint, parse_name
+from ohlora.training.hairzoo.checkpoint import load_checkpoint
 from ohlora.training.hairzoo.config import DIVISOR, DOCUMENTED_SIZE
 from ohlora.training.hairzoo.models import check_size
 from ohlora.training.hairzoo.zoo_report import hair_maps
+from ohlora.training.loop.distributed import chosen_device
 
 GAP = 8  # white pixels between picture and mask
 
@@ -39,7 +40,7 @@ class Segmenter:
     def probability(self, image: Rgb) -> NDArray[np.float32]:
         """uint8 RGB [H,W,3] -> hair probability float32 [size,size]; the aspect is not kept, as documented."""
         small = cv2.resize(image, (self.size, self.size), interpolation=cv2.INTER_LINEAR).astype(np.uint8, copy=False)
-        return hair_maps(self.model, [small], self.device)[0]
+        return np.asarray(hair_maps(self.model, [small], self.device)[0])
 
     def mask(self, image: Rgb) -> NDArray[np.uint8]:
         """uint8 RGB [H,W,3] -> uint8 [H,W], 255 where the logit, brought to the picture's size, is above 0."""
@@ -60,17 +61,12 @@ def open_segmenter(
     encoder, decoder: by the file's name where not given. size: what report.json beside the checkpoint says it was
     trained at, else the documented 512. Raises CheckpointError, InvalidInputError.
     """
-    if accelerator not in ("auto", "cpu", "cuda"):
-        raise InvalidInputError(f"unknown accelerator '{accelerator}': choose auto, cpu or cuda")
-    if accelerator == "cuda" and not torch.cuda.is_available():
-        raise InvalidInputError("--accelerator cuda: no CUDA device here; use cpu")
-    device = torch.device("cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu")
+    device = chosen_device(accelerator)
     size = size or trained_size(checkpoint) or DOCUMENTED_SIZE
     if size < DIVISOR or size % DIVISOR:
         raise InvalidInputError(f"--img-size must be a multiple of {DIVISOR} pixels, got {size}")
     model = load_checkpoint(checkpoint, encoder, decoder, image_size=size)
-    named = parse_name(checkpoint)
-    check_size(model, encoder or (named.encoder if named else ""), decoder or (named.decoder if named else ""), size)
+    check_size(model, checkpoint.stem, size)
     return Segmenter(model.to(device), size, device)
 
 
@@ -81,9 +77,7 @@ def trained_size(checkpoint: Path) -> int | None:
         return None
     try:
         content = json.loads(report.read_text())
-        if content["checkpoint"] != checkpoint.name:
-            return None
-        return int(content["config"]["image_size"])
+        return int(content["config"]["image_size"]) if content["checkpoint"] == checkpoint.name else None
     except (ValueError, KeyError, TypeError):
         return None
 
@@ -95,10 +89,7 @@ def side_by_side(image: Rgb, mask: NDArray[np.uint8]) -> Rgb:
 
 
 def segment(
-    segmenter: Segmenter,
-    pictures: Sequence[Path],
-    out: Path,
-    advance: Callable[[int], None] = lambda count: None,
+    segmenter: Segmenter, pictures: Sequence[Path], out: Path, advance: Callable[[int], None] = lambda count: None
 ) -> tuple[dict[str, float], dict[str, str]]:
     """Write NAME_mask.png (0 or 255, the picture's size) and NAME_output.jpg (side by side) for every picture.
 
@@ -107,12 +98,11 @@ def segment(
     """
     seen: dict[str, Path] = {}
     for picture in pictures:
-        if picture.stem in seen:
+        if (other := seen.setdefault(picture.stem, picture)) is not picture:
             raise InvalidInputError(
-                f"{seen[picture.stem]} and {picture} would both be written as {picture.stem}_mask.png: give them one "
+                f"{other} and {picture} would both be written as {picture.stem}_mask.png: give them one "
                 "after the other, with another --out"
             )
-        seen[picture.stem] = picture
     make_folder(out)
     hair: dict[str, float] = {}
     failed: dict[str, str] = {}

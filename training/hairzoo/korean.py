@@ -20,8 +20,9 @@ from PIL import ImageDraw
 
 from ohlora.errors import InvalidInputError
 from ohlora.io.images import read_image
-from ohlora.training.hairzoo.folds import grouped
-from ohlora.training.hairzoo.pictures import Image, Mask, ZooData
+from ohlora.training.data.hair_faces import Sample
+from ohlora.training.hairzoo.pictures import Mask, ZooData, grouped
+from ohlora.training.loop.states import first_line
 
 TABLES = 37
 GRID = 512  # pixels of the plane that polygons are drawn in
@@ -45,8 +46,8 @@ class PolygonPicture:
     def name(self) -> str:
         return self.picture.stem
 
-    def read(self) -> tuple[Image, Mask]:
-        return read_image(self.picture), polygon_mask(self.points)
+    def read(self) -> Sample:
+        return read_image(self.picture), polygon_mask(self.points), None
 
 
 def parse_polygon(text: str) -> Points:
@@ -77,23 +78,18 @@ def polygon_mask(points: Points, size: int = GRID) -> Mask:
 
 def read_tables(folder: Path) -> tuple[pd.DataFrame, list[str]]:
     """All rows in the order of the tables, and the names of tables that are not there. Raises InvalidInputError."""
-    names = [f"dataindex_{number:02d}.csv" for number in range(TABLES)]
-    missing = [name for name in names if not (folder / name).is_file()]
-    if len(missing) == TABLES:
-        raise InvalidInputError(
-            f"{folder} holds no dataindex_00.csv .. dataindex_{TABLES - 1}.csv: name the dataset folder"
-        )
+    paths = [folder / f"dataindex_{number:02d}.csv" for number in range(TABLES)]
     tables = []
-    for name in names:
-        if name in missing:
-            continue
+    for path in (path for path in paths if path.is_file()):
         try:
-            table = pd.read_csv(folder / name, usecols=list(COLUMNS), dtype=str, keep_default_na=False)
+            table = pd.read_csv(path, usecols=list(COLUMNS), dtype=str, keep_default_na=False)
         except (ValueError, OSError) as error:  # ValueError: a column is missing, or this is no table
-            reason = str(error).splitlines()[0][:200]
-            raise InvalidInputError(f"cannot use {folder / name}: {reason}; it needs {', '.join(COLUMNS)}") from error
+            reason = first_line(error)
+            raise InvalidInputError(f"cannot use {path}: {reason}; it needs {', '.join(COLUMNS)}") from error
         tables.append(table[list(COLUMNS)])
-    return pd.concat(tables, ignore_index=True), missing
+    if not tables:
+        raise InvalidInputError(f"{folder} holds no {paths[0].name} .. {paths[-1].name}: name the dataset folder")
+    return pd.concat(tables, ignore_index=True), [path.name for path in paths if not path.is_file()]
 
 
 def rooted(path: str, folder: Path) -> Path:

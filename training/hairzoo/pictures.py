@@ -1,84 +1,35 @@
-"""What every data set of the zoo gives: pictures with masks, the fold of each, and what was left out."""
+"""What every data set of the zoo gives: pictures with masks, the fold of each, and what was left out.
+
+Folds are five parts of a set, the same every time (docs/spec/segmentation.md, section 8).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Protocol
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.model_selection import GroupKFold
 
 from ohlora.errors import InvalidInputError
-from ohlora.io.images import read_image
-from ohlora.training.data.hair_faces import HairFace
+from ohlora.training.data.hair_faces import LabelledPicture
+from ohlora.training.data.people import TOO_CLOSE, distances, group_people, thumbnails
+from ohlora.training.hairzoo.config import FOLDS
 
 Image = NDArray[np.uint8]  # RGB [H,W,3]
 Mask = NDArray[np.uint8]  # [h,w], hair times 255; not always of the picture's size
-
-
-class ZooPicture(Protocol):
-    """A picture with its hair mask. Reading it twice gives the same."""
-
-    @property
-    def name(self) -> str: ...
-
-    def read(self) -> tuple[Image, Mask]: ...
-
-
-@dataclass(frozen=True)
-class MaskedPicture:
-    """A picture whose mask is a file: hair is the file's first channel over 255."""
-
-    picture: Path
-    mask: Path
-
-    @property
-    def name(self) -> str:
-        return self.picture.stem
-
-    def read(self) -> tuple[Image, Mask]:
-        """Raises ImageError for the picture, InvalidInputError for the mask, naming the file."""
-        return read_image(self.picture), read_mask(self.mask)
-
-
-@dataclass(frozen=True)
-class SoftPicture:
-    """A face of our own folders; its hair map is soft."""
-
-    face: HairFace
-
-    @property
-    def name(self) -> str:
-        return self.face.name
-
-    def read(self) -> tuple[Image, Mask]:
-        image, label, _ = self.face.read()
-        return image, label
-
-
-def read_mask(path: Path) -> Mask:
-    """First channel of a mask picture, uint8 [h,w]. Raises InvalidInputError naming the file."""
-    array = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    if array is None:
-        raise InvalidInputError(f"cannot read the mask {path}: it is missing or damaged; make it again or leave it out")
-    if array.ndim == 3:
-        array = array[..., 2] if array.shape[2] >= 3 else array[..., 0]  # OpenCV reads BGR: the first is the last
-    if array.dtype != np.uint8:
-        raise InvalidInputError(f"the mask {path} has values of {array.dtype}: 8 bits are needed, 0 or 255")
-    return np.ascontiguousarray(array)
+OUT = -1  # fold of a picture that is used on neither side
 
 
 @dataclass(frozen=True)
 class ZooData:
-    """pictures, `fold` of each [N] (0 .. FOLDS - 1), names of what was left out and why.
+    """pictures, `fold` of each [N] (0 .. FOLDS - 1, or OUT), names of what was left out and why.
 
     people: whom each picture shows [N], where that is known.
     """
 
-    pictures: Sequence[ZooPicture]
+    pictures: Sequence[LabelledPicture]
     fold: NDArray[np.int64]
     left_out: dict[str, str] = field(default_factory=dict)
     people: Sequence[str] | None = None
@@ -96,3 +47,33 @@ class ZooData:
     def count_people(self, indices: NDArray[np.int64]) -> int | None:
         """How many people these pictures show; None where that is not known."""
         return None if self.people is None else len({self.people[i] for i in indices})
+
+
+def consecutive(count: int) -> NDArray[np.int64]:
+    """Blocks of a sorted list without shuffling, the first ones longer by one where it does not divide -> fold [N]."""
+    sizes = [len(part) for part in np.array_split(np.empty(count), FOLDS)]
+    return np.repeat(np.arange(FOLDS), sizes)
+
+
+def grouped(groups: Sequence[str]) -> NDArray[np.int64]:
+    """Whole groups in one fold, folds of about one size (scikit-learn's GroupKFold) -> fold [N]."""
+    count = len(set(groups))
+    if count < FOLDS:
+        raise InvalidInputError(f"{count} groups of pictures cannot be divided into {FOLDS} folds: use more people")
+    fold = np.empty(len(groups), np.int64)
+    for number, (_, held) in enumerate(GroupKFold(FOLDS).split(np.empty(len(groups)), groups=list(groups))):
+        fold[held] = number
+    return fold
+
+
+def by_people(images: Sequence[Image], held: int) -> tuple[NDArray[np.int64], list[str]]:
+    """Pictures of nameless virtual people: who looks alike is in one fold (`data/people.py`) -> fold, person [N].
+
+    Pictures of other folds that still look too much like one of fold `held` are OUT.
+    """
+    distance = distances(thumbnails(images))
+    people = [str(person) for person in group_people(distance)]
+    fold = grouped(people)
+    inside = fold == held
+    fold[~inside & (distance[:, inside].min(1) < TOO_CLOSE)] = OUT
+    return fold, people

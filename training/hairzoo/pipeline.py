@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import cv2
@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from ohlora.training.data.hair_faces import LabelledPicture
 from ohlora.training.hairzoo import distort
 from ohlora.training.hairzoo.config import ZooConfig
-from ohlora.training.hairzoo.pictures import Image, Mask, ZooPicture
-from ohlora.training.teachers.protocol import DEVIATION, MEAN
+from ohlora.training.hairzoo.pictures import Image, Mask
+from ohlora.training.teachers.protocol import normalized
 
 Pair = tuple[Image, Mask]
 Sample = tuple[NDArray[np.float32], NDArray[np.float32]]  # picture [3,S,S], normalised; label [1,S,S] in [0,1]
@@ -25,31 +26,24 @@ P_COLOR, P_DISTORT, P_MOVE, P_DROPOUT = 0.3, 0.3, 0.2, 0.1
 
 
 def contrast(image: Image, rng: np.random.Generator) -> Image:
-    return scaled(image, 1 + rng.uniform(-CONTRAST, CONTRAST), 0.0)
+    return looked_up(image, np.arange(256) * (1 + rng.uniform(-CONTRAST, CONTRAST)))
 
 
 def brightness(image: Image, rng: np.random.Generator) -> Image:
-    return scaled(image, 1.0, 255 * rng.uniform(-BRIGHTNESS, BRIGHTNESS))
+    return looked_up(image, np.arange(256) + 255 * rng.uniform(-BRIGHTNESS, BRIGHTNESS))
 
 
 def gamma(image: Image, rng: np.random.Generator) -> Image:
-    exponent = int(rng.integers(GAMMA[0], GAMMA[1] + 1)) / 100
-    table = (np.arange(256) / 255) ** exponent * 255
-    return cv2.LUT(image, np.round(table).astype(np.uint8)).astype(np.uint8, copy=False)
+    return looked_up(image, (np.arange(256) / 255) ** (int(rng.integers(GAMMA[0], GAMMA[1] + 1)) / 100) * 255)
 
 
-def scaled(image: Image, gain: float, offset: float) -> Image:
-    """Every value times `gain` plus `offset`, kept in 0 .. 255."""
-    table = np.clip(np.round(np.arange(256) * gain + offset), 0, 255).astype(np.uint8)
-    return cv2.LUT(image, table).astype(np.uint8, copy=False)
+def looked_up(image: Image, table: NDArray[np.floating]) -> Image:
+    """table: what becomes of 0 .. 255; rounded and kept in that range."""
+    return np.asarray(cv2.LUT(image, np.clip(np.round(table), 0, 255).astype(np.uint8)), np.uint8)
 
 
-COLORS: tuple[Callable[[Image, np.random.Generator], Image], ...] = (contrast, gamma, brightness)
-DISTORTIONS: tuple[Callable[[Image, Mask, np.random.Generator], Pair], ...] = (
-    distort.elastic,
-    distort.grid,
-    distort.optical,
-)
+COLORS = (contrast, gamma, brightness)
+DISTORTIONS = (distort.elastic, distort.grid, distort.optical)
 
 
 def augment(image: Image, mask: Mask, rng: np.random.Generator) -> Pair:
@@ -81,8 +75,7 @@ def resized(image: Image, mask: Mask, size: int) -> Pair:
 
 def normalised(image: Image) -> NDArray[np.float32]:
     """uint8 RGB [H,W,3] -> float32 [3,H,W], ImageNet mean and deviation."""
-    values = (image.astype(np.float32) / 255 - np.array(MEAN, np.float32)) / np.array(DEVIATION, np.float32)
-    return np.ascontiguousarray(values.transpose(2, 0, 1))
+    return np.ascontiguousarray(normalized(image).transpose(2, 0, 1))
 
 
 class ZooDataset(Dataset[Any]):
@@ -91,14 +84,14 @@ class ZooDataset(Dataset[Any]):
     epoch: None for pictures as they are, held-out ones.
     """
 
-    def __init__(self, pictures: Sequence[ZooPicture], config: ZooConfig, epoch: int | None) -> None:
+    def __init__(self, pictures: Sequence[LabelledPicture], config: ZooConfig, epoch: int | None) -> None:
         self.pictures, self.config, self.epoch = pictures, config, epoch
 
     def __len__(self) -> int:
         return len(self.pictures)
 
     def __getitem__(self, index: int) -> Sample:
-        image, mask = resized(*self.pictures[index].read(), self.config.image_size)
+        image, mask = resized(*self.pictures[index].read()[:2], self.config.image_size)
         if self.epoch is not None and self.config.augment:
             image, mask = augment(image, mask, np.random.default_rng((self.config.seed, self.epoch, index)))
         return normalised(image), mask[None].astype(np.float32) / np.float32(255)
@@ -109,7 +102,7 @@ def _one_thread(_: int) -> None:
 
 
 def batches(
-    pictures: Sequence[ZooPicture],
+    pictures: Sequence[LabelledPicture],
     indices: NDArray[np.int64],
     config: ZooConfig,
     epoch: int | None,

@@ -6,13 +6,14 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from ohlora.errors import InvalidInputError
 from ohlora.training.data.hair_faces import find_faces
 from ohlora.training.hairzoo.celeb import celeb_data
 from ohlora.training.hairzoo.config import ZooConfig
-from ohlora.training.hairzoo.folds import OUT, by_people
 from ohlora.training.hairzoo.korean import korean_data
-from ohlora.training.hairzoo.pictures import SoftPicture, ZooData
+from ohlora.training.hairzoo.pictures import OUT, ZooData, by_people
 
 
 def open_data(config: ZooConfig, folders: Sequence[Path]) -> ZooData:
@@ -30,13 +31,9 @@ def open_data(config: ZooConfig, folders: Sequence[Path]) -> ZooData:
 
 def faces_data(folders: Sequence[Path], held: int) -> ZooData:
     """Our own folders: pictures with soft hair maps; people who look alike are in one fold."""
-    pictures = [SoftPicture(face) for face in find_faces(folders)]
+    pictures = find_faces(folders)
     fold, people = by_people([picture.read()[0] for picture in pictures], held)
-    left_out = {
-        picture.name: "looks like a held-out person"
-        for picture, number in zip(pictures, fold, strict=True)
-        if number == OUT
-    }
+    left_out = {pictures[i].name: "looks like a held-out person" for i in np.flatnonzero(fold == OUT)}
     return ZooData(pictures, fold, left_out, people)
 
 

@@ -14,7 +14,8 @@ from torch import nn
 from ohlora.base.atomic import write_bytes
 from ohlora.io.contact_sheet import contact_sheet
 from ohlora.io.images import encode_image
-from ohlora.training.hairzoo.pictures import Image, ZooPicture
+from ohlora.training.data.hair_faces import LabelledPicture
+from ohlora.training.hairzoo.pictures import Image
 from ohlora.training.hairzoo.pipeline import normalised, resized
 from ohlora.training.students.metrics import HairMetrics
 from ohlora.training.students.report import overlay
@@ -31,26 +32,26 @@ def hair_maps(model: nn.Module, images: Sequence[Image], device: torch.device) -
 
 
 def measure(
-    model: nn.Module, pictures: Sequence[ZooPicture], size: int, batch: int, device: torch.device, worst: int
+    model: nn.Module, pictures: Sequence[LabelledPicture], size: int, batch: int, device: torch.device, worst: int
 ) -> tuple[dict[str, Any], NDArray[np.int64]]:
     """Pooled figures (`HairMetrics`) over whole pictures at size x size, and the indices of the worst by IoU."""
     model.eval()
     metrics = HairMetrics()
     for start in range(0, len(pictures), batch):
-        pairs = [resized(*picture.read(), size) for picture in pictures[start : start + batch]]
+        pairs = [resized(*picture.read()[:2], size) for picture in pictures[start : start + batch]]
         for hair, (_, mask) in zip(hair_maps(model, [image for image, _ in pairs], device), pairs, strict=True):
             metrics.add(hair, mask.astype(np.float32) / np.float32(255))
     return metrics.summary(), np.argsort(metrics.per_face_iou(), kind="stable")[:worst]
 
 
 def write_overlays(
-    path: Path, model: nn.Module, pictures: Sequence[ZooPicture], size: int, device: torch.device
+    path: Path, model: nn.Module, pictures: Sequence[LabelledPicture], size: int, device: torch.device
 ) -> None:
     """The documented overlay of each picture: sky blue agrees, green is too much, blue is missed."""
     model.eval()
     tiles = []
     for picture in pictures:
-        image, mask = resized(*picture.read(), size)
+        image, mask = resized(*picture.read()[:2], size)
         tiles.append(overlay(image, mask, hair_maps(model, [image], device)[0]))
     captions = [picture.name for picture in pictures]
     write_bytes(path, encode_image(contact_sheet(tiles, cell=CELL, captions=captions), "jpeg", 95))

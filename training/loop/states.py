@@ -70,4 +70,4 @@ def damaged(path: Path, error: Exception, remedy: str = "delete it, or use --res
 
 
 def first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

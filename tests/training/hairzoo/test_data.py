@@ -14,10 +14,10 @@ pytest.importorskip("sklearn")
 pytest.importorskip("pandas")
 
 from ohlora.errors import InvalidInputError
+from ohlora.training.data.hair_faces import read_map
 from ohlora.training.hairzoo.celeb import celeb_data, prepare
-from ohlora.training.hairzoo.folds import consecutive, grouped
 from ohlora.training.hairzoo.korean import korean_data, parse_polygon, polygon_mask, rooted
-from ohlora.training.hairzoo.pictures import read_mask
+from ohlora.training.hairzoo.pictures import consecutive, grouped
 from ohlora.training.hairzoo.sources import faces_data
 from tests.support import hairzoo_sets
 
@@ -56,7 +56,7 @@ def test_celeb_pictures_masks_and_blocks(tmp_path: Path) -> None:
     assert data.left_out == {"00005.jpg": "no hair mask"}
     assert [p.name for p in data.pictures] == [f"{n:05d}" for n in range(12) if n != 5]
     assert data.fold.tolist() == [0, 0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
-    image, mask = data.pictures[2].read()
+    image, mask, _ = data.pictures[2].read()
     expected = hairzoo_sets.blob(2)
     assert np.array_equal(mask, expected[1])
     assert np.abs(image.astype(int) - expected[0]).mean() < 10  # JPEG
@@ -81,10 +81,13 @@ def test_mask_is_the_first_channel(tmp_path: Path) -> None:
     red = np.zeros((4, 4, 3), np.uint8)
     red[1:3, 1:3, 0] = 255
     hairzoo_sets.write(tmp_path / "mask.png", red)
-    assert np.array_equal(read_mask(tmp_path / "mask.png"), red[..., 0])
+    assert np.array_equal(read_map(tmp_path / "mask.png", None, 0), red[..., 0])
+    assert cv2.imwrite(str(tmp_path / "mask.png"), red.astype(np.uint16) * 257)
+    with pytest.raises(InvalidInputError, match=r"mask\.png has values of uint16: 8 bits are needed"):
+        read_map(tmp_path / "mask.png", None, 0)
     (tmp_path / "mask.png").write_bytes(b"no picture")
     with pytest.raises(InvalidInputError, match=r"mask\.png"):
-        read_mask(tmp_path / "mask.png")
+        read_map(tmp_path / "mask.png", None, 0)
 
 
 def test_korean_tables(tmp_path: Path) -> None:
@@ -100,7 +103,7 @@ def test_korean_tables(tmp_path: Path) -> None:
     assert all(len(folds) == 1 for folds in people.values())
     assert set(heavy.fold.tolist()) == set(range(5))
     assert len([why for why in light.left_out.values() if why == "table not there"]) == 35
-    image, mask = light.pictures[0].read()
+    image, mask, _ = light.pictures[0].read()
     assert np.array_equal(mask > 0, image[..., 0] > 128)
 
 
@@ -204,7 +207,7 @@ def test_our_faces_are_split_by_people(tmp_path: Path) -> None:
     for picture, fold in zip(data.pictures, data.fold, strict=True):
         folds.setdefault(picture.name[:2], set()).add(int(fold))
     assert all(len(found) == 1 for found in folds.values())
-    _, mask = data.pictures[0].read()
+    _, mask, _ = data.pictures[0].read()
     assert len(np.unique(mask)) > 2  # soft
 
 

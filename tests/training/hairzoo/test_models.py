@@ -31,7 +31,7 @@ TINY = "tu-test_efficientnet"  # timm's own test network: 0.1 M parameters with 
 def test_every_decoder_runs_and_learns(decoder: str) -> None:
     size = 128 if decoder == "PAN" else 64  # PAN halves its 1/16 map three times
     model = models.build_model(TINY, decoder)
-    models.check_size(model, TINY, decoder, size)
+    models.check_size(model, f"{decoder} on {TINY}", size)
     logits = model(torch.randn(2, 3, size, size))
     assert logits.shape == (2, 1, size, size)
     assert (logits.min() < 0) or (logits.max() > 1)  # logits, no probabilities
@@ -81,7 +81,7 @@ def test_names_that_do_not_work_say_what_does(encoder: str, decoder: str, said: 
 def test_sizes_that_do_not_work_are_refused_at_once() -> None:
     model = models.build_model(TINY, "PAN")
     with pytest.raises(InvalidInputError, match=r"PAN on .* at 64 pixels"):
-        models.check_size(model, TINY, "PAN", 64)
+        models.check_size(model, f"PAN on {TINY}", 64)
     assert model.training
 
 

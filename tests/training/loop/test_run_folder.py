@@ -142,7 +142,7 @@ def test_another_run_or_a_damaged_state_is_refused_before_anything_is_written(tm
     other = {**IDENTITY, "recipe": {**IDENTITY["recipe"], "rate": 0.2}}  # type: ignore[dict-item]
     with pytest.raises(InvalidInputError, match=r"holds a run with other recipe \(rate was 0.1, now 0.2\)"):
         Descent(tmp_path, identity=other)
-    with pytest.raises(InvalidInputError, match="format ; delete it to resume from the one before, or use --restart"):
+    with pytest.raises(InvalidInputError, match="format; delete it to resume from the one before, or use --restart"):
         Descent(tmp_path, kind="another")
     assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == before
     (tmp_path / "checkpoint-00000002.pt").write_bytes(b"nothing")
