@@ -18,24 +18,25 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ohlora.base.atomic import write_bytes
+from ohlora.base.types import Variant, check_choice
 from ohlora.bundle.files import file_sha256
 from ohlora.errors import ImageError, InvalidInputError
 from ohlora.io.images import encode_image, read_image
 from ohlora.photos.face_cascade import Detections
 from ohlora.render.journal import Journal
-from ohlora.scores.sources import INDEX, VARIANTS, crop_box, squeezed
+from ohlora.scores.sources import INDEX, crop_box, squeezed
 from ohlora.training.data.parsing_classes import EyePoints, eyes_inside, visualize
 from ohlora.training.data.portrait_faces import png
 from ohlora.training.teachers.mtcnn import detect
 from ohlora.training.teachers.protocol import DEVIATION, MEAN, Image, Labeller, normalized
 
-CROP, FULL_FRAME = VARIANTS
+CROP, FULL_FRAME = get_args(Variant)
 FACE, PARSING, OVERLAY, HAIR_LABEL = (
     f"{kind}_{{:06d}}.png" for kind in ("face", "parsing", "parsing_visualization", "parsing_hair_label")
 )
@@ -57,8 +58,7 @@ class ParseSettings:
     exact_face: bool = False
 
     def __post_init__(self) -> None:
-        if self.variant not in VARIANTS:
-            raise InvalidInputError(f"unknown variant '{self.variant}': choose one of {', '.join(VARIANTS)}")
+        check_choice("variant", self.variant, get_args(Variant))
 
 
 @dataclass
