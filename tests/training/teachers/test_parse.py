@@ -305,7 +305,7 @@ def test_pictures_that_cannot_be_parsed(tmp_path: Path) -> None:
 
 
 def test_unknown_variant() -> None:
-    with pytest.raises(InvalidInputError, match="unknown variant 'half': choose one of crop, full-frame"):
+    with pytest.raises(InvalidInputError, match="unknown variant 'half': choose crop or full-frame"):
         ParseSettings("half")
 
 
