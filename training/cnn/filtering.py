@@ -5,14 +5,14 @@ from __future__ import annotations
 import filecmp
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ohlora.base.atomic import atomic_path, make_folder, remove_leftovers, write_bytes
+from ohlora.base.atomic import atomic_path, make_folder, remove_leftovers
 from ohlora.errors import ImageError, InvalidInputError
 from ohlora.io.images import SUFFIXES
 from ohlora.io.numbered_images import numbered_images
@@ -57,21 +57,17 @@ def select(table: ScoreTable, recipe: FilterRecipe, labelled: NDArray[np.int64] 
 
     Raises InvalidInputError: no such column.
     """
-    passes: dict[str, NDArray[np.bool_]] = {}
+    fails: dict[str, NDArray[np.bool_]] = {}
     if recipe.first_number:
-        passes[BELOW.format(recipe.first_number)] = table.numbers >= recipe.first_number
+        fails[BELOW.format(recipe.first_number)] = table.numbers < recipe.first_number
     if labelled is not None:
-        passes[LABELLED] = ~np.isin(table.numbers, labelled)
-    for rule in recipe.rules:
-        passes[str(rule)] = rule.passes(table.column(rule.column))
-    all_pass = np.array(list(passes.values()))  # [rules, N]
-    failures = (~all_pass).sum(0)
-    rejects = {name: int((~row).sum()) for name, row in passes.items()}
-    only = {name: int((~row & (failures == 1)).sum()) for name, row in passes.items()}
-    missing = int(np.isnan(np.stack([table.column(rule.column) for rule in recipe.rules])).any(0).sum())
-    if missing:
-        rejects[NO_SCORE] = missing
-    return Selection(np.all(all_pass, axis=0), rejects, only)
+        fails[LABELLED] = np.isin(table.numbers, labelled)
+    fails |= {str(rule): ~rule.passes(table.column(rule.column)) for rule in recipe.rules}
+    failures = np.sum(list(fails.values()), axis=0)
+    rejects = {name: int(row.sum()) for name, row in fails.items()}
+    only = {name: int((row & (failures == 1)).sum()) for name, row in fails.items()}
+    missing = int(np.isnan([table.column(rule.column) for rule in recipe.rules]).any(0).sum())
+    return Selection(failures == 0, rejects | ({NO_SCORE: missing} if missing else {}), only)
 
 
 def filter_pictures(
@@ -87,7 +83,7 @@ def filter_pictures(
 ) -> FilterResult:
     """Copy the pictures of folder `images` that pass `recipe` by the table `scores` to folder `out`, names unchanged.
 
-    labels: a label table whose pictures are not kept. link: hard links instead of copies. The same call goes on after
+    labels: a label table whose pictures are not kept. link: hard links instead of copies. The same call resumes after
     a stop; pictures that an earlier call kept and this one does not are removed. Writes OUT/filtered.csv, the rows of
     what is kept. Raises InvalidInputError when scores are of other pictures, when nothing passes, and when `out` holds
     pictures of something else; ImageError for a picture that cannot be read; OutputError.
@@ -96,7 +92,8 @@ def filter_pictures(
     paths = numbered_images(Path(images))
     of_numbers(paths, table.numbers, f"rows of {scores}", Path(images))
     selection = select(table, recipe, None if labels is None else read_labels(labels).numbers)
-    kept = {int(number): paths[int(number)] for number in table.numbers[selection.kept]}
+    rows = table.rows(table.numbers[selection.kept])
+    kept = [paths[int(number)] for number in rows.numbers]
     if not kept:
         counts = ", ".join(f"{name} {count}" for name, count in selection.rejects.items())
         raise InvalidInputError(f"none of {len(table)} pictures passes the filter; rejected: {counts}. Loosen a rule")
@@ -104,25 +101,16 @@ def filter_pictures(
     if out.resolve() == Path(images).resolve():
         raise InvalidInputError(f"the kept pictures cannot go to {out}, where all of them are: choose another --out")
     remove_leftovers(out)
-    _clear(out, {path.name for path in kept.values()})
-    rows = table.rows(list(kept))
-    listed = ScoreTable(rows.numbers, rows.columns, rows.values, tuple(str(out / p.name) for p in kept.values()))
-    write_score_table(out / LIST, listed)  # first: it tells the next call which pictures are ours
+    _clear(out, {path.name for path in kept})
+    # First: it tells the next call which pictures are ours.
+    write_score_table(out / LIST, replace(rows, paths=tuple(str(out / path.name) for path in kept)))
     started(len(kept))
     copied = 0
-    for path in kept.values():
+    for path in kept:
         copied += _put(path, out / path.name, link)
         advance(1)
-    return FilterResult(
-        folder=out,
-        table=out / LIST,
-        pictures=len(table),
-        kept=len(kept),
-        copied=copied,
-        there=len(kept) - copied,
-        rejects=selection.rejects,
-        only=selection.only,
-    )
+    there, rules = len(kept) - copied, (selection.rejects, selection.only)
+    return FilterResult(out, out / LIST, len(table), len(kept), copied, there, *rules)
 
 
 def _clear(out: Path, wanted: set[str]) -> None:
@@ -150,9 +138,9 @@ def _put(source: Path, target: Path, link: bool) -> bool:
         data = b"" if link else source.read_bytes()
     except OSError as error:
         raise ImageError(f"cannot read {source}: {error.strerror or error}") from error
-    if link:
-        with atomic_path(target) as temporary:
+    with atomic_path(target) as temporary:
+        if link:
             os.link(source, temporary)
-    else:
-        write_bytes(target, data)
+        else:
+            temporary.write_bytes(data)
     return True

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ohlora.base.atomic import write_csv
 from ohlora.training.cnn.objectives import log_name
+from ohlora.training.loop.logs import write_table
 
 TRAIN_LOG = (
     "fold_no", "success", "min_val_loss", "total_epochs", "best_epoch", "elapsed_time (s)", "val_loss_list",
@@ -19,20 +20,18 @@ TRAIN_LOG = (
 
 def write_train_log(path: Path, attempts: Sequence[Mapping[str, Any]]) -> None:
     """One row per attempt of a classifier, failed ones too: {"fold", "success", "losses", "best_epoch", "seconds"}."""
-    rows: list[Sequence[Any]] = [("", *TRAIN_LOG)]
+    rows: list[Sequence[Any]] = []
     for index, attempt in enumerate(attempts):
         losses, best = [round(loss, 4) for loss in attempt["losses"]], attempt["best_epoch"]
         seconds = round(attempt["seconds"], 2)
         rows.append([index, attempt["fold"], attempt["success"], losses[best], len(losses), best, seconds, losses])
-    write_csv(path, rows)
+    write_table(path, ("", *TRAIN_LOG), rows)
 
 
 def write_epochs(path: Path, epochs: Sequence[Mapping[str, Any]], decimals: int | None = None) -> None:
     """One row per epoch with its figures (`Measured.row`); every digit, or `decimals`; empty where one is undefined."""
-    rows: list[Sequence[Any]] = [("epoch", *epochs[0])]
-    for epoch, row in enumerate(epochs):
-        rows.append([epoch, *(v if v is None or decimals is None else round(v, decimals) for v in row.values())])
-    write_csv(path, rows)
+    rows = ([epoch, *row.values()] for epoch, row in enumerate(epochs))
+    write_table(path, ("epoch", *epochs[0]), rows, decimals)
 
 
 def write_validation_log(
@@ -46,12 +45,11 @@ def write_validation_log(
 
     epochs: `Measured.outputs` of each, [M, C]. pictures, targets [M, C]: in validation order.
     """
-    rows: list[Sequence[Any]] = [
-        ["epoch", "img_path", *(f"{log_name(column)}_{kind}" for column in columns for kind in ("output", "label"))]
-    ]
-    for epoch, outputs in enumerate(epochs):
-        for path_shown, output, target in zip(pictures, outputs, targets, strict=True):
-            pairs = ((value, round(float(label), 4)) for value, label in zip(output, target, strict=True))
-            name = f"{path_shown.parent.name}/{path_shown.name}"
-            rows.append([epoch, name, *(cell for pair in pairs for cell in pair)])
-    write_csv(path, rows)
+    names = [f"{log_name(column)}_{kind}" for column in columns for kind in ("output", "label")]
+    shown = [f"{picture.parent.name}/{picture.name}" for picture in pictures]
+    rows = (
+        [epoch, name, *chain(*zip(output, target, strict=True))]
+        for epoch, outputs in enumerate(epochs)
+        for name, output, target in zip(shown, outputs, targets, strict=True)
+    )
+    write_table(path, ["epoch", "img_path", *names], rows)

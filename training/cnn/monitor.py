@@ -9,16 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ohlora.base.atomic import write_csv
 from ohlora.errors import InvalidInputError
 from ohlora.training.cnn.ensemble import Ensemble, present
 from ohlora.training.cnn.pictures import Images
+from ohlora.training.loop.logs import write_table
 from ohlora.training.nets.score_cnns import ATTRIBUTES
 
 Scores = Mapping[str, NDArray[np.float64]]  # attribute -> [N, models]
@@ -69,8 +69,6 @@ class Monitor:
     def write(path: Path, scores: Scores) -> None:
         """The documented table: img_no, {attribute}_score (mean of the rounded scores), {attribute}_score_cnn_{k}."""
         single = [f"{a}_score_cnn_{k}" for a, values in scores.items() for k in range(values.shape[1])]
-        rows: list[list[Any]] = [["img_no", *(f"{a}_score" for a in scores), *single]]
-        for i, image in enumerate(zip(*scores.values(), strict=True)):
-            values = [v for values in ([part.mean() for part in image], *image) for v in values]
-            rows.append([i, *(round(float(value), 4) for value in values)])
-        write_csv(path, rows)
+        images = enumerate(zip(*scores.values(), strict=True))
+        rows = ([i, *(part.mean() for part in image), *chain(*image)] for i, image in images)
+        write_table(path, ["img_no", *(f"{a}_score" for a in scores), *single], rows)

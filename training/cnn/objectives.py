@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,10 +29,10 @@ class Measured:
 
 
 class Objective(Protocol):
+    """signed: whether pictures come in [-1, 1], else in [0, 1]."""
+
     @property
-    def signed(self) -> bool:
-        """Whether pictures come in [-1, 1], else in [0, 1]."""
-        ...
+    def signed(self) -> bool: ...
 
     def raw(self, network: nn.Module, image: Tensor) -> Tensor:
         """[N,3,256,256] -> [N,C], what the loss is taken of."""
@@ -58,8 +58,7 @@ class Classification:
     signed: bool = False
 
     def raw(self, network: nn.Module, image: Tensor) -> Tensor:
-        assert isinstance(network, ClassifierCnn)
-        return network.logits(image)
+        return cast(ClassifierCnn, network).logits(image)
 
     def loss(self, raw: Tensor, target: Tensor, count: int) -> Tensor:
         return F.binary_cross_entropy_with_logits(raw, target, reduction="sum")
@@ -73,20 +72,11 @@ class Classification:
         recall, precision = _ratio(tp, tp + fn), _ratio(tp, tp + fp)
         finite = bool(np.isfinite(logits).all())
         auroc = float(roc_auc_score(truth, logits)) if finite and 0 < truth.sum() < len(truth) else None
-        row = {
-            "val_loss": loss,
-            "val_accuracy": (tp + tn) / len(truth),
-            "tp": tp,
-            "tn": tn,
-            "fp": fp,
-            "fn": fn,
-            "val_recall": recall,
-            "val_precision": precision,
-            # Undefined where nothing right was found, as in the published logs.
-            "val_f1_score": 2 * precision * recall / (precision + recall) if precision and recall else None,
-            "val_auroc": auroc,
-        }
-        return Measured(loss, row, [])
+        # Undefined where nothing right was found, as in the published logs.
+        f1 = 2 * precision * recall / (precision + recall) if precision and recall else None
+        row = {"val_loss": loss, "val_accuracy": (tp + tn) / len(truth), "tp": tp, "tn": tn, "fp": fp, "fn": fn}
+        figures = {"val_recall": recall, "val_precision": precision, "val_f1_score": f1, "val_auroc": auroc}
+        return Measured(loss, row | figures, [])
 
 
 def _ratio(part: int, whole: int) -> float | None:
@@ -121,11 +111,10 @@ class Regression:
             columns = len(self.columns)
             loss = float((columns * total - squares[list(self.columns).index(self.excluded)]) / (columns - 1))
             row[self.excluded_log_name] = loss
-        names = [log_name(column) for column in self.columns]
-        row |= {f"{name}_loss": float(value) for name, value in zip(names, squares, strict=True)}
-        distances = np.abs(output - wanted).mean(0)
-        row |= {f"{name}_abs_diff": float(value) for name, value in zip(names, distances, strict=True)}
-        row |= {f"{name}_corr": correlation(output[:, c], wanted[:, c]) for c, name in enumerate(names)}
+        correlations = [correlation(a, b) for a, b in zip(output.T, wanted.T, strict=True)]
+        kinds = {"loss": squares.tolist(), "abs_diff": np.abs(output - wanted).mean(0).tolist(), "corr": correlations}
+        for kind, values in kinds.items():
+            row |= {f"{log_name(c)}_{kind}": value for c, value in zip(self.columns, values, strict=True)}
         return Measured(loss, row, [[round(float(v), 4) for v in line] for line in output[:VALIDATION_SHOWN]])
 
 

@@ -7,34 +7,30 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ohlora.base.atomic import make_folder, remove_leftovers, write_csv
+from ohlora.base.atomic import make_folder, remove_leftovers
 from ohlora.bundle.files import file_sha256
 from ohlora.errors import InvalidInputError
 from ohlora.io.numbered_images import numbered_images
-from ohlora.scores.table import PROPERTY_COLUMNS, ScoreTable, format_score, read_score_table, write_score_table
+from ohlora.scores.table import PROPERTY_COLUMNS, ScoreTable, read_score_table, write_score_table
 from ohlora.training import checkpoints
 from ohlora.training.cnn.inference import infer
 from ohlora.training.cnn.objectives import correlation
 from ohlora.training.cnn.pictures import Images, network_input
 from ohlora.training.cnn.recipes import HAIRSTYLE_COLUMNS
 from ohlora.training.loop.distributed import make_fabric
+from ohlora.training.loop.logs import write_table
 from ohlora.training.loop.precision import lightning_precision
 
-COLUMNS = {
-    "property": PROPERTY_COLUMNS,
-    "hairstyle": HAIRSTYLE_COLUMNS,
-    "merged": (*PROPERTY_COLUMNS, *HAIRSTYLE_COLUMNS),
-}
-FILES = {
-    "property": "all_scores_v2_cnn.csv",
-    "hairstyle": "all_scores_ohlora_v3_cnn.csv",
-    "merged": "all_scores_merged_cnn.csv",
+# Columns and documented file by the kind of CNN.
+KINDS = {
+    "property": (PROPERTY_COLUMNS, "all_scores_v2_cnn.csv"),
+    "hairstyle": (HAIRSTYLE_COLUMNS, "all_scores_ohlora_v3_cnn.csv"),
+    "merged": ((*PROPERTY_COLUMNS, *HAIRSTYLE_COLUMNS), "all_scores_merged_cnn.csv"),
 }
 COMPARISON = "compare/all_scores_v2_vs_cnn.csv"
 
@@ -68,12 +64,12 @@ def rescore(
 
     Writes OUT/all_scores_v2_cnn.csv (img_no, img_path, scores; no index, 4 decimals, by number) and with `scores`,
     the table it was trained on, OUT/compare/all_scores_v2_vs_cnn.csv of the pictures that are in both. Other kinds
-    have a name of their own. Evaluation mode, so without the dropout noise of the published file. The same call goes
-    on after a stop. Raises InvalidInputError, CheckpointError, OutputError.
+    have a name of their own. Evaluation mode, so without the dropout noise of the published file. The same call
+    resumes after a stop. Raises InvalidInputError, CheckpointError, OutputError.
     """
-    if kind not in COLUMNS:
-        raise InvalidInputError(f"unknown kind of score CNN '{kind}': choose one of {', '.join(COLUMNS)}")
-    columns = COLUMNS[kind]
+    if kind not in KINDS:
+        raise InvalidInputError(f"unknown kind of score CNN '{kind}': choose one of {', '.join(KINDS)}")
+    columns, path = KINDS[kind][0], Path(out) / KINDS[kind][1]
     paths = numbered_images(Path(images))
     known = None if scores is None else read_score_table(scores, columns)
     fabric = make_fabric(accelerator, precision=precision)
@@ -86,19 +82,16 @@ def rescore(
         return output.double().cpu().numpy()
 
     remove_leftovers(make_folder(out))
-    state = Path(out) / f"{FILES[kind].removesuffix('.csv')}.state.npz"
     identity = f"{lightning_precision(precision)} {file_sha256(model)}"
-    table, failed = infer(paths, score, columns, state, identity, advance=advance)
-    path = Path(out) / FILES[kind]
+    table, failed = infer(paths, score, columns, path.with_suffix(".state.npz"), identity, advance=advance)
     write_score_table(path, table, index=False)
     if known is None:
         return RescoreResult(path, len(table), None, {}, failed)
     both = np.intersect1d(known.numbers, table.numbers)
-    comparison = Path(out) / COMPARISON
+    comparison, correlations = Path(out) / COMPARISON, {}
     make_folder(comparison.parent)
     before, after = known.rows(both), table.rows(both)
     write_comparison(comparison, before, after)
-    correlations = {}
     for c, column in enumerate(columns):
         whole = ~np.isnan(before.values[:, c])
         correlations[column] = correlation(before.values[whole, c], after.values[whole, c])
@@ -108,12 +101,10 @@ def rescore(
 def write_comparison(path: Path, before: ScoreTable, after: ScoreTable) -> None:
     """img_no, img_path, then {p}_v2, {p}_v2_cnn, {p}_diff (absolute) of each score; the same pictures in both."""
     names = [column.removesuffix("_score") for column in after.columns]
-    rows: list[list[Any]] = [
-        ["img_no", "img_path", *(f"{n}_{part}" for n in names for part in ("v2", "v2_cnn", "diff"))]
-    ]
     # As documented the difference is that of the rounded scores.
     first, second = np.round(before.values, 4), np.round(after.values, 4)
-    for number, source, a, b in zip(after.numbers.tolist(), after.paths, first, second, strict=True):
-        cells = [format_score(v, 4) for pair in zip(a, b, np.abs(a - b), strict=True) for v in pair]
-        rows.append([number, source, *cells])
-    write_csv(path, rows)
+    cells = np.stack([first, second, np.abs(first - second)], axis=2).reshape(len(after), -1)
+    rows = ([*start, *line] for *start, line in zip(after.numbers.tolist(), after.paths, cells, strict=True))
+    write_table(
+        path, ["img_no", "img_path", *(f"{n}_{part}" for n in names for part in ("v2", "v2_cnn", "diff"))], rows
+    )

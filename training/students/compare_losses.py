@@ -6,29 +6,24 @@ stopped comparison goes on.
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from ohlora.base.atomic import make_folder, write_bytes
+from ohlora.base.atomic import make_folder, write_bytes, write_csv, write_json
 from ohlora.errors import InvalidInputError
 from ohlora.io.images import encode_image
-from ohlora.photos.segmentation import resize_area
-from ohlora.training.data.hair_faces import LabelledPicture, to_tensor_layout
-from ohlora.training.nets.effisegnet import SIZE
+from ohlora.training.data.hair_faces import LabelledPicture
 from ohlora.training.students import distill
 from ohlora.training.students.loop import STUDENT
-from ohlora.training.students.losses import LOSSES
+from ohlora.training.students.metrics import LOSSES
 from ohlora.training.students.recipes import DistillConfig
-from ohlora.training.students.report import overlay
+from ohlora.training.students.report import found_hair, overlay
 from ohlora.training.students.sources import REAL, Note, report_pictures
 from ohlora.training.weights.student import load_student
 
@@ -80,20 +75,20 @@ def compare(
             replace(config, loss=name),
             resume=resume,
             accelerator=accelerator,
-            report=lambda row, name=name: report(name, row),  # type: ignore[misc]
+            report=partial(report, name),
             note=note,
         )
         faces = {picture.name: picture for picture in report_pictures(data, out / name, config)}
         tested = [faces[face] for face in list(runs[name]["test_faces"])[:shown]]
         write_overlays(make_folder(out / name / "overlays"), out / name / STUDENT, tested)
     result: dict[str, Any] = {
-        "recipe": {key: value for key, value in replace(config).as_dict().items() if key != "loss"},
+        "recipe": {key: value for key, value in config.as_dict().items() if key != "loss"},
         "rows": [row for name, run in runs.items() for row in rows_of(name, run)],
         "seconds": {name: run["train_seconds"] for name, run in runs.items()},
         "ordering": ordering({name: run["test"] for name, run in runs.items()}),
     }
-    write_bytes(out / "comparison.json", (json.dumps(result, indent=1) + "\n").encode())
-    write_bytes(out / "comparison.csv", as_csv(result["rows"]))
+    write_json(out / "comparison.json", result)
+    write_csv(out / "comparison.csv", csv_rows(result["rows"]))
     write_bytes(out / "comparison.md", ("\n".join(as_markdown(result)) + "\n").encode())
     return result
 
@@ -124,14 +119,11 @@ def ordering(tests: dict[str, dict[str, float]]) -> dict[str, bool] | None:
     return {**points, "holds": all(points.values())}
 
 
-def as_csv(rows: list[dict[str, Any]]) -> bytes:
+def csv_rows(rows: list[dict[str, Any]]) -> list[list[Any]]:
+    """Heading, then a row a source; empty where nothing is documented."""
     columns = ["loss", "pictures", "faces", *FIGURES, *(f"documented_{figure}" for figure in FIGURES)]
-    text = io.StringIO(newline="")
-    table = csv.DictWriter(text, columns, lineterminator="\n")
-    table.writeheader()
-    for row in rows:
-        table.writerow({key: f"{v:.6f}" if isinstance(v, float) else v for key, v in row.items()})
-    return text.getvalue().encode()
+    cells = ([row.get(column) for column in columns] for row in rows)
+    return [columns, *([f"{v:.6f}" if isinstance(v, float) else v for v in line] for line in cells)]
 
 
 def table_rows(rows: list[dict[str, Any]]) -> list[list[str]]:
@@ -177,23 +169,16 @@ def verdict(points: dict[str, bool] | None) -> list[str]:
     ]
 
 
-@torch.no_grad()
 def write_overlays(folder: Path, student: Path, faces: Sequence[LabelledPicture]) -> None:
-    """img_0000_original_x.jpg, ..._overlay_y_pred.jpg (colours alone) and ..._overlay_x_y_pred.jpg of each picture.
+    """img_0000_original_x.jpg, ..._overlay_y_pred.jpg (colors alone) and ..._overlay_x_y_pred.jpg of each picture.
 
     Sky blue: true positive, green: false positive, blue: false negative.
     """
     model = load_student(student)
     for number, face in enumerate(faces):
-        image, label, _ = face.read()
-        image, label = resize_area(image, (SIZE, SIZE)), resize_area(label, (SIZE, SIZE))
-        hair = model(torch.from_numpy(to_tensor_layout(image))[None])[0, 0].numpy()
-        pictures = {
-            "original_x": image,
-            "overlay_y_pred": colors(label, hair),
-            "overlay_x_y_pred": overlay(image, label, hair),
-        }
-        for kind, picture in pictures.items():
+        image, label, hair = found_hair(model, face)
+        pictures = {"original_x": image, "overlay_y_pred": colors(label, hair)}
+        for kind, picture in {**pictures, "overlay_x_y_pred": overlay(image, label, hair)}.items():
             write_bytes(folder / f"img_{number:04d}_{kind}.jpg", encode_image(picture, "jpeg", 95))
 
 

@@ -18,9 +18,8 @@ from ohlora.base.atomic import make_folder
 from ohlora.errors import InvalidInputError
 from ohlora.photos.segmentation import resize_area
 from ohlora.training.nets.effisegnet import DOCUMENTED_ENCODER, SIZE, EffiSegNet
-from ohlora.training.students.loop import Lesson, Report, teach
-from ohlora.training.students.losses import LOSSES
-from ohlora.training.students.metrics import HairMetrics
+from ohlora.training.students.loop import Lesson, Report, Training
+from ohlora.training.students.metrics import LOSSES, HairMetrics
 from ohlora.training.students.recipes import DistillConfig
 from ohlora.training.students.sources import Note, find_sources, training_batches
 from ohlora.training.weights.student import documented_encoder_state, imagenet_encoder_state, load_student
@@ -85,4 +84,4 @@ def run(
     valid_loss.csv, report.json. Raises InvalidInputError for unusable data or a folder of another recipe.
     """
     lesson = HairLesson(find_sources(data, make_folder(out), config, note), config)
-    return teach(build_model(config), lesson, out, resume=resume, accelerator=accelerator, report=report)
+    return Training(build_model(config), lesson, out, resume=resume, accelerator=accelerator).run(report)

@@ -7,18 +7,18 @@ label brought to the map's size.
 from __future__ import annotations
 
 import heapq
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ohlora.base.atomic import make_folder, write_bytes
+from ohlora.base.atomic import make_folder, write_bytes, write_json
 from ohlora.bundle import Bundle, file_sha256
 from ohlora.engines import Engine
 from ohlora.errors import InvalidInputError
@@ -27,13 +27,7 @@ from ohlora.io.images import encode_image
 from ohlora.photos.segmentation import find_hair, resize_area
 from ohlora.training.data.generated_faces import PortraitGenerator, generate, require_following
 from ohlora.training.data.hair_faces import LabelledPicture, find_faces
-from ohlora.training.data.portrait_faces import (
-    RESOLUTION,
-    TEST_SEEDS,
-    PortraitFace,
-    check_seeds,
-    hair_bytes,
-)
+from ohlora.training.data.portrait_faces import RESOLUTION, TEST_SEEDS, PortraitFace, check_seeds, hair_bytes
 from ohlora.training.nets.effisegnet import SIZE, EffiSegNet
 from ohlora.training.students.metrics import HairMetrics
 from ohlora.training.students.recipes import DistillConfig
@@ -99,18 +93,11 @@ def open_student(source: str | Path) -> tuple[FindHair, dict[str, Any]]:
     if path.suffix == ".safetensors":
         model = load_student(path)
         about = {"student": path.name, "sha256": file_sha256(path), "runs": "torch", "encoder": model.encoder_name}
-        return finder(TorchEngine(model)), about
+        return partial(find_hair, cast(Engine, TorchEngine(model))), about
     bundle = Bundle.open(source)
     engine = bundle.hair_engine()
-    return finder(engine), {
-        "student": f"bundle {bundle.name}",
-        "sha256": bundle.engine_hashes["hair"],
-        "runs": f"{engine.backend} {engine.precision}",
-    }
-
-
-def finder(engine: Engine | TorchEngine) -> FindHair:
-    return lambda images: find_hair(engine, images)  # type: ignore[arg-type]
+    about = {"student": f"bundle {bundle.name}", "sha256": bundle.engine_hashes["hair"]}
+    return partial(find_hair, engine), {**about, "runs": f"{engine.backend} {engine.precision}"}
 
 
 # --- test sets -------------------------------------------------------------------------------------------------------
@@ -120,10 +107,9 @@ def folder_set(data: Sequence[Path], holdout: float = 0.0, seed: int = DistillCo
     """Labelled pictures of folders; with `holdout`, only the people that `ohlora train distill` holds out with the same
     folders, share and seed. Raises InvalidInputError for unusable folders.
     """
-    faces: list[LabelledPicture] = list(find_faces(list(data)))
+    faces = find_faces(data)
     if holdout > 0:
-        split = make_split(faces, DistillConfig(holdout=holdout, seed=seed))
-        faces = [faces[i] for i in split.test]
+        faces = [faces[i] for i in make_split(faces, DistillConfig(holdout=holdout, seed=seed)).test]
     about = {"folders": [folder.name for folder in data], "holdout": holdout, "split_seed": seed if holdout else None}
     return PictureSet("held-out people" if holdout else "pictures", len(faces), lambda: read_all(faces), about)
 
@@ -171,7 +157,7 @@ def with_teacher(tests: PictureSet, teacher: Teacher) -> PictureSet:
             label = hair_bytes(teacher.hair(example.image))
             yield Example(example.name, example.image, {**example.labels, TEACHER: label})
 
-    return PictureSet(tests.name, tests.size, examples, tests.about)
+    return replace(tests, examples=examples)
 
 
 def shares(label: Image) -> NDArray[np.float32]:
@@ -184,32 +170,38 @@ def shares(label: Image) -> NDArray[np.float32]:
 
 @dataclass
 class Measured:
-    """Figures against one kind of label, and the worst faces as (IoU, name, overlay)."""
+    """Figures against one kind of label, and the worst faces: minus IoU, number, name, overlay."""
 
     metrics: HairMetrics = field(default_factory=HairMetrics)
     names: list[str] = field(default_factory=list)
     worst: list[tuple[float, int, str, Image]] = field(default_factory=list)
 
     def add(self, name: str, image: Image, hair: NDArray[np.float32], label: Image) -> None:
-        small = resize_area(label, (hair.shape[0], hair.shape[1]))
+        size = (hair.shape[0], hair.shape[1])
+        small = resize_area(label, size)
         self.metrics.add(hair, shares(small))
         iou = float(HairMetrics([self.metrics.counts[-1]]).per_face_iou()[0])
-        # Kept as a heap of the worst: minus IoU, so that the best of them is what falls out.
-        shown = overlay(resize_area(image, (hair.shape[0], hair.shape[1])), small, hair)
-        entry = (-iou, len(self.names), name, shown)
+        # A heap whose top is the best of the worst: that is what falls out.
+        heapq.heappush(self.worst, (-iou, len(self.names), name, overlay(resize_area(image, size), small, hair)))
         self.names.append(name)
-        heapq.heappush(self.worst, entry)
         if len(self.worst) > SHOWN:
             heapq.heappop(self.worst)
 
     def report(self) -> dict[str, Any]:
         """Figures of `HairMetrics.summary`, the worst faces, and the IoU of every face."""
         faces = dict(zip(self.names, self.metrics.per_face_iou().round(4).tolist(), strict=True))
-        worst = [name for *_, name, _ in self.in_order()]
-        return {**self.metrics.summary(), "worst": {name: faces[name] for name in worst[:8]}, "per_face": faces}
+        worst = {name: faces[name] for *_, name, _ in self.in_order()[:8]}
+        return {**self.metrics.summary(), "worst": worst, "per_face": faces}
 
     def in_order(self) -> list[tuple[float, int, str, Image]]:
         return sorted(self.worst, key=lambda entry: (-entry[0], entry[1]))
+
+    def sheet(self) -> bytes:
+        """The worst faces as JPEG."""
+        entries = self.in_order()
+        captions = [f"{-negative:.3f} {name}" for negative, _, name, _ in entries]
+        tiles = [tile for *_, tile in entries]
+        return encode_image(contact_sheet(tiles, cell=SIZE, captions=captions), "jpeg", 92)
 
 
 def evaluate(
@@ -220,25 +212,20 @@ def evaluate(
     Where both are known, "teacher against truth" says how far the two labels agree. advance: called with the number
     of pictures done. Raises ImageError for a picture that cannot be read.
     """
-    found: dict[str, Measured] = {}
+    results: dict[str, Measured] = {}
     examples = tests.examples()
     while batch := list(islice(examples, BATCH)):
         for example, hair in zip(batch, find([example.image for example in batch]), strict=True):
-            for kind, label in example.labels.items():
-                found.setdefault(kind, Measured()).add(example.name, example.image, hair, label)
-            if {TRUTH, TEACHER} <= set(example.labels):
-                size = (hair.shape[0], hair.shape[1])
-                guess = shares(resize_area(example.labels[TEACHER], size))
-                both = found.setdefault("teacher against truth", Measured())
-                both.add(example.name, example.image, guess, example.labels[TRUTH])
+            pairs = {kind: (hair, label) for kind, label in example.labels.items()}
+            if {TRUTH, TEACHER} <= set(pairs):
+                guess = shares(resize_area(example.labels[TEACHER], (hair.shape[0], hair.shape[1])))
+                pairs["teacher against truth"] = guess, example.labels[TRUTH]
+            for kind, (found, label) in pairs.items():
+                results.setdefault(kind, Measured()).add(example.name, example.image, found, label)
         advance(len(batch))
-    if not found:
+    if not results:
         raise InvalidInputError(f"nothing to measure on: the test set '{tests.name}' is empty")
-    return found
-
-
-def row_name(tests: PictureSet, kind: str) -> str:
-    return tests.name if kind == TRUTH else f"{tests.name}, {kind}"
+    return results
 
 
 def evaluate_all(
@@ -257,22 +244,16 @@ def evaluate_all(
     sheets: dict[str, Measured] = {}
     for tests in sets:
         for kind, measured in evaluate(find, tests, advance).items():
-            name = row_name(tests, kind)
+            name = tests.name if kind == TRUTH else f"{tests.name}, {kind}"
             result["sets"][name] = {"about": {**tests.about, "label": kind}, **measured.report()}
             sheets[name] = measured
     if out is not None:
         make_folder(out)
         for name, measured in sheets.items():
-            write_bytes(out / f"worst_{name.replace(', ', '_').replace(' ', '_')}.jpg", worst_sheet(measured))
-        write_bytes(out / "evaluation.json", (json.dumps(result, indent=1) + "\n").encode())
+            write_bytes(out / f"worst_{name.replace(', ', '_').replace(' ', '_')}.jpg", measured.sheet())
+        write_json(out / "evaluation.json", result)
         write_bytes(out / "evaluation.md", markdown(result).encode())
     return result
-
-
-def worst_sheet(measured: Measured) -> bytes:
-    entries = measured.in_order()
-    captions = [f"{-negative:.3f} {name}" for negative, _, name, _ in entries]
-    return encode_image(contact_sheet([tile for *_, tile in entries], cell=SIZE, captions=captions), "jpeg", 92)
 
 
 FIGURES = ("faces", "iou", "iou_face_mean", "iou_face_min", "dice", "recall", "precision", "mse")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -144,136 +144,118 @@ def learning_rate_factor(config: DistillConfig, step: int, steps_per_epoch: int)
     return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
 
-def train(
-    raw: EffiSegNet,
-    lesson: Lesson,
-    out: Path,
-    *,
-    resume: bool = True,
-    accelerator: str = "auto",
-    report: Report = lambda row: None,
-) -> tuple[EpochState, torch.device]:
-    """Train `raw` or resume the run in `out`; returns where it stands and the device.
+class Training:
+    """A training of `raw` in the folder `out`, or the rest of it. Raises InvalidInputError for another run's folder."""
 
-    Writes to `out`: student.safetensors (the kept weights), last.pt (resume state), log.jsonl, valid_loss.csv.
-    report gets one row an epoch. Raises InvalidInputError for another run's folder, TrainingStoppedError when the loss
-    is no longer a number.
-    """
-    config, fabric = lesson.config, make_fabric(accelerator)
-    folder = RunFolder(
-        out,
-        lesson.identity(),
-        fabric,
-        resume=resume,
-        state_file="last.pt",
-        catch_signals=False,
-        defaults={"config": NEWER},
-    )
-    raw = raw.to(memory_format=torch.channels_last)
-    groups = [
-        {"params": list(raw.encoder.parameters()), "lr": config.learning_rate * config.encoder_rate},
-        {"params": raw.decoder.parameters(), "lr": config.learning_rate},
-    ]
-    model, optimizer = fabric.setup(raw, torch.optim.AdamW(groups, weight_decay=config.weight_decay))
-    model.mark_forward_method("logits")
-    base_rates = [group["lr"] for group in optimizer.param_groups]
-    average, state = Average(raw, config.ema), EpochState()
-    shadow = EffiSegNet(raw.encoder_name, outputs=raw.outputs, drop_path=0.0)
-    shadow = shadow.to(memory_format=torch.channels_last).to(fabric.device)
-    parts: dict[str, Stateful] = {"model": raw, "optimizer": optimizer}
-    if (saved := folder.saved) is not None:
-        load_states(parts, saved)
-        average.state = {key: value.to(fabric.device) for key, value in saved["average"].items()}
-        average.steps, state = saved["average_steps"], EpochState(**saved["state"])
-    steps_per_epoch = math.ceil(len(epoch_order(lesson.sources, config, 0)) / config.batch_size)
-    choosing = all(len(split.valid) for split in lesson.sources.splits.values())
+    def __init__(
+        self, raw: EffiSegNet, lesson: Lesson, out: Path, *, resume: bool = True, accelerator: str = "auto"
+    ) -> None:
+        config, self.fabric = lesson.config, make_fabric(accelerator)
+        self.lesson, self.config, self.out = lesson, config, out
+        self.folder = RunFolder(
+            out,
+            lesson.identity(),
+            self.fabric,
+            resume=resume,
+            state_file="last.pt",
+            catch_signals=False,
+            defaults={"config": NEWER},
+        )
+        self.raw = raw.to(memory_format=torch.channels_last)
+        groups = [
+            {"params": list(raw.encoder.parameters()), "lr": config.learning_rate * config.encoder_rate},
+            {"params": raw.decoder.parameters(), "lr": config.learning_rate},
+        ]
+        adam = torch.optim.AdamW(groups, weight_decay=config.weight_decay)
+        self.model, self.optimizer = self.fabric.setup(self.raw, adam)
+        self.model.mark_forward_method("logits")
+        self.base_rates = [group["lr"] for group in self.optimizer.param_groups]
+        self.average, self.state = Average(self.raw, config.ema), EpochState()
+        shadow = EffiSegNet(raw.encoder_name, outputs=raw.outputs, drop_path=0.0)
+        self.shadow = shadow.to(memory_format=torch.channels_last).to(self.fabric.device)
+        self.parts: dict[str, Stateful] = {"model": self.raw, "optimizer": self.optimizer}
+        if (saved := self.folder.saved) is not None:
+            load_states(self.parts, saved)
+            self.average.state = {key: value.to(self.fabric.device) for key, value in saved["average"].items()}
+            self.average.steps, self.state = saved["average_steps"], EpochState(**saved["state"])
+        self.steps = math.ceil(len(epoch_order(lesson.sources, config, 0)) / config.batch_size)  # an epoch
+        # With something held out of every source the epoch of the least valid_loss is kept, else the last.
+        self.choosing = all(len(split.valid) for split in lesson.sources.splits.values())
 
-    def kept() -> dict[str, Tensor]:
-        return average.state if config.ema else raw.state_dict()
+    def run(self, report: Report = lambda row: None) -> dict[str, Any]:
+        """Train, measure the kept weights on the test pictures, write report.json; returns its content.
 
-    def epoch(number: int) -> tuple[dict[str, Any], float | None]:
-        losses = []
-        torch.manual_seed(config.seed * 100003 + number)  # stochastic depth, the same after a resume
-        model.train()
-        for step, (image, label) in enumerate(lesson.batches(number)):
-            factor = learning_rate_factor(config, number * steps_per_epoch + step, steps_per_epoch)
-            for group, rate in zip(optimizer.param_groups, base_rates, strict=True):
+        `test` and `test_faces` are those of the real pictures; with drawn ones, `sources` has the same for every kind.
+        Also writes student.safetensors (the kept weights), last.pt (resume state), log.jsonl, valid_loss.csv. report
+        gets one row an epoch. Raises TrainingStoppedError when the loss is no longer a number.
+        """
+        with self.folder:
+            train_epochs(self.state, self._finished, self._epoch, keep=self._keep, save=self._save, report=report)
+        lesson, sources, device = self.lesson, self.lesson.sources, self.fabric.device
+        student = load_student(self.out / STUDENT, outputs=lesson.outputs).to(device)
+        parts: dict[str, dict[str, Any]] = {}
+        for name, split in sources.splits.items():
+            parts[name] = {"pictures": {side: len(indices) for side, indices in vars(split).items()}}
+            if len(split.test):
+                _, metrics = lesson.measure(student, split.test, device)
+                names = [sources.pictures[i].name for i in split.test]
+                parts[name]["test"] = metrics.summary()
+                parts[name]["test_faces"] = dict(zip(names, metrics.per_face_iou().round(4).tolist(), strict=True))
+        result: dict[str, Any] = {
+            "config": self.config.as_dict(),
+            "epochs": self.state.epoch,
+            "best_epoch": self.state.best_epoch,
+            "train_seconds": round(self.state.seconds, 1),
+            **parts[REAL],
+            **({"sources": parts} if sources.drawn else {}),
+        }
+        write_json(self.out / "report.json", result)
+        return result
+
+    def _finished(self, state: EpochState) -> bool:
+        """Whether the last epoch is reached, or in the last phase the best one is `patience` epochs old."""
+        config, last = self.config, state.epoch - 1
+        last_phase = last >= config.epochs - config.phases[-1][1]
+        stalled = self.choosing and last_phase and last - state.best_epoch >= config.patience
+        return state.epoch >= config.epochs or stalled
+
+    def _epoch(self, epoch: int) -> tuple[dict[str, Any], float | None]:
+        config, fabric, losses = self.config, self.fabric, []
+        torch.manual_seed(config.seed * 100003 + epoch)  # stochastic depth, the same after a resume
+        self.model.train()
+        for step, (image, label) in enumerate(self.lesson.batches(epoch)):
+            factor = learning_rate_factor(config, epoch * self.steps + step, self.steps)
+            for group, rate in zip(self.optimizer.param_groups, self.base_rates, strict=True):
                 group["lr"] = rate * factor
             image = image.to(fabric.device).contiguous(memory_format=torch.channels_last)
             label = label.to(fabric.device)
-            logits = raw.decoder(raw.encoder(image), (image.shape[-2], image.shape[-1]))
-            loss = lesson.loss(logits, label)
+            logits = self.raw.decoder(self.raw.encoder(image), (image.shape[-2], image.shape[-1]))
+            loss = self.lesson.loss(logits, label)
             losses.append(float(loss.detach()))
-            require_finite(f"epoch {number + 1}", {"training": losses[-1]})
-            optimizer.zero_grad()
+            require_finite(f"epoch {epoch + 1}", {"training": losses[-1]})
+            self.optimizer.zero_grad()
             fabric.backward(loss * label.numel() if config.reduction == "sum" else loss)
             if config.clip_norm:
                 # A gradient that is no number shows in the next loss, before anything is saved.
-                fabric.clip_gradients(model, optimizer, max_norm=config.clip_norm, error_if_nonfinite=False)
-            optimizer.step()
+                fabric.clip_gradients(self.model, self.optimizer, max_norm=config.clip_norm, error_if_nonfinite=False)
+            self.optimizer.step()
             if config.ema:
-                average.update(raw)
-        row: dict[str, Any] = {"epoch": number, "size": config.size_at(number), "train_loss": float(np.mean(losses))}
-        if (number + 1) % config.evaluate_every == 0 or number + 1 == config.epochs:
-            shadow.load_state_dict(kept())
-            row.update(lesson.validate(shadow.eval(), fabric.device))
-        return row, row.get("valid_loss", math.inf) if choosing else None
+                self.average.update(self.raw)
+        row: dict[str, Any] = {"epoch": epoch, "size": config.size_at(epoch), "train_loss": float(np.mean(losses))}
+        if (epoch + 1) % config.evaluate_every == 0 or epoch + 1 == config.epochs:
+            self.shadow.load_state_dict(self._weights())
+            row.update(self.lesson.validate(self.shadow.eval(), fabric.device))
+        return row, row.get("valid_loss", math.inf) if self.choosing else None
 
-    def save() -> None:
-        average_state = {"average": average.state, "average_steps": average.steps}
-        folder.save({**states_of(parts), **average_state, "state": vars(state)})
-        measured = [(row["epoch"], f"{row['valid_loss']:.6f}") for row in state.log if "valid_loss" in row]
-        write_rows(out / "log.jsonl", state.log)
-        write_csv(out / "valid_loss.csv", [("epoch", "valid_loss"), *measured])
+    def _weights(self) -> Mapping[str, Tensor]:
+        return self.average.state if self.config.ema else self.raw.state_dict()
 
-    with folder:
-        train_epochs(
-            state,
-            lambda state: state.epoch >= config.epochs or (choosing and stalled(state, config)),
-            epoch,
-            keep=lambda: save_student(out / STUDENT, kept(), raw.encoder_name),
-            save=save,
-            report=report,
-        )
-    return state, fabric.device
+    def _keep(self) -> None:
+        save_student(self.out / STUDENT, self._weights(), self.raw.encoder_name)
 
-
-def stalled(state: EpochState, config: DistillConfig) -> bool:
-    """Whether the best epoch is `patience` epochs old, in the last phase."""
-    last = state.epoch - 1
-    return last >= config.epochs - config.phases[-1][1] and last - state.best_epoch >= config.patience
-
-
-def teach(
-    model: EffiSegNet,
-    lesson: Lesson,
-    out: Path,
-    *,
-    resume: bool = True,
-    accelerator: str = "auto",
-    report: Report = lambda row: None,
-) -> dict[str, Any]:
-    """Train (see `train`), measure the kept weights on the test pictures, write report.json; returns its content.
-
-    `test` and `test_faces` are those of the real pictures; with drawn ones, `sources` has the same for every kind.
-    """
-    state, device = train(model, lesson, out, resume=resume, accelerator=accelerator, report=report)
-    student, sources = load_student(out / STUDENT, outputs=lesson.outputs).to(device), lesson.sources
-    parts: dict[str, dict[str, Any]] = {}
-    for name, split in sources.splits.items():
-        parts[name] = {"pictures": {side: len(indices) for side, indices in vars(split).items()}}
-        if len(split.test):
-            _, metrics = lesson.measure(student, split.test, device)
-            names = [sources.pictures[i].name for i in split.test]
-            parts[name]["test"] = metrics.summary()
-            parts[name]["test_faces"] = dict(zip(names, metrics.per_face_iou().round(4).tolist(), strict=True))
-    result: dict[str, Any] = {
-        "config": lesson.config.as_dict(),
-        "epochs": state.epoch,
-        "best_epoch": state.best_epoch,
-        "train_seconds": round(state.seconds, 1),
-        **parts[REAL],
-        **({"sources": parts} if sources.drawn else {}),
-    }
-    write_json(out / "report.json", result)
-    return result
+    def _save(self) -> None:
+        average = {"average": self.average.state, "average_steps": self.average.steps}
+        self.folder.save({**states_of(self.parts), **average, "state": vars(self.state)})
+        measured = [(row["epoch"], f"{row['valid_loss']:.6f}") for row in self.state.log if "valid_loss" in row]
+        write_rows(self.out / "log.jsonl", self.state.log)
+        write_csv(self.out / "valid_loss.csv", [("epoch", "valid_loss"), *measured])

@@ -1,14 +1,38 @@
-"""Segmentation figures over a test set (docs/spec/segmentation.md, section 6)."""
+"""Distillation losses and segmentation figures over a test set (docs/spec/segmentation.md, section 6)."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
 
 EPSILON = 1e-8
+LOG_LIMIT = 100.0
 PUBLISHED_SHARE = 0.25  # the published column "MSE" is a quarter of the error per pixel
+
+
+def mse(logits: Tensor, label: Tensor) -> Tensor:
+    """Sum of (p - q)^2, p = sigmoid(logits)."""
+    return F.mse_loss(torch.sigmoid(logits), label, reduction="sum")
+
+
+def soft_bce(logits: Tensor, label: Tensor) -> Tensor:
+    """Sum of -(q log p + (1-q) log(1-p)), logs clamped at -100 as documented: log p is the logit itself down there."""
+    return F.binary_cross_entropy_with_logits(logits.clamp(-LOG_LIMIT, LOG_LIMIT), label, reduction="sum")
+
+
+def kl(logits: Tensor, label: Tensor) -> Tensor:
+    """Sum of q (log q - log p), 0 where q = 0. Has no (1-q) term: p = 1 everywhere minimises it (documented)."""
+    return F.kl_div(F.logsigmoid(logits), label, reduction="sum")
+
+
+# Over soft labels [B,1,S,S]; all are sums over batch and pixels.
+LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"soft_bce": soft_bce, "mse": mse, "kl": kl}
 
 
 def ratio(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:

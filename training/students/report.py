@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,13 @@ import torch
 from numpy.typing import NDArray
 
 from ohlora.base.atomic import write_bytes
+from ohlora.base.types import Rgb
 from ohlora.io.contact_sheet import contact_sheet
 from ohlora.io.images import encode_image
 from ohlora.photos.segmentation import resize_area
 from ohlora.training.data.hair_faces import LabelledPicture, to_tensor_layout
-from ohlora.training.nets.effisegnet import SIZE
+from ohlora.training.nets.effisegnet import SIZE, EffiSegNet
+from ohlora.training.students.loop import STUDENT
 from ohlora.training.students.sources import REAL
 from ohlora.training.weights.student import load_student
 
@@ -38,13 +41,21 @@ def overlay(image: NDArray[np.uint8], label: NDArray[np.uint8], hair: NDArray[np
     return np.clip(0.55 * image + 0.45 * color, 0, 255).astype(np.uint8)
 
 
+@torch.no_grad()
+def found_hair(student: EffiSegNet, face: LabelledPicture) -> tuple[Rgb, NDArray[np.uint8], NDArray[np.float32]]:
+    """Picture, label (times 255) and the hair map of a student in evaluation mode, all at 224."""
+    image, label, _ = face.read()
+    image = resize_area(image, (SIZE, SIZE))
+    hair = student(torch.from_numpy(to_tensor_layout(image))[None])[0, 0].numpy()
+    return image, resize_area(label, (SIZE, SIZE)), hair
+
+
 def write_report(out: Path, result: dict[str, Any], pictures: Iterable[LabelledPicture]) -> None:
     """Write report.md and overlays.jpg (worst held-out faces first) beside report.json.
 
     pictures: what the run was measured on, found by name. With portraits mixed in, one overlay sheet a source.
     """
-    parts = result.get("sources", {REAL: result})
-    trained = {name: part["pictures"]["train"] for name, part in parts.items()}
+    trained = {name: part["pictures"]["train"] for name, part in result.get("sources", {REAL: result}).items()}
     counted = " and ".join(f"{n} {'pictures' if name == REAL else name}" for name, n in trained.items())
     lines = [
         "# Hair student",
@@ -52,10 +63,10 @@ def write_report(out: Path, result: dict[str, Any], pictures: Iterable[LabelledP
         f"Encoder {result['config']['encoder']}, loss {result['config']['loss']}, {counted}, "
         f"{result['epochs']} epochs, {result['train_seconds']:.0f} s.",
     ]
-    faces = {picture.name: picture for picture in pictures}
-    for name, part in parts.items():
-        if "test" not in part:
-            continue
+    worst = write_sheets(
+        out, result, pictures, lambda student, face: [(overlay(*found_hair(student, face)), face.name)]
+    )
+    for name, part in tested(result).items():
         if name == REAL:
             lines += ["", "| | this student, held-out people | documented model, 4,930 faces |", "|---|---|---|"]
         else:
@@ -64,26 +75,39 @@ def write_report(out: Path, result: dict[str, Any], pictures: Iterable[LabelledP
             digits = 6 if figure.startswith("mse") else 4
             other = f" {DOCUMENTED[figure]:.{digits}f} |" if figure in DOCUMENTED else "  |"
             lines.append(f"| {figure} | {value:.{digits}f} |{other if name == REAL else ''}")
-        lines += ["", "Worst faces:", ""]
-        worst = sorted(part["test_faces"].items(), key=lambda entry: entry[1])[:SHOWN]
-        lines += [f"- {face}: IoU {iou:.3f}" for face, iou in worst[:8]]
-        sheet = out / ("overlays.jpg" if name == REAL else f"overlays_{name}.jpg")
-        write_overlays(sheet, out / "student.safetensors", [faces[face] for face, _ in worst])
+        lines += ["", "Worst faces:", "", *(f"- {face}: IoU {iou:.3f}" for face, iou in worst[name][:8])]
     write_bytes(out / "report.md", ("\n".join(lines) + "\n").encode())
 
 
-@torch.no_grad()
-def write_overlays(path: Path, student: Path, faces: Sequence[LabelledPicture]) -> None:
-    model = load_student(student)
-    tiles = []
-    for face in faces:
-        image, label, _ = face.read()
-        image = resize_area(image, (SIZE, SIZE))
-        label = resize_area(label, (SIZE, SIZE))
-        hair = model(torch.from_numpy(to_tensor_layout(image))[None])[0, 0].numpy()
-        tiles.append(overlay(image, label, hair))
-    captions = [face.name for face in faces]
-    write_bytes(path, encode_image(contact_sheet(tiles, cell=SIZE, captions=captions), "jpeg", 95))
+def tested(result: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The sources of a run that were measured, with their part of its report."""
+    return {name: part for name, part in result.get("sources", {REAL: result}).items() if "test" in part}
+
+
+def write_sheets(
+    out: Path,
+    result: dict[str, Any],
+    pictures: Iterable[LabelledPicture],
+    tiles: Callable[[EffiSegNet, LabelledPicture], list[tuple[Rgb, str]]],
+    *,
+    outputs: int = 1,
+    shown: int = SHOWN,
+    quality: int = 95,
+    **layout: Any,
+) -> dict[str, list[tuple[str, float]]]:
+    """OUT/overlays.jpg (overlays_SOURCE.jpg for drawn ones) of the worst faces -> their names and IoU by source.
+
+    tiles: tiles and captions of a face by a student of `outputs`. layout: options of `contact_sheet`.
+    """
+    faces, worst = {picture.name: picture for picture in pictures}, {}
+    for name, part in tested(result).items():
+        student = load_student(out / STUDENT, outputs=outputs)
+        worst[name] = sorted(part["test_faces"].items(), key=itemgetter(1))[:shown]
+        images, captions = zip(*(tile for face, _ in worst[name] for tile in tiles(student, faces[face])), strict=True)
+        sheet = contact_sheet(list(images), cell=SIZE, captions=list(captions), **layout)
+        path = out / ("overlays.jpg" if name == REAL else f"overlays_{name}.jpg")
+        write_bytes(path, encode_image(sheet, "jpeg", quality))
+    return worst
 
 
 def epoch_line(row: dict[str, Any], epochs: int) -> str:
@@ -99,9 +123,8 @@ def epoch_line(row: dict[str, Any], epochs: int) -> str:
 
 def figures_line(out: Path, result: dict[str, Any]) -> str:
     """What a finished run has to show: where the student is and the figures of every source."""
-    lines = [f"student -> {out / 'student.safetensors'}"]
-    for name, part in result.get("sources", {REAL: result}).items():
-        figures = ", ".join(f"{key} {value:.4f}" for key, value in part.get("test", {}).items() if "faces" not in key)
-        if figures:
-            lines.append(f"held out, {name}: {figures}")
+    lines = [f"student -> {out / STUDENT}"]
+    for name, part in tested(result).items():
+        figures = ", ".join(f"{key} {value:.4f}" for key, value in part["test"].items() if "faces" not in key)
+        lines.append(f"held out, {name}: {figures}")
     return "\n".join(lines)

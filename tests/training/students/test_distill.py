@@ -17,8 +17,7 @@ from ohlora.training.data.augment import Augmentation, augment, clutter, recolor
 from ohlora.training.data.hair_faces import find_faces
 from ohlora.training.data.people import distances, group_people, split_people, thumbnails
 from ohlora.training.students.distill import HairLesson, build_model, run
-from ohlora.training.students.losses import LOSSES
-from ohlora.training.students.metrics import HairMetrics
+from ohlora.training.students.metrics import LOSSES, HairMetrics
 from ohlora.training.students.recipes import PRESETS, DistillConfig, parse_phases, preset
 from ohlora.training.students.report import write_report
 from ohlora.training.students.sources import Sources, make_split

@@ -23,7 +23,7 @@ from ohlora.training.data.parsing_classes import HAIR
 from ohlora.training.nets.effisegnet import SIZE, EffiSegNet
 from ohlora.training.students import sources
 from ohlora.training.students.distill import new_student
-from ohlora.training.students.loop import Lesson, Report, teach
+from ohlora.training.students.loop import Lesson, Report, Training
 from ohlora.training.students.parsing.examples import CLASSES, class_example, class_shares
 from ohlora.training.students.parsing.faces import find_parsed_faces, with_classes
 from ohlora.training.students.parsing.metrics import ParsingMetrics
@@ -119,4 +119,4 @@ def run(
             "nothing to train on: the split left no real picture; use more pictures or a lower --holdout"
         )
     lesson, model = ClassLesson(pictures, config), build_parser(config)
-    return teach(model, lesson, out, resume=resume, accelerator=accelerator, report=report), pictures
+    return Training(model, lesson, out, resume=resume, accelerator=accelerator).run(report), pictures

@@ -39,7 +39,7 @@ def class_planes(classes: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def as_shares(planes: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Resampled planes [H,W,11] -> shares float32 [11,H,W] that sum to 1."""
     shares = np.ascontiguousarray(planes.transpose(2, 0, 1), dtype=np.float32)
-    return shares / np.maximum(shares.sum(0, keepdims=True), np.float32(1))
+    return np.asarray(shares / np.maximum(shares.sum(0, keepdims=True), np.float32(1)))
 
 
 def class_shares(classes: NDArray[np.uint8], size: int) -> NDArray[np.float32]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,26 +10,23 @@ import numpy as np
 import torch
 
 from ohlora.base.atomic import write_bytes
-from ohlora.io.contact_sheet import contact_sheet
-from ohlora.io.images import encode_image
+from ohlora.base.types import Rgb
 from ohlora.photos.segmentation import resize_area
 from ohlora.training.data.hair_faces import LabelledPicture, to_tensor_layout
 from ohlora.training.data.parsing_classes import NAMES11, visualize
-from ohlora.training.nets.effisegnet import SIZE
+from ohlora.training.nets.effisegnet import SIZE, EffiSegNet
 from ohlora.training.students.loop import STUDENT
 from ohlora.training.students.parsing.examples import CLASSES, class_shares
-from ohlora.training.students.sources import REAL
-from ohlora.training.weights.student import load_student
+from ohlora.training.students.report import tested, write_sheets
 
 SHOWN = 12
 
 
 def write_report(out: Path, result: dict[str, Any], pictures: Iterable[LabelledPicture]) -> None:
-    """Write report.md and overlays.jpg (overlays_SOURCE.jpg for drawn ones): the worst held-out faces first, each as
-    picture, teacher's classes, student's classes. pictures: what the run was measured on, found by name.
+    """Write report.md and overlays.jpg (overlays_SOURCE.jpg for drawn ones): the worst held-out faces first, two a row,
+    each as picture, teacher's classes, student's classes. pictures: what the run was measured on, found by name.
     """
-    parts = {name: part for name, part in result.get("sources", {REAL: result}).items() if "test" in part}
-    faces = {picture.name: picture for picture in pictures}
+    worst = write_sheets(out, result, pictures, tiles, outputs=CLASSES, shown=SHOWN, quality=92, columns=6)
     config = result["config"]
     lines = [
         "# Parsing student",
@@ -37,13 +34,10 @@ def write_report(out: Path, result: dict[str, Any], pictures: Iterable[LabelledP
         f"Encoder {config['encoder']}, loss {config['loss']} (balance {config['balance']}), {result['epochs']} epochs, "
         f"{result['train_seconds']:.0f} s.",
         "",
-        *class_table(parts),
+        *class_table(tested(result)),
     ]
-    for name, part in parts.items():
-        worst = sorted(part["test_faces"].items(), key=lambda entry: entry[1])[:SHOWN]
-        lines += ["", f"Worst faces, {name}: " + ", ".join(f"{face} {iou:.3f}" for face, iou in worst[:8])]
-        sheet = out / ("overlays.jpg" if name == REAL else f"overlays_{name}.jpg")
-        write_overlays(sheet, out / STUDENT, [faces[face] for face, _ in worst])
+    for name, faces in worst.items():
+        lines += ["", f"Worst faces, {name}: " + ", ".join(f"{face} {iou:.3f}" for face, iou in faces[:8])]
     write_bytes(out / "report.md", ("\n".join(lines) + "\n").encode())
 
 
@@ -61,26 +55,19 @@ def class_table(parts: dict[str, dict[str, Any]]) -> list[str]:
 
 
 @torch.no_grad()
-def write_overlays(path: Path, student: Path, faces: Sequence[LabelledPicture]) -> None:
-    """Three tiles a face, two faces a row."""
-    model = load_student(student, outputs=CLASSES)
-    tiles, captions = [], []
-    for face in faces:
-        image, classes, _ = face.read()
-        image = resize_area(image, (SIZE, SIZE))
-        truth = class_shares(classes, SIZE).argmax(0).astype(np.uint8)
-        found = model.logits(torch.from_numpy(to_tensor_layout(image))[None])[0].argmax(0).to(torch.uint8).numpy()
-        tiles += [image, visualize(image, truth), visualize(image, found)]
-        captions += [face.name, "label", "student"]
-    write_bytes(path, encode_image(contact_sheet(tiles, columns=6, cell=SIZE, captions=captions), "jpeg", 92))
+def tiles(student: EffiSegNet, face: LabelledPicture) -> list[tuple[Rgb, str]]:
+    image, classes, _ = face.read()
+    image = resize_area(image, (SIZE, SIZE))
+    truth = class_shares(classes, SIZE).argmax(0).astype(np.uint8)
+    found = student.logits(torch.from_numpy(to_tensor_layout(image))[None])[0].argmax(0).to(torch.uint8).numpy()
+    return [(image, face.name), (visualize(image, truth), "label"), (visualize(image, found), "student")]
 
 
 def figures_line(out: Path, result: dict[str, Any]) -> str:
     """What a finished run has to show: where the student is, mean and classes of every source."""
     lines = [f"parsing student -> {out / STUDENT}"]
-    for name, part in result.get("sources", {REAL: result}).items():
-        if "test" in part:
-            test = part["test"]
-            classes = ", ".join(f"{c} {test[f'iou_{c}']:.3f}" for c in NAMES11 if f"iou_{c}" in test)
-            lines.append(f"held out, {name}: mean IoU {test['iou']:.4f}, accuracy {test['accuracy']:.4f} ({classes})")
+    for name, part in tested(result).items():
+        test = part["test"]
+        classes = ", ".join(f"{c} {test[f'iou_{c}']:.3f}" for c in NAMES11 if f"iou_{c}" in test)
+        lines.append(f"held out, {name}: mean IoU {test['iou']:.4f}, accuracy {test['accuracy']:.4f} ({classes})")
     return "\n".join(lines)
