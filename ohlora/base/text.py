@@ -12,7 +12,7 @@ def one_of(names: Iterable[object]) -> str:
     return f"{', '.join(others)} or {last}" if others else last
 
 
-def near(name: str, known: Iterable[str]) -> str:
-    """ ", did you mean 'x'?", or nothing where no known name is like this one."""
-    found = difflib.get_close_matches(name, list(known), 1)
-    return f", did you mean '{found[0]}'?" if found else ""
+def near(name: str, known: Iterable[str], most: int = 1) -> str:
+    """ ", did you mean 'x'?", with at most so many, or nothing where no known name is like this one."""
+    found = difflib.get_close_matches(name, list(known), most)
+    return f", did you mean {one_of(map(repr, found))}?" if found else ""

@@ -12,6 +12,7 @@ import torch
 from lightning.fabric import Fabric
 from numpy.typing import NDArray
 
+from ohlora.base.types import check_choice
 from ohlora.bundle.files import file_sha256
 from ohlora.errors import InvalidInputError
 from ohlora.training import checkpoints
@@ -29,26 +30,23 @@ def find_models(folder: Path, attribute: str) -> tuple[Path, ...]:
 
     Raises InvalidInputError when there is none, when one is missing in between, and when two sets are mixed.
     """
-    if attribute not in ATTRIBUTES:
-        raise InvalidInputError(f"unknown attribute '{attribute}': choose one of {', '.join(ATTRIBUTES)}")
-    found: dict[int, Path] = {}
-    for number, path in _models(folder, attribute):
-        other = found.get(number, path)
+    models: dict[int, Path] = {}
+    for number, path in _models(folder, check_choice("attribute", attribute, ATTRIBUTES)):
+        other = models.get(number, path)
         if other.stem != path.stem:
             raise InvalidInputError(
                 f"{other} and {path.name} are both model {number}: keep one set of models in a folder"
             )
-        found[number] = path  # sorted: .safetensors comes after .pt
-    if not found:
+        models[number] = path  # sorted: .safetensors comes after .pt
+    if not models:
         raise InvalidInputError(
             f"no {attribute}_model_N.pt in {folder}: train them with `ohlora train classifier {attribute}`"
         )
-    missing = sorted(set(range(max(found) + 1)) - found.keys())
-    if missing:
-        raise InvalidInputError(
-            f"{folder} has {attribute} models up to {max(found)}, but none with number {missing[0]}"
-        )
-    return tuple(found[number] for number in sorted(found))
+    last = max(models)
+    for number in range(last):
+        if number not in models:
+            raise InvalidInputError(f"{folder} has {attribute} models up to {last}, but none with number {number}")
+    return tuple(path for _, path in sorted(models.items()))
 
 
 def _models(folder: Path, attribute: str) -> Iterator[tuple[int, Path]]:

@@ -89,40 +89,24 @@ class ClassifierRecipe(LoopRecipe):
 V3_FILE = "cnn_ohlora_v3_{attribute}_model_{fold}"
 
 
-def _v1(attribute: str, threshold: float, log_threshold: float, split: Split) -> ClassifierRecipe:
-    return ClassifierRecipe(
-        version="v1",
-        attribute=attribute,
-        split=split,
-        learning_rate=5e-5,
-        threshold=threshold,
-        log_threshold=log_threshold,
-    )
-
-
-def _v3(attribute: str, rate: float, threshold: float, log_threshold: float, start: Start = RANDOM) -> ClassifierRecipe:
-    return ClassifierRecipe(
-        version="v3",
-        attribute=attribute,
-        start=start,
-        learning_rate=rate,
-        threshold=threshold,
-        log_threshold=log_threshold,
-        file_name=V3_FILE,
-    )
+def _classifier(
+    version: str, attribute: str, rate: float, limit: float, positive: float, **more: Any
+) -> ClassifierRecipe:
+    about: dict[str, Any] = {"version": version, "attribute": attribute, **more}
+    return ClassifierRecipe(learning_rate=rate, threshold=limit, log_threshold=positive, **about)
 
 
 CLASSIFIERS: dict[str, dict[str, ClassifierRecipe]] = {
     "v1": {
-        "gender": _v1("gender", 0.35, 0.5, "k-fold"),
-        "quality": _v1("quality", 0.13, 0.9, "stratified"),
+        "gender": _classifier("v1", "gender", 5e-5, 0.35, 0.5, split="k-fold"),
+        "quality": _classifier("v1", "quality", 5e-5, 0.13, 0.9),
     },
     # 0.23 for age: always answering the base rate 0.064 has a loss of 0.238.
     "v3": {
-        "gender": _v3("gender", 5e-6, 0.35, 0.5, "v1-model"),
-        "quality": _v3("quality", 5e-6, 0.13, 0.9, "v1-model"),
-        "age": _v3("age", 2.5e-5, 0.23, 0.1),
-        "glass": _v3("glass", 5e-5, 0.10, 0.1),
+        "gender": _classifier("v3", "gender", 5e-6, 0.35, 0.5, start="v1-model", file_name=V3_FILE),
+        "quality": _classifier("v3", "quality", 5e-6, 0.13, 0.9, start="v1-model", file_name=V3_FILE),
+        "age": _classifier("v3", "age", 2.5e-5, 0.23, 0.1, file_name=V3_FILE),
+        "glass": _classifier("v3", "glass", 5e-5, 0.10, 0.1, file_name=V3_FILE),
     },
 }
 

@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 
 from ohlora.base.atomic import make_folder, remove_leftovers
+from ohlora.base.recipe import pick
 from ohlora.bundle.files import file_sha256
-from ohlora.errors import InvalidInputError
 from ohlora.io.numbered_images import numbered_images
 from ohlora.scores.table import PROPERTY_COLUMNS, ScoreTable, read_score_table, write_score_table
 from ohlora.training import checkpoints
@@ -67,9 +67,8 @@ def rescore(
     have a name of their own. Evaluation mode, so without the dropout noise of the published file. The same call
     resumes after a stop. Raises InvalidInputError, CheckpointError, OutputError.
     """
-    if kind not in KINDS:
-        raise InvalidInputError(f"unknown kind of score CNN '{kind}': choose one of {', '.join(KINDS)}")
-    columns, path = KINDS[kind][0], Path(out) / KINDS[kind][1]
+    columns, file = pick(KINDS, kind, "kind of score CNN")
+    path = Path(out) / file
     paths = numbered_images(Path(images))
     known = None if scores is None else read_score_table(scores, columns)
     fabric = make_fabric(accelerator, precision=precision)

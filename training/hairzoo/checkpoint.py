@@ -40,10 +40,6 @@ class StandIn:
         self.kept = state
 
 
-def _stand_in(module: str, name: str) -> type[StandIn]:
-    return type(name, (StandIn,), {"__module__": module})
-
-
 def _plain_dict(factory: Any) -> dict[Any, Any]:
     """In place of collections.defaultdict: an optimizer keeps its state in one, and the safe reader cannot fill it."""
     return {}
@@ -52,14 +48,10 @@ def _plain_dict(factory: Any) -> dict[Any, Any]:
 # The safe reader looks globals up by module and, depending on its release, plain or qualified name.
 _plain_dict.__module__, _plain_dict.__name__, _plain_dict.__qualname__ = "collections", "defaultdict", "defaultdict"
 
-ALLOWED: list[Callable[..., Any]] = [
-    _stand_in("torch.optim.lr_scheduler", "CosineAnnealingWarmRestarts"),
-    _stand_in("torch.optim.lr_scheduler", "CosineAnnealingLR"),
-    _stand_in("torch.optim.lr_scheduler", "ReduceLROnPlateau"),
-    _stand_in("torch.optim.adam", "Adam"),
-    _plain_dict,
-    dict,
-]
+SCHEDULERS = ("CosineAnnealingWarmRestarts", "CosineAnnealingLR", "ReduceLROnPlateau")
+OBJECTS = (*((name, "torch.optim.lr_scheduler") for name in SCHEDULERS), ("Adam", "torch.optim.adam"))
+STAND_INS = (type(name, (StandIn,), {"__module__": module}) for name, module in OBJECTS)
+ALLOWED: list[Callable[..., Any]] = [*STAND_INS, _plain_dict, dict]
 
 
 class CheckpointName(NamedTuple):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
 
@@ -53,9 +54,9 @@ def start_model(config: ZooConfig, note: Note = lambda text: None) -> nn.Module:
     encoder = cast(nn.Module, model.encoder)
     if wanted == INSTALLED:
         if config.encoder_type not in PACKAGED:
+            packaged = ", ".join(PACKAGED)
             raise InvalidInputError(
-                f"no installed weights for '{config.encoder_type}': a package has those of {', '.join(PACKAGED)}; "
-                f"{REMEDY}"
+                f"no installed weights for '{config.encoder_type}': a package has those of {packaged}; {REMEDY}"
             )
         load_encoder(encoder, imagenet_encoder_state(PACKAGED[config.encoder_type], encoder), "the installed package")
     elif Path(wanted).is_file():
@@ -67,16 +68,15 @@ def start_model(config: ZooConfig, note: Note = lambda text: None) -> nn.Module:
 
 def _from_timm(config: ZooConfig, wanted: str, note: Note) -> nn.Module:
     """A network whose encoder is timm's, with the weights timm names for it."""
+    encoder = config.encoder_type
     if wanted != IMAGENET:
         raise InvalidInputError(
-            f"the encoder {config.encoder_type} is timm's and starts from the weights its name says (tu-MODEL.TAG): "
-            f"use --encoder-weights {IMAGENET}, got '{wanted}'; or {REMEDY}"
+            f"the encoder {encoder} is timm's and starts from the weights its name says (tu-MODEL.TAG): use "
+            f"--encoder-weights {IMAGENET}, got '{wanted}'; or {REMEDY}"
         )
-    note(f"downloading the weights of {config.encoder_type} from the Hugging Face hub")
-    try:
-        return build_model(config.encoder_type, config.decoder_type, image_size=config.image_size, pretrained=True)
-    except Exception as error:  # the hub's client raises a family of its own, and the system's errors
-        raise _not_had(config.encoder_type, wanted, "the Hugging Face hub", error) from error
+    note(f"downloading the weights of {encoder} from the Hugging Face hub")
+    with _said(f"the '{wanted}' weights of {encoder} cannot be had from the Hugging Face hub"):
+        return build_model(encoder, config.decoder_type, image_size=config.image_size, pretrained=True)
 
 
 def download(encoder: str, wanted: str, note: Note) -> dict[str, Tensor]:
@@ -91,20 +91,23 @@ def download(encoder: str, wanted: str, note: Note) -> dict[str, Tensor]:
             f"{', '.join(published)}; {REMEDY}"
         )
     repository, revision = published[wanted]["repo_id"], published[wanted]["revision"]
-    note(f"weights '{wanted}' of {encoder}: https://huggingface.co/{repository} (downloaded once)")
-    try:
+    place = f"https://huggingface.co/{repository}"
+    note(f"weights '{wanted}' of {encoder}: {place} (downloaded once)")
+    with _said(f"the '{wanted}' weights of {encoder} cannot be had from {place}"):
         from huggingface_hub import hf_hub_download
 
         return read_tensors(hf_hub_download(repository, filename="model.safetensors", revision=revision))[1]
-    except Exception as error:  # as above
-        raise _not_had(encoder, wanted, f"https://huggingface.co/{repository}", error) from error
 
 
-def _not_had(encoder: str, wanted: str, place: str, error: Exception) -> InvalidInputError:
-    return InvalidInputError(
-        f"the '{wanted}' weights of {encoder} cannot be had from {place}: {first_line(error).rstrip('.')}. Connect to "
-        f"the network, copy model.safetensors from there by hand and {REMEDY}"
-    )
+@contextmanager
+def _said(failure: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # the hub's client raises a family of its own, and the system's errors
+        raise InvalidInputError(
+            f"{failure}: {first_line(error).rstrip('.')}. Connect to the network, copy model.safetensors from there by "
+            f"hand and {REMEDY}"
+        ) from error
 
 
 def read_encoder_file(path: Path) -> dict[str, Tensor]:

@@ -7,7 +7,7 @@ Every random choice is keyed by (seed, epoch, item), so a killed run resumes to 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -40,19 +40,9 @@ Batches = Iterable[list[Tensor]]  # image [B,3,S,S], label [B,1,S,S]
 SHOWN = 24
 
 
-@dataclass
-class Mean:
-    """Mean of batch values, each weighted by its number of pictures."""
-
-    total: float = 0.0
-    count: int = 0
-
-    def add(self, value: float, count: int) -> None:
-        self.total, self.count = self.total + value * count, self.count + count
-
-    @property
-    def value(self) -> float:
-        return self.total / max(self.count, 1)
+def mean(values: Sequence[tuple[float, int]]) -> float:
+    """Of batch values, each weighted by its number of pictures."""
+    return sum(value * count for value, count in values) / max(sum(count for _, count in values), 1)
 
 
 def make_fabric(precision: str, accelerator: str) -> tuple[Fabric, dict[str, Stateful]]:
@@ -73,13 +63,13 @@ def make_fabric(precision: str, accelerator: str) -> tuple[Fabric, dict[str, Sta
 def evaluate(model: nn.Module, loader: Batches, loss: str, device: torch.device) -> tuple[float, float]:
     """(loss, Dice) of held-out pictures, batch-size-weighted means over batches, in evaluation mode."""
     model.eval()
-    losses, dice = Mean(), Mean()
+    losses, dice = [], []
     for image, label in loader:
         image, label = to_device(image, label, device)
         logits = model(image).float()
-        losses.add(float(LOSSES[loss](logits, label)), len(image))
-        dice.add(batch_dice(logits, label), len(image))
-    return losses.value, dice.value
+        losses.append((float(LOSSES[loss](logits, label)), len(image)))
+        dice.append((batch_dice(logits, label), len(image)))
+    return mean(losses), mean(dice)
 
 
 def to_device(image: Tensor, label: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -138,19 +128,40 @@ class Run:
         check_size(raw, f"{config.decoder_type} on {config.encoder_type}", config.image_size)
         return raw.to(memory_format=torch.channels_last)
 
-    def train(self, report: Callable[[dict[str, Any]], None]) -> None:
-        """Epochs until the last one. Raises TrainingStoppedError when the loss is no longer a number."""
+    def train(self, report: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+        """Epochs until the last one, then the kept weights on the held-out pictures: report.json and overlays.jpg.
+
+        Raises TrainingStoppedError when the loss is no longer a number.
+        """
+        config, state, data, best = self.config, self.state, self.data, self.out / self.config.file_name
         train_epochs(
-            self.state,
-            lambda state: state.epoch >= self.config.epochs,
+            state,
+            lambda state: state.epoch >= config.epochs,
             self._epoch,
-            keep=lambda: save_checkpoint(
-                self.out / self.config.file_name, self.raw, self.optimizer.state_dict(), self.schedule.state_dict()
-            ),
+            keep=lambda: save_checkpoint(best, self.raw, self.optimizer.state_dict(), self.schedule.state_dict()),
             save=self._save,
             report=report,
             higher_is_better=True,
         )
+        load_weights(self.raw, best, config.decoder_type)
+        pictures, size, device = [data.pictures[i] for i in self.held], config.image_size, self.fabric.device
+        figures, worst = measure(self.raw, pictures, size, config.batch_size, device, SHOWN)
+        write_overlays(self.out / "overlays.jpg", self.raw, [pictures[i] for i in worst], size, device)
+        result: dict[str, Any] = {
+            "config": {**config.identity(), "precision": config.precision},
+            "checkpoint": config.file_name,
+            "parameters": sum(p.numel() for p in self.raw.parameters()),
+            "pictures": {"train": len(self.train_indices), "held_out": len(self.held), "left_out": len(data.left_out)},
+            "held_out_people": data.count_people(self.held),
+            "epochs": state.epoch,
+            "best_epoch": state.best_epoch,
+            "best_dice": state.best,
+            "held_out": figures,
+            "train_seconds": round(state.seconds, 1),
+            "log": state.log,
+        }
+        write_json(self.out / "report.json", result)
+        return result
 
     def _save(self) -> None:
         self.folder.save({"scaler": None, **states_of(self.parts), "state": vars(self.state)})
@@ -176,9 +187,8 @@ class Run:
 
     def train_epoch(self, loader: Batches, epoch: int) -> tuple[float, float]:
         """One pass over `loader` -> mean loss and Dice."""
-        config, losses, dice = self.config, Mean(), Mean()
+        config, losses, dice, pairs = self.config, [], [], iter(loader)
         self.model.train()
-        pairs = iter(loader)
         while group := list(islice(pairs, config.accumulation)):
             self.optimizer.zero_grad()
             for image, label in group:
@@ -195,8 +205,8 @@ class Run:
                 loss = LOSSES[config.loss](logits, label)
                 value = float(loss.detach())
                 require_finite(f"epoch {epoch + 1}", {"training": value})
-                losses.add(value, len(image))
-                dice.add(batch_dice(logits.detach(), label), len(image))
+                losses.append((value, len(image)))
+                dice.append((batch_dice(logits.detach(), label), len(image)))
                 self.fabric.backward(loss / len(group))
             if config.clip_norm:
                 # Of true gradients: Fabric takes the loss scale of 16-bit precision off first.
@@ -204,7 +214,7 @@ class Run:
                     self.model, self.optimizer, max_norm=config.clip_norm, error_if_nonfinite=False
                 )
             self.optimizer.step()
-        return losses.value, dice.value
+        return mean(losses), mean(dice)
 
 
 def run(
@@ -241,34 +251,4 @@ def run(
         if data.left_out:
             name, why = next(iter(data.left_out.items()))
             note(f"{len(data.left_out)} left out, listed in {out / 'left_out.json'}; the first: {name} ({why})")
-        training.train(report)
-        return finish(training)
-
-
-def finish(training: Run) -> dict[str, Any]:
-    """Measure the kept weights on the held-out pictures; write report.json and overlays.jpg."""
-    config, state, data = training.config, training.state, training.data
-    load_weights(training.raw, training.out / config.file_name, config.decoder_type)
-    device = training.fabric.device
-    pictures = [data.pictures[i] for i in training.held]
-    figures, worst = measure(training.raw, pictures, config.image_size, config.batch_size, device, SHOWN)
-    write_overlays(training.out / "overlays.jpg", training.raw, [pictures[i] for i in worst], config.image_size, device)
-    result: dict[str, Any] = {
-        "config": {**config.identity(), "precision": config.precision},
-        "checkpoint": config.file_name,
-        "parameters": sum(p.numel() for p in training.raw.parameters()),
-        "pictures": {
-            "train": len(training.train_indices),
-            "held_out": len(training.held),
-            "left_out": len(data.left_out),
-        },
-        "held_out_people": data.count_people(training.held),
-        "epochs": state.epoch,
-        "best_epoch": state.best_epoch,
-        "best_dice": state.best,
-        "held_out": figures,
-        "train_seconds": round(state.seconds, 1),
-        "log": state.log,
-    }
-    write_json(training.out / "report.json", result)
-    return result
+        return training.train(report)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
 import warnings
-from collections.abc import Sequence
 
 import segmentation_models_pytorch as smp
 import timm
@@ -12,6 +10,8 @@ import torch
 from segmentation_models_pytorch.encoders import get_encoder_names
 from torch import nn
 
+from ohlora.base.recipe import pick
+from ohlora.base.text import near
 from ohlora.errors import InvalidInputError
 from ohlora.training.hairzoo.config import DIVISOR
 from ohlora.training.loop.states import first_line
@@ -25,28 +25,11 @@ TIMM = "tu-"  # prefix with which the library takes any feature extractor of tim
 # Families that the library had as its own encoders and now takes from timm, published under these names.
 TAKEN_FROM_TIMM = ("timm-regnet", "timm-res2", "timm-resnest", "timm-mobilenetv3", "timm-gernet")
 PUBLISHED_EFFICIENTNET = "timm-efficientnet-"
-TOP_K = 5
-
-
-def near(name: str, known: Sequence[str]) -> str:
-    """ ", near: a, b" for a message, or nothing."""
-    lower = {entry.lower(): entry for entry in known}
-    matches = difflib.get_close_matches(name.lower(), lower, n=TOP_K, cutoff=0.6)
-    return f"; near: {', '.join(lower[match] for match in matches)}" if matches else ""
-
-
-def decoder_named(name: str) -> type[nn.Module]:
-    """The decoder family `name`. Raises InvalidInputError naming the known ones."""
-    if name not in DECODERS:
-        raise InvalidInputError(f"unknown decoder '{name}'; known: {', '.join(DECODERS)}{near(name, list(DECODERS))}")
-    return DECODERS[name]
+TOP_K = 5  # names in a message
 
 
 def encoder_named(name: str) -> str:
-    """The installed library's name of the encoder published as `name`.
-
-    Raises InvalidInputError naming near matches and where to see all.
-    """
+    """The installed library's name of the encoder published as `name`. Raises InvalidInputError naming a near match."""
     known = get_encoder_names()
     if name in known or name.startswith(TAKEN_FROM_TIMM):
         return name
@@ -59,10 +42,10 @@ def encoder_named(name: str) -> str:
         if timm.is_model(name.removeprefix(TIMM).split(".")[0]):
             return name
         models = [TIMM + model for model in timm.list_models()]
-        raise InvalidInputError(f"unknown encoder '{name}': timm has no such model{near(name, models)}")
+        raise InvalidInputError(f"unknown encoder '{name}': timm has no such model{near(name, models, TOP_K)}")
     raise InvalidInputError(
-        f"unknown encoder '{name}'{near(name, known)}. There are {len(known)} of the library (`ohlora train hairzoo "
-        f"--list`), and {TIMM}NAME for any feature extractor of timm"
+        f"unknown encoder '{name}'{near(name, known, TOP_K)}: choose one of {len(known)} of the library (`ohlora train "
+        f"hairzoo --list`), or {TIMM}NAME for any feature extractor of timm"
     )
 
 
@@ -72,7 +55,7 @@ def build_model(encoder: str, decoder: str, *, image_size: int | None = None, pr
     image_size: for transformers of timm, which are built for one size. pretrained: with timm's own weights; of `tu-`
     encoders only. Raises InvalidInputError naming the encoder, the decoder and why they do not go together.
     """
-    kind, name = decoder_named(decoder), encoder_named(encoder)
+    kind, name = pick(DECODERS, decoder, "decoder"), encoder_named(encoder)
     extra = {"img_size": image_size} if image_size is not None and takes_size(name) else {}
     weights = True if pretrained else None
     try:

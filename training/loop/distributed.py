@@ -13,6 +13,7 @@ import torch
 from lightning.fabric import Fabric
 from torch import Tensor, nn
 
+from ohlora.base.types import check_choice
 from ohlora.errors import InvalidInputError
 from ohlora.training.loop.precision import lightning_precision, precision_name
 
@@ -44,9 +45,7 @@ def make_fabric(accelerator: str = "auto", devices: int = 1, nodes: int = 1, pre
 
 def chosen_device(name: str) -> torch.device:
     """The device "cpu", "cuda" or "auto" (CUDA where there is any). Raises InvalidInputError for others."""
-    if name not in ("cpu", "cuda", "auto"):
-        raise InvalidInputError(f"unknown device '{name}': choose cpu, cuda or auto")
-    if name == "cuda" and not torch.cuda.is_available():
+    if check_choice("device", name, ("cpu", "cuda", "auto")) == "cuda" and not torch.cuda.is_available():
         raise InvalidInputError("no CUDA device can be used here: choose cpu or auto")
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 

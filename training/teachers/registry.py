@@ -9,8 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import cast
 
+from ohlora.base.types import check_choice
 from ohlora.bundle.files import file_sha256
-from ohlora.errors import InvalidInputError
 from ohlora.training import checkpoints
 from ohlora.training.loop.distributed import chosen_device
 from ohlora.training.nets.bisenet import BiSeNet
@@ -29,10 +29,8 @@ def load_teacher(path: Path | str, kind: str | None = None, device: str = "cpu")
 
     Raises CheckpointError naming the file, InvalidInputError for an unknown kind or a device that is not there.
     """
-    if kind is not None and kind not in KINDS:
-        raise InvalidInputError(f"unknown teacher '{kind}': choose one of {', '.join(KINDS)}")
     path, where = Path(path), chosen_device(device)
-    model = checkpoints.load(kind or checkpoints.recognise(path, KINDS), path)
+    model = checkpoints.load(check_choice("teacher", kind or checkpoints.recognise(path, KINDS), KINDS), path)
     if isinstance(model, BiSeNet):
         return BiSeNetTeacher(model, file_sha256(path), where)
     return FaceXFormerTeacher(cast(FaceXFormer, model), file_sha256(path), where)

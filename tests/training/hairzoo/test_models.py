@@ -64,8 +64,8 @@ def test_published_efficientnets_are_found_under_timms_name(monkeypatch: pytest.
 @pytest.mark.parametrize(
     ("encoder", "decoder", "said"),
     [
-        (TINY, "Unet3", "near: Unet"),
-        (TINY, "deeplabv3plus", "near: DeepLabV3Plus"),
+        (TINY, "Unet3", "did you mean 'Unet'"),
+        (TINY, "deeplabv3plus", "did you mean 'DeepLabV3Plus'"),
         ("se_resnext50", "Unet", "se_resnext50_32x4d"),
         ("tu-restnet18", "Unet", "tu-resnet18"),
         ("mit_b0", "Linknet", "Linknet cannot be built on the encoder mit_b0"),
