@@ -105,6 +105,8 @@ def train_reader(
     figures: r2 (held out, per parameter: 1 - mean squared error / variance), seconds, config.
     """
     config = config or ReaderConfig()
+    if config.pictures < config.batch_size:
+        raise InvalidInputError(f"--pictures must be at least {config.batch_size}, a batch, got {config.pictures}")
     started = time.perf_counter()
     parameters = sample_parameters(config.pictures + config.held_out, config.seed)
     columns = [portraits.index(name) for name in READ]
@@ -116,7 +118,16 @@ def train_reader(
         seen = truth[: config.pictures]
         reader.mean.copy_(seen.mean(0))
         reader.spread.copy_(seen.std(0) + 1e-6)
-        _fit(reader, pictures[: config.pictures], (seen - reader.mean) / reader.spread, config, report)
+        standard = (seen - reader.mean) / reader.spread
+        signs = torch.tensor([-1.0 if name in MIRRORED else 1.0 for name in reader.names])
+        # A mirror turns the parameter's value, so its standardised value moves by twice the mean.
+        shift = torch.where(signs < 0, -2.0 * reader.mean / reader.spread, torch.zeros(()))
+
+        def loss(said: Tensor, rows: Tensor, mirrored: Tensor) -> Tensor:
+            target = standard[rows]
+            return F.smooth_l1_loss(said, torch.where(mirrored[:, None], target * signs + shift, target))
+
+        fit(reader, pictures[: config.pictures], config, loss, report)
     held = truth[config.pictures :].double().numpy()
     error = reader.read(pictures[config.pictures :]) - held
     r2 = 1.0 - (error**2).mean(0) / np.maximum(held.var(0), 1e-12)
@@ -135,35 +146,33 @@ def sample_parameters(count: int, seed: int) -> NDArray[np.float32]:
     return portraits.parameters_from_latents(stream.standard_normal((count, portraits.LATENTS)))
 
 
-def _fit(
+def fit(
     reader: Reader,
     pictures: NDArray[np.uint8],
-    wanted: Tensor,
     config: ReaderConfig,
+    loss: Callable[[Tensor, Tensor, Tensor], Tensor],
     report: Callable[[dict[str, Any]], None],
 ) -> None:
+    """Train on pictures that are mirrored and disturbed; in evaluation mode after it.
+
+    loss: (what the network says [n,K], rows of the pictures [n], which of them are mirrored [n]) -> loss.
+    """
     steps = max(1, len(pictures) // config.batch_size)
     optimizer = torch.optim.AdamW(reader.parameters(), lr=config.learning_rate, weight_decay=1e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.learning_rate, total_steps=config.epochs * steps)
-    signs = torch.tensor([-1.0 if name in MIRRORED else 1.0 for name in reader.names])
-    # A mirror turns the parameter's value, so its standardised value moves by twice the mean.
-    shift = torch.where(signs < 0, -2.0 * reader.mean / reader.spread, torch.zeros(()))
     reader.train()
     for epoch in range(config.epochs):
-        order = torch.randperm(len(pictures))
-        total = 0.0
+        order, total = torch.randperm(len(pictures)), 0.0
         for step in range(steps):
             rows = order[step * config.batch_size : (step + 1) * config.batch_size]
-            images, target = reader.prepared(pictures[rows.numpy()]), wanted[rows]
-            flipped = torch.rand(len(rows)) < 0.5
-            images = torch.where(flipped[:, None, None, None], images.flip(3), images)
-            target = torch.where(flipped[:, None], target * signs + shift, target)
-            loss = F.smooth_l1_loss(reader(disturbed(images)), target)
+            images, mirrored = reader.prepared(pictures[rows.numpy()]), torch.rand(len(rows)) < 0.5
+            images = torch.where(mirrored[:, None, None, None], images.flip(3), images)
+            value = loss(reader(disturbed(images)), rows, mirrored)
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            torch.autograd.backward(value)
             optimizer.step()
             schedule.step()
-            total += float(loss.detach())
+            total += float(value.detach())
         report({"epoch": epoch + 1, "epochs": config.epochs, "loss": total / steps})
     reader.eval()
 

@@ -13,7 +13,7 @@ class ReaderConfig:
 
     size: int = setting(128, "Pixels that the network looks at, a multiple of 32.", low=32, step=32)
     width: int = setting(24, "Channels of its first layer.", low=1)
-    pictures: int = setting(6000, "Portraits to paint and learn from.", low=64)
+    pictures: int = setting(6000, "Portraits to paint and learn from.", low=1)
     held_out: int = setting(500, "Further ones for judging it.", low=1)
     epochs: int = setting(14, "Passes over the portraits.", low=1)
     batch_size: int = setting(64, "Portraits a step.", low=1)

@@ -19,11 +19,12 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from ohlora.base.atomic import explain_os_error, make_folder, write_bytes
+from ohlora.base.atomic import explain_os_error, make_folder, write_json
 from ohlora.bundle.files import file_sha256
 from ohlora.errors import InvalidInputError
-from ohlora.training.pipeline.graph import External, Stage
+from ohlora.training.pipeline.graph import Stage
 from ohlora.training.pipeline.manifest import Manifest, changed_file, key_of
+from ohlora.training.pipeline.settings import Section
 
 FORMAT = 1
 RECORD = ".stage"
@@ -41,38 +42,29 @@ class Done:
     exhibits: Mapping[str, Any]
     seconds: float
 
-    def as_bytes(self) -> bytes:
-        content = {
-            "format": FORMAT,
-            "key": self.key,
-            "outputs": {name: manifest.as_dict() for name, manifest in self.outputs.items()},
-            "figures": self.figures,
-            "timings": self.timings,
-            "exhibits": self.exhibits,
-            "seconds": round(self.seconds, 3),
-        }
-        return (json.dumps(content, indent=1, allow_nan=False) + "\n").encode()
+    def as_dict(self) -> dict[str, Any]:
+        outputs = {name: manifest.as_dict() for name, manifest in self.outputs.items()}
+        return {"format": FORMAT, **vars(self), "outputs": outputs, "seconds": round(self.seconds, 3)}
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Done:
+        """Raises KeyError, TypeError or ValueError for something else."""
+        outputs = {name: Manifest.from_dict(value) for name, value in content["outputs"].items()}
+        figures, timings, exhibits = (dict(content[name]) for name in ("figures", "timings", "exhibits"))
+        return cls(str(content["key"]), outputs, figures, timings, exhibits, float(content["seconds"]))
 
 
-def deciding(settings: BaseModel, name: str) -> Any:
-    """The values of section `name` that decide results: all but the fields marked KEYLESS.
-
-    Settings with a method `effective(name)` are asked first; it returns None for a section it has no opinion about.
-    """
-    effective = getattr(settings, "effective", None)
-    found = None if effective is None else effective(name)
-    section = getattr(settings, name)
+def deciding(settings: Section, name: str) -> Any:
+    """The values of section `name` that decide results: those of `Section.effective`, or all but the KEYLESS ones."""
+    found, section = settings.effective(name), getattr(settings, name)
     if found is not None or not isinstance(section, BaseModel):
         return section if found is None else found
-    free = {name for name, field in type(section).model_fields.items() if is_keyless(field.json_schema_extra)}
+    extras = {name: field.json_schema_extra for name, field in type(section).model_fields.items()}
+    free = {name for name, extra in extras.items() if isinstance(extra, Mapping) and extra.get(KEYLESS)}
     return section.model_dump(mode="json", exclude=free)
 
 
-def is_keyless(extra: Any) -> bool:
-    return isinstance(extra, Mapping) and bool(extra.get(KEYLESS))
-
-
-def stage_key(stage: Stage, settings: BaseModel, inputs: Mapping[str, str], externals: Mapping[str, str]) -> str:
+def stage_key(stage: Stage, settings: Section, inputs: Mapping[str, str], externals: Mapping[str, str]) -> str:
     """inputs: content hash by the stage's own name for it. externals: content hash by setting."""
     return key_of(
         {
@@ -85,10 +77,8 @@ def stage_key(stage: Stage, settings: BaseModel, inputs: Mapping[str, str], exte
     )
 
 
-def external_hash(external: External) -> str:
+def content_hash(path: Path) -> str:
     """Content hash of a user's file, or of a folder's files; bundle.json stands for those of a bundle."""
-    path = external.path
-    assert path is not None  # missing ones were refused before
     if not path.is_dir():
         return file_sha256(path)
     if (path / "bundle.json").is_file():
@@ -109,15 +99,7 @@ class StageFolder:
         if content is None or content.get("format") != FORMAT:
             return None
         try:
-            outputs = {name: Manifest.from_dict(value) for name, value in content["outputs"].items()}
-            return Done(
-                str(content["key"]),
-                outputs,
-                dict(content["figures"]),
-                dict(content["timings"]),
-                dict(content["exhibits"]),
-                float(content["seconds"]),
-            )
+            return Done.from_dict(content)
         except (KeyError, TypeError, ValueError, AttributeError):
             return None
 
@@ -161,10 +143,10 @@ class StageFolder:
 
     def spend(self, key: str, seconds: float) -> None:
         """Record how long the unfinished stage has taken so far."""
-        write_bytes(self.started_file, (json.dumps({"key": key, "seconds": round(seconds, 3)}) + "\n").encode())
+        write_json(self.started_file, {"key": key, "seconds": round(seconds, 3)}, indent=None)
 
     def finish(self, done: Done) -> None:
-        write_bytes(self.done_file, done.as_bytes())
+        write_json(self.done_file, done.as_dict())
         self.started_file.unlink(missing_ok=True)
 
 

@@ -10,14 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
-
 from ohlora.base.atomic import explain_os_error
 from ohlora.errors import InvalidInputError, OhloraError
 from ohlora.render.journal import Journal
-from ohlora.training.pipeline.cache import Done, StageFolder, external_hash, stage_key
+from ohlora.training.pipeline.cache import Done, StageFolder, content_hash, stage_key
 from ohlora.training.pipeline.graph import Graph, Note, Stage, Work
 from ohlora.training.pipeline.manifest import describe
+from ohlora.training.pipeline.settings import Section
 
 COMMAND = "ohlora train pipeline"
 CACHED, RAN, RESUMED, WOULD_RUN, WOULD_RESUME = "cached", "run", "resumed", "would run", "would go on"
@@ -40,23 +39,20 @@ class Run:
     """A call of the pipeline in folder `out`. See `run_stages`."""
 
     graph: Graph
-    settings: BaseModel
+    settings: Section
     out: Path
     note: Note = lambda text: None
     states: dict[str, StageState] = field(default_factory=dict)
 
-    def walk(self, selected: Sequence[Stage], force: Sequence[str], *, dry: bool = False) -> list[StageState]:
+    def walk(self, selected: Sequence[Stage], force: Sequence[str], *, dry: bool = False) -> None:
         """Every stage in order: selected ones run unless they are cached, the others are only looked at."""
         chosen = {stage.name for stage in selected}
-        for stage in self.graph:
+        for number, stage in enumerate(self.graph, 1):
             state = self.states[stage.name] = StageState(stage)
-            number = list(self.graph.stages).index(stage.name) + 1
-            label = f"[{number}/{len(self.graph)}] {stage.name}"
             if stage.name in chosen:
-                self._one(state, label, stage.name in force, dry)
+                self._one(state, f"[{number}/{len(self.graph)}] {stage.name}", stage.name in force, dry)
             else:
                 self._look(state)
-        return [self.states[stage.name] for stage in selected]
 
     def _inputs(self, stage: Stage) -> tuple[dict[str, Path], dict[str, str]] | StageState:
         """Paths and content hashes of what the stage reads, or the state of the stage that has not made it."""
@@ -74,14 +70,12 @@ class Run:
             paths[name], hashes[name] = self.out / producer / manifest.output.path, manifest.sha256
         return paths, hashes
 
-    def _key(self, stage: Stage, hashes: Mapping[str, str]) -> str:
-        externals = {e.setting: external_hash(e) for e in stage.external(stage.sections(self.settings))}
-        return stage_key(stage, self.settings, hashes, externals)
-
-    def _cached(self, state: StageState, key: str) -> bool:
-        """Whether the folder holds what this key makes; sets `done` or `why`."""
-        folder = StageFolder(self.out, state.stage.name)
-        done = folder.done()
+    def _cached(self, state: StageState, hashes: Mapping[str, str]) -> str:
+        """The stage's key for inputs of these hashes; sets `done` when the folder holds what it makes, or `why`."""
+        folder, stage = StageFolder(self.out, state.stage.name), state.stage
+        paths = {entry.setting: entry.path(self.settings) for entry in stage.external(stage.sections(self.settings))}
+        contents = {setting: content_hash(path) for setting, path in paths.items() if path is not None}
+        key, done = stage_key(stage, self.settings, hashes, contents), folder.done()
         if done is None:
             state.why = "not made yet"
         elif done.key != key:
@@ -90,7 +84,7 @@ class Run:
             state.why = f"{folder.path / changed} is no longer what the stage made"
         else:
             state.done, state.state = done, CACHED
-        return state.done is not None
+        return key
 
     def _look(self, state: StageState) -> None:
         """A stage that is not asked for: its outputs serve when they are those of the present settings."""
@@ -100,10 +94,10 @@ class Run:
         elif missing := missing_external(state.stage, self.settings):
             state.why = missing
         else:
-            self._cached(state, self._key(state.stage, found[1]))
+            self._cached(state, found[1])
 
     def _one(self, state: StageState, label: str, forced: bool, dry: bool) -> None:
-        stage, folder = state.stage, StageFolder(self.out, state.stage.name)
+        stage = state.stage
         found = self._inputs(stage)
         if isinstance(found, StageState):
             if not dry or not found.state:
@@ -114,11 +108,11 @@ class Run:
             state.state, state.why = WOULD_RUN, f"after {found.stage.name}"
             return
         paths, hashes = found
-        key = self._key(stage, hashes)
-        if self._cached(state, key) and not forced:
+        key = self._cached(state, hashes)
+        if state.done is not None and not forced:
             self.note(f"{label}: cached")
             return
-        spent = None if forced else folder.started(key)
+        spent = None if forced else StageFolder(self.out, stage.name).started(key)
         if dry:
             state.done, state.state = None, WOULD_RUN if spent is None else WOULD_RESUME
             state.why = "forced" if forced else state.why
@@ -130,24 +124,16 @@ class Run:
 
     def _make(self, state: StageState, key: str, paths: Mapping[str, Path], forced: bool) -> None:
         stage, folder = state.stage, StageFolder(self.out, state.stage.name)
-        before, began = folder.start(key, afresh=forced), time.monotonic()
-        cpu = time.process_time()
-        work = Work(
-            stage.name,
-            folder.path,
-            paths,
-            stage.sections(self.settings),
-            getattr(self.settings, "machine", None),
-            lambda text: self.note(f"  {text}"),
-        )
+        before, began, cpu = folder.start(key, afresh=forced), time.monotonic(), time.process_time()
+        sections, machine = stage.sections(self.settings), getattr(self.settings, "machine", None)
+        work = Work(stage.name, folder.path, paths, sections, machine, lambda text: self.note(f"  {text}"))
         try:
             outcome = stage.run(work)
             state.seconds = time.monotonic() - began
             manifests = {name: describe(folder.path, name, output) for name, output in outcome.outputs.items()}
             timings = {"cpu_seconds": round(time.process_time() - cpu, 1), **outcome.timings}
-            state.done = Done(
-                key, manifests, plain(outcome.figures), plain(timings), plain(outcome.exhibits), before + state.seconds
-            )
+            figures, timings, exhibits = (plain(part) for part in (outcome.figures, timings, work.shown.as_dict()))
+            state.done = Done(key, manifests, figures, timings, exhibits, before + state.seconds)
             folder.finish(state.done)
         except OSError as error:
             if error.errno in DISK_FULL:
@@ -173,30 +159,31 @@ def plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def missing_external(stage: Stage, settings: BaseModel) -> str:
+def missing_external(stage: Stage, settings: Section) -> str:
     """What is wrong with the first file of the user's that the stage reads; empty when all is well."""
     for external in stage.external(stage.sections(settings)):
-        if external.path is None:
+        path = external.path(settings)
+        if path is None:
             return f"the setting {external.setting} names no file; {external.made_by}"
-        if not external.path.exists():
-            return f"{external.path} (setting {external.setting}) is not there; {external.made_by}"
+        if not path.exists():
+            return f"{path} (setting {external.setting}) is not there; {external.made_by}"
         try:
-            external.check(external.path)
+            external.check(path)
         except OhloraError as error:
-            return f"{external.path} (setting {external.setting}) cannot be used: {error}; {external.made_by}"
+            return f"{path} (setting {external.setting}) cannot be used: {error}; {external.made_by}"
     return ""
 
 
-def require_externals(stages: Sequence[Stage], settings: BaseModel) -> None:
+def require_externals(stages: Sequence[Stage], settings: Section) -> None:
     """Raises InvalidInputError naming every file that is missing, before any hour is spent."""
     found = [(stage.name, missing_external(stage, settings)) for stage in stages]
     if lines := [f"stage {name}: {text}" for name, text in found if text]:
-        raise InvalidInputError("\n  ".join(["the run would stop for want of what you have to give:", *lines]))
+        raise InvalidInputError("\n  ".join(["some required input files are missing:", *lines]))
 
 
 def run_stages(
     graph: Graph,
-    settings: BaseModel,
+    settings: Section,
     out: Path,
     *,
     selected: Sequence[Stage] | None = None,

@@ -14,7 +14,7 @@ BINS = 30
 
 @dataclass
 class Exhibits:
-    """Collects; `as_dict` is what an Outcome takes."""
+    """Collects them."""
 
     curves: list[dict[str, Any]] = field(default_factory=list)
     histograms: list[dict[str, Any]] = field(default_factory=list)
@@ -53,12 +53,8 @@ class Exhibits:
         self.pictures.append({"title": title, "file": file})
 
     def as_dict(self) -> dict[str, Any]:
-        return {
-            "curves": self.curves,
-            "histograms": self.histograms,
-            "tables": self.tables,
-            "pictures": self.pictures,
-        }
+        """The kinds of which there is something."""
+        return {kind: entries for kind, entries in vars(self).items() if entries}
 
 
 def _number(value: float | None) -> float | None:

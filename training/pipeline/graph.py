@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
-
+from ohlora.base.text import near
 from ohlora.errors import InvalidInputError
+from ohlora.training.pipeline.exhibits import Exhibits
 from ohlora.training.pipeline.manifest import Output
+from ohlora.training.pipeline.settings import Section
 
 Note = Callable[[str], None]
 
@@ -25,9 +25,13 @@ class External:
     """
 
     setting: str
-    path: Path | None
     made_by: str
     check: Callable[[Path], Any] = lambda path: None
+
+    def path(self, settings: Section) -> Path | None:
+        section, _, field = self.setting.partition(".")
+        value = getattr(getattr(settings, section), field)
+        return None if value is None else Path(value)
 
 
 @dataclass(frozen=True)
@@ -35,14 +39,12 @@ class Outcome:
     """What a stage made.
 
     outputs: by name, for other stages. figures: counts and measures for the report, JSON values, the same for the same
-    key however often the stage was interrupted; what depends on the machine goes to timings. curves, histograms,
-    tables, pictures: see `exhibits.Exhibits`.
+    key however often the stage was interrupted; what depends on the machine goes to timings.
     """
 
     outputs: Mapping[str, Output]
     figures: Mapping[str, Any] = field(default_factory=dict)
     timings: Mapping[str, Any] = field(default_factory=dict)
-    exhibits: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class Work:
     """What a stage's function is given.
 
     folder: its own, kept between interrupted calls with the same key. inputs: files or folders of other stages by the
-    stage's own name for them. seen: figures of the stages these come from. settings: its sections by name.
+    stage's own name for them. settings: its sections by name. shown: what the report shows beside the figures.
     """
 
     stage: str
@@ -59,9 +61,17 @@ class Work:
     settings: Mapping[str, Any]
     machine: Any
     note: Note
+    shown: Exhibits = field(default_factory=Exhibits)
 
-    def section(self, name: str) -> Any:
-        return self.settings[name]
+    @property
+    def section(self) -> Any:
+        """Its first section."""
+        return next(iter(self.settings.values()))
+
+    @property
+    def recipe(self) -> Any:
+        """The recipe that its first section stands for."""
+        return self.section.recipe(next(iter(self.settings)))
 
 
 @dataclass(frozen=True)
@@ -85,7 +95,7 @@ class Stage:
         """Names of the stages whose outputs it reads."""
         return tuple(dict.fromkeys(source.split(".")[0] for source in self.inputs.values()))
 
-    def sections(self, settings: BaseModel) -> dict[str, Any]:
+    def sections(self, settings: Section) -> dict[str, Any]:
         return {name: getattr(settings, name) for name in self.settings}
 
 
@@ -111,8 +121,9 @@ class Graph:
     def named(self, name: str, option: str) -> Stage:
         """Raises InvalidInputError naming the nearest stage."""
         if name not in self.stages:
-            near = nearest(name, self.stages)
-            raise InvalidInputError(f"{option}: there is no stage '{name}'{near}; --list shows all of them")
+            raise InvalidInputError(
+                f"{option}: there is no stage '{name}'{near(name, self.stages)}; --list shows all of them"
+            )
         return self.stages[name]
 
     def before(self, name: str) -> set[str]:
@@ -156,9 +167,3 @@ class Graph:
         if not chosen:
             raise InvalidInputError("no stage is left to run: check --only, --until, --from and the setting 'skip'")
         return [stage for stage in self if stage.name in chosen]
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """ "; did you mean 'x'?" or nothing."""
-    found = difflib.get_close_matches(name, list(known), 1, 0.5)
-    return f"; did you mean '{found[0]}'?" if found else ""

@@ -90,10 +90,7 @@ def changed_file(stage: Path, manifest: Manifest) -> str | None:
     return None
 
 
-def canonical(value: Any) -> str:
-    """JSON that is the same for equal values."""
-    return json.dumps(value, sort_keys=True, allow_nan=False, separators=(",", ":"))
-
-
 def key_of(value: Any) -> str:
-    return hashlib.sha256(canonical(value).encode()).hexdigest()
+    """The hash of a JSON value, the same for equal ones."""
+    text = json.dumps(value, sort_keys=True, allow_nan=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()

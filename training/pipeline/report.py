@@ -13,14 +13,13 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
-
-from ohlora.base.atomic import write_bytes
+from ohlora.base.atomic import write_bytes, write_json
 from ohlora.io.images import encode_image, read_image
 from ohlora.photos.segmentation import resize_area
 from ohlora.training.pipeline import charts
 from ohlora.training.pipeline.cache import deciding
 from ohlora.training.pipeline.engine import StageState
+from ohlora.training.pipeline.settings import Section
 
 REPORT_JSON, REPORT_HTML = "report.json", "report.html"
 PICTURE_WIDTH = 1200  # pixels; larger grids are made smaller
@@ -38,7 +37,7 @@ img{max-width:100%}.row{display:flex;flex-wrap:wrap;gap:12px}.dim{color:#777}
 """
 
 
-def make_report(states: Mapping[str, StageState], settings: BaseModel) -> dict[str, Any]:
+def make_report(states: Mapping[str, StageState], settings: Section) -> dict[str, Any]:
     """Everything the run has to show, as JSON values. Stages that are not up to date appear without figures."""
     stages, figures, timings, exhibits = [], {}, {}, {}
     for name, state in states.items():
@@ -58,10 +57,10 @@ def make_report(states: Mapping[str, StageState], settings: BaseModel) -> dict[s
     }
 
 
-def write_report(out: Path, states: Mapping[str, StageState], settings: BaseModel) -> dict[str, Any]:
+def write_report(out: Path, states: Mapping[str, StageState], settings: Section) -> dict[str, Any]:
     """Write both files into `out`; returns what report.json holds."""
     report = make_report(states, settings)
-    write_bytes(out / REPORT_JSON, (json.dumps(report, indent=1, allow_nan=False) + "\n").encode())
+    write_json(out / REPORT_JSON, report)
     write_bytes(out / REPORT_HTML, as_html(out, report).encode())
     return report
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.config import JsonDict
 
+from ohlora.base.recipe import require_known, settings_of
 from ohlora.errors import InvalidInputError
 from ohlora.training.cnn.recipes import (
     ClassifierRecipe,
@@ -17,18 +18,28 @@ from ohlora.training.cnn.recipes import (
     parse_rule,
     score_cnn_recipe,
 )
-from ohlora.training.finetune.recipes import RECIPES, DiscriminatorStart, Recipe, recipe
+from ohlora.training.directions.recipes import ReaderConfig
+from ohlora.training.finetune.recipes import DiscriminatorStart, Recipe, recipe
 from ohlora.training.loop.precision import current_word
-from ohlora.training.pipeline.settings import Section, near
+from ohlora.training.pipeline.settings import Section
+from ohlora.training.sampling.recipes import SampleSettings
 
 KEYLESS: JsonDict = {"keyless": True}  # does not decide what is made (`cache.deciding`)
-FIXED = {"version", "family", "attribute", "name", "columns", "file_name", "weights_file", "log_file", "precision"}
+FIXED = ("version", "family", "attribute", "name", "columns", "file_name", "weights_file", "log_file", "precision")
 IDLE = ("checkpoint_minutes", "precision")  # the same of recipes
 
 
 def external(about: str) -> Any:
     """A file of the user's: what it holds decides, not where it lies."""
     return Field(default=None, description=about, json_schema_extra=KEYLESS)
+
+
+def from_recipe(kind: type, name: str, **changes: Any) -> Any:
+    """A field as a recipe has it: default, limits and what it means."""
+    about = settings_of(kind)[name].meaning
+    limits = {"ge": about.low, "le": about.high, "gt": about.above, "lt": about.below, "multiple_of": about.step}
+    default = next(entry.default for entry in fields(kind) if entry.name == name)
+    return Field(**{"default": default, "description": about.help, **limits, **changes})
 
 
 class Machine(Section):
@@ -55,16 +66,14 @@ class Original(Section):
 
 
 class Sample(Section):
-    """Pictures of a generator."""
+    """Pictures of a generator, as `ohlora train sample` makes them."""
 
-    count: int = Field(default=10_000, ge=2, description="pictures")
-    first_seed: int = Field(default=0, ge=0, description="picture i has seed first_seed + i")
-    psi: float = Field(default=1.0, ge=0, le=1, description="truncation, 1 = none")
-    layers: int = Field(default=0, ge=0, description="layers that are truncated, 0 = none")
-    train_mode: bool = Field(
-        default=False, description="as published: styles mixed while sampling (docs/spec/stylegan.md, section 13, P1)"
-    )
-    batch: int = Field(default=4, ge=1, description="pictures at once")
+    count: int = from_recipe(SampleSettings, "count", ge=2)
+    first_seed: int = from_recipe(SampleSettings, "first_seed")
+    psi: float = from_recipe(SampleSettings, "psi")
+    layers: int = from_recipe(SampleSettings, "layers")
+    train_mode: bool = from_recipe(SampleSettings, "train_mode")
+    batch: int = from_recipe(SampleSettings, "batch")
 
 
 class LabelsV1(Section):
@@ -84,11 +93,23 @@ class LabelsV3(Section):
     )
     file: str | None = external("CSV of `ohlora train label` with gender, quality, age and glass")
     count: int = Field(default=2000, ge=4, description="reader: labelled pictures, the first ones")
-    reader_size: int = Field(default=64, ge=32, multiple_of=32, description="reader: pixels it looks at")
-    reader_width: int = Field(default=16, ge=1, description="reader: channels")
-    reader_pictures: int = Field(default=4000, ge=2, description="reader: portraits it learns from")
-    reader_epochs: int = Field(default=8, ge=1, description="reader: epochs")
-    seed: int = Field(default=0, ge=0, description="reader: seed")
+    reader_size: int = from_recipe(ReaderConfig, "size", default=64)
+    reader_width: int = from_recipe(ReaderConfig, "width", default=16)
+    reader_pictures: int = from_recipe(ReaderConfig, "pictures", default=4000, ge=2)
+    reader_epochs: int = from_recipe(ReaderConfig, "epochs", default=8)
+    seed: int = from_recipe(ReaderConfig, "seed")
+
+    def reader(self) -> ReaderConfig:
+        return ReaderConfig(
+            size=self.reader_size,
+            width=self.reader_width,
+            pictures=self.reader_pictures,
+            held_out=max(self.reader_pictures // 5, 1),
+            epochs=self.reader_epochs,
+            batch_size=32,
+            learning_rate=3e-3,
+            seed=self.seed,
+        )
 
 
 class Open(Section):
@@ -99,8 +120,16 @@ class Open(Section):
     @property
     def changes(self) -> dict[str, Any]:
         """The recipe's fields that are set here. Lists become tuples, as recipes have them."""
-        given = dict(self.model_extra or {})
-        return {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+        given = {n: tuple(v) if isinstance(v, list) else v for n, v in (self.model_extra or {}).items()}
+        if fixed := sorted(set(FIXED) & given.keys()):
+            raise InvalidInputError(f"{fixed[0]} cannot be set: it is what the section stands for")
+        return given
+
+    def recipe(self, name: str) -> Any:
+        """The recipe that the section `name` stands for. Raises InvalidInputError for a field it does not have, or a
+        value it refuses.
+        """
+        raise NotImplementedError
 
 
 class Discriminator(Open):
@@ -114,13 +143,25 @@ class Discriminator(Open):
     images: str | None = external("folder: the pictures the original was trained on, NNNNNN.jpg")
     portraits: int = Field(default=1000, ge=2, description="portraits: how many are painted")
 
+    def recipe(self, name: str) -> DiscriminatorStart:
+        for field in self.changes:
+            require_known(field, list(settings_of(DiscriminatorStart)))
+        return DiscriminatorStart(**self.changes)
+
 
 class Classifier(Open):
     """A classifier CNN: fields of its documented recipe (training/cnn/recipes.py)."""
 
+    def recipe(self, name: str) -> ClassifierRecipe:
+        _, attribute, version = name.split("_")
+        return classifier_recipe(version, attribute, **self.changes)
+
 
 class ScoreCnn(Open):
     """A score CNN: fields of its documented recipe (training/cnn/recipes.py)."""
+
+    def recipe(self, name: str) -> ScoreCnnRecipe:
+        return score_cnn_recipe(name.removesuffix("_cnn"), **self.changes)
 
 
 class FineTune(Open):
@@ -128,11 +169,19 @@ class FineTune(Open):
 
     compat: bool = Field(default=False, description="as the published program ran it")
 
+    def recipe(self, name: str) -> Recipe:
+        return recipe(name.removeprefix("finetune_"), compat=self.compat, **self.changes)
+
+
+def checked_rule(text: str) -> str:
+    parse_rule(text)
+    return text
+
 
 class Filter(Section):
     """Which pictures are kept."""
 
-    rules: list[str] = Field(description="all of them must hold")
+    rules: list[Annotated[str, AfterValidator(checked_rule)]] = Field(description="all of them must hold")
     keep_labelled: bool = Field(default=True, description="whether the hand-labelled pictures may stay")
 
 
@@ -199,53 +248,18 @@ class PipelineSettings(Section):
 
     @model_validator(mode="after")
     def _recipes_exist(self) -> PipelineSettings:
-        for name in type(self).model_fields:
+        for name, section in self:
             try:
-                recipe_of(name, getattr(self, name))
+                if isinstance(section, Open):
+                    section.recipe(name)
             except (InvalidInputError, TypeError) as error:
                 raise ValueError(f"{name}: {error}") from error
         return self
 
-    def effective(self, name: str) -> Any:
-        """All fields of the recipe that a section stands for (`cache.deciding`); None for other sections."""
-        recipe = recipe_of(name, getattr(self, name))
-        if recipe is None:
+    def effective(self, name: str) -> dict[str, Any] | None:
+        """All fields of the recipe that a section stands for, but for those of a start discriminator."""
+        section = getattr(self, name)
+        if not isinstance(section, Open) or isinstance(section, Discriminator):
             return None
-        values = json.loads(json.dumps(asdict(recipe)))
+        values = json.loads(json.dumps(asdict(section.recipe(name))))
         return {key: value for key, value in values.items() if key not in IDLE}
-
-
-AnyRecipe = Recipe | ClassifierRecipe | ScoreCnnRecipe
-
-
-def start_of(section: Discriminator) -> DiscriminatorStart:
-    """Raises InvalidInputError for a field that the training of a start discriminator does not have."""
-    known = DiscriminatorStart.__dataclass_fields__
-    for name in section.changes:
-        if name not in known:
-            raise InvalidInputError(f"unknown setting '{name}'{near(name, list(known))} (known: {', '.join(known)})")
-    return DiscriminatorStart(**section.changes)
-
-
-def recipe_of(name: str, section: Any) -> AnyRecipe | None:
-    """The recipe that a section stands for, by the section's name; None for sections of another kind.
-
-    Raises InvalidInputError for a field the recipe does not have, or a value it refuses.
-    """
-    kind, _, rest = name.partition("_")
-    if isinstance(section, Open) and (fixed := sorted(FIXED & section.changes.keys())):
-        raise InvalidInputError(f"{fixed[0]} cannot be set: it is what the section stands for")
-    if isinstance(section, Discriminator):
-        start_of(section)
-    if isinstance(section, FineTune):
-        assert rest in RECIPES
-        return recipe(rest, compat=section.compat, **section.changes)
-    if isinstance(section, Classifier):
-        attribute, _, version = rest.partition("_")
-        return classifier_recipe(version, attribute, **section.changes)
-    if isinstance(section, ScoreCnn):
-        return score_cnn_recipe(kind, **section.changes)
-    if isinstance(section, Filter):
-        for rule in section.rules:
-            parse_rule(rule)
-    return None

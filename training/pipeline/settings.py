@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
-import difflib
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ohlora.base.atomic import write_bytes
+from ohlora.base.text import near, one_of
 from ohlora.errors import InvalidInputError
 
 SETTINGS_FILE = "settings.yaml"
 MAX_BYTES = 1 << 20  # settings are a page; anything this large is another file
-
-Model = TypeVar("Model", bound=BaseModel)
 
 
 class Section(BaseModel):
     """Base of every part of the settings: nothing unknown, nothing changed later."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, protected_namespaces=())
+
+    def effective(self, name: str) -> dict[str, Any] | None:
+        """What section `name` stands for in full (a recipe's fields); None where it stands for itself."""
+        return None
+
+
+Model = TypeVar("Model", bound=Section)
 
 
 def load_settings(
@@ -47,12 +52,16 @@ def load_settings(
         raise InvalidInputError(f"{origin} is written for preset '{named}', asked for is '{preset}': leave one out")
     chosen = preset or named or default
     if not isinstance(chosen, str) or chosen not in presets:
-        raise InvalidInputError(f"unknown preset '{chosen}'{near(str(chosen), presets)}: choose {' or '.join(presets)}")
+        raise InvalidInputError(f"unknown preset '{chosen}'{near(str(chosen), presets)}: choose {one_of(presets)}")
     # A section of a preset or a file leaves what it does not name as the settings have it.
     merged = merge(merge(kind().model_dump(), presets[chosen], chosen), content, origin)
     for change in changes:
         merged = merge(merged, parse_change(change), f"--set {change}")
-    return validated(kind, {**merged, "preset": chosen}, origin)
+    try:
+        return kind.model_validate({**merged, "preset": chosen})
+    except ValidationError as error:
+        lines = [explain(kind, entry) for entry in error.errors(include_url=False)]
+        raise InvalidInputError(f"{origin}: " + "; ".join(dict.fromkeys(lines))) from error
 
 
 def read_yaml(file: Path) -> dict[str, Any]:
@@ -89,12 +98,11 @@ def parse_change(text: str) -> dict[str, Any]:
             f"--set '{text}' is not understood: write SECTION.FIELD=VALUE, e.g. finetune_v1.epochs=3"
         )
     try:
-        result: Any = yaml.safe_load(value)
+        result = {parts[-1]: yaml.safe_load(value)}
     except yaml.YAMLError as error:
         raise InvalidInputError(f"--set '{text}': the value is no YAML") from error
-    for part in reversed(parts):
+    for part in reversed(parts[:-1]):
         result = {part: result}
-    assert isinstance(result, dict)
     return result
 
 
@@ -115,41 +123,19 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any], origin: str) -> dict
     return result
 
 
-def validated(kind: type[Model], content: Mapping[str, Any], origin: str) -> Model:
-    try:
-        return kind.model_validate(content)
-    except ValidationError as error:
-        lines = [explain(kind, entry) for entry in error.errors(include_url=False)]
-        raise InvalidInputError(f"{origin}: " + "; ".join(dict.fromkeys(lines))) from error
-
-
 def explain(kind: type[BaseModel], entry: Any) -> str:
     """One error of pydantic's, by setting and with the nearest known name."""
     place = [part for part in entry["loc"] if isinstance(part, str | int)]
     name = ".".join(map(str, place))
     if entry["type"] == "extra_forbidden":
-        owner = model_at(kind, place[:-1])
-        known = list(owner.model_fields) if owner is not None else []
+        owner = kind
+        for part in place[:-1]:
+            owner = cast(type[BaseModel], owner.model_fields[str(part)].annotation)
+        known = owner.model_fields
         what = "section or setting" if len(place) == 1 else "setting"
         return f"unknown {what} '{name}'{near(str(place[-1]), known)} (known: {', '.join(known)})"
     message = entry["msg"].removeprefix("Value error, ").removeprefix("Input ").rstrip(".")
     return f"{name or 'settings'} {message}, got {_shown(entry['input'])}"
-
-
-def model_at(kind: type[BaseModel], place: Sequence[str | int]) -> type[BaseModel] | None:
-    """The model class at a path of field names."""
-    for part in place:
-        field = kind.model_fields.get(str(part))
-        annotation = None if field is None else field.annotation
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            return None
-        kind = annotation
-    return kind
-
-
-def near(name: str, known: Mapping[str, Any] | Sequence[str]) -> str:
-    found = difflib.get_close_matches(name, list(known), 1, 0.5)
-    return f", did you mean '{found[0]}'?" if found else ""
 
 
 def _shown(value: Any) -> str:
@@ -157,15 +143,14 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def as_yaml(settings: BaseModel) -> str:
+def as_yaml(settings: Section) -> str:
     """The settings alone, as they take effect; `load_settings` reads them back to equal ones."""
-    return yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
+    return str(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120))
 
 
-def template(settings: BaseModel) -> str:
+def template(settings: Section) -> str:
     """The settings with what each means beside it; below a section that stands for a recipe, what else it could say."""
     lines = [*_comment(_about(settings)), "# A line that is left out keeps the preset's value.", ""]
-    effective = getattr(settings, "effective", lambda name: None)
     for name, field in type(settings).model_fields.items():
         value = getattr(settings, name)
         if not isinstance(value, BaseModel):
@@ -175,7 +160,7 @@ def template(settings: BaseModel) -> str:
         for key, entry in value.model_dump(mode="json").items():
             known = type(value).model_fields.get(key)
             lines += _lines(key, entry, (known.description if known else "") or "", "  ")
-        rest = {key: entry for key, entry in (effective(name) or {}).items() if key not in value.model_dump()}
+        rest = {key: entry for key, entry in (settings.effective(name) or {}).items() if key not in value.model_dump()}
         if rest:
             text = yaml.safe_dump(rest, default_flow_style=True, width=10_000, sort_keys=False).strip()[1:-1]
             lines += _comment(f"further: {text}", "  ")
@@ -205,6 +190,6 @@ def write_settings(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
-def save_settings(out: Path, settings: BaseModel) -> None:
+def save_settings(out: Path, settings: Section) -> None:
     """OUT/settings.yaml: what took effect; `--settings OUT/settings.yaml` asks for the same again."""
     write_bytes(out / SETTINGS_FILE, as_yaml(settings).encode())

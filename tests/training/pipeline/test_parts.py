@@ -17,13 +17,14 @@ from ohlora.io.images import encode_image
 from ohlora.training.data.parsing_classes import HAIR
 from ohlora.training.data.portraits import index, parameters_from_seeds, render
 from ohlora.training.directions.reader import paint_portraits, sample_parameters
+from ohlora.training.directions.recipes import ReaderConfig
 from ohlora.training.pipeline import charts
 from ohlora.training.pipeline.exhibits import Exhibits
 from ohlora.training.pipeline.labeller import shares, train_labeller
 from ohlora.training.pipeline.maps import BundleTeacher, portrait_maps
 from ohlora.training.pipeline.portrait_truth import ATTRIBUTES, NAMES, labels_of_seeds, truth
 from ohlora.training.pipeline.presets import PRESETS
-from ohlora.training.pipeline.sections import PipelineSettings, recipe_of
+from ohlora.training.pipeline.sections import PipelineSettings
 from ohlora.training.pipeline.settings import as_yaml, load_settings, template
 from ohlora.training.pipeline.stages import GRAPH
 
@@ -58,14 +59,11 @@ def test_labels_of_seeds_are_the_truth_of_these_portraits() -> None:
 
 
 def test_a_labeller_learns_and_is_the_same_every_time() -> None:
-    arguments: dict[str, Any] = {
-        "size": 32, "width": 4, "pictures": 320, "held_out": 100, "epochs": 4, "batch_size": 16, "learning_rate": 3e-3,
-        "seed": 0,
-    }  # fmt: skip
-    network, figures = train_labeller(**arguments)
+    config = ReaderConfig(size=32, width=4, pictures=320, held_out=100, epochs=4, batch_size=16, learning_rate=3e-3)
+    network, figures = train_labeller(config)
     assert figures["quality"]["auroc"] > 0.8
     pictures = paint_portraits(sample_parameters(8, 5), 32)
-    again, other = train_labeller(**arguments)
+    again, other = train_labeller(config)
     np.testing.assert_array_equal(shares(network, pictures), shares(again, pictures))
     assert other == figures
     assert shares(network, pictures).shape == (8, len(NAMES))
@@ -172,21 +170,21 @@ def test_the_documented_preset_holds_the_documented_numbers() -> None:
     ]
     assert chosen.filter_v1.keep_labelled
     assert not chosen.filter_v3.keep_labelled
-    v1: Any = recipe_of("finetune_v1", chosen.finetune_v1)
+    v1: Any = chosen.finetune_v1.recipe("finetune_v1")
     assert (v1.epochs, v1.batch_size, v1.learning_rate, v1.mixing) == (39, 16, 1e-4, 0.9)
-    age: Any = recipe_of("classifier_age_v3", chosen.classifier_age_v3)
+    age: Any = chosen.classifier_age_v3.recipe("classifier_age_v3")
     assert (age.threshold, age.learning_rate, age.folds, age.width) == (0.23, 2.5e-5, 5, 1.0)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("finetune_v1.epoch=3", r"finetune_v1: recipe v1 has no field 'epoch'"),
+        ("finetune_v1.epoch=3", r"finetune_v1: recipe v1: unknown setting 'epoch', did you mean 'epochs'"),
         ("finetune_v1.psi=7", r"finetune_v1: recipe v1: psi must be in \[0, 1\], got 7"),
-        ("classifier_age_v3.folds=1", r"classifier_age_v3: folds must be 2 or more"),
+        ("classifier_age_v3.folds=1", r"classifier_age_v3: folds must be at least 2"),
         ("classifier_age_v3.attribute=glass", r"classifier_age_v3: attribute cannot be set"),
         ("property_cnn.widht=2", r"property_cnn: unknown setting 'widht'"),
-        ("filter_v1.rules=[beauty]", r"filter_v1: cannot read the rule 'beauty'"),
+        ("filter_v1.rules=[beauty]", r"filter_v1.rules.0 cannot read the rule 'beauty'"),
         ("discriminator.stepps=3", r"discriminator: unknown setting 'stepps', did you mean 'steps'\?"),
         ("sample_10k.cuont=3", r"unknown setting 'sample_10k.cuont', did you mean 'count'\?"),
     ],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ohlora.base.atomic import atomic_path, make_folder, write_bytes
 from ohlora.base.types import Rgb
 from ohlora.errors import InvalidInputError
 from ohlora.faces import face_from_seed
-from ohlora.io.images import encode_image
 from ohlora.training import checkpoints
 from ohlora.training.cnn.ensemble import Ensemble
 from ohlora.training.data.portrait_faces import TRAIN_SEEDS, write_portraits
@@ -29,14 +26,13 @@ from ohlora.training.gan.data import to_images
 from ohlora.training.loop.previews import sample_grid
 from ohlora.training.nets.score_cnns import PropertyCnn
 from ohlora.training.nets.stylegan import Generator
-from ohlora.training.pipeline.exhibits import Exhibits
 from ohlora.training.pipeline.graph import External, Outcome, Work
 from ohlora.training.pipeline.machine import device_of, fabric_of, precision_of
 from ohlora.training.pipeline.manifest import Output
 from ohlora.training.pipeline.portrait_truth import NAMES
-from ohlora.training.pipeline.sections import recipe_of, start_of
-from ohlora.training.pipeline.stages.pictures import has_discriminator, open_generator
+from ohlora.training.pipeline.stages.pictures import has_discriminator, link, show
 from ohlora.training.pipeline.stages.progress import rows
+from ohlora.training.pipeline.stages.scores import columns_of
 
 DRAWN_AT_ONCE = 16
 SHOWN = 16
@@ -49,7 +45,6 @@ CURVES = {
     "classifiers": tuple(f"mean_{name}_score" for name in NAMES),
     "obeyed": ("eyes_corr", "mouth_corr", "pose_corr"),
 }
-MODEL_SUFFIX = ".safetensors"
 
 
 class StoppedEarly(KeyboardInterrupt):
@@ -71,12 +66,12 @@ def discriminator_files(sections: Mapping[str, Any]) -> Iterable[External]:
             "the original has no discriminator of its own: name a folder of the pictures it was trained on, or give "
             "original.discriminator"
         )
-        yield External("discriminator.images", None if section.images is None else Path(section.images), made_by)
+        yield External("discriminator.images", made_by)
 
 
 def discriminator(work: Work) -> Outcome:
     """The original's own, or one that learns to tell its pictures from real ones."""
-    section = work.section("discriminator")
+    section, generator = work.section, work.inputs["generator"]
     own, target = work.inputs["networks"] / "discriminator.safetensors", work.folder / "discriminator.safetensors"
     outputs = {"discriminator": Output(target.name)}
     if own.is_file():
@@ -86,31 +81,13 @@ def discriminator(work: Work) -> Outcome:
         images = Path(section.images)
     else:
         images = work.folder / "portraits"
-        resolution = open_generator(work.inputs["generator"]).config.resolution
+        resolution = checkpoints.load_as(Generator, "stylegan", generator).config.resolution
         write_portraits(images, count=section.portraits, resolution=resolution, first_seed=TRAIN_SEEDS.start)
-    result = train_discriminator(
-        work.inputs["generator"],
-        images,
-        work.folder,
-        start_of(section),
-        fabric=fabric_of(work),
-        report=rows(work.note, lambda r: f"step {r['step']}: loss {r['d_loss']:.4f}" if r["event"] == "row" else ""),
-    )
+    report = rows(work.note, lambda r: f"step {r['step']}: loss {r['d_loss']:.4f}" if r["event"] == "row" else "")
+    result = train_discriminator(generator, images, work.folder, work.recipe, fabric=fabric_of(work), report=report)
     require_finished(result)
-    shown = Exhibits()
-    curves(shown, work.folder / "train_log.csv", "step")
-    figures = {"made": f"taught on {section.source}", "counts": {"steps": result["steps"]}}
-    return Outcome(outputs, figures, exhibits=shown.as_dict())
-
-
-def link(source: Path, target: Path) -> None:
-    """The same file under another name; a copy where links are not possible."""
-    make_folder(target.parent)
-    with atomic_path(target) as temporary:
-        try:
-            os.link(source, temporary)
-        except OSError:  # another device, or a file system without links
-            temporary.write_bytes(source.read_bytes())
+    curves(work, work.folder / "train_log.csv", "step")
+    return Outcome(outputs, {"made": f"taught on {section.source}", "counts": {"steps": result["steps"]}})
 
 
 # Fine-tuning
@@ -118,9 +95,7 @@ def link(source: Path, target: Path) -> None:
 
 def finetune(work: Work) -> Outcome:
     """One recipe, with what the stage's inputs give it."""
-    name = next(iter(work.settings))
-    recipe = recipe_of(name, work.section(name))
-    assert isinstance(recipe, Recipe)
+    recipe: Recipe = work.recipe
     gender = work.inputs.get("gender")
     inputs = FineTuneInputs(
         generator=work.inputs["generator"],
@@ -131,20 +106,11 @@ def finetune(work: Work) -> Outcome:
         gender_cnn=None if gender is None else gender / "gender_model_0.safetensors",
         monitor_models=gathered(work, work.folder / "monitor"),
     )
-    result = run_recipe(
-        recipe,
-        inputs,
-        work.folder,
-        fabric=fabric_of(work),
-        report=rows(work.note, training_line),
-    )
+    result = run_recipe(recipe, inputs, work.folder, fabric=fabric_of(work), report=rows(work.note, training_line))
     require_finished(result)
-    outputs = {"generator": Output("generator.safetensors")}
-    if (work.folder / "discriminator.safetensors").is_file():
-        outputs["discriminator"] = Output("discriminator.safetensors")
-    shown = Exhibits()
+    names = [name for name in ("generator", "discriminator") if (work.folder / f"{name}.safetensors").is_file()]
     for log in LOGS:
-        curves(shown, work.folder / log.format(recipe.version))
+        curves(work, work.folder / log.format(recipe.version))
     figures: dict[str, Any] = {
         "counts": {key: result[key] for key in ("pictures", "epochs", "steps") if result.get(key) is not None},
         "trained": trained_counts(result.get("trained")),
@@ -154,12 +120,13 @@ def finetune(work: Work) -> Outcome:
             figures[key] = result[key]
     if result.get("conditioning"):
         figures["last_test"] = result["conditioning"]
-        shown.table(
+        work.shown.table(
             "Test after the last epoch",
             ("property", "correlation", "mean absolute error"),
             [[name, row["correlation"], row["mae"]] for name, row in result["conditioning"].items()],
         )
-    return Outcome(outputs, figures, {"train_seconds": result.get("train_seconds")}, shown.as_dict())
+    outputs = {name: Output(f"{name}.safetensors") for name in names}
+    return Outcome(outputs, figures, {"train_seconds": result.get("train_seconds")})
 
 
 def training_line(event: Mapping[str, Any]) -> str:
@@ -179,7 +146,7 @@ def trained_counts(trained: Any) -> Any:
     return {name: value for name, value in trained.items() if isinstance(value, int | float | str | dict)}
 
 
-def curves(shown: Exhibits, path: Path, x: str = "") -> None:
+def curves(work: Work, path: Path, x: str = "") -> None:
     """The columns of a documented log that are worth a look, over its rows; nothing without a log."""
     if not path.is_file():
         return
@@ -187,25 +154,24 @@ def curves(shown: Exhibits, path: Path, x: str = "") -> None:
         table = list(csv.DictReader(file))
     # Rows that stand for a whole epoch have no batch number; the others are one batch each.
     table = [row for row in table if row.get("batch_idx", "") != "-"] or table
-    place = [float(row[x]) if x else float(i) for i, row in enumerate(table)]
+    columns = columns_of(table)
+    place = columns[x] if x else [float(i) for i in range(len(table))]
     for title, names in CURVES.items():
-        series = {name: [_value(row[name]) for row in table] for name in names if table and name in table[0]}
+        series = {name: columns[name] for name in names if name in columns}
         if series and len(table) > 1:
-            shown.curve(title, place, series, x or "logged batches")
+            work.shown.curve(title, place, series, x or "logged batches")
 
 
-def _value(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None
+def classifiers(work: Work) -> dict[str, Path]:
+    """Folders of the classifiers that the stage is given, by attribute."""
+    return {name: work.inputs[f"classifier_{name}"] for name in NAMES if f"classifier_{name}" in work.inputs}
 
 
 def gathered(work: Work, folder: Path) -> Path | None:
     """All classifiers that the stage is given, in one folder, as the monitor of v8 and v9 wants them."""
-    given = [work.inputs[f"classifier_{name}"] for name in NAMES if f"classifier_{name}" in work.inputs]
+    given = classifiers(work).values()
     for models in given:
-        for path in sorted(models.glob(f"*{MODEL_SUFFIX}")):
+        for path in sorted(models.glob("*.safetensors")):
             link(path, folder / path.name)
     return folder if given else None
 
@@ -215,15 +181,14 @@ def gathered(work: Work, folder: Path) -> Path | None:
 
 def measure(work: Work) -> Outcome:
     """The generator before and after a fine-tuning: does it obey its label, and what do the classifiers say."""
-    section = work.section("measure")
-    shown = Exhibits()
+    section, device = work.section, device_of(work)
     effect: list[list[Any]] = []
-    figures: dict[str, Any] = {}
-    models = {when: open_generator(work.inputs[when]).to(device_of(work)) for when in ("before", "after")}
+    figures: dict[str, Any] = {"counts": {}}
+    models = {
+        when: checkpoints.load_as(Generator, "stylegan", work.inputs[when]).to(device) for when in ("before", "after")
+    }
     if "property_cnn" in work.inputs:
-        cnn = checkpoints.load("cnn-property", work.inputs["property_cnn"])
-        assert isinstance(cnn, PropertyCnn)
-        cnn.to(device_of(work))
+        cnn = checkpoints.load_as(PropertyCnn, "cnn-property", work.inputs["property_cnn"]).to(device)
         z = np.stack([face_from_seed(section.first_seed + i).z for i in range(section.latents)])
         found = {}
         for when, model in models.items():
@@ -231,36 +196,30 @@ def measure(work: Work) -> Outcome:
             work.note(f"{when}: {len(z)} latents with {len(labels)} labels")
             found[when] = conditioning(model, cnn, z, labels)
         summary = {when: result.summary() for when, result in found.items()}
-        for name in TESTED:
+        for i, name in enumerate(TESTED):
             for what in ("correlation", "mae"):
                 effect.append([f"{name} {what}", *(summary[when][name][what] for when in models)])
-        for i, name in enumerate(TESTED):
-            shown.histogram(f"{name}: correlation of a latent, after", found["after"].correlation[:, i])
-        figures["conditioning"] = summary
-    folders = {name: work.inputs[f"classifier_{name}"] for name in NAMES if f"classifier_{name}" in work.inputs}
-    drawn = {
-        when: draw_seeds(model, section.first_seed, section.pictures if folders else SHOWN)
-        for when, model in models.items()
-    }
+            work.shown.histogram(f"{name}: correlation of a latent, after", found["after"].correlation[:, i])
+        figures |= {"conditioning": summary, "counts": {"latents": section.latents}}
+    folders = classifiers(work)
+    count = section.pictures if folders else SHOWN
+    drawn = {when: draw_seeds(model, section.first_seed, count) for when, model in models.items()}
     for name, folder in folders.items():
         work.note(f"classifier {name}")
         ensemble = Ensemble.load(folder, name, accelerator=work.machine.accelerator, precision=precision_of(work))
         scores = {when: ensemble.score(images).mean(1) for when, images in drawn.items()}
         effect.append([f"mean {name} score", *(float(scores[when].mean()) for when in models)])
         for when, values in scores.items():
-            shown.histogram(f"{name}, {when}", values)
+            work.shown.histogram(f"{name}, {when}", values)
     if not effect:
         raise InvalidInputError(f"stage {work.stage} has no network to measure with")
-    columns = ("figure", "before", "after")
-    shown.table("Measured", columns, effect)
-    sheet = sample_grid(drawn["after"][:SHOWN], drawn["before"][:SHOWN])
-    write_bytes(work.folder / "grid.jpg", encode_image(sheet, "jpeg", 90))
-    shown.picture("the same latents before (above) and after (below)", "grid.jpg")
+    work.shown.table("Measured", ("figure", "before", "after"), effect)
+    title = "the same latents before (above) and after (below)"
+    show(work, title, sample_grid(drawn["after"][:SHOWN], drawn["before"][:SHOWN]))
     figures["effect"] = effect
-    figures["counts"] = {"latents": section.latents} if "property_cnn" in work.inputs else {}
     if folders:
         figures["counts"]["pictures"] = section.pictures
-    return Outcome({"grid": Output("grid.jpg")}, figures, exhibits=shown.as_dict())
+    return Outcome({"grid": Output("grid.jpg")}, figures)
 
 
 @torch.no_grad()

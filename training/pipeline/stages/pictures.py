@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping, Sequence
+import os
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ohlora.base.atomic import make_folder, write_bytes
+from ohlora.base.atomic import atomic_path, make_folder, write_bytes
+from ohlora.base.types import Rgb
 from ohlora.errors import CheckpointError, InvalidInputError
 from ohlora.io.contact_sheet import contact_sheet
 from ohlora.io.images import encode_image, read_image
@@ -23,7 +25,6 @@ from ohlora.training.data.labels import Labels, read_labels, write_labels
 from ohlora.training.directions.reader import save_reader
 from ohlora.training.finetune.inputs import STYLEGAN_DISCRIMINATORS, load_discriminator, load_generator
 from ohlora.training.nets.stylegan import Generator
-from ohlora.training.pipeline.exhibits import Exhibits
 from ohlora.training.pipeline.graph import External, Outcome, Work
 from ohlora.training.pipeline.labeller import shares_of_files, train_labeller
 from ohlora.training.pipeline.machine import precision_of
@@ -38,6 +39,12 @@ COLUMNS = 8
 CELL = 128
 V1_ATTRIBUTES = ("quality", "gender")
 LABEL_COMMAND = "label the pictures with `ohlora train label {run}/{stage}/images`, made by `--until {stage}`"
+# What a table of labels is called, by the section's source.
+TITLES = {
+    "file": "Labels of a person",
+    "portraits": "Labels: what the portraits show",
+    "reader": "Labels of a network that learned from portraits",
+}
 
 
 # The generator everything starts from
@@ -49,36 +56,32 @@ def original_files(sections: Mapping[str, Any]) -> Iterable[External]:
         "take stylegan_model.pth of the documents, train one with `ohlora train gan`, or set original.source: bundle"
     )
     if section.source == "checkpoint":
-        yield External("original.checkpoint", _path(section.checkpoint), made_by, load_generator)
+        yield External("original.checkpoint", made_by, load_generator)
         if section.discriminator is not None:
-            yield External("original.discriminator", _path(section.discriminator), made_by, load_discriminator)
+            yield External("original.discriminator", made_by, load_discriminator)
     elif section.bundle != "demo":
-        yield External("original.bundle", _path(section.bundle), "build one with `ohlora bundle build`")
+        yield External("original.bundle", "build one with `ohlora bundle build`")
 
 
 def original(work: Work) -> Outcome:
     """The networks as our own files, whatever they came from."""
-    section, folder = work.section("original"), make_folder(work.folder / "networks")
-    discriminator = None
-    if section.source == "bundle":
-        generator = load_generator(section.bundle)
-    else:
-        path = Path(section.checkpoint)
-        generator = load_generator(path, smooth=section.smooth)
-        if section.discriminator is not None:
-            discriminator = load_discriminator(Path(section.discriminator))
-        elif path.suffix != ".safetensors" and holds_discriminator(path):
-            discriminator = load_discriminator(path, smooth=section.smooth)
+    section, folder = work.section, make_folder(work.folder / "networks")
+    source = section.bundle if section.source == "bundle" else Path(section.checkpoint)
+    generator = load_generator(source, smooth=section.smooth and section.source != "bundle")
     checkpoints.save(generator, folder / "generator.safetensors", "stylegan")
-    if discriminator is not None:
+    own = has_discriminator(section)
+    if own:
+        other = section.discriminator is None  # in the generator's file
+        discriminator = load_discriminator(
+            Path(section.checkpoint if other else section.discriminator), smooth=section.smooth and other
+        )
         checkpoints.save(discriminator, folder / "discriminator.safetensors", "discriminator")
-    config = generator.config
     return Outcome(
         {"generator": Output("networks/generator.safetensors"), "networks": Output("networks", "*.safetensors")},
         {
-            "resolution": config.resolution,
+            "resolution": generator.config.resolution,
             "parameters": sum(p.numel() for p in generator.parameters()),
-            "discriminator": "its own" if discriminator is not None else "none",
+            "discriminator": "its own" if own else "none",
         },
     )
 
@@ -105,13 +108,11 @@ def holds_discriminator(path: Path) -> bool:
 
 def sample(work: Work) -> Outcome:
     """Numbered pictures: the documented set that the stage is named after, with the section's values."""
-    (name, section), folder = next(iter(work.settings.items())), work.folder / "images"
-    generator = open_generator(work.inputs["generator"])
-    labels = "normal" if generator.config.label_size else "none"
+    folder, generator = work.folder / "images", checkpoints.load_as(Generator, "stylegan", work.inputs["generator"])
     settings = preset(
-        "original-10k" if name == "sample_10k" else "finetune-v1-15k",
-        **section.model_dump(),
-        labels=labels,
+        "original-10k" if "sample_10k" in work.settings else "finetune-v1-15k",
+        **work.section.model_dump(),
+        labels="normal" if generator.config.label_size else "none",
     )
     result = sample_images(
         generator,
@@ -120,37 +121,30 @@ def sample(work: Work) -> Outcome:
         accelerator=work.machine.accelerator,
         advance=counter(work.note, settings.count, "pictures"),
     )
-    shown = Exhibits()
-    grid(work, shown, "the first pictures", list(numbered_images(folder).values())[:GRID])
+    grid(work, "the first pictures", list(numbered_images(folder).values())[:GRID])
     return Outcome(
         {"images": Output("images", "*.jpg"), "samples": Output("images/samples.safetensors")},
         {"counts": {"sampled": result.count}, "mixed": result.mixed},
-        exhibits=shown.as_dict(),
     )
 
 
 # Labels
 
 
-def label_files(name: str, stage: str, attributes: Sequence[str]) -> Any:
+def label_files(name: str, stage: str, attributes: Sequence[str]) -> Callable[[Mapping[str, Any]], Iterable[External]]:
     """The person's labels of a section, which have to fit the pictures that `stage` makes."""
 
     def files(sections: Mapping[str, Any]) -> Iterable[External]:
         section, count = sections[name], sections[stage.replace("-", "_")].count
         if section.source == "file":
             made_by = LABEL_COMMAND.format(run="RUN", stage=stage)
-            yield External(
-                f"{name}.file",
-                _path(section.file),
-                made_by,
-                lambda path: checked_labels(path, range(count), attributes),
-            )
+            yield External(f"{name}.file", made_by, lambda path: checked_labels(path, range(count), attributes))
 
     return files
 
 
 def labels_v1(work: Work) -> Outcome:
-    section, sampled = work.section("labels_v1"), work.section("sample_10k")
+    section, sampled = work.section, work.settings["sample_10k"]
     images = numbered_images(work.inputs["images"])
     if section.source == "file":
         labels = checked_labels(Path(section.file), images, V1_ATTRIBUTES)
@@ -158,30 +152,20 @@ def labels_v1(work: Work) -> Outcome:
         if not section.unchecked:
             require_following(ModuleGenerator(work.inputs["generator"]), sampled.first_seed, what="the original")
         labels = labels_of_seeds(sampled.first_seed, min(section.count, len(images)), V1_ATTRIBUTES)
-    return labelled(work, labels, "v1", section.source)
+    return labelled(work, labels, "v1")
 
 
 def labels_v3(work: Work) -> Outcome:
-    section = work.section("labels_v3")
+    section = work.section
     images = numbered_images(work.inputs["images"])
     if section.source == "file":
-        return labelled(work, checked_labels(Path(section.file), images, NAMES), "v3", section.source)
-    network, right = train_labeller(
-        section.reader_size,
-        section.reader_width,
-        section.reader_pictures,
-        max(section.reader_pictures // 5, 1),
-        section.reader_epochs,
-        batch_size=32,
-        learning_rate=3e-3,
-        seed=section.seed,
-        note=work.note,
-    )
+        return labelled(work, checked_labels(Path(section.file), images, NAMES), "v3")
+    network, right = train_labeller(section.reader(), work.note)
     save_reader(work.folder / "reader.safetensors", network)
     chosen = dict(list(images.items())[: section.count])
     share = shares_of_files(network, list(chosen.values()))
     values = {name: (share[:, i] >= 0.5).astype(np.float64) for i, name in enumerate(NAMES)}
-    return labelled(work, Labels(np.array(list(chosen)), values), "v3", section.source, right)
+    return labelled(work, Labels(np.array(list(chosen)), values), "v3", right)
 
 
 def checked_labels(path: Path, images: Container[int], attributes: Sequence[str]) -> Labels:
@@ -201,31 +185,22 @@ def checked_labels(path: Path, images: Container[int], attributes: Sequence[str]
     return labels
 
 
-def labelled(
-    work: Work, labels: Labels, layout: Any, source: str, right: Mapping[str, Mapping[str, Any]] | None = None
-) -> Outcome:
+def labelled(work: Work, labels: Labels, layout: Any, right: Mapping[str, Mapping[str, Any]] | None = None) -> Outcome:
     """Writes the table and shows how often each attribute is 1. right: figures of the reader, where it labelled."""
-    names = V1_ATTRIBUTES if layout == "v1" else NAMES
+    names, source = V1_ATTRIBUTES if layout == "v1" else NAMES, work.section.source
     chosen = Labels(labels.numbers, {name: labels.of(name) for name in names})
     write_labels(work.folder / "labels.csv", chosen, layout)
     meaning = {a.name: a.shows for a in ATTRIBUTES} if source != "file" else {}
     columns = ["attribute", "1 stands for", "pictures", "share"]
-    rows: list[list[Any]] = [
-        [n, meaning.get(n, ""), int(chosen.of(n).sum()), float(chosen.of(n).mean())] for n in names
-    ]
+    shares = {name: float(chosen.of(name).mean()) for name in names}
+    rows: list[list[Any]] = [[n, meaning.get(n, ""), int(chosen.of(n).sum()), shares[n]] for n in names]
     if right is not None:
         columns += ["reader: accuracy on portraits", "AUROC"]
         rows = [[*row, right[row[0]]["accuracy"], right[row[0]]["auroc"]] for row in rows]
-    shown = Exhibits()
-    shown.table({"file": "Labels of a person", "portraits": "Labels: what the portraits show"}.get(
-        source, "Labels of a network that learned from portraits"
-    ), columns, rows)  # fmt: skip
-    figures = {
-        "counts": {"labelled": len(chosen)},
-        "source": source,
-        "shares": {name: float(chosen.of(name).mean()) for name in names},
-    }
-    return Outcome({"labels": Output("labels.csv")}, figures, exhibits=shown.as_dict())
+    work.shown.table(TITLES[source], columns, rows)
+    return Outcome(
+        {"labels": Output("labels.csv")}, {"counts": {"labelled": len(chosen)}, "source": source, "shares": shares}
+    )
 
 
 # Classify, filter
@@ -235,7 +210,6 @@ def classify(work: Work) -> Outcome:
     """Predictions of the classifiers for what has no label, joined with the labels."""
     images, labels = work.inputs["images"], work.inputs["labels"]
     attributes = tuple(name for name in NAMES if name in work.inputs)
-    shown = Exhibits()
     tables: dict[str, Any] = {}
     failed: dict[int, str] = {}
     for name in attributes:
@@ -257,48 +231,47 @@ def classify(work: Work) -> Outcome:
     known = read_labels(labels).numbers
     predicted = ~np.isin(table.numbers, known)
     for name in attributes:
-        shown.histogram(f"{name}, predicted", table.column(f"{name}_score")[predicted])
+        work.shown.histogram(f"{name}, predicted", table.column(f"{name}_score")[predicted])
     figures = {
         "counts": {"labelled": int((~predicted).sum()), "predicted": int(predicted.sum()), "unreadable": len(failed)},
         "mean_predicted": {n: float(np.nanmean(table.column(f"{n}_score")[predicted])) for n in attributes},
     }
-    return Outcome({"scores": Output("scores.csv")}, figures, exhibits=shown.as_dict())
+    return Outcome({"scores": Output("scores.csv")}, figures)
 
 
 def filtered(work: Work) -> Outcome:
-    section = next(iter(work.settings.values()))
+    section, folder = work.section, work.folder / "images"
     recipe = FilterRecipe(tuple(parse_rule(rule) for rule in section.rules))
     labels = None if section.keep_labelled else work.inputs["labels"]
-    done = filter_pictures(work.inputs["scores"], work.inputs["images"], work.folder / "images", recipe, labels=labels)
-    shown = Exhibits()
-    shown.table(
-        "Rules",
-        ("rule", "rejects", "alone"),
-        [[name, count, done.only.get(name)] for name, count in done.rejects.items()],
-    )
-    kept = numbered_images(work.folder / "images")
-    grid(work, shown, "kept", list(kept.values())[:GRID])
+    done = filter_pictures(work.inputs["scores"], work.inputs["images"], folder, recipe, labels=labels)
+    rules = [[name, count, done.only.get(name)] for name, count in done.rejects.items()]
+    work.shown.table("Rules", ("rule", "rejects", "alone"), rules)
+    grid(work, "kept", list(numbered_images(folder).values())[:GRID])
     figures = {"counts": {"pictures": done.pictures, "kept": done.kept}, "rejects": dict(done.rejects)}
-    return Outcome({"images": Output("images", "*.jpg")}, figures, exhibits=shown.as_dict())
+    return Outcome({"images": Output("images", "*.jpg")}, figures)
 
 
 # Pictures of a report
 
 
-def grid(work: Work, shown: Exhibits, title: str, paths: Sequence[Path], name: str = "grid.jpg") -> None:
+def grid(work: Work, title: str, paths: Sequence[Path]) -> None:
     """A sheet of pictures beside the stage's results."""
     images = [read_image(path) for path in paths]
     if images:
-        sheet = contact_sheet(images, columns=COLUMNS, cell=min(CELL, max(*images[0].shape[:2], 32)))
-        write_bytes(work.folder / name, encode_image(sheet, "jpeg", 90))
-        shown.picture(title, name)
+        show(work, title, contact_sheet(images, columns=COLUMNS, cell=min(CELL, max(*images[0].shape[:2], 32))))
 
 
-def open_generator(path: Path) -> Generator:
-    generator = checkpoints.load("stylegan", path)
-    assert isinstance(generator, Generator)
-    return generator
+def show(work: Work, title: str, picture: Rgb) -> None:
+    """grid.jpg, in the stage's folder and in the report."""
+    write_bytes(work.folder / "grid.jpg", encode_image(picture, "jpeg", 90))
+    work.shown.picture(title, "grid.jpg")
 
 
-def _path(text: str | None) -> Path | None:
-    return None if text is None else Path(text)
+def link(source: Path, target: Path) -> None:
+    """The same file under another name; a copy where links are not possible."""
+    make_folder(target.parent)
+    with atomic_path(target) as temporary:
+        try:
+            os.link(source, temporary)
+        except OSError:  # another device, or a file system without links
+            temporary.write_bytes(source.read_bytes())
