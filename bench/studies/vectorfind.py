@@ -31,7 +31,7 @@ from ohlora.bench.runner.machine import machine
 from ohlora.export.search_engines import compiled_portrayer, compiled_scorer
 from ohlora.latents.directions import read_directions
 from ohlora.training.finetune.inputs import load_generator
-from ohlora.training.vectorfind.find import Population, population
+from ohlora.training.vectorfind.measuring import Measuring, Population, population
 from ohlora.training.vectorfind.portrayer import Portrayer, bundle_portrayer
 from ohlora.training.vectorfind.samples import SampleStore
 from ohlora.training.vectorfind.scorers import CnnScorer, Scorer, load_scorer
@@ -131,7 +131,7 @@ def by_reader(portrayer: Portrayer, reader: Scorer, settings: SearchSettings, fo
     plain = replace(
         settings, codes=READER_FACES, identity=False, grids="none", groups=(), cutoffs=(), protect=(), stop_after=0
     )
-    tested = DirectionTester(portrayer, reader, people, plain, directions, folder / "reader").run()
+    tested = DirectionTester(Measuring(portrayer, reader, plain, people), directions, folder / "reader").run()
     return {
         "faces": len(tested.rows),
         "correlation": {name: abs(tested.statistics[f"{name}_corr_mean"]) for name in PROPERTIES},
@@ -153,7 +153,7 @@ def known_directions(
     folder.mkdir(parents=True, exist_ok=True)
     directions, _ = find_directions(portrayer.generator)
     write_directions(folder / "tested.safetensors", directions)
-    result = DirectionTester(portrayer, scorer, people, settings, directions, folder).run()
+    result = DirectionTester(Measuring(portrayer, scorer, settings, people), directions, folder).run()
     summary = {"directions": {}, "test": result.statistics | {"faces": len(result.rows)}}
     summary["test"]["leakage"] = dict(zip(PROPERTIES, np.round(overall_leakage(result.rows), 4).tolist(), strict=True))
     row = figures(summary)

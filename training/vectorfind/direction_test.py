@@ -12,16 +12,14 @@ from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ohlora.base.types import Rgb
 from ohlora.base.values import PROPERTIES, Face
 from ohlora.latents.directions import Directions
 from ohlora.training.directions.measure import pearson
-from ohlora.training.vectorfind.portrayer import Floats, Images, Portrayer
-from ohlora.training.vectorfind.scorers import Scorer
+from ohlora.training.vectorfind.measuring import Measuring, Values
+from ohlora.training.vectorfind.portrayer import Floats
 from ohlora.training.vectorfind.settings import SearchSettings
-
-Values = NDArray[np.float64]
 
 DECIMALS = 4  # scores and correlations are reported, and scores compared, like this
 
@@ -40,13 +38,11 @@ def correlation(first: Values, second: Values) -> float:
 
 @dataclass(frozen=True)
 class Tested:
-    """One face. scores [50,C], neutral [C]: of its pictures and the unmodified one; images and original: the
-    pictures."""
+    """One face: scores [50,C] of its pictures, these, and the unmodified one."""
 
     scores: Values
-    neutral: Values
-    images: Images
-    original: Images
+    images: Rgb
+    original: Rgb
 
 
 @dataclass(frozen=True)
@@ -76,23 +72,13 @@ def leakage(effects: Values) -> Values:
     return np.asarray((size.sum(1) - own) / (len(PROPERTIES) - 1) / np.maximum(own, 1e-9))
 
 
-def examine_face(
-    portrayer: Portrayer,
-    scorer: Scorer,
-    directions: Directions,
-    start: Floats,
-    face: Face,
-    strengths: Values,
-    columns: Sequence[str],
-) -> Tested:
+def examine_face(measuring: Measuring, directions: Directions, start: Floats, face: Face, strengths: Values) -> Tested:
     """Draw and score one face: start [D] is its unmodified vector in directions.space."""
-    space = directions.space
-    moves = directions.moves(start, face)
-    edited = (start.astype(np.float64) + strengths @ moves).astype(np.float32)
-    w = np.concatenate([portrayer.finish(edited, space), portrayer.finish(start[None], space)])
-    images = portrayer.images(w)
-    scores = np.round(scorer.score(images, columns), DECIMALS)
-    return Tested(scores[:-1], scores[-1], images[:-1], images[-1])
+    space, portrayer = directions.space, measuring.portrayer
+    edited = (start.astype(np.float64) + strengths @ directions.moves(start, face)).astype(np.float32)
+    images = portrayer.images(np.concatenate([portrayer.finish(v, space) for v in (edited, start[None])]))
+    scores = np.round(measuring.scorer.score(images, measuring.settings.columns), DECIMALS)
+    return Tested(scores[:-1], images[:-1], images[-1])
 
 
 def figures(strengths: Values, scores: Values, deviation: Values) -> CaseFigures:

@@ -18,43 +18,21 @@ from ohlora.training.loop.seeds import derive
 from ohlora.training.vectorfind import orthogonal
 from ohlora.training.vectorfind.direction_test import leakage
 from ohlora.training.vectorfind.gradient import train_regression
+from ohlora.training.vectorfind.measuring import Measuring
 from ohlora.training.vectorfind.samples import SampleStore
-from ohlora.training.vectorfind.selection import extremes, group_names, groups_of, medians
-from ohlora.training.vectorfind.settings import SearchSettings
+from ohlora.training.vectorfind.selection import extremes, group_names
 from ohlora.training.vectorfind.svm import fit_svm
 
 Vectors = dict[str, dict[str, NDArray[np.float64]]]  # property -> group -> [D], towards the lower score
 Note = Callable[[str], None]
-# Shifts [K,D] -> what each changes, [K,K]; see `orthogonal`.
-Effects = Callable[[NDArray[np.float64], tuple[str, ...]], NDArray[np.float64]]
 
 WEAK = 0.3  # share of a score that is linear in the vector, below which the search says so
 MIN_EXTREMES = 2  # of each kind: one to train on, one to validate
 
 
-@dataclass(frozen=True)
-class Population:
-    """The samples as a whole. columns, mean and deviation [C] of their scores, cutoffs and group index [N] of each."""
-
-    columns: tuple[str, ...]
-    mean: NDArray[np.float64]
-    deviation: NDArray[np.float64]
-    cutoffs: tuple[float, ...]
-    groups: NDArray[np.int64]
-    scores: NDArray[np.float32]
-
-    def of(self, name: str) -> NDArray[np.float32]:
-        return self.scores[:, self.columns.index(name)]
-
-    def group_sizes(self) -> dict[str, int]:
-        names = group_names(len(self.cutoffs))
-        return {name: int((self.groups == i).sum()) for i, name in enumerate(names)}
-
-
 @dataclass
 class Found:
-    """vectors: of the properties with fixed directions, towards the lower score. networks: of the others. facts: the
-    report."""
+    """vectors: of properties with fixed directions, towards the lower score. networks: of the others. facts: report."""
 
     vectors: Vectors = field(default_factory=dict)
     networks: dict[str, GradientNetwork] = field(default_factory=dict)
@@ -76,52 +54,27 @@ class Found:
         return Found(vectors, networks, {**self.facts, "scale": {name: float(f) for name, f in factors.items()}})
 
 
-def population(store: SampleStore, settings: SearchSettings) -> Population:
-    """Statistics of the samples. Raises InvalidInputError for a score that is missing everywhere or never varies."""
-    scores = store.scores()
-    known = scores.astype(np.float64)
-    with np.errstate(all="ignore"):
-        mean, deviation = np.nanmean(known, 0), np.nanstd(known, 0)
-    for name in settings.columns:
-        if not deviation[store.columns.index(name)] > 0:
-            raise InvalidInputError(
-                f"the score {name} is the same, or missing, in all {store.count} samples: use another scorer"
-            )
-    lettered = scores[:, [store.columns.index(name) for name in settings.groups]]
-    cutoffs = settings.cutoffs or medians(lettered)
-    return Population(store.columns, mean, deviation, cutoffs, groups_of(lettered, cutoffs), scores)
-
-
-def find_directions(
-    store: SampleStore, people: Population, settings: SearchSettings, effects: Effects, note: Note = lambda text: None
-) -> Found:
+def find_directions(store: SampleStore, measuring: Measuring, note: Note = lambda text: None) -> Found:
     """Directions of unit length (orthogonal: one standard deviation of the score), and what was found on the way.
 
-    effects: measures shifts on generated pictures, for the orthogonal method. Raises InvalidInputError when no group
-    has samples enough.
+    Raises InvalidInputError when no group has samples enough.
     """
-    found = Found()
+    settings, people, found = measuring.settings, measuring.people, Found()
+    by_method: dict[str, list[str]] = {}
     for name, method in zip(PROPERTIES, settings.methods, strict=True):
-        if method == "svm":
-            found.vectors[name], found.facts[name] = _svm(store, people, settings, name, note)
-    if "orthogonal" in settings.methods:
-        shifts, facts = _orthogonal(store, people, settings, effects, note)
-        found.facts["orthogonal"] = facts
-        for name, method in zip(PROPERTIES, settings.methods, strict=True):
-            if method == "orthogonal":
-                found.vectors[name] = {group: -rows[name] for group, rows in shifts.items()}
-    # One copy of all vectors for the three networks.
-    vectors = store.gather(settings.space, np.arange(store.count)) if "gradient" in settings.methods else None
-    for name, method in zip(PROPERTIES, settings.methods, strict=True):
-        if method == "gradient" and vectors is not None:
+        by_method.setdefault(method, []).append(name)
+    for name in by_method.get("svm", ()):
+        found.vectors[name], found.facts[name] = _svm(store, measuring, name, note)
+    if "orthogonal" in by_method:
+        shifts, found.facts["orthogonal"] = _orthogonal(store, measuring, note)
+        for name in by_method["orthogonal"]:
+            found.vectors[name] = {group: -rows[name] for group, rows in shifts.items()}
+    if "gradient" in by_method:
+        vectors = store.gather(settings.space, np.arange(store.count))  # one copy for the three networks
+        for name in by_method["gradient"]:
             note(f"gradient network of {name}")
             trained = train_regression(
-                vectors,
-                people.of(name),
-                settings.gradient,
-                seed=settings.seed,
-                name=name,
-                report=lambda row, name=name: note(f"{name}, epoch {row['epoch']}: validation loss {row['loss']:.4f}"),  # type: ignore[misc]
+                vectors, people.of(name), settings.gradient, seed=settings.seed, name=name, note=note
             )
             found.networks[name] = trained.network.runtime()
             found.facts[name] = {"method": "gradient", **{k: round(v, 6) for k, v in trained.figures.items()}}
@@ -136,9 +89,10 @@ def find_directions(
 
 
 def _svm(
-    store: SampleStore, people: Population, settings: SearchSettings, name: str, note: Note
+    store: SampleStore, measuring: Measuring, name: str, note: Note
 ) -> tuple[dict[str, NDArray[np.float64]], dict[str, Any]]:
     """One SVM a group -> vectors towards "smallest", and accuracy on the extremes held out."""
+    settings, people = measuring.settings, measuring.people
     vectors, right, validated, iterations = {}, 0, 0, 0
     for index, group in enumerate(group_names(len(settings.groups))):
         members = np.flatnonzero(people.groups == index)
@@ -163,10 +117,9 @@ def _svm(
     return vectors, {"method": "svm", "accuracy": accuracy, "validated": validated, "solver_iterations": iterations}
 
 
-def _orthogonal(
-    store: SampleStore, people: Population, settings: SearchSettings, effects: Effects, note: Note
-) -> tuple[dict[str, dict[str, NDArray[np.float64]]], dict[str, Any]]:
+def _orthogonal(store: SampleStore, measuring: Measuring, note: Note) -> tuple[Vectors, dict[str, Any]]:
     """group -> property -> shift that raises its score by one standard deviation."""
+    settings, people = measuring.settings, measuring.people
     names = tuple(dict.fromkeys((*PROPERTIES, *settings.protect)))
     columns = [people.columns.index(name) for name in names]
     shifts, facts = {}, {}
@@ -189,7 +142,7 @@ def _orthogonal(
             if share < WEAK:
                 note(f"group {group}: only {share:.0%} of {name} is linear in the vector: a poor direction")
         rows = orthogonal.least_shifts(moments, settings.ridge)
-        rows, history = orthogonal.refined(rows, lambda shift: effects(shift, names), settings.refine)
+        rows, history = orthogonal.refined(rows, lambda shift: measuring.shift_effects(shift, names), settings.refine)
         shifts[group] = dict(zip(names, rows, strict=True))
         leaks = [float(leakage(matrix[: len(PROPERTIES)]).mean()) for matrix in history]
         facts[group] = {

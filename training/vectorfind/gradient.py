@@ -7,10 +7,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -62,7 +61,7 @@ def train_regression(
     seed: int,
     name: str,
     device: torch.device | str = "cpu",
-    report: Callable[[Mapping[str, Any]], None] = lambda row: None,
+    note: Callable[[str], None] = lambda text: None,
 ) -> Trained:
     """vectors [N,D] and the property's scores [N] -> the network of the best epoch, in evaluation mode.
 
@@ -83,7 +82,9 @@ def train_regression(
         torch.manual_seed(derive(seed, name, "weights"))
         network = RegressionNetwork(x.shape[1]).to(device)
         with one_thread():
-            best, best_epoch, epoch = _fit(network, x, y, parts, training, report)
+            best, best_epoch, epoch = _fit(
+                network, x, y, parts, training, lambda n, loss: note(f"{name}, epoch {n}: validation loss {loss:.4f}")
+            )
     network.load_state_dict(best)
     network.eval()
     return Trained(network, _figures(network, x[parts[2]], y[parts[2]]) | {"epochs": epoch, "best_epoch": best_epoch})
@@ -106,7 +107,7 @@ def _fit(
     y: Tensor,
     parts: list[Tensor],
     training: GradientTraining,
-    report: Callable[[Mapping[str, Any]], None],
+    report: Callable[[int, float], None],
 ) -> tuple[dict[str, Tensor], int, int]:
     optimizer = torch.optim.AdamW(network.parameters(), lr=training.learning_rate, fused=True)
     schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, training.decay)
@@ -126,7 +127,7 @@ def _fit(
         validation = _figures(network, x[parts[1]], y[parts[1]])["mse"]
         if not np.isfinite(validation):
             raise OhloraError(f"the validation loss of epoch {epoch} is {validation}: use a lower learning rate")
-        report({"epoch": epoch, "loss": validation})
+        report(epoch, validation)
         if validation < lowest:
             lowest, best, best_epoch = validation, copy.deepcopy(network.state_dict()), epoch
         elif epoch - best_epoch >= training.patience:
@@ -136,7 +137,7 @@ def _fit(
 
 @torch.no_grad()
 def _figures(network: RegressionNetwork, x: Tensor, y: Tensor) -> dict[str, float]:
-    read = torch.cat([network(part)[:, 0] for part in x.split(4096)]).double()
+    read = torch.cat([network(part)[:, 0] for part in torch.split(x, 4096)]).double()
     error, truth = read - y.double(), y.double()
     a, b = read - read.mean(), truth - truth.mean()
     scale = float((a.square().sum() * b.square().sum()).sqrt())

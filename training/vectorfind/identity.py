@@ -13,11 +13,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ohlora.base.types import Rgb
 from ohlora.base.values import PROPERTIES
 from ohlora.training.gan.losses import FeatureNet
 from ohlora.training.gan.quality import distances, picture_features
-
-Images = NDArray[np.uint8]
 
 PEOPLE = 48  # faces whose mean distance is 1
 
@@ -25,18 +24,18 @@ PEOPLE = 48  # faces whose mean distance is 1
 class IdentityMeter:
     """people: pictures [N,R,R,3] of different faces of the generator."""
 
-    def __init__(self, people: Images) -> None:
+    def __init__(self, people: Rgb) -> None:
         self.net = FeatureNet(stages=5)
         between = distances(*[self._features(people)] * 2)
         self.unit = float(between.sum() / (len(people) * (len(people) - 1)))
 
-    def _features(self, images: Images) -> NDArray[np.float64]:
+    def _features(self, images: Rgb) -> NDArray[np.float64]:
         return picture_features([images], self.net, torch.device("cpu"))
 
-    def change(self, original: Images, edited: Images) -> NDArray[np.float64]:
+    def change(self, original: Rgb, edited: Rgb) -> NDArray[np.float64]:
         """original [R,R,3], edited [N,R,R,3] -> distance of each, as a share of that of two people; [N]."""
         features = self._features(np.concatenate([original[None], edited]))
-        return distances(features[:1], features[1:])[0] / max(self.unit, 1e-12)
+        return np.asarray(distances(features[:1], features[1:])[0] / max(self.unit, 1e-12))
 
 
 def lone_strengths(strengths: Sequence[Sequence[float]]) -> NDArray[np.float64]:

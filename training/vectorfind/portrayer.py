@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ohlora.base.types import Rgb
 from ohlora.base.values import Z_SIZE
 from ohlora.bundle import Bundle
 from ohlora.engines import Engine
@@ -25,8 +26,7 @@ from ohlora.training.sampling.sample import as_bytes, exact_arithmetic
 from ohlora.training.unbundle.generator import generator_from_bundle
 
 Floats = NDArray[np.float32]
-Images = NDArray[np.uint8]
-Synthesis = Callable[[Floats], Images]  # w float32 [N,W] -> uint8 RGB [N,R,R,3]
+Synthesis = Callable[[Floats], Rgb]  # w float32 [N,W] -> uint8 RGB [N,R,R,3]
 
 MAPPED_AT_ONCE = 1024
 DRAWN_AT_ONCE = 16
@@ -81,7 +81,7 @@ class Portrayer:
             w = first + second
         return cast(Floats, w.cpu().numpy())
 
-    def images(self, w: Floats) -> Images:
+    def images(self, w: Floats) -> Rgb:
         """uint8 RGB [N,R,R,3]: stored noise, no truncation, rounded as documented."""
         parts = [self.synthesis(w[first : first + DRAWN_AT_ONCE]) for first in range(0, len(w), DRAWN_AT_ONCE)]
         return np.concatenate(parts)
@@ -89,7 +89,7 @@ class Portrayer:
     def _start(self, z: Tensor, label: Tensor | None, space: Space) -> Tensor:
         mapping = self.generator.mapping
         if space == "w":
-            return mapping(z, label)
+            return cast(Tensor, mapping(z, label))
         first, second = mapping.hidden(z, label)
         if space == "mapping_split2":
             first, second = mapping.ends(first, second)
@@ -107,7 +107,7 @@ def torch_portrayer(generator: Generator, device: torch.device | str = "cpu") ->
     generator = generator.to(device).eval()
     sha256 = state_sha256(generator)
 
-    def draw(w: Floats) -> Images:
+    def draw(w: Floats) -> Rgb:
         with exact_arithmetic(), torch.inference_mode():
             wp = generator.broadcast(torch.tensor(w).to(generator.w_avg.device))
             return as_bytes(generator.synthesis(wp, lod=0.0))
@@ -122,8 +122,8 @@ def engine_portrayer(generator: Generator, synthesis: Engine, sha256: str | None
     """
     layers = generator.config.layers
 
-    def draw(w: Floats) -> Images:
-        return cast(Images, synthesis(wp=np.repeat(w[:, None], layers, axis=1))["image"])
+    def draw(w: Floats) -> Rgb:
+        return cast(Rgb, synthesis(wp=np.repeat(w[:, None], layers, axis=1))["image"])
 
     name = f"{synthesis.backend}-{synthesis.precision}"
     return Portrayer(generator.eval(), draw, sha256 or state_sha256(generator), name)

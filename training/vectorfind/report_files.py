@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ohlora.base.atomic import make_folder, write_bytes
+from ohlora.base.atomic import make_folder, write_bytes, write_csv
 from ohlora.base.types import Rgb
 from ohlora.base.values import PROPERTIES
 from ohlora.io.images import encode_image
@@ -72,14 +70,14 @@ class CaseNames:
 
 def write_case(
     out: Path, names: CaseNames, strengths: NDArray[np.float64], scores: NDArray[np.float64], columns: Sequence[str]
-) -> bytes:
-    """case_..._result.csv: strengths, then eyes, mouth and pose scores, then those of the other columns."""
+) -> int:
+    """case_..._result.csv: strengths, then eyes, mouth and pose scores, then those of the other columns. Its bytes."""
     header = ["pm_idx", *(f"{name}_pm" for name in PROPERTIES), *(f"{name}_score" for name in columns)]
     rows = [[i, *map(_short, pm), *map(_short, row)] for i, (pm, row) in enumerate(zip(strengths, scores, strict=True))]
-    data = _table(header, rows)
-    make_folder((out / names.result).parent)
-    write_bytes(out / names.result, data)
-    return data
+    path = out / names.result
+    make_folder(path.parent)
+    write_csv(path, [header, *rows])
+    return path.stat().st_size
 
 
 def write_pictures(out: Path, names: CaseNames, images: Rgb, original: Rgb) -> None:
@@ -104,19 +102,16 @@ def write_grid(out: Path, names: CaseNames, images: Rgb, original: Rgb, columns:
 def write_report(folder: Path, layout: str, rows: Sequence[Row], codes: NDArray[np.float32]) -> dict[str, Any]:
     """test_result.csv, test_statistics.csv, test_groups.csv and the latent codes [N,512+L] -> the statistics."""
     make_folder(folder)
-    leading = LEADING[layout]
+    leading, found = LEADING[layout], statistics(rows)
     header = [*leading, *CORRELATIONS, "sum_abs_corr", *(name for name in EXTRA if rows and name in rows[0])]
-    write_bytes(folder / "test_result.csv", _table(header, [[_cell(row[name]) for name in header] for row in rows]))
-    found = statistics(rows)
-    write_bytes(
-        folder / "test_statistics.csv", _table(["", *STATISTICS], [[0, *(_cell(found[name]) for name in STATISTICS)]])
-    )
+    write_csv(folder / "test_result.csv", [header, *([_cell(row[name]) for name in header] for row in rows)])
+    write_csv(folder / "test_statistics.csv", [["", *STATISTICS], [0, *_figures(found)]])
     if layout != "gradient":
-        write_bytes(folder / "test_groups.csv", _group_table(rows, leading))
+        _write_groups(folder / "test_groups.csv", rows, leading)
     for name, part in (("part1", codes[:, :512]), ("part2", codes[:, 512:]), ("all", codes)):
         if part.shape[1]:
-            body = [[f"{value:.4f}" for value in row] for row in part]
-            write_bytes(folder / f"latent_codes_{name}.csv", _table(list(range(part.shape[1])), body))
+            body = ([f"{value:.4f}" for value in row] for row in part)
+            write_csv(folder / f"latent_codes_{name}.csv", [range(part.shape[1]), *body])
     return found
 
 
@@ -130,16 +125,17 @@ def statistics(rows: Sequence[Row]) -> dict[str, Any]:
     return means | {"passed": passed, "passed_ratio": passed / len(rows) if rows else 0.0}
 
 
-def _group_table(rows: Sequence[Row], leading: Sequence[str]) -> bytes:
+def _write_groups(path: Path, rows: Sequence[Row], leading: Sequence[str]) -> None:
     column = next(name for name in leading if name.endswith("group_name"))
     groups: dict[str, list[Row]] = {}
     for row in rows:
         groups.setdefault(str(row[column]), []).append(row)
-    body = []
-    for group in sorted(groups):
-        found = statistics(groups[group])
-        body.append([group, len(groups[group]), *(_cell(found[name]) for name in STATISTICS)])
-    return _table(["group_name", "cases", *STATISTICS], body)
+    body = ([group, len(members), *_figures(statistics(members))] for group, members in sorted(groups.items()))
+    write_csv(path, [["group_name", "cases", *STATISTICS], *body])
+
+
+def _figures(found: Mapping[str, Any]) -> list[Any]:
+    return [_cell(found[name]) for name in STATISTICS]
 
 
 def write_vectors(out: Path, directions: Directions) -> None:
@@ -147,16 +143,9 @@ def write_vectors(out: Path, directions: Directions) -> None:
     folder = make_folder(out / VECTORS)
     for name, groups in directions.vectors.items():
         for group, vector in groups.items():
-            data = _table(["", *range(len(vector))], [[0, *(repr(float(np.float32(value))) for value in vector)]])
-            write_bytes(folder / f"{name}_change_{directions.space}_vector_{group}.csv", data)
-
-
-def _table(header: Sequence[Any], rows: Sequence[Sequence[Any]]) -> bytes:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    return text.getvalue().encode()
+            row = [0, *(repr(float(np.float32(value))) for value in vector)]
+            path = folder / f"{name}_change_{directions.space}_vector_{group}.csv"
+            write_csv(path, [["", *range(len(vector))], row])
 
 
 def _short(value: float) -> str:

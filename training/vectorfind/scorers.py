@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ohlora.base.types import Rgb
 from ohlora.bundle import Bundle
 from ohlora.bundle.files import file_sha256
 from ohlora.errors import CheckpointError, InvalidInputError
@@ -27,7 +28,6 @@ from ohlora.training.cnn.pictures import network_input
 from ohlora.training.directions.reader import Reader, load_reader
 from ohlora.training.nets.score_cnns import PROPERTY_PARTS, MergedCnn, PropertyCnn, at_cnn_size
 
-Images = NDArray[np.uint8]
 Scores = NDArray[np.float64]
 
 CNN_BATCH = 50  # one face's test pictures
@@ -46,7 +46,7 @@ class Scorer(Protocol):
     identity: str
     kind: str
 
-    def score(self, images: Images, columns: Sequence[str]) -> Scores:
+    def score(self, images: Rgb, columns: Sequence[str]) -> Scores:
         """uint8 RGB [N,R,R,3] -> float64 [N, len(columns)]; NaN where a score does not exist."""
 
 
@@ -64,7 +64,7 @@ class CnnScorer:
         self.network.eval().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @torch.inference_mode()
-    def score(self, images: Images, columns: Sequence[str]) -> Scores:
+    def score(self, images: Rgb, columns: Sequence[str]) -> Scores:
         rows = []
         for first in range(0, len(images), CNN_BATCH):
             picture = at_cnn_size(network_input(images[first : first + CNN_BATCH], self.device, signed=True))
@@ -91,15 +91,15 @@ class ParsingScorer:
     parse: uint8 [N,224,224,3] -> class maps uint8 [N,224,224] (0 background ... 10 hair).
     """
 
-    parse: Callable[[Images], NDArray[np.uint8]]
+    parse: Callable[[Rgb], NDArray[np.uint8]]
     identity: str
     kind: str = "parsing"
     columns: tuple[str, ...] = KERNEL_COLUMNS
 
-    def score(self, images: Images, columns: Sequence[str]) -> Scores:
-        at_size = np.stack([_resized(image) for image in images]) if len(images) else np.zeros((0, 1, 1, 3), np.uint8)
+    def score(self, images: Rgb, columns: Sequence[str]) -> Scores:
         if not len(images):
             return np.zeros((0, len(columns)))
+        at_size = np.stack([resize_area(image, (PARSED_SIZE, PARSED_SIZE)) for image in images])
         scores = kernel_score(self.parse(at_size), at_size, algorithm="v2")
         return np.ascontiguousarray(scores[:, [KERNEL_COLUMNS.index(name) for name in columns]])
 
@@ -115,15 +115,11 @@ class ReaderScorer:
     columns: tuple[str, ...] = ("eyes", "mouth", "pose")
     readings: tuple[str, ...] = ("eye_opening", "mouth_opening", "tilt")
 
-    def score(self, images: Images, columns: Sequence[str]) -> Scores:
+    def score(self, images: Rgb, columns: Sequence[str]) -> Scores:
         names = list(self.reader.names)
         index = [names.index(self.readings[self.columns.index(name)]) for name in columns]
         mean, spread = self.reader.mean.double().numpy(), self.reader.spread.double().numpy()
         return np.ascontiguousarray(((self.reader.read(images) - mean) / spread)[:, index])
-
-
-def _resized(image: Images) -> Images:
-    return image if image.shape[:2] == (PARSED_SIZE, PARSED_SIZE) else resize_area(image, (PARSED_SIZE, PARSED_SIZE))
 
 
 def load_scorer(source: str | Path, device: torch.device | str = "cpu") -> Scorer:

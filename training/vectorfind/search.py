@@ -12,13 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from ohlora.base.atomic import make_folder, write_bytes
+from ohlora.base.atomic import make_folder, write_json
 from ohlora.base.values import PROPERTIES, Face
 from ohlora.bundle.files import file_sha256
 from ohlora.latents.directions import FILE_NAME, Directions, read_directions, write_directions
 from ohlora.training.vectorfind import report_files as files
-from ohlora.training.vectorfind.calibrate import calibrated, measure_shifts
-from ohlora.training.vectorfind.find import Population, find_directions, population
+from ohlora.training.vectorfind.calibrate import calibrated
+from ohlora.training.vectorfind.find import find_directions
+from ohlora.training.vectorfind.measuring import Measuring, population
 from ohlora.training.vectorfind.portrayer import Portrayer
 from ohlora.training.vectorfind.samples import SampleStore, draw_samples
 from ohlora.training.vectorfind.scorers import Scorer, require_columns
@@ -83,26 +84,25 @@ def run_search(
         restart=restart and samples is None,  # what others share is not this search's to throw away
         advance=lambda count: advance("samples", count),
     )
-    people = population(store, settings)
+    measuring = Measuring(portrayer, scorer, settings, population(store, settings))
     sampled = time.perf_counter()
-    tested, facts = _directions(portrayer, scorer, out, settings, store, people, source, restart, note)
+    tested, facts = _directions(measuring, store, out, source, restart, note)
     runtime = read_directions(out / FILE_NAME)
     found = time.perf_counter()
     if settings.tsne:
-        plot_extremes(out, store, people, settings, note)
-    tester = DirectionTester(portrayer, scorer, people, settings, tested, out)
-    report = files.REPORT if faces is None else files.FINAL_REPORT
-    result = tester.run(faces, report=report, restart=restart, advance=lambda count: advance("faces", count))
+        plot_extremes(out, store, measuring.people, settings, note)
+    tester = DirectionTester(measuring, tested, out)
+    result = tester.run(faces, restart=restart, advance=lambda count: advance("faces", count))
     summary = {
         "source": source,
         "space": settings.space,
-        "report": report,
+        "report": files.REPORT if faces is None else files.FINAL_REPORT,
         "generator_sha256": portrayer.sha256,
         "engine": portrayer.engine,
         "scorer": scorer.kind,
         "settings": as_json(settings),
-        "cutoffs": list(people.cutoffs),
-        "groups": people.group_sizes(),
+        "cutoffs": list(measuring.people.cutoffs),
+        "groups": measuring.people.group_sizes(),
         "directions": facts,
         "test": {
             "faces": len(result.rows),
@@ -116,50 +116,40 @@ def run_search(
             "test": round(time.perf_counter() - found, 1),
         },
     }
-    write_bytes(out / SUMMARY, (json.dumps(summary, indent=1) + "\n").encode())
+    write_json(out / SUMMARY, summary)
     return SearchResult(out, summary, runtime, result)
 
 
 def _directions(
-    portrayer: Portrayer,
-    scorer: Scorer,
-    out: Path,
-    settings: SearchSettings,
-    store: SampleStore,
-    people: Population,
-    source: str,
-    restart: bool,
-    note: Note,
+    measuring: Measuring, store: SampleStore, out: Path, source: str, restart: bool, note: Note
 ) -> tuple[Directions, dict[str, Any]]:
-    """Directions as they are tested, and the report; those of an earlier run of the same search are taken as they
-    are."""
-    wanted = {name: value for name, value in as_json(settings).items() if name not in LATER}
+    """Directions as they are tested, and the report; those of an earlier run of the same search are taken over."""
+    settings, portrayer, scorer = measuring.settings, measuring.portrayer, measuring.scorer
+    deciding = {name: value for name, value in as_json(settings).items() if name not in LATER}
     text = json.dumps(
-        [wanted, source, portrayer.sha256, portrayer.engine, scorer.identity, store.count], sort_keys=True
+        [deciding, source, portrayer.sha256, portrayer.engine, scorer.identity, store.count], sort_keys=True
     )
     key = hashlib.sha256(text.encode()).hexdigest()
     record = out / "directions.json"
-    if not restart and record.is_file():
-        try:
-            known = json.loads(record.read_text(encoding="utf-8"))
-            same = known["key"] == key and all(file_sha256(out / n) == h for n, h in known["files"].items())
-        except (OSError, ValueError, KeyError, AttributeError):
-            same = False
-        if same:
-            return read_directions(out / TESTED_DIRECTIONS), dict(known["facts"])
-    found = find_directions(
-        store,
-        people,
-        settings,
-        lambda shifts, names: measure_shifts(portrayer, scorer, people, settings, shifts, names),
-        note,
-    )
+    if not restart and (facts := _facts_of(record, key)) is not None:
+        return read_directions(out / TESTED_DIRECTIONS), facts
+    found = find_directions(store, measuring, note)
     if settings.strength:
-        found = calibrated(found, portrayer, scorer, people, settings)
+        found = calibrated(found, measuring)
     tested = found.directions(source, portrayer.sha256, settings.space, orientation=settings.orientation)
     write_directions(out / TESTED_DIRECTIONS, tested)
     write_directions(out / FILE_NAME, found.directions(source, portrayer.sha256, settings.space))
     files.write_vectors(out, tested)
     hashes = {name: file_sha256(out / name) for name in (TESTED_DIRECTIONS, FILE_NAME)}
-    write_bytes(record, (json.dumps({"key": key, "files": hashes, "facts": found.facts}, indent=1) + "\n").encode())
+    write_json(record, {"key": key, "files": hashes, "facts": found.facts})
     return tested, found.facts
+
+
+def _facts_of(record: Path, key: str) -> dict[str, Any] | None:
+    """The report of directions that were found for this key and are there unharmed."""
+    try:
+        known = json.loads(record.read_text(encoding="utf-8"))
+        same = known["key"] == key and all(file_sha256(record.parent / n) == h for n, h in known["files"].items())
+        return dict(known["facts"]) if same else None
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        return None

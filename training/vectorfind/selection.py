@@ -33,7 +33,7 @@ def groups_of(scores: NDArray[np.floating], cutoffs: Sequence[float]) -> NDArray
         )
     low = values < np.asarray(cutoffs, np.float64)
     weights = 2 ** np.arange(len(cutoffs) - 1, -1, -1)
-    index = (low * weights).sum(1).astype(np.int64)
+    index: NDArray[np.int64] = (low * weights).sum(1).astype(np.int64)
     index[np.isnan(values).any(1)] = -1
     return index
 

@@ -18,13 +18,11 @@ from ohlora.latents.directions import Directions
 from ohlora.render.job_file import faces_record
 from ohlora.render.journal import Journal
 from ohlora.training.vectorfind import report_files as files
-from ohlora.training.vectorfind.calibrate import measured_faces, named_groups
 from ohlora.training.vectorfind.direction_test import DECIMALS, examine_face, figures, leakage, triples
-from ohlora.training.vectorfind.find import Population
 from ohlora.training.vectorfind.identity import PEOPLE, IdentityMeter, lone_strengths
-from ohlora.training.vectorfind.portrayer import Floats, Portrayer
-from ohlora.training.vectorfind.scorers import Scorer
-from ohlora.training.vectorfind.settings import SearchSettings, as_json
+from ohlora.training.vectorfind.measuring import Measuring
+from ohlora.training.vectorfind.portrayer import Floats
+from ohlora.training.vectorfind.settings import as_json
 
 BLOCK = 20  # faces whose unmodified pictures are scored at once, for their groups
 CODE_DECIMALS = 4  # codes are tested as they are written, so that a table reproduces its test
@@ -47,28 +45,24 @@ class TestResult:
 class DirectionTester:
     """Tests `directions` on faces, one journal row each. out: the run's folder."""
 
-    portrayer: Portrayer
-    scorer: Scorer
-    people: Population
-    settings: SearchSettings
+    measuring: Measuring
     directions: Directions
     out: Path
 
     def __post_init__(self) -> None:
+        self.settings, self.portrayer = self.measuring.settings, self.measuring.portrayer
         self.strengths = triples(self.settings)
-        self.columns = self.settings.columns
-        self.deviation = self.people.deviation[[self.people.columns.index(name) for name in self.columns]]
+        self.deviation = self.measuring.people.deviations(self.settings.columns)
 
     @cached_property
     def meter(self) -> IdentityMeter:
-        z, label = measured_faces(self.settings, PEOPLE, self.portrayer.generator.config.label_size)
+        z, label = self.measuring.faces(PEOPLE)
         return IdentityMeter(self.portrayer.images(self.portrayer.start(z, label, "w")))
 
     def run(
         self,
         faces: Sequence[Face] | None = None,
         *,
-        report: str = files.REPORT,
         restart: bool = False,
         advance: Callable[[int], None] = lambda cases: None,
     ) -> TestResult:
@@ -76,21 +70,20 @@ class DirectionTester:
 
         Raises InvalidInputError for a folder of another test, OutputError when a file cannot be written.
         """
-        settings = self.settings
+        settings, report = self.settings, files.REPORT if faces is None else files.FINAL_REPORT
         total = settings.codes if faces is None else len(faces)
         request = {
             "kind": "vectorfind-test",
             "directions": self.directions.sha256,
             "generator": [self.portrayer.sha256, self.portrayer.engine],
-            "scorer": self.scorer.identity,
-            "cutoffs": list(self.people.cutoffs),
+            "scorer": self.measuring.scorer.identity,
+            "cutoffs": list(self.measuring.people.cutoffs),
             "deviation": [round(float(value), 6) for value in self.deviation],
             "faces": None if faces is None else faces_record(faces),
             **{name: value for name, value in as_json(settings).items() if name in TESTED},
         }
         folder = self.out if faces is None else self.out / report
-        rows: dict[int, dict[str, Any]] = {}
-        skipped, passed = 0, 0
+        rows: list[dict[str, Any]] = []
         with Journal.open(folder, request, restart=restart) as journal:
             done = journal.finished
             for first in range(0, total, BLOCK):
@@ -99,23 +92,18 @@ class DirectionTester:
                 prepared = self._prepared(block, faces) if todo else {}
                 for case in block:
                     if case in todo:
-                        face, start = prepared[case]
-                        row = self._case(case, face, start, folder)
-                        journal.record(case, row)
+                        rows.append(self._case(case, *prepared[case], folder))
+                        journal.record(case, rows[-1])
                     else:
-                        row = dict(done[case])
-                    rows[case] = row
-                    skipped += row["passed"] == ""
-                    passed += row["passed"] == "O"
+                        rows.append(dict(done[case]))
                     advance(1)
+                    passed = sum(row["passed"] == "O" for row in rows)
                     if settings.stop_after and passed >= settings.stop_after and faces is None:
-                        return self._finished(rows, report, skipped, faces)
-        return self._finished(rows, report, skipped, faces)
+                        return self._finished(rows, report, faces)
+        return self._finished(rows, report, faces)
 
-    def _finished(
-        self, rows: dict[int, dict[str, Any]], report: str, skipped: int, faces: Sequence[Face] | None
-    ) -> TestResult:
-        listed = [rows[case] for case in sorted(rows) if rows[case]["passed"]]
+    def _finished(self, rows: list[dict[str, Any]], report: str, faces: Sequence[Face] | None) -> TestResult:
+        listed = [row for row in rows if row["passed"]]
         if not listed:
             raise InvalidInputError(
                 f"none of {len(rows)} faces has a group with directions: take more samples or fewer groups"
@@ -123,7 +111,7 @@ class DirectionTester:
         given = [self._face(row["case"], faces) for row in listed]
         codes = np.stack([np.concatenate([face.z, face.label]) for face in given])
         found = files.write_report(self.out / report, self.settings.report_layout, listed, codes)
-        return TestResult(listed, found, skipped)
+        return TestResult(listed, found, len(rows) - len(listed))
 
     def _face(self, case: int, faces: Sequence[Face] | None) -> Face:
         if faces is not None:
@@ -139,7 +127,7 @@ class DirectionTester:
         start = self.portrayer.start(z, label, self.settings.space)
         if self.settings.groups and any(face.group is None for face in given):
             images = self.portrayer.images(self.portrayer.start(z, label, "w"))
-            groups = named_groups(self.scorer.score(images, self.columns), self.people, self.settings, self.columns)
+            groups = self.measuring.groups(self.measuring.scorer.score(images, self.settings.columns))
             given = [
                 face if face.group is not None else Face(face.z, face.label, face.name, group, face.source)
                 for face, group in zip(given, groups, strict=True)
@@ -147,24 +135,25 @@ class DirectionTester:
         return {case: (face, row) for case, face, row in zip(block, given, start, strict=True)}
 
     def _case(self, case: int, face: Face, start: Floats, folder: Path) -> dict[str, Any]:
-        names = files.CaseNames(case, self.settings.report_layout)
+        settings, columns = self.settings, self.settings.columns
+        names = files.CaseNames(case, settings.report_layout)
         group = self.directions.groups[0] if len(self.directions.groups) == 1 else face.group
         base: dict[str, Any] = {"case": case, "vector_no": 0, "group_name": group or "", "svm_group_name": group or ""}
         if group not in self.directions.groups:
-            data = files.write_case(folder, names, self.strengths[:0], self.strengths[:0], self.columns)
-            return {"file_name": names.result, "bytes": len(data), **base, "passed": ""}
-        lone = lone_strengths([getattr(self.settings, name) for name in PROPERTIES])
-        given = np.concatenate([self.strengths, lone]) if self.settings.identity else self.strengths
-        made = examine_face(self.portrayer, self.scorer, self.directions, start, face, given, self.columns)
+            size = files.write_case(folder, names, self.strengths[:0], self.strengths[:0], columns)
+            return {"file_name": names.result, "bytes": size, **base, "passed": ""}
+        lone = lone_strengths([getattr(settings, name) for name in PROPERTIES])
+        given = np.concatenate([self.strengths, lone]) if settings.identity else self.strengths
+        made = examine_face(self.measuring, self.directions, start, face, given)
         count = len(self.strengths)
-        data = files.write_case(folder, names, self.strengths, made.scores[:count], self.columns)
-        said = figures(self.strengths, made.scores[:count], self.deviation)
-        passed = said.passes(self.settings.limits)
-        if self.settings.files:
-            files.write_pictures(folder, names, made.images[:count], made.original)
-        if self.settings.grids == "all" or (self.settings.grids == "passed" and passed):
-            columns = len(self.settings.eyes) * len(self.settings.pose)
-            files.write_grid(folder, names, made.images[:count], made.original, columns)
+        scores, images = made.scores[:count], made.images[:count]
+        size = files.write_case(folder, names, self.strengths, scores, columns)
+        said = figures(self.strengths, scores, self.deviation)
+        passed = said.passes(settings.limits)
+        if settings.files:
+            files.write_pictures(folder, names, images, made.original)
+        if settings.grids == "all" or (settings.grids == "passed" and passed):
+            files.write_grid(folder, names, images, made.original, len(settings.eyes) * len(settings.pose))
         row = base | {"passed": "O" if passed else "X"}
         for i, name in enumerate(PROPERTIES):
             row[f"{name}_corr"] = round(float(said.correlation[i]), DECIMALS)
@@ -172,10 +161,10 @@ class DirectionTester:
             row[f"{name}_leakage"] = round(float(said.leakage[i]), DECIMALS)
         row["sum_abs_corr"] = round(sum(abs(row[f"{name}_corr"]) for name in PROPERTIES), DECIMALS)
         row["effects"] = np.round(said.effects, DECIMALS).tolist()
-        if self.settings.identity:
+        if settings.identity:
             change = self.meter.change(made.original, made.images[count:]).reshape(len(PROPERTIES), 2).mean(1)
             row |= {f"{name}_identity": round(float(change[i]), DECIMALS) for i, name in enumerate(PROPERTIES)}
-        return {"file_name": names.result, "bytes": len(data), **row}
+        return {"file_name": names.result, "bytes": size, **row}
 
 
 def overall_leakage(rows: Sequence[dict[str, Any]]) -> NDArray[np.float64]:

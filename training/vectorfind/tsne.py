@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ohlora.base.atomic import make_folder, write_bytes
 from ohlora.base.values import PROPERTIES
 from ohlora.io.images import encode_image
-from ohlora.training.vectorfind.find import Population
+from ohlora.training.vectorfind.measuring import Population
 from ohlora.training.vectorfind.samples import SampleStore
 from ohlora.training.vectorfind.selection import extremes, group_names
 from ohlora.training.vectorfind.settings import SearchSettings
