@@ -17,17 +17,15 @@ from ohlora.training import checkpoints
 from ohlora.training.finetune.cvae_losses import (
     COLUMNS,
     LOSSES,
-    LossWeights,
     cvae_loss,
     gender_picture,
     property_scores,
-    set_scorer_mode,
 )
 from ohlora.training.finetune.draws import Draws
 from ohlora.training.finetune.inputs import FineTuneInputs
 from ohlora.training.finetune.pictures import Batch, Batches, Pictures, open_pictures
 from ohlora.training.finetune.property_test import label_columns
-from ohlora.training.finetune.property_test_files import epoch_test
+from ohlora.training.finetune.property_test_files import Scorers, epoch_test
 from ohlora.training.finetune.published import generator_file, write_published
 from ohlora.training.finetune.recipes import Recipe
 from ohlora.training.finetune.scored import ScoredTraining
@@ -108,7 +106,7 @@ class CvaeTraining(ScoredTraining):
         the batch in its message.
         """
         recipe, generator, label = self.recipe, self.generator, batch.labels
-        set_scorer_mode(recipe, self.property_cnn, self.gender_cnn)
+        self.set_scorer_mode(self.property_cnn, self.gender_cnn)
         draws.start_dropout(ENCODE)
         with self.fabric.autocast():
             mean, log_variance = self.encoder(batch.images, label)
@@ -119,11 +117,7 @@ class CvaeTraining(ScoredTraining):
             gender = None
             if self.gender_cnn is not None and recipe.gender_weight:
                 gender = self.gender_cnn(gender_picture(made, recipe.gender_input)).float()
-        losses = cvae_loss(
-            scores.float(), label, gender, mean.float(), log_variance.float(),
-            LossWeights(recipe.gender_weight, recipe.mean_weight, recipe.log_variance_weight),
-            properties=recipe.properties, scored=recipe.scored,
-        )  # fmt: skip
+        losses = cvae_loss(recipe, scores.float(), label, gender, mean.float(), log_variance.float())
         logged = self.apply(losses["total_loss"], w, losses, where)
         first = {"mean": mean, "log_variance": log_variance}
         return logged | {key: gathered(self.fabric, value.detach()[:1].float())[0] for key, value in first.items()}
@@ -144,14 +138,14 @@ class CvaeTraining(ScoredTraining):
 
     def _test(self) -> None:
         """The test after an epoch and, when a latent passes, the networks that made it."""
-        at, epoch, networks = self.at, self.at["epoch"], (self.generator, self.property_cnn, self.gender_cnn)
-        test = epoch_test(self.folder.out, self.recipe, epoch, *networks, at["means"], at["log_variances"])
-        at["test"] = test.measured.summary()
-        if test.passed:
-            at["passed"][str(epoch)] = list(test.passed)
+        at, epoch, out, recipe = self.at, self.at["epoch"], self.folder.out, self.recipe
+        networks = Scorers(self.generator, self.property_cnn, self.gender_cnn, recipe.gender_input)
+        measured, passed = epoch_test(out, recipe, epoch, networks, at["means"], at["log_variances"])
+        at["test"] = measured.summary()
+        if passed:
+            at["passed"][str(epoch)] = passed
             for part, network in (("gen", self.generator), ("enc", self.encoder)):
-                name = generator_file(self.recipe.version, f"ckpt_{epoch:04d}_{part}")
-                write_published(self.folder.out / name, network)
+                write_published(out / generator_file(recipe.version, f"ckpt_{epoch:04d}_{part}"), network)
 
     def write_networks(self) -> None:
         super().write_networks()

@@ -6,10 +6,9 @@ There is no KL divergence: the mean squares of mean and log variance hold the la
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from ohlora.errors import InvalidInputError
@@ -23,15 +22,6 @@ COLUMNS = (*LOSSES, *(f"{name}_mse" for name in TYPES), *(f"{name}_abs" for name
 LOGGED = dict(zip(PROPERTIES, TYPES, strict=True))
 
 
-@dataclass(frozen=True)
-class LossWeights:
-    """Weights beside the property loss, whose weight is 1. gender: the term against pictures of men; 0 = none."""
-
-    gender: float = 1.0
-    mean: float = 0.2
-    log_variance: float = 0.05
-
-
 def part_of(name: str) -> str:
     """The part of the property CNN that gives a property."""
     return "background" if name.startswith("background") else name
@@ -43,14 +33,13 @@ def property_scores(cnn: PropertyCnn, image: Tensor, properties: Sequence[str], 
     Eyes, mouth and pose are a thirteenth of the CNN's work: the others are computed for the log, without gradients.
     """
     at_size = at_cnn_size(image)
-    wanted = {part_of(name) for name in properties}
-    needed = {part_of(name) for name in scored}
+    wanted, needed = ({part_of(name) for name in names} for names in (properties, scored))
     columns: dict[str, Tensor] = {}
     for part in (part for part in PROPERTY_PARTS if part in wanted):
         with torch.set_grad_enabled(torch.is_grad_enabled() and part in needed):
             made = cnn.only(at_size, (part,))
         names = [name for name in PROPERTIES if part_of(name) == part]
-        columns |= {name: made[:, i] for i, name in enumerate(names)}
+        columns |= dict(zip(names, made.unbind(1), strict=True))
     return torch.stack([columns[name] for name in properties], 1)
 
 
@@ -80,45 +69,29 @@ def gender_picture(image: Tensor, value_range: str) -> Tensor:
 
 
 def cvae_loss(
-    scores: Tensor,
-    label: Tensor,
-    gender: Tensor | None,
-    mean: Tensor,
-    log_variance: Tensor,
-    weights: LossWeights | None = None,
-    *,
-    properties: Sequence[str] = PROPERTIES,
-    scored: Sequence[str] = ("eyes", "mouth", "pose"),
+    recipe: Recipe, scores: Tensor, label: Tensor, gender: Tensor | None, mean: Tensor, log_variance: Tensor
 ) -> dict[str, Tensor]:
-    """The columns of the log, of which "total_loss" is what is minimised.
+    """The columns of the log, of which "total_loss" is what is minimised; weights and properties are the recipe's.
 
     scores, label [N, len(properties)]; gender [N,1]: probability of a woman, None leaves the term out (0); mean,
     log_variance [N, z_size].
     """
-    weights = weights or LossWeights()
     parts = {
-        "mse": scored_loss(scores, label, properties, scored),
+        "mse": scored_loss(scores, label, recipe.properties, recipe.scored),
         "gender_loss": torch.zeros_like(mean[0, 0]) if gender is None else (gender - 1).square().mean(),
         "mu_loss": mean.square().mean(),
         "logvar_loss": log_variance.square().mean(),
     }
     total = (
         parts["mse"]
-        + weights.gender * parts["gender_loss"]
-        + weights.mean * parts["mu_loss"]
-        + weights.log_variance * parts["logvar_loss"]
+        + recipe.gender_weight * parts["gender_loss"]
+        + recipe.mean_weight * parts["mu_loss"]
+        + recipe.log_variance_weight * parts["logvar_loss"]
     )
     errors = (scores - label).detach()
-    squared, absolute = errors.square().mean(0), errors.abs().mean(0)
-    logged = {f"{LOGGED[name]}_mse": squared[i] for i, name in enumerate(properties)}
-    logged |= {f"{LOGGED[name]}_abs": absolute[i] for i, name in enumerate(properties)}
+    logged = {
+        f"{LOGGED[name]}_{what}": value
+        for what, values in (("mse", errors.square().mean(0)), ("abs", errors.abs().mean(0)))
+        for name, value in zip(recipe.properties, values.unbind(), strict=True)
+    }
     return {"total_loss": total, **parts, **logged}
-
-
-def set_scorer_mode(recipe: Recipe, *scorers: nn.Module | None) -> None:
-    """Evaluation mode, or with their dropout on as the published program had them
-    (docs/spec/stylegan.md, section 13, P10).
-    """
-    for scorer in scorers:
-        if scorer is not None:
-            scorer.train(recipe.scorers_train_mode)

@@ -4,13 +4,12 @@ face (docs/spec/stylegan.md, section 9.3).
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ohlora.base.atomic import make_folder, write_bytes
+from ohlora.base.atomic import make_folder, write_bytes, write_json
 from ohlora.errors import InvalidInputError
 from ohlora.io.images import encode_image
 from ohlora.training.finetune.property_test import (
@@ -23,7 +22,7 @@ from ohlora.training.finetune.property_test import (
     label_grid,
     tested_scores,
 )
-from ohlora.training.finetune.property_test_files import PictureFiles, write_scores, write_vectors
+from ohlora.training.finetune.property_test_files import TestPictures, write_scores, write_vectors
 from ohlora.training.gan.data import to_images
 from ohlora.training.loop.seeds import normal
 from ohlora.training.nets.score_cnns import PropertyCnn
@@ -72,14 +71,14 @@ def checkpoint_test(
         if measured is not None:
             write_scores(out / name / "test_result.csv", measured, 0)
             result[name] = measured.summary()
-    write_bytes(out / "test.json", (json.dumps(result, indent=1) + "\n").encode())
+    write_json(out / "test.json", result)
     return result
 
 
 def _grid(
     generator: Generator, z: Float32s, labels: Float32s, folder: Path, property_cnn: PropertyCnn | None, dump: str
 ) -> Conditioning | None:
-    pictures = PictureFiles(folder, dump, "test_img", len(TESTER_GRID["pose"]) * len(TESTER_GRID["mouth"]))
+    pictures = TestPictures(folder, dump, columns=len(TESTER_GRID["pose"]) * len(TESTER_GRID["mouth"]))
     scores = []
     for first in range(0, len(z), BATCH):
         images = draw(generator, z[first : first + BATCH], labels[first : first + BATCH])
@@ -87,10 +86,8 @@ def _grid(
         if property_cnn is not None:
             scores.append(tested_scores(property_cnn, images))
     pictures.close()
-    if property_cnn is None:
-        return None
     asked = labels[:, list(label_columns(labels.shape[1]))].astype(np.float64)
-    return compare(asked[None], np.concatenate(scores)[None])
+    return compare(asked[None], np.concatenate(scores)[None]) if scores else None
 
 
 def final_pictures(generator: Generator, z: Float32s, out: Path, *, count: int = FINAL_COUNT, seed: int = 0) -> Path:

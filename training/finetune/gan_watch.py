@@ -5,28 +5,26 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ohlora.base.recipe import pick
 from ohlora.base.types import Rgb
-from ohlora.errors import InvalidInputError
 from ohlora.training.cnn.monitor import RESULT_FILE, Monitor
 from ohlora.training.finetune.gan_steps import BatchResult
 from ohlora.training.finetune.recipes import EXPRESSIONS, Recipe
 from ohlora.training.finetune.repeat_rule import RULES
 from ohlora.training.finetune.trial_pictures import (
+    BEFORE,
     FIGURES,
     PLANS,
     SCORED_IN_FILE,
     SCORED_IN_LOG,
     Drawn,
-    Plan,
-    before_training,
     draw,
-    label_rows,
     obeyed,
     through_jpeg,
     write_pictures,
     write_real_fake,
 )
-from ohlora.training.loop.logs import CsvLog
+from ohlora.training.loop.logs import CsvLog, write_table
 from ohlora.training.loop.run_folder import RunFolder
 from ohlora.training.nets.score_cnns import ATTRIBUTES, PropertyCnn
 from ohlora.training.nets.stylegan import Generator
@@ -38,11 +36,7 @@ COLUMNS = (
 )  # fmt: skip
 TESTS = "inference_test_during_finetuning"
 TEST_FOLDERS = {"v4": f"{TESTS}_v4"}
-LABEL_COLUMNS = (
-    "image_no",
-    *(f"{name}_label" for name in EXPRESSIONS),
-    *(f"{name}_cnn_score" for name in EXPRESSIONS),
-)
+LABEL_COLUMNS = ("image_no", *(f"{name}_{what}" for what in ("label", "cnn_score") for name in EXPRESSIONS))
 
 
 class GanWatch:
@@ -50,7 +44,7 @@ class GanWatch:
 
     def __init__(self, recipe: Recipe, folder: RunFolder, cnn: PropertyCnn | None, classifiers: Monitor | None) -> None:
         self.recipe, self.out, self.writes = recipe, folder.out, folder.writes
-        self.plan = plan_of(recipe)
+        self.plan = pick(PLANS, recipe.test, f"test of recipe {recipe.version}")
         self.cnn, self.classifiers = cnn, classifiers
         columns = list(COLUMNS)
         if RULES[recipe.repeat].discriminator_factor is not None:
@@ -67,17 +61,13 @@ class GanWatch:
     def wanted(self, epoch: int, batch: int) -> bool:
         """Whether this batch is logged and tested."""
         recipe = self.recipe
-        every = recipe.log_every
-        if epoch == 0:
-            if batch < recipe.log_first:
-                return True
-            every = recipe.log_every_first_epoch or every
-        return batch % every == 0
+        every = recipe.log_every if epoch else recipe.log_every_first_epoch or recipe.log_every
+        return (not epoch and batch < recipe.log_first) or batch % every == 0
 
     def before(self, generator: Generator) -> None:
         """The pictures before training."""
         if self.writes:
-            drawn = before_training(generator, self.recipe)
+            drawn = draw(generator, self.recipe, BEFORE)
             write_pictures(self.out / "inference_test_before_finetuning", drawn.images, self.recipe.dump)
 
     def record(
@@ -92,7 +82,7 @@ class GanWatch:
         }  # fmt: skip
         if not self.writes:
             return row
-        write_real_fake(self.out, real, fake, self.recipe.dump)
+        write_real_fake(self.out / "inference_test_real_fake", real, fake, self.recipe.dump)
         folder = self.out / TEST_FOLDERS.get(self.recipe.version, TESTS) / f"epoch_{epoch:04d}_idx_{batch:04d}"
         drawn = draw(generator, self.recipe, self.plan)
         write_pictures(folder, drawn.images, self.recipe.dump)
@@ -113,13 +103,12 @@ class GanWatch:
     def _scored(self, drawn: Drawn, folder: Path) -> dict[str, float]:
         if not self.plan.scored or self.cnn is None:
             return {}
-        found = obeyed(drawn, self.recipe.properties, self.cnn)
+        measured = obeyed(drawn, self.recipe.properties, self.cnn)
         if self.plan.scored == SCORED_IN_LOG:
-            rows = label_rows(drawn, self.recipe.properties, found.scores)
-            table = CsvLog(self._beside(folder, "label_info.csv"), LABEL_COLUMNS)
-            for row in rows:
-                table.append(row)
-        return found.figures
+            rows = zip(measured.labels[0], measured.scores[0], strict=True)
+            cells = ((i, i, *label, *scores) for i, (label, scores) in enumerate(rows))
+            write_table(self._beside(folder, "label_info.csv"), ("", *LABEL_COLUMNS), cells)
+        return dict(zip(FIGURES, map(float, (*measured.correlation[0], *measured.mae[0])), strict=True))
 
     def _classified(self, drawn: Drawn, folder: Path) -> dict[str, float]:
         if not self.plan.classified or self.classifiers is None:
@@ -131,10 +120,3 @@ class GanWatch:
     def _beside(self, folder: Path, name: str) -> Path:
         """FOLDER/NAME beside single files, FOLDER_NAME beside a grid."""
         return folder / name if self.recipe.dump == "files" else folder.with_name(f"{folder.name}_{name}")
-
-
-def plan_of(recipe: Recipe) -> Plan:
-    """Raises InvalidInputError naming the known plans."""
-    if recipe.test not in PLANS:
-        raise InvalidInputError(f"recipe {recipe.version}: test must be {' or '.join(PLANS)}, got '{recipe.test}'")
-    return PLANS[recipe.test]

@@ -16,46 +16,25 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from ohlora.errors import InvalidInputError
+from ohlora.training.finetune.recipes import EXPRESSIONS
 from ohlora.training.nets.score_cnns import PropertyCnn, at_cnn_size
 from ohlora.training.nets.stylegan import Generator
 
 Floats = NDArray[np.float64]
 Float32s = NDArray[np.float32]
-Watch = Callable[[int, Tensor], None]
 
-TESTED = ("eyes", "mouth", "pose")
-# Which columns of a label they are, by the label's size.
+# Which columns of a label eyes, mouth and pose are, by the label's size.
 LABEL_COLUMNS = {7: (0, 3, 4), 3: (0, 1, 2)}
-
 # The documented grids: of the test after each epoch, and of the tester for one checkpoint.
 EPOCH_GRID = {"mouth": (-1.2, -0.6, 0.0, 0.8, 1.6), "eyes": (-1.8, 1.8), "pose": (-1.2, 0.0, 1.2, 2.4, 3.6)}
-TESTER_GRID = {
-    "eyes": (-1.8, -0.9, 0.0, 0.9, 1.8),
-    "mouth": (-1.2, -0.6, 0.0, 0.8, 1.6),
-    "pose": (-1.2, 0.0, 1.2, 2.4, 3.6),
-}
-
-
-@dataclass(frozen=True)
-class PassRule:
-    """A latent passes when every correlation is at least and every mean absolute error at most this (eyes, mouth,
-    pose).
-    """
-
-    correlation: tuple[float, ...] = (0.77, 0.85, 0.82)
-    mae: tuple[float, ...] = (1.0, 0.6, 1.4)
-
-    def passes(self, correlation: ArrayLike, mae: ArrayLike) -> NDArray[np.bool_]:
-        """[..., 3] each -> [...]; a correlation that does not exist (NaN) does not pass."""
-        right = np.asarray(correlation, np.float64) >= self.correlation
-        return np.asarray((right & (np.asarray(mae, np.float64) <= self.mae)).all(-1))
+TESTER_GRID = {"eyes": (-1.8, -0.9, 0.0, 0.9, 1.8), "mouth": EPOCH_GRID["mouth"], "pose": EPOCH_GRID["pose"]}
 
 
 @dataclass(frozen=True)
 class Conditioning:
     """What was measured of Z latents with L labels each.
 
-    labels [Z,L,3] and scores [Z,L,3]: asked for and measured, in the order of TESTED. correlation, mae [Z,3]: per
+    labels [Z,L,3] and scores [Z,L,3]: asked for and measured, in the order of EXPRESSIONS. correlation, mae [Z,3]: per
     latent; a correlation is NaN where the scores or the labels do not vary.
     """
 
@@ -66,9 +45,15 @@ class Conditioning:
 
     def summary(self) -> dict[str, dict[str, float]]:
         """{"eyes": {"correlation": ..., "mae": ...}, ...}: the mean over the latents, a missing correlation as 0."""
-        correlation = np.nan_to_num(self.correlation).mean(0)
-        mae = self.mae.mean(0)
-        return {name: {"correlation": float(correlation[i]), "mae": float(mae[i])} for i, name in enumerate(TESTED)}
+        means = zip(np.nan_to_num(self.correlation).mean(0), self.mae.mean(0), strict=True)
+        return {
+            name: {"correlation": float(correlation), "mae": float(mae)}
+            for name, (correlation, mae) in zip(EXPRESSIONS, means, strict=True)
+        }
+
+    def passed(self, correlation: Sequence[float], error: Sequence[float]) -> NDArray[np.bool_]:
+        """[Z]: every correlation is at least, every mean absolute error at most this; one that is NaN does not pass."""
+        return np.asarray(((self.correlation >= correlation) & (self.mae <= error)).all(-1))
 
 
 def label_grid(values: Mapping[str, Sequence[float]], label_size: int = 7) -> Float32s:
@@ -76,11 +61,10 @@ def label_grid(values: Mapping[str, Sequence[float]], label_size: int = 7) -> Fl
 
     Raises InvalidInputError for a label size without those properties.
     """
-    columns = dict(zip(TESTED, label_columns(label_size), strict=True))
+    columns = dict(zip(EXPRESSIONS, label_columns(label_size), strict=True))
     rows = list(product(*values.values()))
     labels = np.zeros((len(rows), label_size), np.float32)
-    for i, name in enumerate(values):
-        labels[:, columns[name]] = [row[i] for row in rows]
+    labels[:, [columns[name] for name in values]] = rows
     return labels
 
 
@@ -100,7 +84,7 @@ def conditioning(
     labels: ArrayLike,
     *,
     batch_size: int = 16,
-    watch: Watch = lambda latent, images: None,
+    watch: Callable[[int, Tensor], None] = lambda latent, images: None,
 ) -> Conditioning:
     """Draw every label for every latent and compare label and score; deterministic, networks in evaluation mode.
 
@@ -110,29 +94,28 @@ def conditioning(
     """
     size = generator.config.label_size
     columns = list(label_columns(size))
-    latents, wanted = np.asarray(z, np.float32), np.asarray(labels, np.float32)
+    latents, asked = np.asarray(z, np.float32), np.asarray(labels, np.float32)
     if latents.ndim != 2 or latents.shape[1] != generator.config.z_size or not len(latents):
         raise InvalidInputError(f"z must have shape [Z, {generator.config.z_size}], got {list(latents.shape)}")
-    if wanted.ndim == 2:
-        wanted = np.broadcast_to(wanted, (len(latents), *wanted.shape))
-    if wanted.ndim != 3 or wanted.shape[0] != len(latents) or wanted.shape[2] != size or not wanted.shape[1]:
+    if asked.ndim == 2:
+        asked = np.broadcast_to(asked, (len(latents), *asked.shape))
+    if asked.ndim != 3 or asked.shape[0] != len(latents) or asked.shape[2] != size or not asked.shape[1]:
         raise InvalidInputError(f"labels must have shape [L, {size}] or [Z, L, {size}], got {list(np.shape(labels))}")
-    scores = np.empty((*wanted.shape[:2], len(TESTED)))
+    scores = np.empty((*asked.shape[:2], len(EXPRESSIONS)))
     for number, latent in enumerate(latents):
-        for first in range(0, wanted.shape[1], batch_size):
-            part = wanted[number, first : first + batch_size]
+        for first in range(0, asked.shape[1], batch_size):
+            part = asked[number, first : first + batch_size]
             images = draw(generator, np.broadcast_to(latent, (len(part), len(latent))), part)
             scores[number, first : first + batch_size] = tested_scores(property_cnn, images)
             watch(number, images)
-    return compare(wanted[..., columns].astype(np.float64), scores)
+    return compare(asked[..., columns].astype(np.float64), scores)
 
 
 def compare(labels: Floats, scores: Floats) -> Conditioning:
     """[Z,L,3] each -> correlation and mean absolute error per latent and property."""
-    correlation = np.array(
-        [[pearson(labels[k, :, i], scores[k, :, i]) for i in range(len(TESTED))] for k in range(len(labels))]
-    )
-    return Conditioning(labels, scores, correlation, np.abs(scores - labels).mean(1))
+    pairs = zip(labels.swapaxes(1, 2), scores.swapaxes(1, 2), strict=True)
+    correlation = [[pearson(a, b) for a, b in zip(label, score, strict=True)] for label, score in pairs]
+    return Conditioning(labels, scores, np.array(correlation), np.abs(scores - labels).mean(1))
 
 
 def pearson(first: Floats, second: Floats) -> float:
@@ -143,26 +126,25 @@ def pearson(first: Floats, second: Floats) -> float:
 
 
 @torch.no_grad()
-def draw(generator: Generator, z: Float32s, label: Float32s | None) -> Tensor:
+def draw(generator: Generator, z: Float32s, label: Float32s) -> Tensor:
     """Pictures [N,3,R,R] on the generator's device: stored noise, no truncation, nothing random."""
     device = generator.w_avg.device
+    latent, given = (torch.tensor(values, dtype=torch.float32, device=device) for values in (z, label))
     with evaluating(generator):
-        given = None if label is None else torch.tensor(label, dtype=torch.float32, device=device)
-        return generator(torch.tensor(z, dtype=torch.float32, device=device), given, lod=0.0)
+        images: Tensor = generator(latent, given, lod=0.0)
+    return images
 
 
 @torch.no_grad()
 def tested_scores(property_cnn: PropertyCnn, image: Tensor) -> Floats:
     """image [N,3,R,R] in [-1,1] -> eyes, mouth, pose [N,3], in evaluation mode."""
     with evaluating(property_cnn):
-        return property_cnn.only(at_cnn_size(image.float()), TESTED).double().cpu().numpy()
+        return property_cnn.only(at_cnn_size(image.float()), EXPRESSIONS).double().cpu().numpy()
 
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """`module` in evaluation mode inside the block: a scorer with dropout gives noise
-    (docs/spec/cnn.md, section 13).
-    """
+    """Evaluation mode inside the block: a scorer with dropout gives noise (docs/spec/cnn.md, section 13)."""
     before = module.training
     module.eval()
     try:

@@ -4,10 +4,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import math
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,16 +22,15 @@ from ohlora.io.images import encode_image
 from ohlora.training.finetune.cvae_losses import gender_picture
 from ohlora.training.finetune.property_test import (
     EPOCH_GRID,
-    TESTED,
     Conditioning,
     Float32s,
-    PassRule,
     conditioning,
     draw,
     evaluating,
     label_grid,
 )
-from ohlora.training.finetune.recipes import PROPERTIES, Recipe
+from ohlora.training.finetune.recipes import EXPRESSIONS, PROPERTIES, Recipe
+from ohlora.training.loop.logs import write_table
 from ohlora.training.loop.seeds import normal
 from ohlora.training.nets.cvae_encoder import draw_latent
 from ohlora.training.nets.score_cnns import ClassifierCnn, PropertyCnn, at_cnn_size
@@ -44,28 +39,34 @@ from ohlora.training.nets.stylegan import Generator
 FOLDER = "inference_test_during_finetuning_v3"
 COLUMNS = len(EPOCH_GRID["eyes"]) * len(EPOCH_GRID["pose"])  # of a sheet: one row for each value of the mouth
 TEST_DRAW, RANDOM_DRAW = 31, 32
+AT_ONCE = 16
 
 
 @dataclass(frozen=True)
-class EpochTest:
-    """z [Z, z_size] and what was measured of each; passed [Z]."""
+class Scorers:
+    """The networks of a test: a generator and those that judge it. gender_input: range that the gender CNN is given."""
 
-    z: Float32s
-    measured: Conditioning
-    passed: tuple[int, ...]
+    generator: Generator
+    property_cnn: PropertyCnn
+    gender_cnn: ClassifierCnn | None
+    gender_input: str
+
+    @torch.no_grad()
+    def scores(self, images: Tensor) -> list[list[float | None]]:
+        """Seven scores and the probability of a woman (None without that CNN) of pictures [N,3,R,R] in [-1,1]."""
+        with evaluating(self.property_cnn):
+            rows: list[list[float | None]] = self.property_cnn(at_cnn_size(images.float())).cpu().tolist()
+        if self.gender_cnn is None:
+            return [[*row, None] for row in rows]
+        with evaluating(self.gender_cnn):
+            women = self.gender_cnn(gender_picture(images.float(), self.gender_input))[:, 0].cpu().tolist()
+        return [[*row, woman] for row, woman in zip(rows, women, strict=True)]
 
 
 def epoch_test(
-    out: Path,
-    recipe: Recipe,
-    epoch: int,
-    generator: Generator,
-    property_cnn: PropertyCnn,
-    gender_cnn: ClassifierCnn | None,
-    means: Tensor,
-    log_variances: Tensor,
-) -> EpochTest:
-    """The test after an epoch, with its files below `out`.
+    out: Path, recipe: Recipe, epoch: int, networks: Scorers, means: Tensor, log_variances: Tensor
+) -> tuple[Conditioning, list[int]]:
+    """The test after an epoch, with its files below `out` -> what was measured, and which latents passed.
 
     means, log_variances [K, z_size]: of the first picture of each of the last batches, oldest first; the last
     recipe.test_latents of them give a latent each. Random numbers are keyed by (recipe.seed, epoch).
@@ -74,66 +75,46 @@ def epoch_test(
     mean, log_variance = means[-recipe.test_latents :].cpu(), log_variances[-recipe.test_latents :].cpu()
     noise = torch.from_numpy(normal((recipe.seed, TEST_DRAW, epoch), len(mean), mean.shape[1]))
     z = draw_latent(mean.float(), log_variance.float(), noise).numpy()
-    labels = label_grid(EPOCH_GRID, generator.config.label_size)
-    pictures = [PictureFiles(folder / str(i), recipe.dump, "test_img", COLUMNS) for i in range(len(z))]
+    labels = label_grid(EPOCH_GRID, networks.generator.config.label_size)
+    pictures = [TestPictures(folder / str(i), recipe.dump, columns=COLUMNS) for i in range(len(z))]
     measured = conditioning(
-        generator, property_cnn, z, labels, watch=lambda latent, images: pictures[latent].add(images)
+        networks.generator, networks.property_cnn, z, labels, watch=lambda i, images: pictures[i].add(images)
     )
-    passed = PassRule(recipe.test_correlation, recipe.test_error).passes(measured.correlation, measured.mae)
-    for values, name in ((mean, "mus"), (log_variance, "log_vars"), (torch.from_numpy(z), "zs")):
-        write_vectors(folder / f"test_{name}.csv", values.numpy())
+    passed = measured.passed(recipe.test_correlation, recipe.test_error)
+    for values, name in ((mean.numpy(), "mus"), (log_variance.numpy(), "log_vars"), (z, "zs")):
+        write_vectors(folder / f"test_{name}.csv", values)
     for i, files in enumerate(pictures):
         files.close()
         write_scores(folder / str(i) / "test_result.csv", measured, i)
-    header = ("z_idx", *(f"{name}_corr" for name in TESTED), *(f"{name}_mae" for name in TESTED), "passed")
-    rows = [(i, *measured.correlation[i], *measured.mae[i], int(good)) for i, good in enumerate(passed)]
+    header = ("z_idx", *(f"{name}_{what}" for what in ("corr", "mae") for name in EXPRESSIONS), "passed")
+    rows = ((i, *measured.correlation[i], *measured.mae[i], int(good)) for i, good in enumerate(passed))
     write_table(folder / "result_each_z.csv", header, rows)
-    _random_pictures(folder, recipe, epoch, generator, property_cnn, gender_cnn)
-    return EpochTest(z, measured, tuple(int(i) for i in np.flatnonzero(passed)))
+    _random_pictures(folder, recipe, epoch, networks)
+    return measured, np.flatnonzero(passed).tolist()
 
 
-def _random_pictures(
-    folder: Path,
-    recipe: Recipe,
-    epoch: int,
-    generator: Generator,
-    property_cnn: PropertyCnn,
-    gender_cnn: ClassifierCnn | None,
-) -> None:
+def _random_pictures(folder: Path, recipe: Recipe, epoch: int, networks: Scorers) -> None:
     """As many pictures of random latents and labels, with all their scores."""
-    config, count = generator.config, recipe.test_latents
+    config, count = networks.generator.config, recipe.test_latents
     drawn = normal((recipe.seed, RANDOM_DRAW, epoch), count, config.z_size + config.label_size)
-    pictures = PictureFiles(folder, recipe.dump, "test_random_gen_img")
-    rows: list[tuple[Any, ...]] = []
-    for first in range(0, count, 16):
-        part = drawn[first : first + 16]
-        images = draw(generator, part[:, : config.z_size], part[:, config.z_size :])
+    pictures = TestPictures(folder, recipe.dump, "test_random_gen_img")
+    rows: list[list[Any]] = []
+    for first in range(0, count, AT_ONCE):
+        z, labels = np.split(drawn[first : first + AT_ONCE], [config.z_size], 1)
+        images = draw(networks.generator, z, labels)
         pictures.add(images)
-        scores = all_scores(property_cnn, gender_cnn, images, recipe.gender_input)
-        rows += [(first + i, *row) for i, row in enumerate(scores)]
+        rows += ([first + i, *row] for i, row in enumerate(networks.scores(images)))
     pictures.close()
     header = ("img_no", *(f"{name}_score" for name in PROPERTIES), "gender_score")
     write_table(folder / "test_random_gen_result.csv", header, rows)
 
 
-@torch.no_grad()
-def all_scores(
-    property_cnn: PropertyCnn, gender_cnn: ClassifierCnn | None, images: Tensor, gender_input: str
-) -> list[list[float | None]]:
-    """Seven scores and the probability of a woman (None without that CNN) of every picture [N,3,R,R] in [-1,1]."""
-    with evaluating(property_cnn):
-        rows: list[list[float | None]] = property_cnn(at_cnn_size(images.float())).cpu().tolist()
-    genders: list[float | None] = [None] * len(rows)
-    if gender_cnn is not None:
-        with evaluating(gender_cnn):
-            genders = gender_cnn(gender_picture(images.float(), gender_input))[:, 0].cpu().tolist()
-    return [[*row, gender] for row, gender in zip(rows, genders, strict=True)]
-
-
-class PictureFiles:
+class TestPictures:
     """Pictures that arrive in parts, as one sheet FOLDER/NAME.jpg ("grid") or as FOLDER/NAME_NNN.png ("files")."""
 
-    def __init__(self, folder: Path, dump: str, name: str, columns: int | None = None, digits: int = 3) -> None:
+    def __init__(
+        self, folder: Path, dump: str, name: str = "test_img", columns: int | None = None, digits: int = 3
+    ) -> None:
         self.folder, self.dump, self.name, self.columns, self.digits = make_folder(folder), dump, name, columns, digits
         self.count = 0
         self._kept: list[Rgb] = []
@@ -164,31 +145,14 @@ def png_levels(images: Tensor) -> Rgb:
 
 def write_vectors(path: Path, vectors: Float32s) -> None:
     """A z-vector table in the published layout: a header of column numbers, every digit."""
-    write_table(path, [str(i) for i in range(vectors.shape[1])], [[repr(float(v)) for v in row] for row in vectors])
+    write_table(path, range(vectors.shape[1]), vectors.tolist(), None)
 
 
 def write_scores(path: Path, measured: Conditioning, latent: int) -> None:
     """What was asked for and what was measured, one row a picture."""
-    header = ("img_no", *(f"{name}_label" for name in TESTED), *(f"{name}_score" for name in TESTED))
-    rows = zip(measured.labels[latent].tolist(), measured.scores[latent].tolist(), strict=True)
-    write_table(path, header, [(i, *label, *scores) for i, (label, scores) in enumerate(rows)])
-
-
-def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """A CSV file, atomically; floats with 4 decimals, NaN and None as empty cells."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows([_cell(value) for value in row] for row in rows)
-    write_bytes(path, text.getvalue().encode())
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, float | np.floating):
-        return "" if math.isnan(value) else repr(round(float(value), 4))
-    return str(value)
+    header = ("img_no", *(f"{name}_{what}" for what in ("label", "score") for name in EXPRESSIONS))
+    rows = zip(measured.labels[latent], measured.scores[latent], strict=True)
+    write_table(path, header, ((i, *label, *scores) for i, (label, scores) in enumerate(rows)))
 
 
 def read_latent(text: str, z_size: int) -> Float32s:
@@ -199,7 +163,7 @@ def read_latent(text: str, z_size: int) -> Float32s:
     path, colon, row = text.rpartition(":")
     if not colon:
         if not text.isdigit() or z_size > Z_SIZE:
-            raise InvalidInputError(f"'{text}' is no latent: write FILE.csv:ROW or a seed")
+            raise InvalidInputError(f"'{text}' is not a latent: write FILE.csv:ROW or a seed")
         return face_from_seed(int(text)).z[:z_size]
     try:
         table = np.loadtxt(path, delimiter=",", skiprows=1, dtype=np.float32, ndmin=2)

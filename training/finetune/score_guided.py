@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ohlora.training import checkpoints
-from ohlora.training.finetune.cvae_losses import LOGGED, property_scores, scored_loss, set_scorer_mode
+from ohlora.training.finetune.cvae_losses import LOGGED, property_scores, scored_loss
 from ohlora.training.finetune.draws import Draws
 from ohlora.training.finetune.inputs import FineTuneInputs
 from ohlora.training.finetune.property_test import draw
-from ohlora.training.finetune.property_test_files import PictureFiles
+from ohlora.training.finetune.property_test_files import TestPictures
 from ohlora.training.finetune.published import generator_file, write_published
 from ohlora.training.finetune.recipes import PROPERTIES, Recipe
 from ohlora.training.finetune.scored import ScoredTraining
@@ -112,7 +112,7 @@ class GuidedTraining(ScoredTraining):
         draws = self.draws(recipe.batch_size)
         z, label = self.inputs_of(draws)
         self.set_rates()
-        set_scorer_mode(recipe, self.property_cnn)
+        self.set_scorer_mode(self.property_cnn)
         draws.start_dropout(STEP)
         with self.fabric.autocast():
             w = generator.mapping(z, label)
@@ -132,7 +132,7 @@ class GuidedTraining(ScoredTraining):
         recipe, config = self.recipe, self.generator.config
         z = normal((recipe.seed, TEST_DRAW, group), TEST_LATENTS, config.z_size)
         folder = self.folder.out / FOLDER / f"step_group_{group:04d}"
-        pictures = PictureFiles(folder, recipe.dump, "test_img", TEST_LATENTS, digits=1)
+        pictures = TestPictures(folder, recipe.dump, columns=TEST_LATENTS, digits=1)
         for label in shown_labels(recipe.properties):
             pictures.add(draw(self.generator, z, np.broadcast_to(label, (len(z), len(label)))))
         pictures.close()

@@ -87,6 +87,13 @@ class ScoredTraining(Training):
             group["lr"] = rate * factor
         return factor
 
+    def set_scorer_mode(self, *scorers: nn.Module | None) -> None:
+        """Evaluation mode, or with their dropout on as the published program had them
+        (docs/spec/stylegan.md, section 13, P10).
+        """
+        for scorer in filter(None, scorers):
+            scorer.train(self.recipe.scorers_train_mode)
+
     def apply(self, loss: Tensor, w: Tensor, logged: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
         """One step of the optimizer, and of w_avg towards w [N, w_size] -> `logged`, averaged over the processes.
 

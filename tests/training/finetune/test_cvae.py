@@ -33,7 +33,7 @@ from ohlora.training.finetune.pictures import Batch
 from ohlora.training.finetune.property_test import (
     EPOCH_GRID,
     TESTER_GRID,
-    PassRule,
+    Conditioning,
     compare,
     conditioning,
     label_grid,
@@ -250,7 +250,9 @@ def test_documented_labels() -> None:
     ],
 )
 def test_pass_rule(correlation: tuple[float, ...], mae: tuple[float, ...], passes: bool) -> None:
-    assert bool(PassRule().passes(correlation, mae)) is passes
+    rule = recipe("v3")
+    measured = Conditioning(np.empty(0), np.empty(0), np.array([correlation]), np.array([mae]))
+    assert measured.passed(rule.test_correlation, rule.test_error).tolist() == [passes]
 
 
 def test_correlation_and_error_of_known_numbers() -> None:
@@ -503,7 +505,7 @@ def test_latents_by_name(tmp_path: Path) -> None:
     for text, message in (
         (f"{tmp_path / 'z.csv'}:3", "has rows 0 to 2, not '3'"),
         (f"{tmp_path / 'none.csv'}:0", "cannot read the z-vector table"),
-        ("mine", "is no latent"),
+        ("mine", "is not a latent"),
     ):
         with pytest.raises(InvalidInputError, match=message):
             read_latent(text, 16)

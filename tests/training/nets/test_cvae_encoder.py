@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from ohlora.errors import CheckpointError, InvalidInputError
 from ohlora.training import checkpoints
-from ohlora.training.finetune.cvae_losses import COLUMNS, LossWeights, cvae_loss, scored_loss
-from ohlora.training.finetune.recipes import PROPERTIES
+from ohlora.training.finetune.cvae_losses import COLUMNS, cvae_loss, scored_loss
+from ohlora.training.finetune.recipes import PROPERTIES, RECIPES, recipe
 from ohlora.training.nets.cvae_encoder import CvaeEncoder, EncoderConfig, draw_latent
 from ohlora.training.nets.score_cnns import ClassifierCnn, PropertyCnn
 from ohlora.training.nets.stylegan import CONFIGS, Generator
@@ -84,7 +84,7 @@ def test_image_scores_and_losses_match(stylegan: Path) -> None:
     scores, gender = property_cnn()(image), gender_cnn()(image)
     near(scores, data["property_scores"])
     near(gender, data["gender_score"])
-    losses = cvae_loss(scores, label, gender, tensor(data, "mu"), tensor(data, "logvar"))
+    losses = cvae_loss(RECIPES["v3"], scores, label, gender, tensor(data, "mu"), tensor(data, "logvar"))
     assert float(losses["total_loss"]) == pytest.approx(float(data["total_loss"]), abs=TOLERANCE)
     wanted = dict(zip(data["loss_names"].tolist(), data["loss_values_round4"].tolist(), strict=True))
     assert set(losses) == set(COLUMNS) == set(wanted)
@@ -98,11 +98,12 @@ def test_weights_of_the_loss_and_the_switch() -> None:
     scores[:, 0], scores[:, 3], scores[:, 4] = 3.0, 0.0, 0.0
     mean, log_variance, gender = torch.full((2, 4), 2.0), torch.full((2, 4), -1.0), torch.full((2, 1), 0.5)
     assert float(scored_loss(scores, label, PROPERTIES, ("eyes", "mouth", "pose"))) == pytest.approx(3.0)
-    total = float(cvae_loss(scores, label, gender, mean, log_variance)["total_loss"])
+    total = float(cvae_loss(RECIPES["v3"], scores, label, gender, mean, log_variance)["total_loss"])
     assert total == pytest.approx(3.0 + 0.25 + 0.2 * 4 + 0.05)
-    other = cvae_loss(scores, label, gender, mean, log_variance, LossWeights(0.0, 0.0, 0.0))
+    unweighted = recipe("v3", gender_weight=0.0, mean_weight=0.0, log_variance_weight=0.0)
+    other = cvae_loss(unweighted, scores, label, gender, mean, log_variance)
     assert float(other["total_loss"]) == pytest.approx(3.0)
-    assert float(cvae_loss(scores, label, None, mean, log_variance)["gender_loss"]) == 0.0
+    assert float(cvae_loss(RECIPES["v3"], scores, label, None, mean, log_variance)["gender_loss"]) == 0.0
 
 
 @pytest.mark.slow

@@ -19,8 +19,8 @@ from ohlora.training.cnn.ensemble import Ensemble
 from ohlora.training.data.portrait_faces import TRAIN_SEEDS, write_portraits
 from ohlora.training.finetune.discriminator_start import train_discriminator
 from ohlora.training.finetune.inputs import FineTuneInputs
-from ohlora.training.finetune.property_test import EPOCH_GRID, TESTED, conditioning, label_grid
-from ohlora.training.finetune.recipes import Recipe
+from ohlora.training.finetune.property_test import EPOCH_GRID, conditioning, label_grid
+from ohlora.training.finetune.recipes import EXPRESSIONS, Recipe
 from ohlora.training.finetune.run import run_recipe
 from ohlora.training.gan.data import to_images
 from ohlora.training.loop.previews import sample_grid
@@ -196,7 +196,7 @@ def measure(work: Work) -> Outcome:
             work.note(f"{when}: {len(z)} latents with {len(labels)} labels")
             found[when] = conditioning(model, cnn, z, labels)
         summary = {when: result.summary() for when, result in found.items()}
-        for i, name in enumerate(TESTED):
+        for i, name in enumerate(EXPRESSIONS):
             for what in ("correlation", "mae"):
                 effect.append([f"{name} {what}", *(summary[when][name][what] for when in models)])
             work.shown.histogram(f"{name}: correlation of a latent, after", found["after"].correlation[:, i])
