@@ -8,8 +8,7 @@ gives.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -33,6 +32,7 @@ from ohlora.training.loop.run_folder import RunFolder, difference
 from ohlora.training.loop.seeds import derive
 from ohlora.training.loop.states import Stateful, damaged, load_states, save_tensors, states_of
 from ohlora.training.loop.steps import EpochState, require_finite, train_epochs
+from ohlora.training.loop.streams import seeded
 from ohlora.training.weights.published import published_state
 
 Report = Callable[[dict[str, Any]], None]
@@ -94,15 +94,6 @@ class CnnRun(RunFolder):
     def write_record(self, **done: Any) -> None:
         if self.writes:
             write_json(self.record, {"identity": self.asked, **done}, indent=None)
-
-
-@contextmanager
-def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """PyTorch draws from `seed` inside; the caller's random stream is as before afterwards."""
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices, device_type="cuda"):
-        torch.manual_seed(seed)
-        yield
 
 
 def finished(state: EpochState, recipe: LoopRecipe) -> bool:

@@ -33,6 +33,7 @@ from ohlora.training.finetune.training import Report
 from ohlora.training.gan.fast import in_channels_last
 from ohlora.training.loop.distributed import gathered
 from ohlora.training.loop.run_folder import RunFolder
+from ohlora.training.loop.streams import seeded
 from ohlora.training.nets.cvae_encoder import REDUCTION, CvaeEncoder, EncoderConfig, draw_latent
 from ohlora.training.nets.score_cnns import ClassifierCnn
 from ohlora.training.nets.stylegan import CONFIGS, GeneratorConfig
@@ -66,8 +67,7 @@ class CvaeTraining(ScoredTraining):
         super().__init__(recipe, inputs, folder, report, passed={}, losses={}, test={})
         config = self.generator.config
         label_columns(config.label_size)  # refuses what the test after an epoch could not judge
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(recipe.seed * 1009 + ENCODER_DRAW)
+        with seeded(recipe.seed * 1009 + ENCODER_DRAW):
             encoder = CvaeEncoder(encoder_config(config))
         self.encoder = in_channels_last(encoder, self.device).train()
         self.gender_cnn: ClassifierCnn | None = None

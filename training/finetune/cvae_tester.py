@@ -24,7 +24,7 @@ from ohlora.training.finetune.property_test import (
 )
 from ohlora.training.finetune.property_test_files import TestPictures, write_scores, write_vectors
 from ohlora.training.gan.data import to_images
-from ohlora.training.loop.seeds import normal
+from ohlora.training.loop.streams import normal
 from ohlora.training.nets.score_cnns import PropertyCnn
 from ohlora.training.nets.stylegan import Generator
 

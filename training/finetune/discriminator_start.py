@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from lightning.fabric import Fabric
 
 from ohlora.errors import InvalidInputError
@@ -26,6 +25,7 @@ from ohlora.training.finetune.training import KIND, Report, Training
 from ohlora.training.gan.fast import keep_freed_memory
 from ohlora.training.loop.distributed import make_fabric
 from ohlora.training.loop.run_folder import RunFolder
+from ohlora.training.loop.streams import seeded
 from ohlora.training.nets.stylegan import Generator
 from ohlora.training.nets.stylegan_discriminator import Discriminator
 
@@ -48,8 +48,7 @@ class DiscriminatorTraining(Training):
         self.settings, self.generator, self.pictures = settings, generator, pictures
         self.batches = Batches.of(recipe, len(pictures), self.fabric)
         self.batches.require_groups(settings.group)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(settings.seed * 1009 + INITIAL)
+        with seeded(settings.seed * 1009 + INITIAL):
             self.discriminator = Discriminator(settings.network(generator.config))
         self.steps = GanSteps(recipe, self.fabric, generator, self.discriminator)
         self.parts = self.steps.parts

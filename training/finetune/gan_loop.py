@@ -10,7 +10,7 @@ from ohlora.training import checkpoints
 from ohlora.training.cnn.monitor import Monitor
 from ohlora.training.finetune.gan_steps import GanSteps
 from ohlora.training.finetune.gan_watch import GanWatch
-from ohlora.training.finetune.inputs import FineTuneInputs, describe
+from ohlora.training.finetune.inputs import FineTuneInputs, load_discriminator, load_generator
 from ohlora.training.finetune.pictures import Batches, Pictures, jittered, open_pictures
 from ohlora.training.finetune.published import discriminator_file, generator_file, save_networks
 from ohlora.training.finetune.recipes import Recipe
@@ -43,7 +43,7 @@ class GanTraining(Training):
         self.batches = Batches.of(recipe, len(self.pictures), self.fabric)
         if recipe.discriminator == "stylegan":
             self.batches.require_groups(recipe.group)
-        self.generator = start_generator(recipe, inputs.load_generator(recipe.smooth_start))
+        self.generator = start_generator(recipe, load_generator(inputs.generator, smooth=recipe.smooth_start))
         self.cnn: PropertyCnn | None = None
         if inputs.property_cnn is not None:
             cnn = checkpoints.load_as(PropertyCnn, "cnn-property", inputs.property_cnn)
@@ -58,7 +58,7 @@ class GanTraining(Training):
         recipe, inputs = self.recipe, self.inputs
         if self.cnn is not None and recipe.discriminator == "property-cnn":
             return property_discriminator(recipe, self.cnn)
-        start = inputs.load_discriminator(recipe.smooth_start)
+        start = load_discriminator(inputs.path("discriminator"), smooth=recipe.smooth_start)
         if start.config.resolution != self.generator.config.resolution:
             raise InvalidInputError(
                 f"the discriminator {inputs.discriminator} looks at {start.config.resolution} pixels, the generator "
@@ -120,5 +120,5 @@ class GanTraining(Training):
             "device": str(self.fabric.device),
             "trained": trained_report(trained),
             "last_row": at["last_row"],
-            "inputs": describe(self.inputs),
+            "inputs": self.inputs.describe(),
         }

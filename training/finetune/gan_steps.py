@@ -92,9 +92,9 @@ class GanSteps:
             loss, kept["fakes"] = self.update_generator(batch, draws, GENERATOR + k, where)
             return loss
 
-        made = repeat(RULES[self.recipe.repeat], discriminator_update, generator_update, generator_before)
+        losses = repeat(RULES[self.recipe.repeat], discriminator_update, generator_update, generator_before)
         scores = gathered(self.fabric, kept["real"]), gathered(self.fabric, kept["fake"])
-        return BatchResult(made.discriminator, made.generator, *scores, kept["fakes"])
+        return BatchResult(*losses, *scores, kept["fakes"])
 
     # Pictures
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from torch import nn
 
+from ohlora.bundle.files import file_sha256
 from ohlora.errors import InvalidInputError
 from ohlora.io.images import list_images
 from ohlora.training import checkpoints
@@ -16,6 +17,8 @@ from ohlora.training.finetune.recipes import Recipe
 from ohlora.training.nets.stylegan import Generator
 from ohlora.training.nets.stylegan_discriminator import Discriminator
 from ohlora.training.weights.files import read_metadata, require_file
+
+M = TypeVar("M", bound=nn.Module)
 
 GENERATORS = tuple(name for name in checkpoints.KINDS if name.startswith("stylegan-"))
 STYLEGAN_DISCRIMINATORS = ("discriminator-celeba256", "discriminator-finetune-v1", "discriminator-finetune-v4")
@@ -52,98 +55,68 @@ class FineTuneInputs:
 
     def needed(self, recipe: Recipe) -> tuple[str, ...]:
         """Names of the files that `recipe` cannot do without."""
-        names = ["generator"]
-        if recipe.discriminator == "stylegan":
-            names.append("discriminator")
-        if recipe.family != "score-guided":
-            names.append("images")
-        if recipe.labels == "scores":
-            names.append("scores")
-        if recipe.discriminator == "property-cnn" or recipe.family != "gan":
-            names.append("property_cnn")
-        if recipe.family == "cvae" and recipe.gender_weight:
-            names.append("gender_cnn")
-        return tuple(names)
+        needs = {
+            "generator": True,
+            "discriminator": recipe.discriminator == "stylegan",
+            "images": recipe.family != "score-guided",
+            "scores": recipe.labels == "scores",
+            "property_cnn": recipe.discriminator == "property-cnn" or recipe.family != "gan",
+            "gender_cnn": recipe.family == "cvae" and recipe.gender_weight > 0,
+        }
+        return tuple(name for name, need in needs.items() if need)
 
     def require(self, recipe: Recipe) -> None:
         """Raises InvalidInputError naming what is missing and the stage that makes it."""
-        for name, (what, stage) in MADE_BY.items():
-            value = getattr(self, name)
-            if value is None:
-                if name in self.needed(recipe):
-                    raise InvalidInputError(
-                        f"recipe {recipe.version} needs a {what}: --{name.replace('_', '-')} (made by {stage})"
-                    )
-            elif name != "generator" and not Path(value).exists():
+        for name in self.needed(recipe):
+            self.path(name, f"recipe {recipe.version}")
+        for name, (what, stage) in list(MADE_BY.items())[1:]:  # a generator may be a bundle's name
+            if (value := getattr(self, name)) is not None and not Path(value).exists():
                 raise InvalidInputError(f"no {what} {value}: it is made by {stage}")
+
+    def path(self, name: str, who: str = "this recipe") -> Path:
+        """A file by its name. Raises InvalidInputError when there is none."""
+        if (value := getattr(self, name)) is None:
+            what, stage = MADE_BY[name]
+            raise InvalidInputError(f"{who} needs a {what}: --{name.replace('_', '-')} (made by {stage})")
+        return Path(value)
 
     def identity(self, recipe: Recipe) -> dict[str, str]:
         """Fingerprints of the files a run depends on; where they lie does not matter."""
-        return {name: fingerprint(Path(getattr(self, name))) for name in self.needed(recipe)}
+        return {name: fingerprint(self.path(name)) for name in self.needed(recipe)}
 
-    def load_generator(self, smooth: bool = False) -> Generator:
-        """The start generator, in evaluation mode on the CPU. Raises CheckpointError or InvalidInputError."""
-        return load_generator(self.generator, smooth=smooth)
-
-    def load_discriminator(self, smooth: bool = False) -> Discriminator:
-        """The start discriminator. Raises CheckpointError, InvalidInputError when there is none."""
-        if self.discriminator is None:
-            raise InvalidInputError(
-                f"a start discriminator is needed: --discriminator (made by {MADE_BY['discriminator'][1]})"
-            )
-        return load_discriminator(self.discriminator, smooth=smooth)
+    def describe(self) -> dict[str, str | None]:
+        """The paths as text, for summaries."""
+        return {name: None if (value := getattr(self, name)) is None else str(value) for name in MADE_BY}
 
 
 def load_generator(source: Path | str, *, smooth: bool = False) -> Generator:
     """A generator of any documented kind or size: .pth, our .safetensors, or a bundle's name or folder."""
     path = Path(source)
     if path.suffix in (".pth", ".pt", ".safetensors") or path.is_file():
-        module = _load_recognised(path, "stylegan", GENERATORS, smooth)
-    else:
-        from ohlora.training.unbundle.generator import generator_from_bundle
+        return _load_recognised(Generator, path, "stylegan", GENERATORS, smooth)
+    from ohlora.training.unbundle.generator import generator_from_bundle
 
-        module = generator_from_bundle(source)
-    assert isinstance(module, Generator)
-    return module
+    return generator_from_bundle(source)
 
 
 def load_discriminator(path: Path | str, *, smooth: bool = False) -> Discriminator:
     """A StyleGAN discriminator of any documented kind or size: .pth or our .safetensors."""
-    module = _load_recognised(Path(path), "discriminator", STYLEGAN_DISCRIMINATORS, smooth)
-    assert isinstance(module, Discriminator)
-    return module
+    return _load_recognised(Discriminator, Path(path), "discriminator", STYLEGAN_DISCRIMINATORS, smooth)
 
 
-def _load_recognised(path: Path, own: str, published: tuple[str, ...], smooth: bool) -> nn.Module:
+def _load_recognised(network: type[M], path: Path, own: str, published: tuple[str, ...], smooth: bool) -> M:
     if path.suffix == ".safetensors":
-        kind = own_kind(path)
+        kind = read_metadata(require_file(path)).get("kind", "")
         # Any kind of the family will do: the configuration is in the file.
-        return checkpoints.load(kind if kind.split("-")[0] == own else own, path)
-    return checkpoints.load(checkpoints.recognise(path, published), path, smooth=smooth)
-
-
-def own_kind(path: Path) -> str:
-    """The kind that one of our .safetensors files says it is. Raises CheckpointError for a missing or foreign file."""
-    return read_metadata(require_file(path)).get("kind", "")
+        return checkpoints.load_as(network, kind if kind.split("-")[0] == own else own, path)
+    return checkpoints.load_as(network, checkpoints.recognise(path, published), path, smooth=smooth)
 
 
 def fingerprint(path: Path) -> str:
     """16 hex digits of a file's content, or of the names and sizes of a folder's pictures; a bundle's name as it is."""
-    digest = hashlib.sha256()
-    if path.is_dir() and (path / "bundle.json").is_file():
+    if (path / "bundle.json").is_file():
         path = path / "bundle.json"  # names the hash of every file of the bundle
     if path.is_dir():
-        for file in list_images(path):
-            digest.update(f"{file.name} {file.stat().st_size}\n".encode())
-    elif path.is_file():
-        with path.open("rb") as opened:
-            while block := opened.read(1 << 22):
-                digest.update(block)
-    else:
-        return str(path)
-    return digest.hexdigest()[:16]
-
-
-def describe(inputs: FineTuneInputs) -> dict[str, Any]:
-    """The paths as text, for summaries."""
-    return {name: None if (value := getattr(inputs, name)) is None else str(value) for name in MADE_BY}
+        names = "".join(f"{file.name} {file.stat().st_size}\n" for file in list_images(path))
+        return hashlib.sha256(names.encode()).hexdigest()[:16]
+    return file_sha256(path)[:16] if path.is_file() else str(path)

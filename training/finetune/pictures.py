@@ -98,16 +98,13 @@ def open_pictures(recipe: Recipe, inputs: FineTuneInputs) -> Pictures:
     table, only its pictures are trained on; without, all. Raises InvalidInputError naming the first numbers that are
     missing on either side and the stage that makes them.
     """
-    assert inputs.images is not None  # FineTuneInputs.require saw to it
-    files = numbered_images(inputs.images)
+    folder = inputs.path("images")
+    files = numbered_images(folder)
     if recipe.labels == "scores":
-        assert inputs.scores is not None
-        labels = _scored(recipe, files, inputs.images, inputs.scores)
-    else:
-        if inputs.scores is not None:
-            files = _listed(files, inputs.images, inputs.scores)
-        labels = np.zeros((len(files), recipe.label_size), np.float32)
-    return Pictures(files, labels)
+        return Pictures(files, _scored(recipe, files, folder, inputs.path("scores")))
+    if inputs.scores is not None:
+        files = _listed(files, folder, inputs.scores)
+    return Pictures(files, np.zeros((len(files), recipe.label_size), np.float32))
 
 
 def _scored(recipe: Recipe, files: dict[int, Path], folder: Path, path: Path) -> NDArray[np.float32]:

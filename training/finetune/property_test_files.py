@@ -31,7 +31,7 @@ from ohlora.training.finetune.property_test import (
 )
 from ohlora.training.finetune.recipes import EXPRESSIONS, PROPERTIES, Recipe
 from ohlora.training.loop.logs import write_table
-from ohlora.training.loop.seeds import normal
+from ohlora.training.loop.streams import normal
 from ohlora.training.nets.cvae_encoder import draw_latent
 from ohlora.training.nets.score_cnns import ClassifierCnn, PropertyCnn, at_cnn_size
 from ohlora.training.nets.stylegan import Generator

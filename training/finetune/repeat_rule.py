@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 LIMIT = 4  # updates of one network on one batch
 
+Losses = tuple[float, ...]
+
 
 @dataclass(frozen=True)
 class RepeatRule:
@@ -21,7 +23,6 @@ class RepeatRule:
 
     discriminator_factor: float | None = None
     generator_factor: float = 2.0
-    limit: int = LIMIT
 
 
 RULES: dict[str, RepeatRule] = {
@@ -31,37 +32,24 @@ RULES: dict[str, RepeatRule] = {
 }
 
 
-@dataclass(frozen=True)
-class Repeats:
-    """The losses of the updates made on one batch, in order."""
-
-    discriminator: tuple[float, ...]
-    generator: tuple[float, ...]
-
-
-def discriminator_again(rule: RepeatRule, made: int, loss: float, generator_before: float | None) -> bool:
-    """Whether to update the discriminator once more. generator_before: None for the very first batch."""
-    if rule.discriminator_factor is None or generator_before is None or made >= rule.limit:
-        return False
-    return not loss < rule.discriminator_factor * generator_before
-
-
-def generator_again(rule: RepeatRule, made: int, loss: float, discriminator: float) -> bool:
-    """Whether to update the generator once more. discriminator: last loss of it on this batch."""
-    return made < rule.limit and not loss < rule.generator_factor * discriminator
-
-
 def repeat(
     rule: RepeatRule,
     update_discriminator: Callable[[int], float],
     update_generator: Callable[[int], float],
     generator_before: float | None,
-) -> Repeats:
-    """Make the updates of one batch: the functions get 0, 1, ... and return the loss before their step."""
-    discriminator = [update_discriminator(0)]
-    while discriminator_again(rule, len(discriminator), discriminator[-1], generator_before):
-        discriminator.append(update_discriminator(len(discriminator)))
-    generator = [update_generator(0)]
-    while generator_again(rule, len(generator), generator[-1], discriminator[-1]):
-        generator.append(update_generator(len(generator)))
-    return Repeats(tuple(discriminator), tuple(generator))
+) -> tuple[Losses, Losses]:
+    """Make the updates of one batch -> the losses of both networks, in order.
+
+    The functions get 0, 1, ... and return the loss before their step. generator_before: None for the very first batch.
+    """
+    factor = rule.discriminator_factor
+    bound = None if factor is None or generator_before is None else factor * generator_before
+    discriminator = _until_below(bound, update_discriminator)
+    return discriminator, _until_below(rule.generator_factor * discriminator[-1], update_generator)
+
+
+def _until_below(bound: float | None, update: Callable[[int], float]) -> Losses:
+    losses = [update(0)]
+    while bound is not None and len(losses) < LIMIT and not losses[-1] < bound:  # a loss of NaN is not below
+        losses.append(update(len(losses)))
+    return tuple(losses)

@@ -28,7 +28,7 @@ from ohlora.training.finetune.scored import ScoredTraining
 from ohlora.training.finetune.training import Report
 from ohlora.training.loop.distributed import my_share
 from ohlora.training.loop.run_folder import RunFolder
-from ohlora.training.loop.seeds import normal
+from ohlora.training.loop.streams import normal
 
 GROUP = 50  # steps, unless the recipe says so
 FOLDER = "inference_test_during_finetuning_v2"

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ohlora.errors import InvalidInputError
 from ohlora.training import checkpoints
 from ohlora.training.finetune.cvae_losses import require_scored
-from ohlora.training.finetune.inputs import MADE_BY, FineTuneInputs, describe
+from ohlora.training.finetune.inputs import FineTuneInputs, load_generator
 from ohlora.training.finetune.published import save_networks
 from ohlora.training.finetune.recipes import Recipe
 from ohlora.training.finetune.training import Report, Training
@@ -59,15 +59,13 @@ class ScoredTraining(Training):
     def __init__(self, recipe: Recipe, inputs: FineTuneInputs, folder: RunFolder, report: Report, **at: Any) -> None:
         require_scored(recipe)
         require_plain(recipe)
-        if inputs.property_cnn is None:
-            raise InvalidInputError(f"a property CNN is needed: --property-cnn (made by {MADE_BY['property_cnn'][1]})")
         super().__init__(recipe, folder, report, best_epoch=-1, best_loss=math.inf, finished=False, **at)
         self.inputs, self.device = inputs, folder.fabric.device
-        generator = start_generator(recipe, inputs.load_generator(recipe.smooth_start))
+        generator = start_generator(recipe, load_generator(inputs.generator, smooth=recipe.smooth_start))
         self.generator = in_channels_last(generator, self.device).train()
         self.trained = trained_parameters(self.generator, recipe.generator_trained)
         train_only(self.generator, self.trained)
-        cnn = checkpoints.load_as(PropertyCnn, "cnn-property", inputs.property_cnn)
+        cnn = checkpoints.load_as(PropertyCnn, "cnn-property", inputs.path("property_cnn"))
         self.property_cnn = in_channels_last(cnn.requires_grad_(False), self.device)
 
     def optimize(self, *groups: tuple[Sequence[nn.Parameter], float]) -> None:
@@ -142,7 +140,7 @@ class ScoredTraining(Training):
     def summary(self, stopped: bool) -> dict[str, Any]:
         return {
             "recipe": self.recipe.identity(),
-            "inputs": describe(self.inputs),
+            "inputs": self.inputs.describe(),
             **super().summary(stopped),
             "best_epoch": self.at["best_epoch"],
             "best_loss": self.at["best_loss"] if self.at["best_epoch"] >= 0 else None,

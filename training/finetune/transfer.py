@@ -12,10 +12,11 @@ from dataclasses import replace
 from typing import TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ohlora.errors import InvalidInputError
 from ohlora.training.finetune.recipes import Recipe
+from ohlora.training.loop.streams import seeded
 from ohlora.training.nets.score_cnns import PropertyCnn
 from ohlora.training.nets.stylegan import Generator
 from ohlora.training.nets.stylegan_discriminator import Discriminator
@@ -27,12 +28,19 @@ Network = Generator | Discriminator | V5Discriminator
 N = TypeVar("N", Generator, Discriminator)
 
 GENERATOR_DRAW, DISCRIMINATOR_DRAW = 11, 12  # two streams of one seed
+GENERATOR_FIELDS = ("label_size", "embedding_size", "split_size", "conditional_truncation", "mixing")  # the recipe's
 SHOWN = 4
 
 
 def published_names(module: Network) -> dict[str, str]:
     """Published name -> name in `module.state_dict()`, of parameters and buffers."""
     return dict(layout_of(module).names)
+
+
+def named_tensors(module: Network) -> dict[str, Tensor]:
+    """The module's own tensors by their published names."""
+    state = module.state_dict()
+    return {theirs: state[ours] for theirs, ours in published_names(module).items()}
 
 
 def select(patterns: Iterable[str], names: Sequence[str]) -> list[str]:
@@ -83,27 +91,19 @@ def start_generator(recipe: Recipe, start: Generator) -> Generator:
     The fresh weights depend on recipe.seed and the shapes only. Raises InvalidInputError where `start` lacks something
     that the recipe does not redraw, naming the version it must be of.
     """
-    config = replace(
-        start.config,
-        label_size=recipe.label_size,
-        embedding_size=recipe.embedding_size,
-        split_size=recipe.split_size,
-        conditional_truncation=recipe.conditional_truncation,
-        mixing=recipe.mixing,
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.seed * 1009 + GENERATOR_DRAW)
-        target = Generator(config)
-    return _carry_over(recipe, start, target, recipe.generator_redrawn, "generator_redrawn")
+    return _started(recipe, start, Generator, GENERATOR_FIELDS, GENERATOR_DRAW)
 
 
 def start_discriminator(recipe: Recipe, start: Discriminator) -> Discriminator:
     """The recipe's discriminator with the weights of `start`, as in `start_generator`."""
-    config = replace(start.config, label_size=recipe.label_size, group=recipe.group)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.seed * 1009 + DISCRIMINATOR_DRAW)
-        target = Discriminator(config)
-    return _carry_over(recipe, start, target, recipe.discriminator_redrawn, "discriminator_redrawn")
+    return _started(recipe, start, Discriminator, ("label_size", "group"), DISCRIMINATOR_DRAW)
+
+
+def _started(recipe: Recipe, start: N, network: type[N], fields: Sequence[str], draw: int) -> N:
+    config = replace(start.config, **{name: getattr(recipe, name) for name in fields})
+    with seeded(recipe.seed * 1009 + draw):
+        target = network(config)
+    return _carry_over(recipe, start, target)
 
 
 def property_discriminator(recipe: Recipe, cnn: PropertyCnn) -> V5Discriminator:
@@ -111,8 +111,7 @@ def property_discriminator(recipe: Recipe, cnn: PropertyCnn) -> V5Discriminator:
 
     Raises InvalidInputError when the recipe's label is not eyes, mouth, pose, or it keeps layers that the CNN has not.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.seed * 1009 + DISCRIMINATOR_DRAW)
+    with seeded(recipe.seed * 1009 + DISCRIMINATOR_DRAW):
         module = from_property_cnn(cnn)
     if recipe.properties != tuple(module.parts):
         raise InvalidInputError(
@@ -128,30 +127,31 @@ def property_discriminator(recipe: Recipe, cnn: PropertyCnn) -> V5Discriminator:
 
 
 @torch.no_grad()
-def _carry_over(recipe: Recipe, start: N, target: N, redrawn: Sequence[str], field: str) -> N:
-    """Copy what both have into `target`. Raises InvalidInputError for a difference that `redrawn` does not cover."""
-    old_names, new_names = published_names(start), published_names(target)
-    fresh = set(select(redrawn, sorted(old_names.keys() | new_names.keys(), key=_natural)))
-    old, new = start.state_dict(), target.state_dict()
-    wrong = []
-    for name in sorted(old_names.keys() | new_names.keys(), key=_natural):
+def _carry_over(recipe: Recipe, start: N, target: N) -> N:
+    """Copy what both have into `target`. Raises InvalidInputError for a difference that is not redrawn."""
+    field = f"{kind_of(start)}_redrawn"
+    redrawn: tuple[str, ...] = getattr(recipe, field)
+    old, new = named_tensors(start), named_tensors(target)
+    names = sorted(old.keys() | new.keys(), key=_natural)
+    fresh = set(select(redrawn, names))
+    wrong: dict[str, str] = {}
+    for name in names:
         if name in fresh:
             continue
-        if name not in new_names:
-            wrong.append(f"{name} is one tensor too many")
-        elif name not in old_names:
-            wrong.append(f"{name} is missing")
-        elif old[old_names[name]].shape != new[new_names[name]].shape:
-            before, after = old[old_names[name]].shape, new[new_names[name]].shape
-            wrong.append(f"{name} is {list(before)}, not {list(after)}")
+        if name not in new:
+            wrong[name] = "one tensor too many"
+        elif name not in old:
+            wrong[name] = "missing"
+        elif old[name].shape != new[name].shape:
+            wrong[name] = f"{list(old[name].shape)}, not {list(new[name].shape)}"
         else:
-            new[new_names[name]].copy_(old[old_names[name]])
+            new[name].copy_(old[name])
     if wrong:
-        names: list[str] = [entry.split()[0] for entry in wrong]
+        shown = "; ".join(f"{name} is {what}" for name, what in list(wrong.items())[:SHOWN])
         raise InvalidInputError(
             f"recipe {recipe.version} starts from the {kind_of(start)} of '{recipe.starts_from}', this one is another: "
-            f"{'; '.join(wrong[:SHOWN])}. Take the right start weights, or have these redrawn: "
-            f"--set {field}={','.join([*redrawn, *names])}"
+            f"{shown}. Take the right start weights, or have these redrawn: --set {field}="
+            f"{','.join([*redrawn, *wrong])}"
         )
     return target
 

@@ -19,7 +19,7 @@ from ohlora.training.finetune.property_test import Conditioning, Float32s, compa
 from ohlora.training.finetune.recipes import EXPRESSIONS, PROPERTIES, Recipe
 from ohlora.training.gan.data import to_images, to_tensor
 from ohlora.training.loop.previews import sample_grid
-from ohlora.training.loop.seeds import normal
+from ohlora.training.loop.streams import normal
 from ohlora.training.nets.score_cnns import PropertyCnn
 from ohlora.training.nets.stylegan import Generator
 

@@ -28,8 +28,8 @@ from ohlora.training.loop.distributed import make_fabric
 from ohlora.training.loop.logs import append_row, read_rows, write_rows
 from ohlora.training.loop.previews import sample_grid, write_preview
 from ohlora.training.loop.run_folder import RunFolder
-from ohlora.training.loop.seeds import normal
 from ohlora.training.loop.steps import TrainingStoppedError, train_steps
+from ohlora.training.loop.streams import normal
 from ohlora.training.nets.stylegan import Generator
 
 KIND = "ohlora-gan-1"  # of the states

@@ -5,9 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 
-import numpy as np
-from numpy.typing import NDArray
-
 MAX_SEED = 2**32 - 1
 
 
@@ -15,8 +12,3 @@ def derive(seed: int, *purpose: str | int) -> int:
     """A 63-bit seed for `purpose`, e.g. derive(0, "gender", "fold", 2, "attempt", 0, "epoch", 5)."""
     digest = hashlib.sha256(json.dumps([seed, *purpose]).encode()).digest()
     return int.from_bytes(digest[:8], "little") >> 1
-
-
-def normal(key: tuple[int, ...], count: int, size: int) -> NDArray[np.float32]:
-    """Standard normal numbers [count, size] of a key."""
-    return np.random.default_rng(key).standard_normal((count, size)).astype(np.float32)

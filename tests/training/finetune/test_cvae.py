@@ -28,7 +28,7 @@ from ohlora.training.finetune.cvae import CvaeTraining, encoder_config
 from ohlora.training.finetune.cvae_losses import gender_picture, property_scores
 from ohlora.training.finetune.cvae_tester import checkpoint_test, final_pictures
 from ohlora.training.finetune.draws import Draws
-from ohlora.training.finetune.inputs import MADE_BY, FineTuneInputs
+from ohlora.training.finetune.inputs import MADE_BY, FineTuneInputs, load_generator
 from ohlora.training.finetune.pictures import Batch
 from ohlora.training.finetune.property_test import (
     EPOCH_GRID,
@@ -140,7 +140,7 @@ def test_cosine_goes_down_and_up_again_like_the_documented_scheduler() -> None:
 
 
 def test_redrawn_tensors_are_those_of_the_document(inputs: FineTuneInputs) -> None:
-    start = inputs.load_generator()
+    start = load_generator(inputs.generator)
     steps = opened(small(), inputs)
     names, old = published_names(steps.generator), start.state_dict()
     changed = {
@@ -476,7 +476,7 @@ def test_two_processes_are_one_up_to_rounding(
         check=True, cwd=root, env={**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}, timeout=120,
     )  # fmt: skip
     wanted, made = networks(finished[0]), networks(tmp_path / "run")
-    start = {f"generator.{key}": value for key, value in inputs.load_generator().state_dict().items()}
+    start = {f"generator.{key}": value for key, value in load_generator(inputs.generator).state_dict().items()}
     for key, value in wanted.items():
         assert torch.allclose(made[key], value, rtol=1e-4, atol=1e-5), key
     assert any(not torch.equal(start[key], made[key]) for key in start if start[key].shape == made[key].shape)

@@ -16,7 +16,7 @@ from ohlora.errors import InvalidInputError
 from ohlora.training import checkpoints
 from ohlora.training.finetune.cvae_losses import scored_loss
 from ohlora.training.finetune.draws import Draws
-from ohlora.training.finetune.inputs import FineTuneInputs
+from ohlora.training.finetune.inputs import FineTuneInputs, load_generator
 from ohlora.training.finetune.recipes import PROPERTIES, Recipe, recipe
 from ohlora.training.finetune.run import run_recipe
 from ohlora.training.finetune.score_guided import GuidedTraining, shown_labels, warm_share
@@ -85,7 +85,7 @@ def test_first_dense_layer_is_kept_unless_asked(
     inputs: FineTuneInputs, tmp_path: Path, redrawn: tuple[str, ...], kept: bool
 ) -> None:
     run = opened(small(generator_redrawn=redrawn), inputs, tmp_path)
-    start, name = inputs.load_generator(), published_names(run.generator)[FIRST_DENSE]
+    start, name = load_generator(inputs.generator), published_names(run.generator)[FIRST_DENSE]
     assert torch.equal(start.state_dict()[name], run.generator.state_dict()[name]) is kept
     others = [key for key in start.state_dict() if key != name]
     assert all(torch.equal(start.state_dict()[key], run.generator.state_dict()[key]) for key in others)
