@@ -5,7 +5,6 @@ Sources are lazy sequences: a range of a million seeds costs nothing until a fac
 
 from __future__ import annotations
 
-import csv
 import re
 import zipfile
 from abc import abstractmethod
@@ -19,6 +18,7 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from ohlora.base.tables import read_csv_rows
 from ohlora.base.values import LABEL_SIZES as LABEL_SIZES
 from ohlora.base.values import MAX_SEED as MAX_SEED
 from ohlora.base.values import Z_SIZE, Face, random_stream
@@ -211,21 +211,17 @@ def faces_from_array(
 
 def _read_csv(path: Path) -> list[Face]:
     """The published layout: a header of column numbers, optionally an unnamed index column before it."""
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = [row for row in csv.reader(file) if row]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InvalidInputError(f"cannot read the z-vector table {path}: {error}") from error
+    rows = read_csv_rows(path, "z-vector table")
     if len(rows) < 2:
         raise InvalidInputError(f"{path} has no rows below its header")
-    skip = 1 if rows[0][0].strip() == "" else 0
-    width = len(rows[0])
-    values = np.empty((len(rows) - 1, width - skip), dtype=np.float64)
-    for number, row in enumerate(rows[1:], start=2):
+    header = rows[0][1]
+    skip = 1 if header[0].strip() == "" else 0
+    values = np.empty((len(rows) - 1, len(header) - skip), dtype=np.float64)
+    for i, (line, row) in enumerate(rows[1:]):
         try:
-            values[number - 2] = [float(cell) for cell in row[skip:]]
+            values[i] = [float(cell) for cell in row[skip:]]
         except ValueError as error:
-            raise InvalidInputError(f"{path}, line {number}: expected {width - skip} numbers ({error})") from error
+            raise InvalidInputError(f"{path}, line {line}: expected {values.shape[1]} numbers ({error})") from error
     names, groups = _read_group_names(path, len(values))
     return faces_from_array(values, str(path), names, groups)
 
@@ -236,8 +232,8 @@ def _read_group_names(path: Path, count: int) -> tuple[list[str] | None, list[st
     if marker == path.stem:
         return None, None
     for candidate in sorted(path.parent.glob(f"*_group_names{marker}.csv")):
-        with candidate.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
+        (_, header), *lines = read_csv_rows(candidate) or [(1, [])]
+        rows = [dict(zip(header, cells, strict=False)) for _, cells in lines]
         if len(rows) != count:
             raise InvalidInputError(
                 f"{candidate} has {len(rows)} rows, {path} has {count}: they belong together row by row"

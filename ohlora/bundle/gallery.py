@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ohlora.base.atomic import write_bytes
+from ohlora.base.atomic import write_csv
+from ohlora.base.tables import read_csv_rows
 from ohlora.errors import BundleError
 
 # A name becomes part of file names, and galleries come from strangers.
@@ -36,20 +35,16 @@ def read_gallery(path: Path, z_size: int, label_size: int, groups: Collection[st
     groups: the groups that exist, None when the bundle has no directions.
     Raises BundleError naming the line.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise BundleError(f"cannot read {path}: {error}") from error
     width = z_size + label_size
-    rows = _rows(path, text)
-    header = next(rows, (1, []))[1]
+    rows = read_csv_rows(path, "gallery", BundleError)
+    header = rows[0][1] if rows else []
     if header != ["name", "group", *(f"v{i}" for i in range(width))]:
         raise BundleError(
             f"{path}: line 1: the columns must be name, group, v0 ... v{width - 1} "
             f"({z_size} for z, {label_size} for the label), got {len(header)} columns"
         )
     entries: dict[str, GalleryEntry] = {}
-    for line, cells in rows:
+    for line, cells in rows[1:]:
         entry = _entry(f"{path}: line {line}", cells, z_size, width, groups)
         if entry.name in entries:
             raise BundleError(f"{path}: line {line}: the name {entry.name!r} is used twice")
@@ -59,29 +54,17 @@ def read_gallery(path: Path, z_size: int, label_size: int, groups: Collection[st
 
 def write_gallery(path: Path, entries: Sequence[GalleryEntry]) -> None:
     """Write what `read_gallery` reads back, to the last bit. Atomic. Raises OutputError."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     width = entries[0].z.size + entries[0].label.size if entries else 0
-    writer.writerow(["name", "group", *(f"v{i}" for i in range(width))])
+    rows: list[list[str]] = [["name", "group", *(f"v{i}" for i in range(width))]]
     for entry in entries:
         values = np.concatenate([entry.z, entry.label])
-        writer.writerow([entry.name, entry.group or "", *(np.format_float_positional(v, trim="-") for v in values)])
-    write_bytes(path, text.getvalue().encode())
+        rows.append([entry.name, entry.group or "", *(np.format_float_positional(v, trim="-") for v in values)])
+    write_csv(path, rows)
 
 
 def is_face_name(name: str) -> bool:
     """Whether a gallery may call a face so: letters, digits and spaces, _ . ( ) and - inside; at most 100."""
     return _NAME.fullmatch(name) is not None
-
-
-def _rows(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    try:
-        for cells in reader:
-            if cells:
-                yield reader.line_num, cells
-    except csv.Error as error:
-        raise BundleError(f"{path}: line {reader.line_num}: {error}") from error
 
 
 def _entry(where: str, cells: list[str], z_size: int, width: int, groups: Collection[str] | None) -> GalleryEntry:

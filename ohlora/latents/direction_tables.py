@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ohlora.base.tables import read_csv_rows
 from ohlora.base.values import PROPERTIES
 from ohlora.errors import InvalidInputError
 from ohlora.latents.spaces import SPACES, Space, check_space
@@ -110,11 +110,10 @@ def find_tables(folder: Path | str, space: str | None = None) -> DirectionTables
 
 def read_vector(path: Path) -> NDArray[np.float64]:
     """The one data row of a table, without its row index: float64 [D]. Raises InvalidInputError."""
+    rows = read_csv_rows(path, "direction")
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.reader(file))
-        vector = np.array([float(cell) for cell in rows[1][1:]], dtype=np.float64)
-    except (OSError, IndexError, ValueError, csv.Error) as error:
+        vector = np.array([float(cell) for cell in rows[1][1][1:]], dtype=np.float64)
+    except (IndexError, ValueError) as error:
         raise InvalidInputError(f"cannot read the direction {path}: {error}") from error
     if not len(vector) or not np.isfinite(vector).all():
         raise InvalidInputError(f"the direction {path} must hold finite numbers")

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from ohlora.render.renderer import Renderer
 
 PARSING, FACE, INDEX = "parsing_", "face_", "parse.jsonl"
+VARIANTS: tuple[Variant, ...] = get_args(Variant)
 MARGIN = 0.25  # of the face's box on each side (docs/spec/segmentation.md, section 2)
 
 
@@ -129,7 +130,7 @@ class BundlePictures:
     def __init__(
         self, renderer: Renderer, pictures: Mapping[int, Path], pool: ThreadPoolExecutor, variant: str = "crop"
     ) -> None:
-        check_choice("variant", variant, get_args(Variant))
+        check_choice("variant", variant, VARIANTS)
         classes = renderer.bundle.parsing_part().classes
         if len(classes) != CLASSES or classes[HAIR] != "hair":
             raise BundleError(

@@ -9,20 +9,21 @@ Normalised scores of different runs can only be compared where one of them lent 
 
 from __future__ import annotations
 
-import csv
-import io
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ohlora.base.atomic import write_bytes
+from ohlora.base.atomic import write_csv
+from ohlora.base.tables import read_csv_rows
 from ohlora.base.types import check_choice
 from ohlora.errors import InvalidInputError
 from ohlora.kernels.properties import ALGORITHMS, normalize, statistics
-from ohlora.scores.table import ScoreTable, format_score, read_csv_rows
+from ohlora.scores.table import ScoreTable, format_score
 
 COLUMNS = ("algorithm", "property", "mean", "std", "ddof", "count")
 
@@ -58,13 +59,11 @@ def measure(algorithm: str, table: ScoreTable, ddof: int = 1) -> ScoreStatistics
 
 def write_statistics(path: Path, figures: ScoreStatistics) -> None:
     """Write atomically with every digit."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    rows: list[Sequence[Any]] = [COLUMNS]
     for i, column in enumerate(figures.columns):
         cells = (format_score(float(values[i]), None) for values in (figures.mean, figures.std))
-        writer.writerow([figures.algorithm, column, *cells, figures.ddof, int(figures.counts[i])])
-    write_bytes(path, text.getvalue().encode())
+        rows.append([figures.algorithm, column, *cells, figures.ddof, int(figures.counts[i])])
+    write_csv(path, rows)
 
 
 def read_statistics(path: Path) -> ScoreStatistics:

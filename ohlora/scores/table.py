@@ -9,19 +9,17 @@ compressed (docs/spec/properties.md, section 6).
 
 from __future__ import annotations
 
-import csv
-import gzip
-import io
 import math
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ohlora.base.atomic import write_bytes
+from ohlora.base.atomic import write_csv
+from ohlora.base.tables import read_csv_rows
 from ohlora.errors import InvalidInputError
 
 PROPERTY_COLUMNS = (
@@ -144,17 +142,13 @@ def write_score_table(path: Path | str, table: ScoreTable, *, index: bool = True
     index: with the unnamed first column 0 .. N-1. decimals: None keeps every digit. NaN becomes an empty cell.
     Raises OutputError when it cannot be written, InvalidInputError for an infinite score.
     """
-    path = Path(path)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*([""] if index else []), NUMBER, PATH, *table.columns])
+    rows: list[list[Any]] = [[*([""] if index else []), NUMBER, PATH, *table.columns]]
     for i, (number, source, row) in enumerate(zip(table.numbers.tolist(), table.paths, table.values, strict=True)):
         for name, value in zip(table.columns, row, strict=True):
             if math.isinf(value):
                 raise InvalidInputError(f"{name} of picture {number} is infinite: not written to {path}")
-        writer.writerow([*([i] if index else []), number, source, *(format_score(value, decimals) for value in row)])
-    data = text.getvalue().encode()
-    write_bytes(path, gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
+        rows.append([*([i] if index else []), number, source, *(format_score(value, decimals) for value in row)])
+    write_csv(path, rows)
 
 
 def format_score(value: float, decimals: int | None) -> str:
@@ -162,23 +156,6 @@ def format_score(value: float, decimals: int | None) -> str:
     if math.isnan(value):
         return ""
     return repr(float(value) if decimals is None else round(float(value), decimals))
-
-
-def read_csv_rows(path: Path) -> list[tuple[int, list[str]]]:
-    """Line numbers and cells of a CSV file, .gz or plain, without empty lines.
-
-    Raises InvalidInputError naming the file.
-    """
-    try:
-        data = path.read_bytes()
-        if path.suffix == ".gz":
-            data = gzip.decompress(data)
-        reader = csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""), strict=True)
-        return [(reader.line_num, row) for row in reader if row]
-    except FileNotFoundError as error:
-        raise InvalidInputError(f"there is no table {path}") from error
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error) as error:
-        raise InvalidInputError(f"cannot read the table {path}: {error}") from error
 
 
 def _whole(cell: str, path: Path, line: int) -> int:

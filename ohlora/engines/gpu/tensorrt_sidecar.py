@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ohlora.base.atomic import write_bytes
+from ohlora.base.atomic import write_json
 from ohlora.engines.spec import EngineSpec
 from ohlora.errors import EngineError
 
@@ -43,7 +43,7 @@ class Sidecar:
         """Beside `engine`, atomic. Returns its path."""
         content = asdict(self) | {"format": FORMAT, "spec": self.spec.to_json()}
         path = sidecar_path(engine)
-        write_bytes(path, (json.dumps(content, indent=1) + "\n").encode())
+        write_json(path, content)
         return path
 
     def mismatch(

@@ -20,13 +20,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ohlora.base.tables import read_csv_rows
 from ohlora.base.values import PROPERTIES, Z_SIZE
 from ohlora.bundle.gallery import is_face_name
 from ohlora.errors import InvalidInputError
 from ohlora.faces import LABEL_SIZES
 from ohlora.latents.directions import EVERYONE
 from ohlora.latents.spaces import SPACES
-from ohlora.scores.table import read_csv_rows
 
 REPORT_FOLDER = "image_generation_report"
 SUM = "sum_abs_corr"
