@@ -1,6 +1,12 @@
 """One family of exceptions. A message names the thing, the value and the remedy; the CLI prints it as it is."""
 
 
+def one_line(error: BaseException, limit: int = 300) -> str:
+    """What another library says of a failure, for a message of ours: without line breaks, cut to `limit` characters."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
 class OhloraError(Exception):
     """Base of every error this package raises on purpose."""
 

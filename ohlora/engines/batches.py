@@ -6,23 +6,22 @@ the bucket matters, the self-test at load finds out.
 
 from __future__ import annotations
 
-import threading
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ohlora.engines.selftest import load_probe, run_selftest
-from ohlora.engines.spec import EngineSpec, check_inputs
+from ohlora.engines.model_file import ModelFile, read_model_file
+from ohlora.engines.spec import Arrays, Engine, EngineSpec
 from ohlora.errors import EngineError
-
-Arrays = dict[str, NDArray[Any]]
 
 
 class BatchRunner(Protocol):
-    """Computes exactly `bucket` rows. Called by one thread at a time."""
+    """Computes exactly `bucket` rows of a network. Called by one thread at a time."""
 
+    spec: EngineSpec
     bucket: int
 
     def __call__(self, inputs: Arrays, outputs: Arrays) -> None:
@@ -31,86 +30,49 @@ class BatchRunner(Protocol):
     def close(self) -> None: ...
 
 
-class BatchEngine:
-    """An opened engine; see `ohlora.engines.Engine`. `runner` is the device's side of it."""
+class BatchEngine(Engine):
+    """A network on a device. `runner` is the device's side of it."""
 
-    threads = 1
-    cached = False
+    def __init__(self, name: str, runner: BatchRunner, *, backend: str, precision: str, model_sha256: str) -> None:
+        super().__init__(name, runner.spec, backend=backend, precision=precision, model_sha256=model_sha256)
+        self.runner = runner
 
-    def __init__(
-        self, name: str, spec: EngineSpec, runner: BatchRunner, *, backend: str, precision: str, model_sha256: str
-    ) -> None:
-        self.name, self.spec, self.runner = name, spec, runner
-        self.backend, self.precision, self.model_sha256 = backend, precision, model_sha256
-        self.reason = ""
-        self.selftest: dict[str, Any] = {}
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix=f"ohlora-{backend}")
-        self._lock = threading.Lock()
-        self._closed = False
-
-    def __call__(self, **inputs: Any) -> Arrays:
-        """Compute N rows; returns arrays [N, ...] by output name. N = 0 gives empty arrays.
-
-        Raises EngineError naming the input when a name, dtype or shape is wrong or a float is not finite.
-        """
-        return self.submit(**inputs).result()
-
-    def submit(self, **inputs: Any) -> Future[Arrays]:
-        """Start a call and return at once. The inputs must stay unchanged until the future is done."""
-        arrays, rows = check_inputs(self.spec, inputs, f"engine {self.name}")
-        with self._lock:
-            if self._closed:
-                raise EngineError(f"engine {self.name} is closed: open it again")
-            return self._pool.submit(self._compute, arrays, rows)
+    def _start(self, inputs: Arrays, rows: int) -> Future[Arrays]:
+        return self._pool.submit(self._compute, inputs, rows)
 
     def _compute(self, inputs: Arrays, rows: int) -> Arrays:
-        outputs = {t.name: np.empty((rows, *t.row_shape), t.dtype) for t in self.spec.outputs}
-        bucket = self.runner.bucket
+        outputs, bucket = self.spec.results(rows), self.runner.bucket
         try:
             for start in range(0, rows, bucket):
                 stop = min(start + bucket, rows)
-                given = {name: filled(array[start:stop], bucket) for name, array in inputs.items()}
+                batch = {name: filled(array[start:stop], bucket) for name, array in inputs.items()}
                 if stop - start == bucket:
-                    self.runner(given, {name: array[start:stop] for name, array in outputs.items()})
+                    self.runner(batch, {name: array[start:stop] for name, array in outputs.items()})
                     continue
-                made = {t.name: np.empty((bucket, *t.row_shape), t.dtype) for t in self.spec.outputs}
-                self.runner(given, made)
+                results = self.spec.results(bucket)
+                self.runner(batch, results)
                 for name, array in outputs.items():
-                    array[start:stop] = made[name][: stop - start]
+                    array[start:stop] = results[name][: stop - start]
         except EngineError:
             raise
         except Exception as error:  # whatever a driver raises has to reach the caller as one kind
             raise EngineError(f"engine {self.name} ({self.backend}) failed: {error}") from error
         return outputs
 
-    def close(self) -> None:
-        """Wait for running calls, then free the device's memory. Calls after that raise EngineError."""
-        with self._lock:
-            if self._closed:
-                return
-            self._closed = True
-        self._pool.shutdown(wait=True)
+    def _free(self) -> None:
         self.runner.close()
-
-    def __enter__(self) -> BatchEngine:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         return f"<engine {self.name}: {self.backend} {self.precision}, buckets of {self.runner.bucket}>"
 
 
-def tested(engine: BatchEngine, reason: str, probe: Any) -> BatchEngine:
-    """`engine` after its self-test; closed when that fails. probe: as `selftest.load_probe` takes it, or None."""
-    engine.reason = reason
-    try:
-        engine.selftest = run_selftest(engine, None if probe is None else load_probe(probe))
-    except EngineError:
-        engine.close()
-        raise
-    return engine
+def model_for_buckets(path: Path | str, bucket: int) -> ModelFile:
+    """An ONNX file whose rows may be computed `bucket` at a time. Raises EngineError for anything else."""
+    if bucket < 1:
+        raise EngineError(f"a bucket has at least one row, got {bucket}")
+    model = read_model_file(Path(path))
+    model.require_independent_rows()
+    return model
 
 
 def filled(rows: NDArray[Any], bucket: int) -> NDArray[Any]:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ohlora.engines.model_file import ModelFile
-from ohlora.engines.rows import Arrays, Compiled, aligned_empty
-from ohlora.engines.spec import EngineSpec, TensorSpec, batch_spec, require_fixed_rows
-from ohlora.errors import EngineError
+from ohlora.engines.rows import Compiled, aligned_zeros
+from ohlora.engines.spec import Arrays, EngineSpec, TensorSpec, batch_spec, measured_outputs, require_fixed_rows
 
 # Execution providers in order of preference; ONNX Runtime moves on to the next for what one cannot run.
 PROVIDERS = ("CPUExecutionProvider",)
@@ -45,30 +44,31 @@ def compile_model(model: ModelFile, *, precision: str, threads: int, use_cache: 
 
 
 def model_spec(session: Any) -> EngineSpec:
-    """Inputs as declared, outputs as one row gives them. Raises EngineError for rows of no fixed size."""
-    inputs = tuple(_tensor(node, "input") for node in session.get_inputs())
+    """Inputs as declared, outputs as one row of zeros gives them. Raises EngineError for rows of no fixed size."""
+    inputs = tuple(
+        batch_spec(node.name, _DTYPES.get(node.type, node.type), tuple(free_length(n) for n in node.shape), "input")
+        for node in session.get_inputs()
+    )
     require_fixed_rows(inputs, "input")
-    return EngineSpec(inputs, _measured_outputs(session, inputs))
-
-
-def _tensor(node: Any, role: str) -> TensorSpec:
-    shape = tuple(length if isinstance(length, int) else None for length in node.shape)
-    return batch_spec(node.name, _DTYPES.get(node.type, node.type), shape, role)
-
-
-def _measured_outputs(session: Any, inputs: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
-    """Output specs from a run of one zero row: exporters often leave output sizes symbolic."""
     results = session.run(None, {t.name: np.zeros((1, *t.row_shape), t.dtype) for t in inputs})
-    specs = []
-    for node, result in zip(session.get_outputs(), results, strict=True):
-        declared = _tensor(node, "output")
-        if result.shape[:1] != (1,):
-            raise EngineError(
-                f"output '{node.name}' has shape {list(result.shape)} for one row: its first dimension "
-                "must be the batch"
-            )
-        specs.append(TensorSpec(declared.name, declared.dtype, (None, *result.shape[1:])))
-    return tuple(specs)
+    outputs = zip(session.get_outputs(), results, strict=True)
+    measured = ((node.name, _DTYPES.get(node.type, node.type), result.shape) for node, result in outputs)
+    return EngineSpec(inputs, measured_outputs(measured))
+
+
+def free_length(length: object) -> int | None:
+    """A declared length; None where it is a symbol."""
+    return length if isinstance(length, int) else None
+
+
+def bound(session: Any, spec: EngineSpec, make: Callable[[TensorSpec], Any]) -> tuple[Any, dict[str, Any]]:
+    """A binding of all inputs and outputs to values of `make`, and these by name."""
+    binding, values = session.io_binding(), {tensor.name: make(tensor) for tensor in spec.tensors}
+    for tensor in spec.inputs:
+        binding.bind_ortvalue_input(tensor.name, values[tensor.name])
+    for tensor in spec.outputs:
+        binding.bind_ortvalue_output(tensor.name, values[tensor.name])
+    return binding, values
 
 
 class _Runner:
@@ -77,18 +77,11 @@ class _Runner:
     def __init__(self, session: Any, spec: EngineSpec) -> None:
         import onnxruntime
 
-        self._session, self._binding = session, session.io_binding()
-        self._arrays: dict[str, NDArray[Any]] = {}
-        for tensors, bind in (
-            (spec.inputs, self._binding.bind_ortvalue_input),
-            (spec.outputs, self._binding.bind_ortvalue_output),
-        ):
-            for tensor in tensors:
-                array = aligned_empty((1, *tensor.row_shape), tensor.dtype)
-                array[...] = 0
-                self._arrays[tensor.name] = array
-                # Shares the array's memory.
-                bind(tensor.name, onnxruntime.OrtValue.ortvalue_from_numpy(array))
+        self._session = session
+        self._arrays = {t.name: aligned_zeros((1, *t.row_shape), t.dtype) for t in spec.tensors}
+        # Values share the arrays' memory.
+        value = onnxruntime.OrtValue.ortvalue_from_numpy
+        self._binding, _ = bound(session, spec, lambda tensor: value(self._arrays[tensor.name]))
 
     def __call__(self, inputs: Arrays, outputs: Arrays) -> None:
         for name, row in inputs.items():

@@ -12,8 +12,8 @@ import numpy as np
 
 from ohlora.engines.cache import CacheEntry
 from ohlora.engines.model_file import ModelFile
-from ohlora.engines.rows import Arrays, Compiled
-from ohlora.engines.spec import EngineSpec, TensorSpec, batch_spec, require_fixed_rows
+from ohlora.engines.rows import Compiled
+from ohlora.engines.spec import Arrays, EngineSpec, TensorSpec, batch_spec, require_fixed_rows
 from ohlora.errors import EngineError
 
 DEVICE = "CPU"

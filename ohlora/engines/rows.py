@@ -9,17 +9,15 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ohlora.engines.spec import EngineSpec, check_inputs
+from ohlora.engines.spec import Arrays, Engine, EngineSpec
 from ohlora.errors import EngineError
-
-Arrays = dict[str, NDArray[Any]]
 
 
 class Runner(Protocol):
@@ -38,51 +36,26 @@ class Compiled:
     cached: bool = False
 
 
-class RowEngine:
-    """An opened engine; see `ohlora.engines.Engine`.
-
-    Attributes: spec, backend, precision, threads, model_sha256 (of the ONNX file), reason (one line: why this
-    backend), selftest (what was measured at load), cached (whether compiling was skipped).
-    """
+class RowEngine(Engine):
+    """A network on the host. Row i is bit-identical whatever N, i, its neighbours and `threads`."""
 
     def __init__(self, name: str, compiled: Compiled, *, backend: str, precision: str, model_sha256: str) -> None:
-        self.name, self.backend, self.precision, self.model_sha256 = name, backend, precision, model_sha256
-        self.spec, self.threads, self.cached = compiled.spec, len(compiled.runners), compiled.cached
-        self.reason = ""
-        self.selftest: dict[str, Any] = {}
+        super().__init__(
+            name, compiled.spec, backend=backend, precision=precision, model_sha256=model_sha256,
+            threads=len(compiled.runners), cached=compiled.cached,
+        )  # fmt: skip
         self._idle: queue.SimpleQueue[Runner] = queue.SimpleQueue()
         for runner in compiled.runners:
             self._idle.put(runner)
-        # Rows always run on these threads, never on the caller's, whose floating-point mode is not ours.
-        self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix=f"ohlora-{backend}")
-        self._lock = threading.Lock()
-        self._closed = False
 
-    def __call__(self, **inputs: Any) -> Arrays:
-        """Compute N rows; returns arrays [N, ...] by output name. Safe to call from several threads.
-
-        Row i is bit-identical whatever N, i, its neighbours and `threads`. N = 0 gives empty arrays.
-        Raises EngineError naming the input when a name, dtype or shape is wrong or a float is not finite.
-        """
-        return self.submit(**inputs).result()
-
-    def submit(self, **inputs: Any) -> Future[Arrays]:
-        """Start a call and return at once. The inputs must stay unchanged until the future is done.
-
-        Raises EngineError like a call does, before anything is started.
-        """
-        arrays, rows = check_inputs(self.spec, inputs, f"engine {self.name}")
-        outputs = {t.name: np.empty((rows, *t.row_shape), t.dtype) for t in self.spec.outputs}
+    def _start(self, inputs: Arrays, rows: int) -> Future[Arrays]:
         workers = min(rows, self.threads)
-        job = _Job(arrays, outputs, iter(range(rows)), workers)
+        job = _Job(inputs, self.spec.results(rows), iter(range(rows)), workers)
         job.future.set_running_or_notify_cancel()  # from here on it cannot be cancelled
-        with self._lock:
-            if self._closed:
-                raise EngineError(f"engine {self.name} is closed: open it again")
-            for _ in range(workers):
-                self._pool.submit(self._work, job)
+        for _ in range(workers):
+            self._pool.submit(self._work, job)
         if workers == 0:
-            job.future.set_result(outputs)
+            job.future.set_result(job.outputs)
         return job.future
 
     def _work(self, job: _Job) -> None:
@@ -100,22 +73,9 @@ class RowEngine:
             self._idle.put(runner)
             job.leave()
 
-    def close(self) -> None:
-        """Wait for running calls, then free the network. Calls after that raise EngineError."""
-        with self._lock:
-            self._closed = True
-        self._pool.shutdown(wait=True)
+    def _free(self) -> None:
         while not self._idle.empty():
             self._idle.get()
-
-    def __enter__(self) -> RowEngine:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def __repr__(self) -> str:
-        return f"<engine {self.name}: {self.backend} {self.precision}, {self.threads} threads>"
 
 
 @dataclass(slots=True)
@@ -144,13 +104,13 @@ def _rows(arrays: Mapping[str, NDArray[Any]], rows: slice) -> Arrays:
     return {name: array[rows] for name, array in arrays.items()}
 
 
-def aligned_empty(shape: tuple[int, ...], dtype: str, boundary: int = 64) -> NDArray[Any]:
-    """Uninitialised array whose data start at a multiple of `boundary` bytes.
+def aligned_zeros(shape: tuple[int, ...], dtype: str, boundary: int = 64) -> NDArray[Any]:
+    """Zeros whose data start at a multiple of `boundary` bytes.
 
     A row's address inside a batch depends on its position, and vectorised sums may start at the first aligned
     element: runners copy rows to such buffers so that the address cannot show in the result.
     """
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    raw = np.empty(size + boundary, np.uint8)
+    raw = np.zeros(size + boundary, np.uint8)
     start = -raw.ctypes.data % boundary
     return raw[start : start + size].view(dtype).reshape(shape)

@@ -6,16 +6,16 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ohlora.base.atomic import write_bytes
-from ohlora.engines.spec import Engine, TensorSpec
+from ohlora.engines.spec import Arrays, Engine, TensorSpec
 from ohlora.errors import EngineError
 
-Arrays = dict[str, NDArray[Any]]
+EngineT = TypeVar("EngineT", bound=Engine)
 IDENTICAL_DB = 100.0  # reported for equal images, whose PSNR is infinite and would not survive JSON
 
 
@@ -25,6 +25,10 @@ class Probe:
 
     inputs: Arrays
     outputs: Arrays
+
+
+# A probe, the same as plain mappings, or a file of `save_probe`.
+ProbeSource: TypeAlias = "Probe | Mapping[str, Mapping[str, Any]] | str | os.PathLike[str]"
 
 
 def save_probe(path: Path | str, **networks: Probe) -> None:
@@ -44,9 +48,7 @@ def save_probe(path: Path | str, **networks: Probe) -> None:
     write_bytes(path, save(tensors))
 
 
-def load_probe(
-    source: Probe | Mapping[str, Mapping[str, Any]] | str | os.PathLike[str], network: str | None = None
-) -> Probe:
+def load_probe(source: ProbeSource, network: str | None = None) -> Probe:
     """A probe from {'inputs': {name: array}, 'outputs': {name: array}} or from a file of `save_probe`.
 
     network: which of the file's networks; may be None when it holds one.
@@ -82,6 +84,17 @@ def _read_probe(path: Path) -> dict[str, dict[str, Arrays]]:
         network, side, name = [*key.split(".", 2), "", ""][:3]
         networks.setdefault(network, {}).setdefault(side, {})[name] = array
     return networks
+
+
+def with_selftest(engine: EngineT, probe: ProbeSource | None, reason: str = "") -> EngineT:
+    """`engine` after its self-test; closed when that fails. reason: why it was chosen."""
+    try:
+        engine.selftest = run_selftest(engine, None if probe is None else load_probe(probe))
+    except EngineError:
+        engine.close()
+        raise
+    engine.reason = reason
+    return engine
 
 
 def run_selftest(engine: Engine, probe: Probe | None) -> dict[str, Any]:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import threading
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ohlora.base.closing import Closing
 from ohlora.errors import EngineError
 
-if TYPE_CHECKING:
-    from concurrent.futures import Future
+Arrays = dict[str, NDArray[Any]]
 
 # The element types our models exchange, and the only ones both backends map to NumPy without loss.
 DTYPES = ("uint8", "int8", "int32", "int64", "float16", "float32", "float64", "bool")
@@ -43,6 +46,15 @@ class EngineSpec:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
 
+    @property
+    def tensors(self) -> tuple[TensorSpec, ...]:
+        """Inputs, then outputs."""
+        return (*self.inputs, *self.outputs)
+
+    def results(self, rows: int) -> Arrays:
+        """Arrays for the outputs of so many rows, not filled."""
+        return {tensor.name: np.empty((rows, *tensor.row_shape), tensor.dtype) for tensor in self.outputs}
+
     def to_json(self) -> dict[str, Any]:
         """Plain lists, for a cache entry."""
         return {
@@ -60,24 +72,62 @@ class EngineSpec:
         return cls(inputs, outputs)
 
 
-class Engine(Protocol):
+class Engine(Closing):
     """A network ready to run (docs/design.md, section 4).
 
     Row i of a call is bit-identical whatever the number of rows, its position, its neighbours and `threads`.
+    Attributes: name, spec, backend, precision, threads (rows computed at once), model_sha256 (of the ONNX file), cached
+    (whether compiling was skipped), reason (one line: why this backend), selftest (what was measured at load).
     """
 
-    name: str
-    spec: EngineSpec
-    backend: str
-    precision: str
-    threads: int
-    model_sha256: str
-    reason: str
-    selftest: dict[str, Any]
+    def __init__(
+        self, name: str, spec: EngineSpec, *, backend: str, precision: str, model_sha256: str, threads: int = 1,
+        cached: bool = False,
+    ) -> None:  # fmt: skip
+        self.name, self.spec, self.backend, self.precision = name, spec, backend, precision
+        self.model_sha256, self.threads, self.cached = model_sha256, threads, cached
+        self.reason = ""
+        self.selftest: dict[str, Any] = {}
+        # Rows always run on these threads, never on the caller's, whose floating-point mode is not ours.
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix=f"ohlora-{backend}")
+        self._lock = threading.Lock()
+        self._closed = False
 
-    def __call__(self, **inputs: Any) -> dict[str, NDArray[Any]]: ...
-    def submit(self, **inputs: Any) -> Future[dict[str, NDArray[Any]]]: ...
-    def close(self) -> None: ...
+    def __call__(self, **inputs: Any) -> Arrays:
+        """Compute N rows; returns arrays [N, ...] by output name. Safe to call from several threads.
+
+        N = 0 gives empty arrays.
+        Raises EngineError naming the input when a name, dtype or shape is wrong or a float is not finite.
+        """
+        return self.submit(**inputs).result()
+
+    def submit(self, **inputs: Any) -> Future[Arrays]:
+        """Start a call and return at once. The inputs must stay unchanged until the future is done.
+
+        Raises EngineError like a call does, before anything is started.
+        """
+        arrays, rows = check_inputs(self.spec, inputs, f"engine {self.name}")
+        with self._lock:
+            if self._closed:
+                raise EngineError(f"engine {self.name} is closed: open it again")
+            return self._start(arrays, rows)
+
+    def close(self) -> None:
+        """Wait for running calls, then free the network. Calls after that raise EngineError."""
+        with self._lock:
+            closed, self._closed = self._closed, True
+        self._pool.shutdown(wait=True)
+        if not closed:
+            self._free()
+
+    @abstractmethod
+    def _start(self, inputs: Arrays, rows: int) -> Future[Arrays]: ...
+
+    @abstractmethod
+    def _free(self) -> None: ...
+
+    def __repr__(self) -> str:
+        return f"<engine {self.name}: {self.backend} {self.precision}, {self.threads} threads>"
 
 
 def batch_spec(name: str, dtype: str, shape: tuple[int | None, ...], role: str) -> TensorSpec:
@@ -106,7 +156,19 @@ def require_fixed_rows(tensors: tuple[TensorSpec, ...], role: str) -> None:
             )
 
 
-def check_inputs(spec: EngineSpec, given: Mapping[str, Any], owner: str) -> tuple[dict[str, NDArray[Any]], int]:
+def measured_outputs(results: Iterable[tuple[str, str, tuple[int, ...]]]) -> tuple[TensorSpec, ...]:
+    """Specs of outputs from a run of one row, by (name, element type, shape): exporters often leave sizes open."""
+    specs = []
+    for name, dtype, shape in results:
+        if shape[:1] != (1,):
+            raise EngineError(
+                f"output '{name}' has shape {list(shape)} for one row: its first dimension must be the batch"
+            )
+        specs.append(batch_spec(name, dtype, shape, "output"))
+    return tuple(specs)
+
+
+def check_inputs(spec: EngineSpec, given: Mapping[str, Any], owner: str) -> tuple[Arrays, int]:
     """Validate one call. Returns the arrays by name and their common number of rows N.
 
     Nothing is converted: a float64 array for a float32 input is a mistake upstream that a cast would hide.
@@ -118,7 +180,7 @@ def check_inputs(spec: EngineSpec, given: Mapping[str, Any], owner: str) -> tupl
         parts = [f"missing input {', '.join(map(repr, missing))}"] if missing else []
         parts += [f"unknown input {', '.join(map(repr, unknown))}"] if unknown else []
         raise EngineError(f"{owner}: {' and '.join(parts)}; it takes {', '.join(map(str, spec.inputs))}")
-    arrays: dict[str, NDArray[Any]] = {}
+    arrays: Arrays = {}
     rows: int | None = None
     for tensor in spec.inputs:
         array = np.asarray(given[tensor.name])

@@ -14,8 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import ohlora.engines as engines
-from ohlora.engines import BACKENDS, backend_report, open_engine, usable_cores
+from ohlora.engines import BACKENDS, backend_report, open_engine, registry, usable_cores
 from ohlora.engines.cache import CACHE_VARIABLE
 from ohlora.errors import EngineError
 from tests.support.small_models import SIZE, TensorProto, hair_model, helper, mapping_model, onnx, save
@@ -251,8 +250,8 @@ def test_auto_says_which_and_why(hair, caplog):
 
 
 def test_auto_falls_back_with_one_line(hair, images, monkeypatch, caplog):
-    broken = engines.Backend("torn", "no_such_package")
-    monkeypatch.setattr(engines, "BACKENDS", (broken, *BACKENDS))
+    broken = registry.BackendEntry("torn", "no_such_package")
+    monkeypatch.setattr(registry, "BACKENDS", (broken, *BACKENDS))
     with caplog.at_level(logging.WARNING, "ohlora"), open_engine(hair) as engine:
         assert engine.backend in NAMES
         assert "torn is not installed: pip install no_such_package" in engine.reason
@@ -277,7 +276,7 @@ def test_auto_falls_back_when_compiling_fails(hair, images, monkeypatch, caplog)
 
 
 def test_no_backend_left_lists_all(hair, monkeypatch):
-    monkeypatch.setattr(engines, "BACKENDS", tuple(engines.Backend(n, f"no_{n}") for n in "ab"))
+    monkeypatch.setattr(registry, "BACKENDS", tuple(registry.BackendEntry(n, f"no_{n}") for n in "ab"))
     with pytest.raises(EngineError, match=r"a: backend a is not installed: pip install no_a; b: backend b"):
         open_engine(hair)
 
@@ -285,7 +284,7 @@ def test_no_backend_left_lists_all(hair, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"backend": "tensorrrt"}, "unknown backend 'tensorrrt': choose auto, openvino or onnxruntime"),
+        ({"backend": "tensorrrt"}, "unknown backend 'tensorrrt': choose auto, openvino, onnxruntime or torch"),
         ({"precision": "fp8"}, "unknown precision 'fp8'"),
         ({"backend": "onnxruntime", "precision": "bf16"}, "use openvino, or precision fp32"),
         ({"threads": 0}, "threads must be a whole number of at least 1, got 0"),
@@ -361,7 +360,7 @@ def test_report_lists_every_backend(monkeypatch):
     for row in INSTALLED:
         assert row.version
         assert row.detail
-    monkeypatch.setattr(engines, "BACKENDS", (engines.Backend("torn", "no_such_package"),))
+    monkeypatch.setattr(registry, "BACKENDS", (registry.BackendEntry("torn", "no_such_package"),))
     (row,) = backend_report()
     assert (row.available, row.bf16) == (False, False)
     assert "pip install no_such_package" in row.detail

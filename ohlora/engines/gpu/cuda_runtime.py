@@ -20,11 +20,8 @@ _NAMES = ("libcudart.so.13", "libcudart.so.12", "libcudart.so")
 @cache
 def load_runtime() -> CudaRuntime:
     """The library of a CUDA installation or of a package. Raises EngineError when there is none."""
-    folders = [Path(sysconfig.get_paths()["purelib"]) / "nvidia"]
-    candidates = list(_NAMES)
-    for folder in folders:
-        candidates += [str(path) for path in sorted(folder.glob("*/lib/libcudart.so.*"))]
-    for name in candidates:
+    packages = Path(sysconfig.get_paths()["purelib"]) / "nvidia"
+    for name in (*_NAMES, *map(str, sorted(packages.glob("*/lib/libcudart.so.*")))):
         try:
             return CudaRuntime(ctypes.CDLL(name))
         except OSError:
@@ -44,6 +41,12 @@ class CudaRuntime:
         if status != 0:
             text = self._library.cudaGetErrorString(status)
             raise EngineError(f"CUDA: {name} failed: {text.decode() if isinstance(text, bytes) else text} ({status})")
+
+    def _made(self, name: str, *arguments: Any) -> int:
+        """The handle that a call gives."""
+        handle = ctypes.c_void_p()
+        self._call(name, ctypes.byref(handle), *arguments)
+        return int(handle.value or 0)
 
     def device_count(self) -> int:
         count = ctypes.c_int()
@@ -67,26 +70,20 @@ class CudaRuntime:
         return "{}.{}".format(*numbers)
 
     def allocate(self, size: int) -> int:
-        pointer = ctypes.c_void_p()
-        self._call("cudaMalloc", ctypes.byref(pointer), ctypes.c_size_t(size))
-        return int(pointer.value or 0)
+        return self._made("cudaMalloc", ctypes.c_size_t(size))
 
     def free(self, pointer: int) -> None:
         self._call("cudaFree", ctypes.c_void_p(pointer))
 
     def allocate_host(self, size: int) -> int:
         """Pinned: copies from and to it run beside kernels."""
-        pointer = ctypes.c_void_p()
-        self._call("cudaHostAlloc", ctypes.byref(pointer), ctypes.c_size_t(size), 0)
-        return int(pointer.value or 0)
+        return self._made("cudaHostAlloc", ctypes.c_size_t(size), 0)
 
     def free_host(self, pointer: int) -> None:
         self._call("cudaFreeHost", ctypes.c_void_p(pointer))
 
     def new_stream(self) -> int:
-        stream = ctypes.c_void_p()
-        self._call("cudaStreamCreateWithFlags", ctypes.byref(stream), 1)
-        return int(stream.value or 0)
+        return self._made("cudaStreamCreateWithFlags", 1)
 
     def end_stream(self, stream: int) -> None:
         self._call("cudaStreamDestroy", ctypes.c_void_p(stream))
@@ -106,11 +103,11 @@ class CudaRuntime:
 
     def recorded(self, stream: int) -> int:
         """Ends `record`; the graph, ready to `launch`."""
-        graph, ready = ctypes.c_void_p(), ctypes.c_void_p()
+        graph = ctypes.c_void_p()
         self._call("cudaStreamEndCapture", ctypes.c_void_p(stream), ctypes.byref(graph))
-        self._call("cudaGraphInstantiateWithFlags", ctypes.byref(ready), graph, ctypes.c_ulonglong(0))
+        ready = self._made("cudaGraphInstantiateWithFlags", graph, ctypes.c_ulonglong(0))
         self._call("cudaGraphDestroy", graph)
-        return int(ready.value or 0)
+        return ready
 
     def launch(self, graph: int, stream: int) -> None:
         self._call("cudaGraphLaunch", ctypes.c_void_p(graph), ctypes.c_void_p(stream))

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, get_args
 
 from ohlora.base.installation import install_command
+from ohlora.base.types import DeviceBackend, check_choice
 from ohlora.engines import PRECISIONS
 from ohlora.engines.batches import BatchEngine
 from ohlora.engines.gpu.tensorrt_sidecar import Sidecar, read_sidecar
@@ -19,7 +20,6 @@ from ohlora.engines.selftest import Probe
 from ohlora.engines.spec import EngineSpec
 from ohlora.errors import EngineError
 
-BACKENDS = ("auto", "tensorrt", "torch", "onnxruntime")
 BUCKET = 64
 
 
@@ -56,8 +56,7 @@ def open_device_engine(
     Raises EngineError naming what is missing.
     """
     backend = backend_for(backend, precision, engines)
-    if backend == "tensorrt":
-        assert engines is not None
+    if backend == "tensorrt" and engines is not None:
         return _tensorrt(path, device, bucket, engines, probe)
     if backend == "torch":
         from ohlora.engines.onnx_torch.torch_device import open_torch_device
@@ -70,10 +69,8 @@ def open_device_engine(
 
 def backend_for(backend: str, precision: str, engines: Path | None) -> str:
     """The backend that a name means here. Raises EngineError for what does not go together or is not installed."""
-    if backend not in BACKENDS:
-        raise EngineError(f"unknown backend '{backend}' for a GPU: choose {', '.join(BACKENDS)}")
-    if precision not in PRECISIONS:
-        raise EngineError(f"unknown precision '{precision}': choose one of {', '.join(PRECISIONS)}")
+    check_choice("backend of a GPU", backend, get_args(DeviceBackend), EngineError)
+    check_choice("precision", precision, PRECISIONS, EngineError)
     has_torch = importlib.util.find_spec("torch") is not None
     if backend == "auto":
         backend = "tensorrt" if engines is not None else "torch" if has_torch else "onnxruntime"

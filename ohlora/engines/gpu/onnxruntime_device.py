@@ -5,20 +5,20 @@ The CPU provider runs through the same code; that is how it is tested where ther
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ohlora.engines.batches import Arrays, BatchEngine, tested
+from ohlora.base.types import check_choice
+from ohlora.engines.batches import BatchEngine, model_for_buckets
 from ohlora.engines.cache import cache_root
 from ohlora.engines.gpu.device_memory import DeviceBuffer
-from ohlora.engines.model_file import ModelFile, read_model_file
-from ohlora.engines.onnxruntime_backend import model_spec
-from ohlora.engines.selftest import Probe
-from ohlora.engines.spec import EngineSpec
-from ohlora.errors import EngineError
+from ohlora.engines.model_file import ModelFile
+from ohlora.engines.onnxruntime_backend import bound, model_spec
+from ohlora.engines.selftest import ProbeSource, with_selftest
+from ohlora.engines.spec import Arrays, EngineSpec, TensorSpec
+from ohlora.errors import EngineError, one_line
 
 BUCKET = 8
 PROVIDERS = {
@@ -61,17 +61,14 @@ class DeviceSession:
         self.spec, self.bucket, self.stream = spec, bucket, stream
         self._options = onnxruntime.RunOptions()
         self._options.add_run_config_entry("disable_synchronize_execution_providers", "1")
-        self._session, self._binding = session, session.io_binding()
-        where = ("cpu", 0) if provider == "cpu" else ("cuda", device)
-        self._values: dict[str, Any] = {}
-        for tensors, bind in (
-            (spec.inputs, self._binding.bind_ortvalue_input),
-            (spec.outputs, self._binding.bind_ortvalue_output),
-        ):
-            for tensor in tensors:
-                zeros = np.zeros((bucket, *tensor.row_shape), tensor.dtype)
-                self._values[tensor.name] = onnxruntime.OrtValue.ortvalue_from_numpy(zeros, *where)
-                bind(tensor.name, self._values[tensor.name])
+        self._session = session
+        place = ("cpu", 0) if provider == "cpu" else ("cuda", device)
+
+        def zeros(tensor: TensorSpec) -> Any:
+            array = np.zeros((bucket, *tensor.row_shape), tensor.dtype)
+            return onnxruntime.OrtValue.ortvalue_from_numpy(array, *place)
+
+        self._binding, self._values = bound(session, spec, zeros)
 
     def __call__(self, inputs: Arrays, outputs: Arrays) -> None:
         for name, array in inputs.items():
@@ -82,9 +79,9 @@ class DeviceSession:
 
     def buffer(self, name: str) -> DeviceBuffer:
         """The session's own memory of an input or output, for kernels that write or read it in place."""
-        value = self._values[name]
-        tensor = next(t for t in (*self.spec.inputs, *self.spec.outputs) if t.name == name)
-        return DeviceBuffer(value.data_ptr(), (self.bucket, *tensor.row_shape), tensor.dtype, self.stream or 0)
+        tensor = next(tensor for tensor in self.spec.tensors if tensor.name == name)
+        pointer = self._values[name].data_ptr()
+        return DeviceBuffer(pointer, (self.bucket, *tensor.row_shape), tensor.dtype, self.stream or 0)
 
     def launch(self, stream: int) -> None:
         """Put a run from buffers to buffers on `stream`, which must be the one that the session was opened for."""
@@ -104,7 +101,7 @@ def open_onnxruntime_device(
     device: int = 0,
     bucket: int = BUCKET,
     stream: int | None = None,
-    probe: Probe | Mapping[str, Mapping[str, Any]] | Path | str | None = None,
+    probe: ProbeSource | None = None,
 ) -> BatchEngine:
     """The network of an ONNX file on GPU `device` by ONNX Runtime, tested.
 
@@ -114,35 +111,25 @@ def open_onnxruntime_device(
     """
     import onnxruntime
 
-    if provider not in PROVIDERS:
-        raise EngineError(f"unknown provider '{provider}': choose {', '.join(PROVIDERS)}")
-    if bucket < 1:
-        raise EngineError(f"a bucket has at least one row, got {bucket}")
+    check_choice("provider", provider, PROVIDERS, EngineError)
     present = onnxruntime.get_available_providers()
     if PROVIDERS[provider] not in present:
         raise EngineError(
             f"this onnxruntime {onnxruntime.__version__} has no {PROVIDERS[provider]} (it has {', '.join(present)}): "
             "pip install onnxruntime-gpu in place of onnxruntime"
         )
-    model = read_model_file(Path(path))
-    model.require_independent_rows()
+    model = model_for_buckets(path, bucket)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     try:
         chosen = provider_options(provider, device, model, stream)
         session = onnxruntime.InferenceSession(model.data, options, providers=chosen)
     except Exception as error:  # the library's own types: no driver, no such device, a graph it cannot take
-        text = " ".join(str(error).split())[:300]
-        raise EngineError(f"ONNX Runtime cannot open {model.path} on {provider}:{device}: {text}") from error
+        raise EngineError(f"ONNX Runtime cannot open {model.path} on {provider}:{device}: {one_line(error)}") from error
     if session.get_providers()[0] != PROVIDERS[provider]:
         raise EngineError(f"{PROVIDERS[provider]} did not start on device {device}: is there a GPU and its driver?")
-    spec = model_spec(session)
+    runner = DeviceSession(session, model_spec(session), bucket, provider, device, stream)
     engine = BatchEngine(
-        model.name,
-        spec,
-        DeviceSession(session, spec, bucket, provider, device, stream),
-        backend="onnxruntime",
-        precision=model.precision_label("fp32"),
-        model_sha256=model.sha256,
+        model.name, runner, backend="onnxruntime", precision=model.precision_label("fp32"), model_sha256=model.sha256
     )
-    return tested(engine, f"onnxruntime: asked for {provider}:{device}", probe)
+    return with_selftest(engine, probe, f"onnxruntime: asked for {provider}:{device}")

@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ohlora.engines.batches import Arrays, BatchEngine, tested
+from ohlora.engines.batches import BatchEngine
 from ohlora.engines.gpu.cuda_runtime import ON_DEVICE, TO_DEVICE, TO_HOST, CudaRuntime, load_runtime
 from ohlora.engines.gpu.device_memory import DeviceBuffer
 from ohlora.engines.gpu.tensorrt_sidecar import Sidecar, read_engine
-from ohlora.engines.selftest import Probe
-from ohlora.engines.spec import TensorSpec
+from ohlora.engines.selftest import ProbeSource, with_selftest
+from ohlora.engines.spec import Arrays, TensorSpec
 from ohlora.errors import EngineError
 
 
@@ -36,7 +36,7 @@ class TensorRtRunner:
         self._on_device: dict[str, DeviceBuffer] = {}
         self._on_host: dict[str, NDArray[Any]] = {}
         self._pinned: list[int] = []
-        for tensor in (*self.spec.inputs, *self.spec.outputs):
+        for tensor in self.spec.tensors:
             self._allocate(tensor)
         for tensor in self.spec.inputs:
             context.set_input_shape(tensor.name, (self.bucket, *tensor.row_shape))
@@ -136,12 +136,7 @@ def check_usable(sidecar: Sidecar, version: str, capability: str, engine: Path) 
         raise EngineError(f"{engine} is for compute capability {built}, this GPU has {capability}: {remedy}")
 
 
-def open_tensorrt(
-    path: Path | str,
-    *,
-    device: int = 0,
-    probe: Probe | Mapping[str, Mapping[str, Any]] | Path | str | None = None,
-) -> BatchEngine:
+def open_tensorrt(path: Path | str, *, device: int = 0, probe: ProbeSource | None = None) -> BatchEngine:
     """Load a built engine onto GPU `device` and test it. `engine.runner.run_device` computes without the host.
 
     Raises EngineError: no sidecar, a damaged or foreign engine, no package, no GPU, a failed self-test.
@@ -159,7 +154,6 @@ def open_tensorrt(
         raise EngineError(f"{path} cannot be loaded by {sidecar.package} {trt.__version__}: build it again here")
     runner = TensorRtRunner(engine.create_execution_context(), runtime, sidecar, device)
     opened = BatchEngine(
-        path.name, sidecar.spec, runner, backend="tensorrt", precision=sidecar.precision,
-        model_sha256=sidecar.model_sha256,
-    )  # fmt: skip
-    return tested(opened, f"tensorrt: built for {', '.join(sidecar.compute_capabilities)}", probe)
+        path.name, runner, backend="tensorrt", precision=sidecar.precision, model_sha256=sidecar.model_sha256
+    )
+    return with_selftest(opened, probe, f"tensorrt: built for {', '.join(sidecar.compute_capabilities)}")

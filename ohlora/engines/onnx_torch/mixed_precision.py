@@ -129,4 +129,4 @@ class _Lowering:
 
 
 def _cast_to(node: onnx.NodeProto) -> int:
-    return next(attribute.i for attribute in node.attribute if attribute.name == "to")
+    return next(int(attribute.i) for attribute in node.attribute if attribute.name == "to")

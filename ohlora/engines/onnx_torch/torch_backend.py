@@ -7,16 +7,19 @@ through one recorded CUDA graph (`torch_device.open_torch_device`).
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from ohlora.engines.model_file import ModelFile
 from ohlora.engines.onnx_torch.torch_graph import TorchGraph, graph_spec, torch_graph
-from ohlora.engines.rows import Arrays, Compiled
-from ohlora.errors import EngineError
+from ohlora.engines.rows import Compiled
+from ohlora.engines.spec import Arrays
+from ohlora.errors import EngineError, one_line
 
 _LOG = logging.getLogger("ohlora")
+_init_cuda: Callable[[], None] = torch.cuda.init  # untyped there
 
 
 def compile_model(model: ModelFile, *, precision: str, threads: int, use_cache: bool = True) -> Compiled:
@@ -55,9 +58,9 @@ def cuda_device(name: str) -> torch.device:
         raise EngineError(f"this PyTorch ({torch.__version__}) was built without CUDA: install one with it, or use cpu")
     try:
         count = torch.cuda.device_count()
-        torch.cuda.init()
+        _init_cuda()
     except Exception as error:  # RuntimeError and its kinds: no driver, a driver that is too old
-        raise EngineError(f"no CUDA device can be used: {' '.join(str(error).split())[:200]}; use cpu") from error
+        raise EngineError(f"no CUDA device can be used: {one_line(error, 200)}; use cpu") from error
     number = int(index or 0)
     if number >= count:
         raise EngineError(f"{name} was asked for, this machine has {count} CUDA device{'s' if count != 1 else ''}")
@@ -67,7 +70,7 @@ def cuda_device(name: str) -> torch.device:
 def compiled_or_eager(module: Any, example: tuple[torch.Tensor, ...]) -> Any:
     """`module` through torch.compile where that works here, else as it is, with one warning."""
     try:
-        compiled = torch.compile(module, dynamic=False)
+        compiled: Any = torch.compile(module, dynamic=False)
         with torch.inference_mode():
             compiled(*example)
     except Exception as error:  # Triton missing, a compiler missing, an operation it cannot lower

@@ -18,12 +18,10 @@ from torch import Tensor, nn
 from ohlora.engines.onnx_torch.mixed_precision import Low, lower
 from ohlora.engines.onnx_torch.onnx_graphs import fold_constants
 from ohlora.engines.onnx_torch.torch_ops import OPS, TYPES, UnsupportedOperatorError
-from ohlora.engines.spec import EngineSpec, TensorSpec, batch_spec, require_fixed_rows
+from ohlora.engines.spec import EngineSpec, TensorSpec, batch_spec, measured_outputs, require_fixed_rows
 from ohlora.errors import EngineError
 
 LOWERED: dict[str, Low] = {"bf16": "bfloat16", "fp16": "float16"}
-_NAMES = {torch.float32: "float32", torch.uint8: "uint8", torch.int8: "int8", torch.int32: "int32",
-          torch.int64: "int64", torch.bool: "bool", torch.float16: "float16", torch.float64: "float64"}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -92,32 +90,27 @@ def torch_graph(data: bytes, precision: str = "fp32") -> TorchGraph:
 
 
 def graph_spec(module: TorchGraph, data: bytes) -> EngineSpec:
-    """Inputs as the file declares them, outputs as one row of zeros gives them: exporters leave sizes open."""
+    """Inputs as the file declares them, outputs as one row of zeros gives them."""
     model = onnx.load_from_string(data)
     inputs = tuple(_declared(value) for value in model.graph.input)
     require_fixed_rows(inputs, "input")
     with torch.inference_mode():
-        zeros = [torch.zeros((1, *t.row_shape), dtype=_dtype(t.dtype)) for t in inputs]
-        made = module(*zeros)
-    outputs = []
-    for name, value in zip(module.output_names, made, strict=True):
-        if value.shape[:1] != (1,):
-            raise EngineError(
-                f"output '{name}' has shape {list(value.shape)} for one row: its first dimension must be the batch"
-            )
-        outputs.append(batch_spec(name, _NAMES[value.dtype], (None, *value.shape[1:]), "output"))
-    return EngineSpec(inputs, tuple(outputs))
+        zeros = [torch.zeros((1, *t.row_shape), dtype=getattr(torch, t.dtype)) for t in inputs]
+        results = module(*zeros)
+    values = zip(module.output_names, results, strict=True)
+    outputs = measured_outputs((name, _dtype_name(value.dtype), tuple(value.shape)) for name, value in values)
+    return EngineSpec(inputs, outputs)
 
 
 def _declared(value: onnx.ValueInfoProto) -> TensorSpec:
     kind = value.type.tensor_type
     shape = tuple(dim.dim_value if dim.HasField("dim_value") else None for dim in kind.shape.dim)
     dtype = TYPES.get(kind.elem_type)
-    return batch_spec(value.name, _NAMES.get(dtype, "unknown") if dtype else "unknown", shape, "input")
+    return batch_spec(value.name, _dtype_name(dtype) if dtype else "unknown", shape, "input")
 
 
-def _dtype(name: str) -> torch.dtype:
-    return next(kind for kind, known in _NAMES.items() if known == name)
+def _dtype_name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _tensor(tensor: onnx.TensorProto) -> Tensor:

@@ -7,6 +7,8 @@ constants; shapes that follow the batch are computed on the CPU while it runs.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import reduce
+from inspect import signature
 from typing import Any
 
 import torch
@@ -26,6 +28,7 @@ TYPES = {
 
 
 FAR = 2**31 - 1  # how exporters write "to the end"
+_broadcast_shapes: Callable[..., torch.Size] = torch.broadcast_shapes  # untyped there
 
 
 class UnsupportedOperatorError(Exception):
@@ -40,8 +43,31 @@ def _ints(value: Tensor | None, default: list[int] | None = None) -> list[int]:
     return [int(number) for number in value.reshape(-1).tolist()]
 
 
-def _plain(function: Function) -> Maker:
+def _sizes(value: Tensor | None) -> Callable[[Tensor], list[int]]:
+    """Reads sizes: once for all where they are constant."""
+    fixed = None if value is None else _ints(value)
+    return lambda sizes: _ints(sizes) if fixed is None else fixed
+
+
+def _inputs_only(function: Function) -> Maker:
     return lambda attributes, given: function
+
+
+def _plain(function: Function, **refused: tuple[Any, str]) -> Maker:
+    """A function of the inputs and, by keyword, of the attributes that it names.
+
+    refused: attribute -> the one value that is translated, and what any other would be.
+    """
+    named = [name for name, one in signature(function).parameters.items() if one.kind is one.KEYWORD_ONLY]
+
+    def make(attributes: Attributes, given: Given) -> Function:
+        for name, (translated, otherwise) in refused.items():
+            if attributes.get(name, translated) != translated:
+                raise UnsupportedOperatorError(otherwise)
+        options = {name: attributes[name] for name in named if name in attributes}
+        return (lambda *inputs: function(*inputs, **options)) if options else function
+
+    return make
 
 
 def _axes(attributes: Attributes, given: Given, place: int = 1) -> list[int] | None:
@@ -94,37 +120,24 @@ def _gemm(attributes: Attributes, given: Given) -> Function:
     return gemm
 
 
-def _instance_norm(attributes: Attributes, given: Given) -> Function:
-    epsilon = attributes.get("epsilon", 1e-5)
-
-    def norm(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-        # Written out, so that a compiler sees two sums and one product, and fuses what is around them.
-        axes = tuple(range(2, x.dim()))
-        variance, mean = torch.var_mean(x, axes, correction=0, keepdim=True)
-        shape = (1, -1) + (1,) * (x.dim() - 2)
-        return (x - mean) * torch.rsqrt(variance + epsilon) * scale.reshape(shape) + shift.reshape(shape)
-
-    return norm
+def _instance_norm(x: Tensor, scale: Tensor, shift: Tensor, *, epsilon: float = 1e-5) -> Tensor:
+    # Written out, so that a compiler sees two sums and one product, and fuses what is around them.
+    axes = tuple(range(2, x.dim()))
+    variance, mean = torch.var_mean(x, axes, correction=0, keepdim=True)
+    shape = (1, -1) + (1,) * (x.dim() - 2)
+    return (x - mean) * torch.rsqrt(variance + epsilon) * scale.reshape(shape) + shift.reshape(shape)
 
 
-def _batch_norm(attributes: Attributes, given: Given) -> Function:
-    if attributes.get("training_mode", 0):
-        raise UnsupportedOperatorError("a batch norm that learns")
-    epsilon = attributes.get("epsilon", 1e-5)
-
-    def norm(x: Tensor, scale: Tensor, shift: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
-        return F.batch_norm(x, mean, variance, scale, shift, eps=epsilon)
-
-    return norm
+def _batch_norm(
+    x: Tensor, scale: Tensor, shift: Tensor, mean: Tensor, variance: Tensor, *, epsilon: float = 1e-5
+) -> Tensor:
+    return F.batch_norm(x, mean, variance, scale, shift, eps=epsilon)
 
 
-def _layer_norm(attributes: Attributes, given: Given) -> Function:
-    epsilon, axis = attributes.get("epsilon", 1e-5), attributes.get("axis", -1)
-
-    def norm(x: Tensor, scale: Tensor, shift: Tensor | None = None) -> Tensor:
-        return F.layer_norm(x, x.shape[axis:], scale, shift, epsilon)
-
-    return norm
+def _layer_norm(
+    x: Tensor, scale: Tensor, shift: Tensor | None = None, *, epsilon: float = 1e-5, axis: int = -1
+) -> Tensor:
+    return F.layer_norm(x, x.shape[axis:], scale, shift, epsilon)
 
 
 def _pool(function: Callable[..., Tensor]) -> Maker:
@@ -164,12 +177,8 @@ def _resize(attributes: Attributes, given: Given) -> Function:
     if scales is not None and scales.numel():
         factors = [float(value) for value in scales.tolist()]
         return lambda x, *_: F.interpolate(x, scale_factor=factors[2:], **options)
-    fixed = None if len(given) < 4 or given[3] is None else _ints(given[3])
-
-    def resize(x: Tensor, region: Tensor | None, factors: Tensor | None, sizes: Tensor) -> Tensor:
-        return F.interpolate(x, size=(_ints(sizes) if fixed is None else fixed)[2:], **options)
-
-    return resize
+    read = _sizes(given[3] if len(given) > 3 else None)
+    return lambda x, region, factors, sizes: F.interpolate(x, size=read(sizes)[2:], **options)
 
 
 def _slice(attributes: Attributes, given: Given) -> Function:
@@ -208,11 +217,6 @@ def _reduce(function: Callable[[Tensor, tuple[int, ...], bool], Tensor]) -> Make
     return make
 
 
-def _softmax(attributes: Attributes, given: Given) -> Function:
-    axis = attributes.get("axis", -1)
-    return lambda x: torch.softmax(x, axis)
-
-
 def _cast(attributes: Attributes, given: Given) -> Function:
     to = TYPES.get(attributes["to"])
     if to is None:
@@ -220,24 +224,14 @@ def _cast(attributes: Attributes, given: Given) -> Function:
     return lambda x: x.to(to)
 
 
-def _clip(attributes: Attributes, given: Given) -> Function:
-    return lambda x, low=None, high=None: torch.clamp(x, low, high)
-
-
 def _reshape(attributes: Attributes, given: Given) -> Function:
     literal = bool(attributes.get("allowzero", 0))  # else 0 is the input's own size
-    fixed = None if given[1] is None else _ints(given[1])
+    read = _sizes(given[1])
 
     def reshape(x: Tensor, wanted: Tensor) -> Tensor:
-        sizes = _ints(wanted) if fixed is None else fixed
-        return x.reshape([x.shape[i] if size == 0 and not literal else size for i, size in enumerate(sizes)])
+        return x.reshape([x.shape[i] if size == 0 and not literal else size for i, size in enumerate(read(wanted))])
 
     return reshape
-
-
-def _shape(attributes: Attributes, given: Given) -> Function:
-    start, end = attributes.get("start", 0), attributes.get("end")
-    return lambda x: torch.tensor(list(x.shape[start:end]), dtype=torch.int64)
 
 
 def _unsqueeze(attributes: Attributes, given: Given) -> Function:
@@ -297,113 +291,86 @@ def _quantize(attributes: Attributes, given: Given) -> Function:
     return lambda x, scale, *_: torch.clamp(torch.round(x / scale) + offset, low, high).to(kind)
 
 
-def _dequantize(attributes: Attributes, given: Given) -> Function:
-    axis = attributes.get("axis", 1)
-
-    def dequantize(x: Tensor, scale: Tensor, zero: Tensor | None = None) -> Tensor:
-        shape = [-1 if i == axis else 1 for i in range(x.dim())] if scale.dim() == 1 else []
-        number = x.to(scale.dtype)
-        number = number if zero is None else number - zero.to(scale.dtype).reshape(shape)
-        return number * scale.reshape(shape)
-
-    return dequantize
+def _dequantize(x: Tensor, scale: Tensor, zero: Tensor | None = None, *, axis: int = 1) -> Tensor:
+    shape = [-1 if i == axis else 1 for i in range(x.dim())] if scale.dim() == 1 else []
+    number = x.to(scale.dtype)
+    number = number if zero is None else number - zero.to(scale.dtype).reshape(shape)
+    return number * scale.reshape(shape)
 
 
-def _mod(attributes: Attributes, given: Given) -> Function:
-    return torch.fmod if attributes.get("fmod", 0) else torch.remainder
+def _extreme(function: Callable[..., Tensor]) -> Maker:
+    def extreme(x: Tensor, *, axis: int = 0, keepdims: int = 1) -> Tensor:
+        return function(x, dim=axis, keepdim=bool(keepdims))
 
-
-def _leaky(attributes: Attributes, given: Given) -> Function:
-    slope = attributes.get("alpha", 0.01)
-    return lambda x: F.leaky_relu(x, slope)
-
-
-def _hard_sigmoid(attributes: Attributes, given: Given) -> Function:
-    alpha, beta = attributes.get("alpha", 0.2), attributes.get("beta", 0.5)
-    return lambda x: torch.clamp(alpha * x + beta, 0.0, 1.0)
-
-
-def _arg(function: Callable[..., Tensor]) -> Maker:
-    def make(attributes: Attributes, given: Given) -> Function:
-        if attributes.get("select_last_index", 0):
-            raise UnsupportedOperatorError("the last of equal extremes")
-        axis, keep = attributes.get("axis", 0), bool(attributes.get("keepdims", 1))
-        return lambda x: function(x, dim=axis, keepdim=keep)
-
-    return make
-
-
-def _concat(attributes: Attributes, given: Given) -> Function:
-    axis = attributes["axis"]
-    return lambda *parts: torch.cat(parts, axis)
-
-
-def _transpose(attributes: Attributes, given: Given) -> Function:
-    order = attributes.get("perm")
-    return (lambda x: x.permute(*order)) if order else (lambda x: x.permute(*reversed(range(x.dim()))))
-
-
-def _flatten(attributes: Attributes, given: Given) -> Function:
-    axis = attributes.get("axis", 1)
-    return lambda x: x.reshape(int(torch.Size(x.shape[:axis]).numel()), -1)
-
-
-def _gelu(attributes: Attributes, given: Given) -> Function:
-    form = attributes.get("approximate", "none")
-    return lambda x: F.gelu(x, approximate=form)
+    return _plain(extreme, select_last_index=(0, "the last of equal extremes"))
 
 
 def _expand(attributes: Attributes, given: Given) -> Function:
-    fixed = None if given[1] is None else _ints(given[1])
-
-    def expand(x: Tensor, wanted: Tensor) -> Tensor:
-        sizes = _ints(wanted) if fixed is None else fixed
-        return x.expand(torch.broadcast_shapes(x.shape, torch.Size(sizes)))
-
-    return expand
+    read = _sizes(given[1])
+    return lambda x, wanted: x.expand(_broadcast_shapes(x.shape, read(wanted)))
 
 
 def _many(function: Callable[[Tensor, Tensor], Tensor]) -> Maker:
-    def all_of(first: Tensor, *rest: Tensor) -> Tensor:
-        for other in rest:
-            first = function(first, other)
-        return first
-
-    return _plain(all_of)
-
-
-def _prelu(x: Tensor, slope: Tensor) -> Tensor:
-    return torch.where(x < 0, x * slope, x)
+    return _plain(lambda first, *rest: reduce(function, rest, first))
 
 
 def _divide(a: Tensor, b: Tensor) -> Tensor:
     return a / b if a.is_floating_point() else torch.div(a, b, rounding_mode="trunc")
 
 
+# Functions of the inputs alone.
+PLAIN: dict[str, Function] = {
+    "Abs": torch.abs, "Add": torch.add, "And": torch.logical_and, "Cos": torch.cos, "Div": _divide, "Equal": torch.eq,
+    "Erf": torch.erf, "Exp": torch.exp, "Floor": torch.floor, "Greater": torch.gt, "GreaterOrEqual": torch.ge,
+    "HardSwish": F.hardswish, "Less": torch.lt, "LessOrEqual": torch.le, "Log": torch.log, "MatMul": torch.matmul,
+    "Mul": torch.mul, "Neg": torch.neg, "Not": torch.logical_not, "Or": torch.logical_or, "Pow": torch.pow,
+    "Reciprocal": torch.reciprocal, "Relu": torch.relu, "Round": torch.round, "Sigmoid": torch.sigmoid,
+    "Sin": torch.sin, "Softplus": F.softplus, "Sqrt": torch.sqrt, "Sub": torch.sub, "Tanh": torch.tanh,
+    "Where": torch.where, "GlobalAveragePool": lambda x: x.mean((2, 3), keepdim=True), "Identity": lambda x: x,
+    "PRelu": lambda x, slope: torch.where(x < 0, x * slope, x),
+    "Clip": lambda x, low=None, high=None: torch.clamp(x, low, high),
+}  # fmt: skip
+
 OPS: dict[str, Maker] = {
-    "Abs": _plain(torch.abs), "Add": _plain(torch.add), "And": _plain(torch.logical_and), "ArgMax": _arg(torch.argmax),
-    "ArgMin": _arg(torch.argmin), "AveragePool": _pool(F.avg_pool2d),
-    "BatchNormalization": _batch_norm, "Cast": _cast, "Clip": _clip, "Concat": _concat,
-    "Conv": _conv, "ConvTranspose": _conv_transpose, "Cos": _plain(torch.cos), "DepthToSpace": _depth_to_space,
-    "DequantizeLinear": _dequantize, "Div": _plain(_divide), "Equal": _plain(torch.eq), "Erf": _plain(torch.erf),
-    "Exp": _plain(torch.exp), "Expand": _expand, "Flatten": _flatten, "Floor": _plain(torch.floor), "Gather": _gather,
-    "Gelu": _gelu, "Gemm": _gemm, "GlobalAveragePool": _plain(lambda x: x.mean((2, 3), keepdim=True)),
-    "Greater": _plain(torch.gt), "GreaterOrEqual": _plain(torch.ge), "HardSigmoid": _hard_sigmoid,
-    "HardSwish": _plain(F.hardswish), "Identity": _plain(lambda x: x), "InstanceNormalization": _instance_norm,
-    "LayerNormalization": _layer_norm, "LeakyRelu": _leaky, "Less": _plain(torch.lt), "LessOrEqual": _plain(torch.le),
-    "Log": _plain(torch.log), "MatMul": _plain(torch.matmul), "Max": _many(torch.maximum),
+    **{name: _inputs_only(function) for name, function in PLAIN.items()},
+    "ArgMax": _extreme(torch.argmax),
+    "ArgMin": _extreme(torch.argmin),
+    "AveragePool": _pool(F.avg_pool2d),
+    "BatchNormalization": _plain(_batch_norm, training_mode=(0, "a batch norm that learns")),
+    "Cast": _cast,
+    "Concat": _plain(lambda *parts, axis: torch.cat(parts, axis)),
+    "Conv": _conv,
+    "ConvTranspose": _conv_transpose,
+    "DepthToSpace": _depth_to_space,
+    "DequantizeLinear": _plain(_dequantize),
+    "Expand": _expand,
+    "Flatten": _plain(lambda x, *, axis=1: x.reshape(int(torch.Size(x.shape[:axis]).numel()), -1)),
+    "Gather": _gather,
+    "Gelu": _plain(lambda x, *, approximate="none": F.gelu(x, approximate=approximate)),
+    "Gemm": _gemm,
+    "HardSigmoid": _plain(lambda x, *, alpha=0.2, beta=0.5: torch.clamp(alpha * x + beta, 0.0, 1.0)),
+    "InstanceNormalization": _plain(_instance_norm),
+    "LayerNormalization": _plain(_layer_norm),
+    "LeakyRelu": _plain(lambda x, *, alpha=0.01: F.leaky_relu(x, alpha)),
+    "Max": _many(torch.maximum),
     "MaxPool": _pool(F.max_pool2d),
-    "Min": _many(torch.minimum), "Mod": _mod, "Mul": _plain(torch.mul), "Neg": _plain(torch.neg),
-    "Not": _plain(torch.logical_not), "Or": _plain(torch.logical_or), "PRelu": _plain(_prelu), "Pad": _pad,
-    "Pow": _plain(torch.pow), "QuantizeLinear": _quantize, "Reciprocal": _plain(torch.reciprocal),
+    "Min": _many(torch.minimum),
+    "Mod": _plain(lambda a, b, *, fmod=0: torch.fmod(a, b) if fmod else torch.remainder(a, b)),
+    "Pad": _pad,
+    "QuantizeLinear": _quantize,
     "ReduceL2": _reduce(lambda x, axes, keep: torch.linalg.vector_norm(x, 2, axes, keep)),
     "ReduceMax": _reduce(lambda x, axes, keep: x.amax(axes, keep)),
     "ReduceMean": _reduce(lambda x, axes, keep: x.mean(axes, keep)),
     "ReduceMin": _reduce(lambda x, axes, keep: x.amin(axes, keep)),
-    "ReduceSum": _reduce(lambda x, axes, keep: x.sum(axes, keep)), "Relu": _plain(torch.relu), "Reshape": _reshape,
+    "ReduceSum": _reduce(lambda x, axes, keep: x.sum(axes, keep)),
+    "Reshape": _reshape,
     "Resize": _resize,
-    "Shape": _shape, "Round": _plain(torch.round), "Sigmoid": _plain(torch.sigmoid), "Sin": _plain(torch.sin),
-    "Slice": _slice, "Softmax": _softmax, "Softplus": _plain(F.softplus), "Split": _split, "Sqrt": _plain(torch.sqrt),
-    "Squeeze": _squeeze, "Sub": _plain(torch.sub), "Sum": _many(torch.add), "Tanh": _plain(torch.tanh),
-    "Transpose": _transpose, "Unsqueeze": _unsqueeze, "Where": _plain(torch.where),
-}  # fmt: skip
+    "Shape": _plain(lambda x, *, start=0, end=None: torch.tensor(list(x.shape[start:end]), dtype=torch.int64)),
+    "Slice": _slice,
+    "Softmax": _plain(lambda x, *, axis=-1: torch.softmax(x, axis)),
+    "Split": _split,
+    "Squeeze": _squeeze,
+    "Sum": _many(torch.add),
+    "Transpose": _plain(lambda x, *, perm=(): x.permute(*(perm or reversed(range(x.dim()))))),
+    "Unsqueeze": _unsqueeze,
+}

@@ -55,11 +55,11 @@ def test_what_does_not_go_together_is_refused(tmp_path: Path) -> None:
     folder.mkdir()
     built(folder, "hair", network)
     for words, options in (
-        ("unknown backend 'openvino' for a GPU: choose auto, tensorrt, torch, onnxruntime", {"backend": "openvino"}),
+        ("unknown backend of a GPU 'openvino': choose auto, tensorrt, torch or onnxruntime", {"backend": "openvino"}),
         ("backend tensorrt needs built engines: ohlora export", {"backend": "tensorrt"}),
         ("is made for batches of 4, 8 were asked for: use --batch 4", {"engines": folder, "bucket": 8}),
         ("holds TensorRT engines, backend torch takes none", {"engines": folder, "backend": "torch"}),
-        ("unknown precision 'int8': choose one of fp32, bf16, fp16", {"precision": "int8"}),
+        ("unknown precision 'int8': choose fp32, fp16 or bf16", {"precision": "int8"}),
         ("onnxruntime computes a bundle's networks in fp32, not fp16", {"backend": "onnxruntime", "precision": "fp16"}),
     ):
         with pytest.raises(EngineError, match=words):

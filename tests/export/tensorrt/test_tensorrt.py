@@ -288,7 +288,7 @@ def runner() -> TensorRtRunner:
 
 def test_calls_are_cut_into_buckets(runner: TensorRtRunner) -> None:
     cuda = runner._runtime._library
-    engine = BatchEngine("small", SPEC, runner, backend="tensorrt", precision="fp32", model_sha256="0" * 64)
+    engine = BatchEngine("small", runner, backend="tensorrt", precision="fp32", model_sha256="0" * 64)
     x = np.random.default_rng(0).standard_normal((11, 3)).astype(np.float32)
     cuda.calls.clear()
     np.testing.assert_allclose(engine(x=x)["y"], 2 * x + 1, rtol=1e-6)
