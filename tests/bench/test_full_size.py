@@ -10,6 +10,7 @@ import torch
 import ohlora
 from ohlora.bench.runner import full_size
 from ohlora.faces import face_from_seed
+from ohlora.training.nets.pixels import as_bytes
 from ohlora.training.nets.stylegan import CONFIGS
 
 
@@ -21,7 +22,7 @@ def test_it_draws_the_demos_portraits(monkeypatch: pytest.MonkeyPatch) -> None:
     z = torch.from_numpy(np.stack([face_from_seed(seed).z for seed in seeds]))
     with torch.inference_mode():
         made = generator.synthesis(generator.truncate(generator.mapping(z)), lod=0.0)
-    pictures = ((made + 1) * 127.5 + 0.5).clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    pictures = as_bytes(made)
     wanted = ohlora.Renderer().render(ohlora.SeedRange(seeds[0], seeds[-1]))
     for picture, small in zip(pictures, wanted, strict=True):
         values = cv2.resize(picture, (128, 128), interpolation=cv2.INTER_AREA).astype(float)

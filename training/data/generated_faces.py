@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from ohlora.base.values import Z_SIZE, Face
@@ -33,6 +34,8 @@ from ohlora.training.data.portrait_faces import (
     write_example,
 )
 from ohlora.training.data.portraits import parameters_from_latents, render
+from ohlora.training.nets.pixels import as_bytes
+from ohlora.training.nets.stylegan import Generator
 
 BATCH = 8
 # A generator follows the portraits when its pictures are nearer to their own than to others. Of a trained one the
@@ -56,20 +59,13 @@ class ModuleGenerator:
     """A generator's weights file (kind "stylegan"), run by PyTorch."""
 
     def __init__(self, path: Path) -> None:
-        from ohlora.training.nets.stylegan import Generator
-
-        module = checkpoints.load("stylegan", path)
-        assert isinstance(module, Generator)
+        module = checkpoints.load_as(Generator, "stylegan", path)
         require_portrait_interface(str(path), module.config.z_size, module.config.label_size)
         self.module, self.identity, self.resolution = module, file_sha256(path), module.config.resolution
 
     def __call__(self, z: NDArray[np.float32]) -> NDArray[np.uint8]:
-        import torch
-
         with torch.no_grad():
-            image = self.module(torch.from_numpy(z), lod=0.0)
-            levels = ((image + 1.0) * 127.5 + 0.5).clamp(0.0, 255.0).to(torch.uint8)
-        return levels.permute(0, 2, 3, 1).contiguous().numpy()
+            return as_bytes(self.module(torch.from_numpy(z), lod=0.0))
 
     def close(self) -> None:
         """Nothing to release."""

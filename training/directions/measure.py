@@ -16,6 +16,7 @@ from ohlora.faces import face_from_seed
 from ohlora.latents.directions import Directions
 from ohlora.render.renderer import Renderer
 from ohlora.training.directions.reader import Reader
+from ohlora.training.nets.pixels import as_bytes
 from ohlora.training.nets.stylegan import Generator
 
 # faces, one expression for all -> images uint8 [N,R,R,3]
@@ -41,9 +42,7 @@ def from_generator(generator: Generator, directions: Directions) -> Portray:
     def portray(faces: Sequence[Face], expression: Expression) -> NDArray[np.uint8]:
         w = generator.mapping(torch.from_numpy(np.stack([face.z for face in faces]))).numpy()
         moved = np.stack([directions.apply(row, face, expression) for row, face in zip(w, faces, strict=True)])
-        image = generator.synthesis(generator.broadcast(torch.from_numpy(moved)), lod=0.0)
-        levels = ((image + 1.0) * 127.5 + 0.5).clamp(0.0, 255.0).to(torch.uint8)
-        return levels.permute(0, 2, 3, 1).contiguous().numpy()
+        return as_bytes(generator.synthesis(generator.broadcast(torch.from_numpy(moved)), lod=0.0))
 
     return portray
 

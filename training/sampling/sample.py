@@ -28,6 +28,7 @@ from ohlora.faces import LABEL_SIZES, face_from_seed
 from ohlora.io.images import encode_image
 from ohlora.render.journal import Journal
 from ohlora.training.directions.known_latents import state_sha256
+from ohlora.training.nets.pixels import as_bytes
 from ohlora.training.nets.stylegan import W_AVG_DECAY, Generator
 from ohlora.training.sampling.recipes import SampleSettings
 
@@ -222,13 +223,7 @@ def images_of(
             average = averages[torch.from_numpy(inputs.numbers // settings.mixing_batch - first).to(wp.device)]
         early = torch.arange(generator.config.layers, device=wp.device)[:, None] < settings.layers
         wp = torch.where(early, torch.lerp(average[:, None], wp, settings.psi), wp)
-    return as_bytes(generator.synthesis(wp, lod=0.0))
-
-
-def as_bytes(image: Tensor) -> NDArray[np.uint8]:
-    """image [N,3,R,R] in [-1,1] -> uint8 RGB [N,R,R,3]: floor((x + 1) * 127.5 + 0.5) in float64, as documented."""
-    levels = ((image.double() + 1.0) * 127.5 + 0.5).clamp(0.0, 255.0).to(torch.uint8)
-    return np.ascontiguousarray(levels.permute(0, 2, 3, 1).cpu().numpy())
+    return as_bytes(generator.synthesis(wp, lod=0.0).double())
 
 
 def _pending(journal: Journal, count: int) -> Iterator[int]:

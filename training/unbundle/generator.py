@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from ohlora.bundle import Bundle
 from ohlora.errors import BundleError, InvalidInputError
 from ohlora.training.checkpoints import KINDS
+from ohlora.training.nets.pixels import as_bytes
 from ohlora.training.nets.stylegan import CONFIGS, Generator, GeneratorConfig, SynthesisLayer
 from ohlora.training.nets.stylegan_layers import EPSILON, SLOPE, Conv, Dense, NoiseBias, UpConv
 from ohlora.training.unbundle.generator_graph import (
@@ -249,9 +250,7 @@ def _check(module: Generator, bundle: Bundle) -> None:
         mapping.close()
         synthesis.close()
     own = module.mapping(*(torch.from_numpy(value) for value in inputs.values())).unflatten(0, wp.shape[:2])
-    image = module.synthesis(own, lod=0.0)
-    made = ((image + 1.0) * 127.5 + 0.5).clamp(0.0, 255.0).to(torch.uint8).permute(0, 2, 3, 1).numpy()
-    difference = np.abs(made.astype(np.int16) - wanted)
+    difference = np.abs(as_bytes(module.synthesis(own, lod=0.0)).astype(np.int16) - wanted)
     share = float((difference > CHECK_LEVELS).mean())
     if not share <= CHECK_SHARE:
         raise BundleError(

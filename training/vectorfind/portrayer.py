@@ -21,8 +21,9 @@ from ohlora.errors import InvalidInputError
 from ohlora.faces import LABEL_SIZES
 from ohlora.latents.spaces import Space, space_size
 from ohlora.training.directions.known_latents import state_sha256
+from ohlora.training.nets.pixels import as_bytes
 from ohlora.training.nets.stylegan import Generator
-from ohlora.training.sampling.sample import as_bytes, exact_arithmetic
+from ohlora.training.sampling.sample import exact_arithmetic
 from ohlora.training.unbundle.generator import generator_from_bundle
 
 Floats = NDArray[np.float32]
@@ -110,7 +111,7 @@ def torch_portrayer(generator: Generator, device: torch.device | str = "cpu") ->
     def draw(w: Floats) -> Rgb:
         with exact_arithmetic(), torch.inference_mode():
             wp = generator.broadcast(torch.tensor(w).to(generator.w_avg.device))
-            return as_bytes(generator.synthesis(wp, lod=0.0))
+            return as_bytes(generator.synthesis(wp, lod=0.0).double())
 
     return Portrayer(generator, draw, sha256, f"torch-{torch.device(device).type}")
 
