@@ -8,7 +8,6 @@ values that differ.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -22,12 +21,12 @@ torch = pytest.importorskip("torch", reason="the train extra makes the models")
 
 from torch import Tensor  # noqa: E402
 
-from ohlora.bench.baselines.networks import PlainUpConv, generator  # noqa: E402
+from ohlora.bench.baselines.networks import documented_upsampling, generator  # noqa: E402
 from ohlora.engines import backend_report, open_engine  # noqa: E402
-from ohlora.export.graphs.generator import ByteSynthesis, synthesis_graph, to_onnx  # noqa: E402
-from ohlora.export.rewrites.generator import Collapse, rewrite_generator, synthesis_layers  # noqa: E402
+from ohlora.export.graphs.from_torch import to_onnx  # noqa: E402
+from ohlora.export.graphs.generator import ByteSynthesis, synthesis_graph  # noqa: E402
+from ohlora.export.rewrites.generator import Collapse, rewrite_generator  # noqa: E402
 from ohlora.training.nets.stylegan import CONFIGS  # noqa: E402
-from ohlora.training.nets.stylegan_layers import UpConv  # noqa: E402
 
 FORMS = ("documented", "transposed", "subpixel")
 WAYS = [(status.name, "fp32") for status in backend_report() if status.available]
@@ -38,23 +37,20 @@ LEVELS = {"fp32": 1, "bf16": 64}
 
 @cache
 def documented() -> ByteSynthesis:
-    plain = copy.deepcopy(generator())
-    for layer in synthesis_layers(plain):
-        if isinstance(layer.conv, UpConv):
-            layer.conv = PlainUpConv(layer.conv)
-    return ByteSynthesis(plain).eval()
+    return ByteSynthesis(documented_upsampling(generator())).eval()
 
 
 @cache
 def latent() -> Tensor:
     config = CONFIGS["original"]
-    return torch.randn(1, config.layers, config.w_size, generator=torch.Generator().manual_seed(1))
+    wp: Tensor = torch.randn(1, config.layers, config.w_size, generator=torch.Generator().manual_seed(1))
+    return wp
 
 
 @cache
 def expected() -> NDArray[np.uint8]:
     with torch.no_grad():
-        return cast("NDArray[np.uint8]", documented()(latent()).numpy())
+        return np.asarray(documented()(latent()).numpy())
 
 
 @pytest.fixture(scope="module")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
-from pytest_benchmark.fixture import BenchmarkFixture
 
 pytest.importorskip("scipy", reason="the train extra draws the portraits that are scored")
 
@@ -15,7 +16,7 @@ from ohlora.kernels.properties import ALGORITHMS, score
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_documented(benchmark: BenchmarkFixture, algorithm: Algorithm) -> None:
+def test_documented(benchmark: Any, algorithm: Algorithm) -> None:
     parsing, images = batch(*painted(), 0, 4)
     made = benchmark.pedantic(lambda: documented(algorithm, parsing, images), rounds=5)
     assert np.allclose(made, score(parsing, images, algorithm=algorithm), rtol=1e-11, equal_nan=True)
@@ -24,6 +25,6 @@ def test_documented(benchmark: BenchmarkFixture, algorithm: Algorithm) -> None:
 @pytest.mark.parametrize("count", [1, 256])
 @pytest.mark.parametrize("backend", ["reference", "cpu"])
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_score(benchmark: BenchmarkFixture, algorithm: Algorithm, backend: Backend, count: int) -> None:
+def test_score(benchmark: Any, algorithm: Algorithm, backend: Backend, count: int) -> None:
     parsing, images = batch(*painted(), 0, count)
     benchmark.pedantic(lambda: score(parsing, images, algorithm=algorithm, backend=backend), rounds=5, warmup_rounds=1)

@@ -15,11 +15,12 @@ import pytest
 
 from ohlora.bench.runner.jobs import Folders
 from ohlora.bench.runner.machine import keep_memory, machine
+from ohlora.bench.runner.processes import run_command
 from ohlora.bench.runner.subjects import PRESET_NAMES, Subject, bundle_subject, full_size_subject
 from ohlora.bench.runner.timing import Group, Work
 from ohlora.bench.suites import SUITES
 from ohlora.bench.suites.options import QUICK_ITEMS, Options
-from ohlora.bench.suites.processes import measured_job, render_of, run_command
+from ohlora.bench.suites.processes import measured_job, render_of
 
 ROUNDS = 3
 TIMED = ("kernels", "engines", "stages", "pipeline", "cold-start")  # the others give figures that are no times of calls
@@ -91,7 +92,7 @@ def test_job_of(benchmark: Any, cache: Any, items: int) -> None:
     with Folders() as folders:
 
         def job() -> None:
-            peaks.append(measured_job(items, folders.new(), cache)[1])
+            peaks.append(measured_job(items, folders.new(), cache).peak / 1e6)
 
         run: Callable[[], None] = job
         benchmark.pedantic(run, rounds=ROUNDS)

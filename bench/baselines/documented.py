@@ -17,6 +17,7 @@ from ohlora.base.types import Rgb
 from ohlora.bench.baselines.ombre import documented_ombre
 from ohlora.faces import face_from_seed
 from ohlora.training.nets.effisegnet import SIZE, EffiSegNet
+from ohlora.training.nets.pixels import as_bytes
 from ohlora.training.nets.stylegan import Generator
 
 
@@ -28,12 +29,13 @@ class ByteEffiSegNet(nn.Module):
         self.student = student
 
     def forward(self, image: Tensor) -> Tensor:
-        return self.student(image.permute(0, 3, 1, 2).float() / 127.5 - 1)[:, 0]
+        hair: Tensor = self.student(image.permute(0, 3, 1, 2).float() / 127.5 - 1)
+        return hair[:, 0]
 
 
-def documented_dye(images: Sequence[Rgb], hair: NDArray[np.float32], color: float) -> list[Rgb]:
-    """Picture after picture."""
-    return [documented_ombre(image, one, color) for image, one in zip(images, hair, strict=True)]
+def small(images: Sequence[Rgb]) -> Rgb:
+    """Pictures at the student's size, uint8 [N,224,224,3]."""
+    return np.stack([cv2.resize(image, (SIZE, SIZE), interpolation=cv2.INTER_AREA) for image in images])
 
 
 @dataclass
@@ -66,26 +68,25 @@ class DocumentedWay:
     @torch.no_grad()
     def portraits(self, seeds: Sequence[int]) -> list[Rgb]:
         """Pictures of some seeds, one network run."""
-        image = self.generator.synthesis(self.latents(seeds))
-        pixels = ((image + 1) * 127.5 + 0.5).clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()
-        return [np.ascontiguousarray(picture) for picture in pixels]
+        return list(as_bytes(self.generator.synthesis(self.latents(seeds))))
 
     @torch.no_grad()
     def hair(self, images: Sequence[Rgb]) -> NDArray[np.float32]:
         """Hair maps [N,224,224] of pictures, one network run."""
-        small = np.stack([cv2.resize(image, (SIZE, SIZE), interpolation=cv2.INTER_AREA) for image in images])
-        x = torch.from_numpy(small).permute(0, 3, 1, 2).float() / 127.5 - 1
+        x = torch.from_numpy(small(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
         if self.channels_last:
             x = x.contiguous(memory_format=torch.channels_last)
         return np.asarray(self.student(x)[:, 0].numpy())
 
+    def dye(self, images: Sequence[Rgb], color: float) -> list[Rgb]:
+        """Picture after picture, their hair in one network run."""
+        return [documented_ombre(image, one, color) for image, one in zip(images, self.hair(images), strict=True)]
+
     def dyed(self, seeds: Sequence[int], color: float) -> list[Rgb]:
         """Dyed portraits, `batch` at a time."""
-        made: list[Rgb] = []
-        for start in range(0, len(seeds), self.batch):
-            images = self.portraits(seeds[start : start + self.batch])
-            made += documented_dye(images, self.hair(images), color)
-        return made
+        starts = range(0, len(seeds), self.batch)
+        batches = (self.dye(self.portraits(seeds[start : start + self.batch]), color) for start in starts)
+        return [image for batch in batches for image in batch]
 
     def render(self, seeds: Sequence[int], color: float, out: Path) -> None:
         """Dyed portraits as JPEG files."""
@@ -99,7 +100,7 @@ class DocumentedWay:
         for start in range(0, len(files), self.batch):
             some = files[start : start + self.batch]
             images = [np.ascontiguousarray(np.asarray(cv2.imread(str(file)))[..., ::-1]) for file in some]
-            for file, image in zip(some, documented_dye(images, self.hair(images), color), strict=True):
+            for file, image in zip(some, self.dye(images, color), strict=True):
                 cv2.imwrite(str(out / f"{file.stem}.jpg"), image[..., ::-1])
 
 
@@ -127,10 +128,7 @@ class PlainOnnxRuntime(DocumentedWay):
     @torch.no_grad()
     def portraits(self, seeds: Sequence[int]) -> list[Rgb]:
         wp = np.ascontiguousarray(self.latents(seeds).numpy())
-        image = self._synthesis.run(None, {"wp": wp})[0]
-        pixels = np.clip((image + 1) * 127.5 + 0.5, 0, 255).astype(np.uint8).transpose(0, 2, 3, 1)
-        return [np.ascontiguousarray(picture) for picture in pixels]
+        return list(as_bytes(torch.from_numpy(self._synthesis.run(None, {"wp": wp})[0])))
 
     def hair(self, images: Sequence[Rgb]) -> NDArray[np.float32]:
-        small = np.stack([cv2.resize(image, (SIZE, SIZE), interpolation=cv2.INTER_AREA) for image in images])
-        return np.asarray(self._hair.run(None, {"image": small})[0])
+        return np.asarray(self._hair.run(None, {"image": small(images)})[0])

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from ohlora.export.rewrites.generator import synthesis_layers
 from ohlora.training.nets.effisegnet import Decoder, EffiSegNet, upsample
-from ohlora.training.nets.stylegan import CONFIGS, Generator
+from ohlora.training.nets.stylegan import CONFIGS, Generator, GeneratorConfig
 from ohlora.training.nets.stylegan_layers import UpConv, scaled
 
 
@@ -27,15 +27,16 @@ class PlainUpConv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         weight = scaled(self.weight, self.gain)
         weight = weight.flip(2, 3) if self.turned else weight
-        return self.blur(F.conv2d(F.interpolate(x, scale_factor=2.0), weight, padding=1))
+        blurred: Tensor = self.blur(F.conv2d(F.interpolate(x, scale_factor=2.0), weight, padding=1))
+        return blurred
 
 
 @cache
-def generator() -> Generator:
+def generator(config: GeneratorConfig = CONFIGS["original"]) -> Generator:
     """Seeded weights; noise and biases are on, so that their rewrites are part of the differences."""
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)
-        model = Generator(CONFIGS["original"]).eval()
+        model = Generator(config).eval()
         for name, value in model.synthesis.named_parameters():
             if name.endswith(("bias", "strength")):
                 value.normal_(std=0.1)

@@ -30,4 +30,4 @@ def documented_ombre(
     tinted = image + ((0.35 * image + 0.25 * hue_table()[int(color * 360)]) - 38.25)
     dyed = np.clip(tinted, 0, 255).astype(np.uint8)
     alpha = np.repeat(mask[..., None], 3, 2) / 255
-    return ((1 - alpha) * image + alpha * dyed).astype(np.uint8)
+    return np.asarray((1 - alpha) * image + alpha * dyed).astype(np.uint8)

@@ -114,7 +114,7 @@ def hair_length_v1(parsing: Map) -> float:
         return math.nan
     if rows[-1] < 223:
         return rows[-1]
-    return 223 + sum(parsing[223, x] == 10 for x in range(SIZE)) / 2
+    return 223 + sum(bool(parsing[223, x] == 10) for x in range(SIZE)) / 2
 
 
 def mouth_v1(parsing: Map) -> float:

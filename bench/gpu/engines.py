@@ -11,11 +11,11 @@ Times are CUDA events, medians after warm-up. A section that fails is reported a
 
 from __future__ import annotations
 
-import argparse
-import json
+import copy
+import itertools
 import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Mapping
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -23,7 +23,9 @@ import onnx
 import torch
 from torch import Tensor
 
-from ohlora.bench.gpu.timing import REPEATS, ceilings, run_section, timed
+from ohlora.bench.baselines.networks import generator as seeded_generator
+from ohlora.bench.gpu.timing import Report, timed
+from ohlora.bench.runner.study import study
 from ohlora.bundle import Bundle
 from ohlora.engines.onnx_torch.mixed_precision import lower
 from ohlora.engines.onnx_torch.torch_device import DeviceRunner
@@ -32,7 +34,7 @@ from ohlora.export.graphs.builder import GraphBuilder
 from ohlora.export.graphs.from_torch import run_graph
 from ohlora.export.graphs.generator import ByteSynthesis, synthesis_graph
 from ohlora.export.graphs.ombre import add_hair, add_ombre
-from ohlora.export.networks.compare import figures
+from ohlora.export.networks.compare import Kind, figures
 from ohlora.export.rewrites.generator import Collapse, rewrite_generator, synthesis_layers
 from ohlora.photos.segmentation import SIZE
 from ohlora.training.nets.stylegan import CONFIGS, Generator, GeneratorConfig
@@ -42,14 +44,9 @@ SMALL = GeneratorConfig(resolution=32, channel_base=256, channel_max=16)
 
 
 def generator(config: GeneratorConfig) -> Generator:
-    """Seeded weights, noise and biases on; an image of moderate contrast, as trained ones have."""
-    torch.manual_seed(0)
-    model = Generator(config).eval()
+    """An image of moderate contrast, as trained ones have."""
+    model = copy.deepcopy(seeded_generator(config))
     with torch.no_grad():
-        for name, value in model.synthesis.named_parameters():
-            if name.endswith(("bias", "strength")):
-                value.normal_(std=0.1)
-        model.synthesis.const.normal_()
         cast(Tensor, model.synthesis.to_rgb[-1].weight).mul_(0.25)
     return model
 
@@ -66,15 +63,13 @@ def chain_graph(synthesis: onnx.ModelProto, hair: onnx.ModelProto, config: Gener
     return graph.model("chain", inputs, outputs)
 
 
-class Bench:
-    """Models made once; rows collected."""
+class Bench(Report):
+    """Models made once. A section is a method."""
 
     def __init__(self, device: str, config: GeneratorConfig, batches: list[int]) -> None:
-        self.device, self.config, self.batches = torch.device(device), config, batches
-        self.on_gpu = self.device.type == "cuda"
+        super().__init__(torch.device(device))
+        self.config, self.batches, self.on_gpu = config, batches, self.device.type == "cuda"
         self.module = generator(config)
-        self.rows: list[dict[str, Any]] = []
-        self.ceilings: dict[str, float] = {}
         forms: tuple[Collapse, ...] = ("transposed", "subpixel")
         with torch.no_grad():
             self.models = {form: synthesis_graph(rewrite_generator(self.module, form), form) for form in forms}
@@ -85,32 +80,19 @@ class Bench:
         self.wp = w[:, None].repeat(1, config.layers, 1).numpy()
         self.gmac = multiplications(self.module) / 1e9
 
-    def timed(self, work: Callable[[], Any], repeats: int = REPEATS) -> float:
-        return timed(work, self.device, repeats)
-
-    def add(self, what: str, precision: str, batch: int, seconds: float, **more: Any) -> None:
+    def add_speed(self, what: str, precision: str, batch: int, seconds: float, **more: Any) -> None:
         per_second = batch / seconds
-        row = {"what": what, "precision": precision, "batch": batch, "per_second": round(per_second, 1),
-               "ms_per_image": round(1e3 / per_second, 4), **more}  # fmt: skip
         if self.gmac and "chain" not in what and "student" not in what:
-            row["tflops"] = round(2 * self.gmac * per_second / 1e3, 2)
-        self.rows.append(row)
-        print(json.dumps(row), flush=True)
-
-    def section(self, name: str, work: Callable[[], None]) -> None:
-        def failed(error: Exception) -> None:
-            self.rows.append({"what": name, "failed": f"{type(error).__name__}: {str(error)[:300]}"})
-            print(f"{name} FAILED: {error}", flush=True)
-
-        run_section(name, work, failed)
-        if self.on_gpu:
-            torch.cuda.empty_cache()
+            more["tflops"] = round(2 * self.gmac * per_second / 1e3, 2)
+        self.add(
+            what=what, precision=precision, batch=batch, per_second=round(per_second, 1),
+            ms_per_image=round(1e3 / per_second, 4), **more,
+        )  # fmt: skip
 
     # sections
 
     def ceiling(self) -> None:
-        self.ceilings = ceilings(self.device)
-        print(self.ceilings, flush=True)
+        self.measure_ceilings()
 
     def baseline(self) -> None:
         """The documented arithmetic: the module as it is trained, TF32 off, a batch at a time."""
@@ -119,26 +101,21 @@ class Bench:
         for batch in (1, 8):
             wp = torch.from_numpy(self.wp[:batch]).to(self.device)
             with torch.inference_mode():
-                self.add("eager PyTorch, documented", "fp32", batch, self.timed(lambda wp=wp: module(wp)))  # type: ignore[misc]
+                self.add_speed("eager PyTorch, documented", "fp32", batch, timed(partial(module, wp), self.device))
 
     def exactness(self) -> None:
         """Pictures of the device against ONNX Runtime's on the CPU."""
-        wp = self.wp[:4]
-        wanted = run_graph(self.models["transposed"], {"wp": wp})[0]
-        for precision in ("fp32", "bf16", "fp16"):
-            for form, model in self.models.items():
-                made = self.run(model, precision, {"wp": wp})[0]
-                found = figures("image", made, wanted)
-                self.rows.append({"what": f"exactness, {form}", "precision": precision, **found})
-                print(form, precision, found, flush=True)
-        picture = np.random.default_rng(0).integers(0, 256, (4, SIZE // 16, SIZE // 16, 3)).astype(np.uint8)
-        picture = picture.repeat(16, 1).repeat(16, 2)
-        wanted = run_graph(self.hair, {"image": picture})[0]  # type: ignore[dict-item]
-        for precision in ("fp32", "bf16", "fp16"):
-            made = self.run(self.hair, precision, {"image": picture})[0]
-            found = figures("mask", made, wanted)
-            self.rows.append({"what": "exactness, student", "precision": precision, **found})
-            print("student", precision, found, flush=True)
+        noise = np.random.default_rng(0).integers(0, 256, (4, SIZE // 16, SIZE // 16, 3)).astype(np.uint8)
+        picture = noise.repeat(16, 1).repeat(16, 2)
+        cases: list[tuple[onnx.ModelProto, dict[str, Any], Kind, Mapping[Any, onnx.ModelProto]]] = [
+            (self.models["transposed"], {"wp": self.wp[:4]}, "image", self.models),
+            (self.hair, {"image": picture}, "mask", {"student": self.hair}),
+        ]
+        for model, inputs, kind, names in cases:
+            wanted = run_graph(model, inputs)[0]
+            for precision, (name, other) in itertools.product(("fp32", "bf16", "fp16"), names.items()):
+                made = self.run(other, precision, inputs)[0]
+                self.add(what=f"exactness, {name}", precision=precision, **figures(kind, made, wanted))
 
     def run(self, model: onnx.ModelProto, precision: str, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
         module = torch_graph(model.SerializeToString(), precision).to(self.device)
@@ -186,11 +163,10 @@ class Bench:
                       for t in runner.spec.inputs}  # fmt: skip
             if "wp" in inputs:
                 inputs["wp"].copy_(torch.from_numpy(self.wp[:batch]))
-            work: Callable[[], Any] = lambda: runner.run_device(inputs)  # noqa: E731
-            seconds = self.timed(work)
+            seconds = timed(lambda: runner.run_device(inputs), self.device)
             memory = torch.cuda.max_memory_allocated() / 1e9
             setup = time.perf_counter() - began
-            self.add(name, shown or precision, batch, seconds, gb=round(memory, 2), setup_s=round(setup, 1))
+            self.add_speed(name, shown or precision, batch, seconds, gb=round(memory, 2), setup_s=round(setup, 1))
             runner.close()
         else:
             module = torch_graph(data, precision)
@@ -199,7 +175,7 @@ class Bench:
                 rows = [torch.zeros((batch, SIZE, SIZE, 3), dtype=torch.uint8)]
             with torch.inference_mode():
                 given = rows[: len(module.input_names)]
-                self.add(name, shown or precision, batch, self.timed(lambda: module(*given), 2))
+                self.add_speed(name, shown or precision, batch, timed(partial(module, *given), self.device, 2))
 
 
 def multiplications(module: Generator) -> float:
@@ -218,28 +194,20 @@ def multiplications(module: Generator) -> float:
     return total
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="cuda")
-    parser.add_argument("--smoke", action="store_true", help="a tiny generator: does every step work")
-    parser.add_argument("--batches", default="8,64")
-    parser.add_argument("--sections", default="ceiling,baseline,exactness,engines,student,chain")
-    parser.add_argument("--out", type=Path)
-    options = parser.parse_args()
-    batches = [2, 3] if options.smoke else [int(text) for text in options.batches.split(",")]
-    bench = Bench(options.device, SMALL if options.smoke else CONFIGS["original"], batches)
-    for name in options.sections.split(","):
+@study(on=dict, shown=False, smoke="a tiny generator: does every step work")
+def main(
+    device: str = "cuda",
+    smoke: bool = False,
+    batches: str = "8,64",
+    sections: str = "ceiling,baseline,exactness,engines,student,chain",
+) -> dict[str, Any]:
+    sizes = [2, 3] if smoke else [int(text) for text in batches.split(",")]
+    bench = Bench(device, SMALL if smoke else CONFIGS["original"], sizes)
+    for name in sections.split(","):
         bench.section(name, getattr(bench, name))
-    result = {
-        "device": torch.cuda.get_device_name() if bench.on_gpu else "CPU",
-        "torch": torch.__version__,
-        "gmac_per_image": round(bench.gmac, 3),
-        "ceilings": bench.ceilings,
-        "rows": bench.rows,
-    }
-    if options.out:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps(result, indent=1) + "\n")
+        if bench.on_gpu:
+            torch.cuda.empty_cache()
+    result = bench.result(torch.cuda.get_device_name() if bench.on_gpu else "CPU", gmac_per_image=round(bench.gmac, 3))
     print(f"\n{result['device']}, ceilings {bench.ceilings}, {bench.gmac:.2f} GMAC an image")
     for row in bench.rows:
         if "per_second" in row:
@@ -247,6 +215,7 @@ def main() -> None:
             print(
                 f"{row['what']:44} {row['precision']:5} batch {row['batch']:4} {row['per_second']:9.1f}/s {share:5.1%}"
             )
+    return result
 
 
 if __name__ == "__main__":

@@ -7,15 +7,13 @@ Kernels are compiled to PTX by numba-cuda and assembled by CUDA's linker, which 
 
 from __future__ import annotations
 
-import argparse
-import json
 import re
 from collections.abc import Callable
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
+from ohlora.bench.runner.study import study
 from ohlora.kernels.gpu.arrays import simulated
 
 ARCHITECTURES = ("8.0", "9.0", "12.0")
@@ -38,27 +36,17 @@ def kernels() -> dict[str, tuple[Callable[..., Any], tuple[Any, ...], int]]:
     picture, words, found, dye = array(u8, 3), array(u32, 3), array(i32, 3), array(f64, 2)
     maps = array(f32, 3)
     ends = (found, dye, picture, words, t.boolean, t.boolean, t.boolean)
+    plane, pair = array(f64, 2), array(i32, 2)
+    fit = (array(u8, 4), pair, array(f32, 2), t.boolean, array(u8, 4))
     return {
         "ombre_cover": (ombre.cover, (maps, *taps, found, maps, t.boolean, t.int64, t.int64), ombre.COLUMNS),
         "ombre_blend_mask": (ombre.blend_mask, (picture, words, maps, *ends), ombre.COLUMNS),
         "ombre_blend_hair": (ombre.blend_hair, (picture, words, maps, *taps, *ends), ombre.COLUMNS),
-        "fit_pictures": (
-            pictures.fit,
-            (array(u8, 4), array(i32, 2), array(f32, 2), t.boolean, array(u8, 4)),
-            pictures.THREADS,
-        ),
-        "hair_facts": (pictures.facts_of, (maps, found, array(i32, 2)), pictures.THREADS),
-        "properties": (properties.scores, (words, words, t.boolean, array(f64, 2)), properties.THREADS),
-        "hairstyle_bands": (
-            hairstyle.hairstyle_bands,
-            (words, words, t.boolean, array(f64, 2), array(i32, 2)),
-            hairstyle.THREADS,
-        ),
-        "hairstyle_means": (
-            hairstyle.hairstyle_means,
-            (array(f64, 2), array(i32, 2), array(f64, 2)),
-            hairstyle.THREADS,
-        ),
+        "fit_pictures": (pictures.fit, fit, pictures.THREADS),
+        "hair_facts": (pictures.facts_of, (maps, found, pair), pictures.THREADS),
+        "properties": (properties.scores, (words, words, t.boolean, plane), properties.THREADS),
+        "hairstyle_bands": (hairstyle.hairstyle_bands, (words, words, t.boolean, plane, pair), hairstyle.THREADS),
+        "hairstyle_means": (hairstyle.hairstyle_means, (plane, pair, plane), hairstyle.THREADS),
     }
 
 
@@ -94,10 +82,10 @@ def _number(pattern: str, text: str) -> int:
     return int(found.group(1)) if found else 0
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path)
-    options = parser.parse_args()
+@study(on=dict, shown=False)
+def main() -> dict[str, Any]:
+    import numba_cuda
+
     rows = []
     print(f"{'kernel':22} {'sm':>5} {'threads':>8} {'registers':>10} {'spills':>7} {'stack':>6} {'shared':>7}")
     for name, (kernel, signature, threads) in kernels().items():
@@ -111,11 +99,7 @@ def main() -> None:
                 f"{found['stack_bytes']:6} {found['shared_bytes']:7}",
                 flush=True,
             )
-    if options.out:
-        import numba_cuda
-
-        result = {"numba_cuda": numba_cuda.__version__, "kernels": rows}
-        options.out.write_text(json.dumps(result, indent=1) + "\n")
+    return {"numba_cuda": numba_cuda.__version__, "kernels": rows}
 
 
 if __name__ == "__main__":

@@ -110,11 +110,8 @@ class DeviceInputs:
     def sweeps(self) -> None:
         self._dye((self.coverage,), self.sweep)
 
-    def v1(self) -> None:
-        device_score(self.parsing, self.faces, "v1", False, self.scores, self.place.stream or 0)
-
-    def v2(self) -> None:
-        device_score(self.parsing, self.faces, "v2", False, self.scores, self.place.stream or 0)
+    def score(self, algorithm: Algorithm) -> None:
+        device_score(self.parsing, self.faces, algorithm, False, self.scores, self.place.stream or 0)
 
     def styles(self) -> None:
         stream = self.place.stream or 0
@@ -149,8 +146,8 @@ KERNELS = (
     Kernel("ombre, mask", DeviceInputs.prepare, lambda side: 4 * PIXELS + 4 * side * side),
     Kernel("ombre, blend with a mask", DeviceInputs.blend, lambda side: 10 * side * side),
     Kernel("ombre, sweep of one picture", DeviceInputs.sweeps, lambda side: 3 * side * side),
-    Kernel("properties v1", DeviceInputs.v1, lambda side: 4 * PIXELS),
-    Kernel("properties v2", DeviceInputs.v2, lambda side: 4 * PIXELS),
+    Kernel("properties v1", lambda inputs: inputs.score("v1"), lambda side: 4 * PIXELS),
+    Kernel("properties v2", lambda inputs: inputs.score("v2"), lambda side: 4 * PIXELS),
     Kernel("hairstyle", DeviceInputs.styles, lambda side: 2 * PIXELS),
     Kernel("fit to the finder", DeviceInputs.fit, lambda side: 3 * (PIXELS + side * side)),
     Kernel("hair facts", DeviceInputs.hair_facts, lambda side: 4 * PIXELS),
@@ -186,9 +183,9 @@ def differences(inputs: DeviceInputs) -> dict[str, Any]:
                         backend="reference")  # fmt: skip
     assert np.array_equal(inputs.dyed.copy_to_host(), swept), "a sweep is exact"
     algorithm: Algorithm
-    for run, algorithm in ((inputs.v1, "v1"), (inputs.v2, "v2")):
+    for algorithm in ("v1", "v2"):
         inputs.poison()
-        run()
+        inputs.score(algorithm)
         reference = score(host.parsing, host.faces, algorithm=algorithm, backend="reference")
         assert np.array_equal(inputs.scores.copy_to_host(), reference, equal_nan=True), f"scores {algorithm} are exact"
     inputs.styles()

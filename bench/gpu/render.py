@@ -11,13 +11,13 @@ on. --simulate runs the checks in Numba's simulator, with small inputs: does eve
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,10 @@ from numba import cuda
 
 from ohlora.base.values import Ombre
 from ohlora.bench.gpu.kernels import KERNELS, DeviceInputs, Kernel, differences, fresh
-from ohlora.bench.gpu.timing import ceilings, run_section, timed
+from ohlora.bench.gpu.timing import Report, timed
+from ohlora.bench.runner.study import study
 from ohlora.bundle import Bundle
+from ohlora.engines import usable_cores
 from ohlora.io.images import encode_image
 from ohlora.kernels.gpu.arrays import Place, simulated
 from ohlora.render.gpu.devices import DeviceSetting
@@ -44,25 +46,6 @@ from ohlora.render.sinks import FolderSink
 
 SIDE = 256
 PICTURES = 2048  # that a timed graph goes through, batch by batch: what the least kernel reads of them is 200 MB
-
-
-class Report:
-    """Rows collected, and printed as they come."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.ceilings: dict[str, float] = {}
-        self.rows: list[dict[str, Any]] = []
-
-    def add(self, **row: Any) -> None:
-        self.rows.append(row)
-        print(json.dumps(row), flush=True)
-
-    def fail(self, what: str, error: Exception, **row: Any) -> None:
-        self.add(what=what, **row, failed=f"{type(error).__name__}: {str(error)[:400]}")
-
-    def section(self, name: str, work: Callable[[], None]) -> None:
-        run_section(name, work, lambda error: self.fail(name, error))
 
 
 def check(report: Report, count: int, side: int) -> None:
@@ -105,9 +88,9 @@ def kernel_seconds(report: Report, kernel: Kernel, sets: list[DeviceInputs]) -> 
         inputs.place = here()
         kernel.run(inputs)  # compiles
     torch.cuda.synchronize()
-    stream = torch.cuda.Stream()
+    new_stream: Callable[[], Any] = torch.cuda.Stream
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, stream=stream):
+    with torch.cuda.graph(graph, stream=new_stream()):
         place = here()
         for inputs in sets:
             inputs.place = place
@@ -154,29 +137,29 @@ def pipeline(report: Report, bundle: Bundle, portraits: int, bucket: int, precis
         with Renderer(bundle) as renderer:
             began = time.perf_counter()
             chain = renderer.device_pipeline(job, 0, DeviceSetting(precision=precision, bucket=bucket))
-            opened = time.perf_counter() - began
-            plan = PortraitPlan(job)
-            items = range(len(job))
-            for batch in chain.finished(plan.units(items[: 2 * bucket])):  # warm
-                batch.release()
             row: dict[str, Any] = {"what": "portraits", "precision": precision, "batch": bucket, "workers": workers,
-                                   "open_s": round(opened, 1)}  # fmt: skip
-            began = time.perf_counter()
-            for batch in chain.finished(plan.units(items)):
-                batch.release()
-            row["device_per_second"] = round(portraits / (time.perf_counter() - began), 1)
+                                   "open_s": round(time.perf_counter() - began, 1)}  # fmt: skip
+            plan, items = PortraitPlan(job), range(len(job))
 
-            began = time.perf_counter()
-            run_on_device(plan.units(items), chain, Nowhere(), Nowhere(), workers=workers)
-            row["with_jpeg_per_second"] = round(portraits / (time.perf_counter() - began), 1)
-            memory = Path("/dev/shm")
-            with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
-                out = Path(folder) / "out"
-                with Journal.open(out, {"bench": precision}) as journal:
-                    sink = FolderSink(out, job.output, {"bundle": bundle.name})
+            def on_device(count: int, chain: Any = chain, plan: PortraitPlan = plan) -> None:
+                for batch in chain.finished(plan.units(range(count))):
+                    batch.release()
+
+            on_device(2 * bucket)  # warm
+            run = partial(run_on_device, workers=workers)
+            memory = "/dev/shm" if Path("/dev/shm").is_dir() else None
+            with ExitStack() as stack:
+                out = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=memory))) / "out"
+                journal = stack.enter_context(Journal.open(out, {"bench": precision}))
+                sink = FolderSink(out, job.output, {"bundle": bundle.name})
+                for name, work in (
+                    ("device", partial(on_device, portraits)),
+                    ("with_jpeg", partial(run, plan.units(items), chain, Nowhere(), Nowhere())),
+                    ("with_files", partial(run, plan.units(items), chain, sink, journal)),
+                ):
                     began = time.perf_counter()
-                    run_on_device(plan.units(items), chain, sink, journal, workers=workers)
-                    row["with_files_per_second"] = round(portraits / (time.perf_counter() - began), 1)
+                    work()
+                    row[f"{name}_per_second"] = round(portraits / (time.perf_counter() - began), 1)
             chain.close()
         report.add(**row)
 
@@ -203,48 +186,34 @@ def device_name(device: torch.device) -> str:
     return "simulator" if simulated() else torch.cuda.get_device_name(device)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--simulate", action="store_true", help="checks only, small inputs, no GPU")
-    parser.add_argument("--sections", default="ceilings,exactness,kernels,pipeline")
-    parser.add_argument("--batches", default="64,256,1024")
-    parser.add_argument("--portraits", type=int, default=8192)
-    parser.add_argument("--bucket", type=int, default=64)
-    parser.add_argument("--precisions", default="fp16,bf16,fp32")
-    parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--out", type=Path)
-    options = parser.parse_args()
-    sections = options.sections.split(",")
-    if simulated():
-        report = Report(torch.device("cpu"))
-        sections = [name for name in sections if name == "exactness"]
-    else:
-        report = Report(torch.device("cuda"))
-    report.ceilings = ceilings(report.device)
-    print(report.ceilings, flush=True)
-    if "exactness" in sections:
-        report.section("exactness", lambda: check(report, 1 if simulated() else 32, 32 if simulated() else SIDE))
-    if "kernels" in sections:
-        batches = [int(text) for text in options.batches.split(",")]
-        report.section("kernels", lambda: time_kernels(report, batches))
-    if "pipeline" in sections:
+@study(on=dict, shown=False, simulate="checks only, small inputs, no GPU")
+def main(
+    simulate: bool = False,
+    sections: str = "ceilings,exactness,kernels,pipeline",
+    batches: str = "64,256,1024",
+    portraits: int = 8192,
+    bucket: int = 64,
+    precisions: str = "fp16,bf16,fp32",
+    workers: int = usable_cores(),
+) -> dict[str, Any]:
+    report = Report(torch.device("cpu" if simulated() else "cuda"))
+    report.measure_ceilings()
 
-        def portraits() -> None:
-            with tempfile.TemporaryDirectory() as folder:
-                bundle = full_size_bundle(Path(folder))
-                pipeline(
-                    report, bundle, options.portraits, options.bucket, options.precisions.split(","), options.workers
-                )
+    def rendering() -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            bundle = full_size_bundle(Path(folder))
+            pipeline(report, bundle, portraits, bucket, precisions.split(","), workers)
 
-        report.section("pipeline", portraits)
-    if options.out:
-        result = {
-            "device": device_name(report.device), "torch": torch.__version__, "ceilings": report.ceilings,
-            "rows": report.rows,
-        }  # fmt: skip
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps(result, indent=1) + "\n")
+    works: dict[str, Callable[[], None]] = {
+        "exactness": lambda: check(report, 1 if simulated() else 32, 32 if simulated() else SIDE),
+        "kernels": lambda: time_kernels(report, [int(text) for text in batches.split(",")]),
+        "pipeline": rendering,
+    }
+    for name, work in works.items():
+        if name in sections.split(",") and (name == "exactness" or not simulated()):
+            report.section(name, work)
     table(report)
+    return report.result(device_name(report.device))
 
 
 if __name__ == "__main__":

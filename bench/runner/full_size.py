@@ -12,6 +12,8 @@ exported checkpoint of yours has to be measured on its own (`ohlora export MY --
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -41,7 +43,7 @@ def full_size_generator(source: str = "demo") -> Generator:
         full.synthesis.const.normal_()
         full.synthesis.const[:, :channels] = small.synthesis.const
         for inner, outer in zip(small.synthesis.layers, full.synthesis.layers, strict=False):
-            _embed(inner, outer)  # type: ignore[arg-type]
+            _embed(cast(SynthesisLayer, inner), cast(SynthesisLayer, outer))
         _carry_on(small, full, source)
     return full
 
@@ -50,8 +52,7 @@ def _embed(inner: SynthesisLayer, outer: SynthesisLayer) -> None:
     """`inner` in the first channels of `outer`, which read no others; the rest keeps its random weights."""
     channels = inner.offset.bias.shape[0]
     if isinstance(outer.conv, Conv):
-        source = inner.conv
-        assert isinstance(source, Conv)
+        source = cast(Conv, inner.conv)
         inputs = source.weight.shape[1]
         outer.conv.weight[:channels] = 0
         outer.conv.weight[:channels, :inputs] = source.weight * (source.weight_gain / outer.conv.weight_gain)
@@ -69,38 +70,32 @@ def _embed(inner: SynthesisLayer, outer: SynthesisLayer) -> None:
 
 def _carry_on(small: Generator, full: Generator, source: str) -> None:
     """The block at 256 pixels: colour c in channels c, c + 3, ... with gains of their own, mixed, and averaged."""
-    first, second = (layer for layer in full.synthesis.layers[-2:])
-    rgb, small_rgb = full.synthesis.to_rgb[-1], small.synthesis.to_rgb[-1]
-    assert isinstance(first, SynthesisLayer)
-    assert isinstance(second, SynthesisLayer)
-    assert isinstance(rgb, Conv)
-    assert isinstance(small_rgb, Conv)
-    assert rgb.bias is not None
+    first, second = (cast(SynthesisLayer, layer) for layer in full.synthesis.layers[-2:])
+    one, two = cast(Conv, first.conv), cast(Conv, second.conv)
+    rgb, small_rgb = (cast(Conv, network.synthesis.to_rgb[-1]) for network in (full, small))
+    bias, small_bias = cast(Tensor, rgb.bias), cast(Tensor, small_rgb.bias)
     width = first.offset.bias.shape[0]
     colors = torch.arange(width // 3 * 3) % 3
     count = len(colors)
     gains = [(0.5 + torch.rand(count)) * torch.sign(torch.randn(count)) for _ in range(2)]
     fit = _levels(small, source)
     picture = small_rgb.weight[:, :, 0, 0] * small_rgb.weight_gain  # [3, demo's channels]
-    assert small_rgb.bias is not None
     inputs = picture.shape[1]
 
-    assert isinstance(first.conv, Conv)
-    assert isinstance(second.conv, Conv)
-    first.conv.weight[:count] = 0
+    one.weight[:count] = 0
     # Nearest doubling and the centre tap: every pixel twice each way, which the blur then smooths.
-    first.conv.weight[:count, :inputs, 1, 1] = gains[0][:, None] * picture[colors] / first.conv.weight_gain
-    first.offset.bias[:count] = gains[0] * small_rgb.bias[colors] + ABOVE * gains[0].abs()
+    one.weight[:count, :inputs, 1, 1] = gains[0][:, None] * picture[colors] / one.weight_gain
+    first.offset.bias[:count] = gains[0] * small_bias[colors] + ABOVE * gains[0].abs()
 
     same = (colors[:, None] == colors[None]).float() / (count // 3)  # [out, in]: the mean of a colour's channels
-    second.conv.weight[:count] = 0
-    second.conv.weight[:count, :count, 1, 1] = gains[1][:, None] * same / gains[0] / second.conv.weight_gain
+    two.weight[:count] = 0
+    two.weight[:count, :count, 1, 1] = gains[1][:, None] * same / gains[0] / two.weight_gain
     lifted = (same * (ABOVE * gains[0].abs() / gains[0])).sum(1)
     second.offset.bias[:count] = gains[1] * -lifted + ABOVE * gains[1].abs()
 
     rgb.weight.zero_()
     rgb.weight[:, :count, 0, 0] = (torch.arange(3)[:, None] == colors) / (count // 3) / gains[1] / rgb.weight_gain
-    rgb.bias.copy_(-(rgb.weight[:, :count, 0, 0] * rgb.weight_gain * ABOVE * gains[1].abs()).sum(1))
+    bias.copy_(-(rgb.weight[:, :count, 0, 0] * rgb.weight_gain * ABOVE * gains[1].abs()).sum(1))
 
     for layer, gain in ((first, gains[0]), (second, gains[1])):
         # Little, but there: a layer without noise is cheaper than those of a published generator.

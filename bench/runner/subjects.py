@@ -91,8 +91,7 @@ def full_size_subject(presets: Sequence[str], report: Report = print) -> Subject
     if not weights.exists():
         report("full-size generator: its last block is fitted to the demo's portraits")
         checkpoints.save(full_size_generator(), weights, "stylegan-celeba256")
-    module = checkpoints.load("stylegan-celeba256", weights)
-    assert isinstance(module, Generator)
+    module = checkpoints.load_as(Generator, "stylegan-celeba256", weights)
     student = documented_student(student_from_bundle("demo"))
     subject.documented = DocumentedWay(documented_upsampling(module).eval(), student.eval())
     built = folder / "float32"

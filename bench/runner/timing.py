@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 Facts = dict[str, float]
+Floats = NDArray[np.float64]
+Clock = Callable[[], float]
 TURN, MOST_CALLS = 0.3, 1000
 
 
@@ -67,7 +71,7 @@ def measure(
     rounds: int = 9,
     seconds: float = 60.0,
     fewest: int = 3,
-    clock: Callable[[], float] = time.perf_counter,
+    clock: Clock = time.perf_counter,
 ) -> dict[str, Timing]:
     """Every work once to warm up, then in turn; `rounds` times, or until `seconds` are over and `fewest` are done.
 
@@ -77,35 +81,56 @@ def measure(
     """
     if baseline is not None and baseline not in works:
         raise ValueError(f"baseline '{baseline}' is none of {', '.join(works)}")
-    calls: dict[str, int] = {}
-    for name, work in works.items():
-        work.call()
-        started = clock()
-        work.call()
-        calls[name] = min(max(1, round(TURN / max(clock() - started, 1e-9))), MOST_CALLS)
-    times: dict[str, list[float]] = {name: [] for name in works}
+    calls = {name: work.call for name, work in works.items()}
+    once = seconds_of(calls, 1, clock=clock)
+    counts = {name: min(max(1, round(TURN / max(taken[0], 1e-9))), MOST_CALLS) for name, taken in once.items()}
+    taken = seconds_of(calls, rounds, warm=0, counts=counts, seconds=seconds, fewest=fewest, clock=clock)
+    times = {name: values / works[name].units for name, values in taken.items()}
+    return {name: _timing(values, None if baseline is None else times[baseline]) for name, values in times.items()}
+
+
+def seconds_of(
+    calls: Mapping[str, Callable[[], Any]],
+    rounds: int,
+    *,
+    warm: int = 1,
+    counts: Mapping[str, int] | None = None,
+    seconds: float = math.inf,
+    fewest: int = 1,
+    clock: Clock = time.perf_counter,
+) -> dict[str, Floats]:
+    """Seconds of every call in turn, round by round [rounds], after `warm` rounds that do not count.
+
+    counts: calls that a turn has, 1 without; it counts as their median. No round begins after `seconds`, when `fewest`
+    are done.
+    """
+    for _ in range(warm):
+        for call in calls.values():
+            call()
+    times: dict[str, list[float]] = {name: [] for name in calls}
     begun = clock()
     for done in range(rounds):
         if done >= fewest and clock() - begun > seconds:
             break
-        for name, work in works.items():
-            times[name].append(_turn(work.call, calls[name], clock) / work.units)
-    base = None if baseline is None else np.array(times[baseline])
-    return {name: _timing(np.array(taken), base) for name, taken in times.items()}
+        for name, call in calls.items():
+            taken = []
+            for _ in range((counts or {}).get(name, 1)):
+                started = clock()
+                call()
+                taken.append(clock() - started)
+            times[name].append(float(np.median(taken)))
+    return {name: np.array(values) for name, values in times.items()}
 
 
-def _turn(call: Callable[[], Any], count: int, clock: Callable[[], float]) -> float:
-    taken = []
-    for _ in range(count):
-        started = clock()
-        call()
-        taken.append(clock() - started)
-    return float(np.median(taken))
+def quartiles(values: Floats | Sequence[float]) -> tuple[float, float, float]:
+    """Lower quartile, median, upper quartile."""
+    low, middle, high = (float(value) for value in np.percentile(values, [25, 50, 75]))
+    return low, middle, high
 
 
-def _timing(taken: np.ndarray[Any, np.dtype[np.float64]], base: np.ndarray[Any, Any] | None) -> Timing:
-    low, middle, high = (float(value) for value in np.percentile(taken, [25, 50, 75]))
+def _timing(taken: Floats, base: Floats | None) -> Timing:
+    low, middle, high = quartiles(taken)
     if base is None:
         return Timing(middle, (low, high), len(taken))
-    worst, ratio, best = (float(value) for value in np.percentile(base / taken, [25, 50, 75]))
+    worst, ratio, best = quartiles(base / taken)
     return Timing(middle, (low, high), len(taken), ratio, (worst, best))

@@ -8,8 +8,6 @@ their speed is that of any weights. PyTorch is the exported graph, operation by 
 
 from __future__ import annotations
 
-import argparse
-import json
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,7 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ohlora.bench.runner.machine import machine
+from ohlora.bench.runner.study import study
 from ohlora.engines import usable_cores
 from ohlora.export.exporter import Request, export
 from ohlora.export.networks.registry import network_named
@@ -45,26 +43,21 @@ MAKERS: dict[str, Callable[[], nn.Module]] = {
 OPTIONS = {"discriminator": {"statistics": "alone"}}
 
 
-def sources() -> Iterator[tuple[str, Source, list[str]]]:
-    """(title, source, graphs)."""
-    demo = bundle_source("demo", (256, 256))
-    yield "demo bundle", demo, list(demo.graphs)
+def sources() -> Iterator[tuple[str, Source]]:
+    """(title, source)."""
+    yield "demo bundle", bundle_source("demo", (256, 256))
     for name, maker in MAKERS.items():
         torch.manual_seed(0)
-        module = maker().eval()
-        source = module_source(network_named(name), module, OPTIONS.get(name, {}), f"{name}, seeded weights")
-        yield name, source, list(source.graphs)
+        options = OPTIONS.get(name, {})
+        yield name, module_source(network_named(name), maker().eval(), options, f"{name}, seeded weights")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="", help="names, comma-separated")
-    parser.add_argument("--out", type=Path)
-    options = parser.parse_args()
+@study(shown=False, only="names, comma-separated")
+def main(only: str = "") -> dict[str, Any]:
     rows: list[tuple[str, Row]] = []
     failed: dict[str, str] = {}
-    for title, source, _ in sources():
-        if options.only and title not in options.only.split(","):
+    for title, source in sources():
+        if only and title not in only.split(","):
             continue
         print(title, flush=True)
         try:
@@ -77,10 +70,8 @@ def main() -> None:
             continue
         rows += [(title, row) for row in found]
     show([row for _, row in rows])
-    if options.out:
-        content: dict[str, Any] = {"machine": machine(), "cores": usable_cores(), "batch": BATCH}
-        content |= {"rows": [{"from": title, **row.to_json()} for title, row in rows], "failed": failed}
-        options.out.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    shown = [{"from": title, **row.to_json()} for title, row in rows]
+    return {"cores": usable_cores(), "batch": BATCH, "rows": shown, "failed": failed}
 
 
 if __name__ == "__main__":

@@ -8,21 +8,20 @@ on both cores; medians.
 
 from __future__ import annotations
 
-import argparse
-import json
-import statistics
 import tempfile
-import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 
-from ohlora.bench.runner.machine import machine
+from ohlora.bench.runner.study import study
+from ohlora.bench.runner.timing import seconds_of
 from ohlora.bundle import Bundle
 from ohlora.engines import open_engine
 from ohlora.export.graphs.portrait import portrait_graph, recolor_graph
-from ohlora.export.graphs.portrait_requests import portrait_requests, recolor_requests
+from ohlora.export.graphs.portrait_requests import RecolorRequests, Requests, portrait_requests, recolor_requests
 from ohlora.render.renderer import Renderer
 
 ROUNDS = 5
@@ -44,42 +43,28 @@ def compared(made: np.ndarray, wanted: np.ndarray) -> dict[str, Any]:
 
 def measure(where: str, backend: str, count: int) -> list[dict[str, Any]]:
     """Rows of portrait and recolor with one backend."""
-    bundle = Bundle.open(where)
-    portraits, pictures = portrait_requests(bundle, count), recolor_requests(SIZE, count)
-    rows = []
+    bundle, rows = Bundle.open(where), []
+    cases: dict[str, tuple[onnx.ModelProto, Requests | RecolorRequests, str]] = {
+        "portrait": (portrait_graph(bundle), portrait_requests(bundle, count), "image"),
+        "recolor": (recolor_graph(bundle, SIZE), recolor_requests(SIZE, count), "dyed"),
+    }
     with Renderer(bundle, backend=backend, precision="fp32") as renderer, tempfile.TemporaryDirectory() as folder:
-        for name, model, asked, output in (
-            ("portrait", portrait_graph(bundle), portraits, "image"),
-            ("recolor", recolor_graph(bundle, SIZE), pictures, "dyed"),
-        ):
+        for name, (model, asked, output) in cases.items():
             path = Path(folder) / f"{name}.onnx"
             path.write_bytes(model.SerializeToString())
             with open_engine(path, backend=backend) as engine:
                 row = compared(engine(**asked.inputs)[output], asked.pipeline(renderer))
-                times = []
-                for _ in range(ROUNDS):
-                    start = time.perf_counter()
-                    engine(**asked.inputs)
-                    times.append((time.perf_counter() - start) / count)
-            per_second = round(1 / statistics.median(times), 1)
-            rows.append({"graph": name, "backend": backend, **row, "images_per_second": per_second})
+                taken = seconds_of({name: partial(engine, **asked.inputs)}, ROUNDS, warm=0)[name]
+            rate = round(count / float(np.median(taken)), 1)
+            rows.append({"graph": name, "backend": backend, **row, "images_per_second": rate})
+            print(rows[-1], flush=True)
     return rows
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bundle", default="demo")
-    parser.add_argument("--requests", type=int, default=100)
-    parser.add_argument("--out", type=Path)
-    options = parser.parse_args()
-    rows = [
-        row for backend in ("onnxruntime", "openvino") for row in measure(options.bundle, backend, options.requests)
-    ]
-    for row in rows:
-        print(row)
-    if options.out:
-        content = {"machine": machine(), "bundle": options.bundle, "rows": rows}
-        options.out.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+@study(shown=False)
+def main(bundle: str = "demo", requests: int = 100) -> dict[str, Any]:
+    rows = [row for backend in ("onnxruntime", "openvino") for row in measure(bundle, backend, requests)]
+    return {"bundle": bundle, "rows": rows}
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ written as they come; the same command goes on where a stopped one ended.
 
 from __future__ import annotations
 
-import argparse
+import itertools
 import json
 import platform
 import tempfile
@@ -22,8 +22,9 @@ import cv2
 import numpy as np
 import torch
 
-from ohlora.base.atomic import make_folder, write_bytes
+from ohlora.base.atomic import make_folder, write_bytes, write_json
 from ohlora.bench.runner.machine import machine
+from ohlora.bench.runner.study import study
 from ohlora.errors import OhloraError
 from ohlora.io.images import encode_image
 from ohlora.training.data.portrait_faces import png
@@ -108,42 +109,40 @@ def read_rows(path: Path, settings: dict[str, Any]) -> list[dict[str, Any]]:
     return list(content["rows"]) if content.get("settings") == settings else []
 
 
-def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="JSON file")
-    parser.add_argument("--encoders", default=",".join(ENCODERS))
-    parser.add_argument("--decoders", default=",".join(DOCUMENTED_DECODERS))
-    defaults = Settings()
-    parser.add_argument("--pictures", type=int, default=defaults.pictures)
-    parser.add_argument("--size", type=int, default=defaults.size)
-    parser.add_argument("--batch-size", type=int, default=defaults.batch_size)
-    parser.add_argument("--rate", type=float, default=defaults.rate)
-    parser.add_argument("--seed", type=int, default=defaults.seed)
-    given = parser.parse_args(arguments)
-    settings = Settings(given.pictures, given.size, given.batch_size, given.rate, given.seed)
-    rows = read_rows(given.out, asdict(settings))
+@study(on=dict, shown=False)
+def main(
+    out: Path,
+    encoders: str = ",".join(ENCODERS),
+    decoders: str = ",".join(DOCUMENTED_DECODERS),
+    pictures: int = Settings.pictures,
+    size: int = Settings.size,
+    batch_size: int = Settings.batch_size,
+    rate: float = Settings.rate,
+    seed: int = Settings.seed,
+) -> dict[str, Any]:
+    settings = Settings(pictures, size, batch_size, rate, seed)
+    rows = read_rows(out, asdict(settings))
     done = {(row["encoder"], row["decoder"]) for row in rows}
     cv2.setNumThreads(1)
     with tempfile.TemporaryDirectory(prefix="ohlora-bench-") as folder:
         source, data = Path(folder) / "published", Path(folder) / "zoo"
         write_published(source, settings.pictures + 1, settings.size)
         pairs, _, left_out = prepare(source, data)
-        for encoder in given.encoders.split(","):
-            for decoder in given.decoders.split(","):
-                if (encoder, decoder) in done:
-                    continue
-                rows.append(one(encoder, decoder, data, settings))
+        content = {
+            "what": "held-out Dice before and after one epoch from random weights; ms_per_picture: evaluation",
+            "settings": asdict(settings),
+            "data": {"pictures": pairs, "left_out": len(left_out)},
+            "machine": {**machine(), "threads": torch.get_num_threads(), "system": platform.system()},
+            "rows": rows,
+        }
+        for wanted in itertools.product(encoders.split(","), decoders.split(",")):
+            if wanted not in done:
+                rows.append(one(*wanted, data, settings))
                 print(json.dumps(rows[-1]), flush=True)
-                content = {
-                    "what": "held-out Dice before and after one epoch from random weights; ms_per_picture: evaluation",
-                    "settings": asdict(settings),
-                    "data": {"pictures": pairs, "left_out": len(left_out)},
-                    "machine": {**machine(), "threads": torch.get_num_threads(), "system": platform.system()},
-                    "rows": rows,
-                }
-                write_bytes(given.out, (json.dumps(content, indent=1) + "\n").encode())
+                write_json(out, content)
     rising = [row for row in rows if row.get("rises")]
-    print(f"{len(rising)} of {len(rows)} networks rise in one epoch -> {given.out}")
+    print(f"{len(rising)} of {len(rows)} networks rise in one epoch -> {out}")
+    return content
 
 
 if __name__ == "__main__":

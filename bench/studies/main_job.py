@@ -9,62 +9,54 @@ itself reports, after its engines are open.
 
 from __future__ import annotations
 
-import argparse
-import json
-import subprocess
-import sys
+import itertools
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from ohlora.base.atomic import write_bytes
 from ohlora.bench.baselines.documented import DocumentedWay
-from ohlora.bench.runner.machine import machine
+from ohlora.bench.runner.processes import FailedError, measured_command
+from ohlora.bench.runner.study import study
+from ohlora.bench.runner.timing import quartiles, seconds_of
 from ohlora.bundle import Bundle
 from ohlora.training import checkpoints
 from ohlora.training.nets.stylegan import Generator
 from ohlora.training.weights.student import load_student
 
+KEPT = ("images", "written", "failed", "without_hair", "generator_runs", "seconds", "images_per_second")
+
 
 def command(*arguments: str) -> dict[str, Any]:
     """Run one `ohlora` command in an empty folder; its own summary and the wall time around it."""
     with tempfile.TemporaryDirectory(prefix="ohlora-bench-") as folder:
-        started = time.perf_counter()
-        done = subprocess.run(
-            [sys.executable, "-m", "ohlora", *arguments, "--out", folder, "--json"],
-            check=True,
-            capture_output=True,
-            text=True,
-        )
-        wall = time.perf_counter() - started
-    summary = json.loads(done.stdout)
-    keep = ("images", "written", "failed", "without_hair", "generator_runs", "seconds", "images_per_second")
-    return {"command": " ".join(arguments), "wall_s": round(wall, 2), **{k: summary[k] for k in keep if k in summary}}
+        done = measured_command([*arguments, "--out", folder])
+    kept = {key: done.summary[key] for key in KEPT if key in done.summary}
+    return {"command": " ".join(arguments), "wall_s": round(done.wall_s, 2), **kept}
+
+
+def command_or_error(*arguments: str) -> dict[str, Any]:
+    """The same; of a command that cannot run here (a CPU without bf16), its reason."""
+    try:
+        return command(*arguments)
+    except FailedError as error:
+        return {"error": str(error)}
 
 
 def baseline(generator: Path, kind: str, student: Path, count: int) -> dict[str, Any]:
     """The documented way, seconds per dyed portrait: median over `count` after three to warm up."""
-    module = checkpoints.load(kind, generator)
-    assert isinstance(module, Generator)
-    way = DocumentedWay(module, load_student(student))
-    times = []
+    way = DocumentedWay(checkpoints.load_as(Generator, kind, generator), load_student(student))
+    seeds = itertools.count()
     with tempfile.TemporaryDirectory(prefix="ohlora-bench-") as folder:
-        for seed in range(count + 3):
-            started = time.perf_counter()
-            way.render([seed], 0.5, Path(folder))
-            times.append(time.perf_counter() - started)
-    median = float(np.median(times[3:]))
-    spread = [round(float(v) * 1e3, 1) for v in np.percentile(times[3:], [25, 75])]
+        times = seconds_of({"": lambda: way.render([next(seeds)], 0.5, Path(folder))}, count, warm=3)
+    low, median, high = quartiles(times[""])
     return {
         "what": "eager PyTorch float32, batch 1, loaded once, NumPy ombre, one JPEG at a time",
         "threads": torch.get_num_threads(),
         "images": count,
         "median_ms": round(median * 1e3, 1),
-        "quartiles_ms": spread,
+        "quartiles_ms": [round(low * 1e3, 1), round(high * 1e3, 1)],
         "images_per_second": round(1 / median, 2),
     }
 
@@ -78,45 +70,37 @@ def accuracy(bundle: str, precision: str) -> dict[str, Any]:
     return {"backend": synthesis.backend, "precision": precision, **figures}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bundle", required=True)
-    parser.add_argument("--generator", type=Path, required=True)
-    parser.add_argument("--kind", default="stylegan-celeba256")
-    parser.add_argument("--student", type=Path, required=True)
-    parser.add_argument("--photos", required=True)
-    parser.add_argument("--seeds", type=int, default=1000)
-    parser.add_argument("--out", type=Path, required=True)
-    given = parser.parse_args()
-    render = ("render", "--bundle", given.bundle)
-    result: dict[str, Any] = {
-        "machine": machine(),
-        "documented": baseline(given.generator, given.kind, given.student, 24),
-        "seeds_x_1": command(*render, "--faces", f"0-{given.seeds - 1}", "--color", "0.5"),
-        "50_seeds_x_40": command(*render, "--faces", "0-49", "--color", "0:0.975:40"),
-        "recolor_folder": command("recolor", given.photos),
-        "recolor_folder_whole": command("recolor", given.photos, "--detect", "whole"),
+@study()
+def main(
+    bundle: str,
+    generator: Path,
+    student: Path,
+    photos: str,
+    out: Path,
+    kind: str = "stylegan-celeba256",
+    seeds: int = 1000,
+) -> dict[str, Any]:
+    jobs = {
+        "seeds_x_1": ("--faces", f"0-{seeds - 1}", "--color", "0.5"),
+        "50_seeds_x_40": ("--faces", "0-49", "--color", "0:0.975:40"),
     }
-    for name, precision in (("seeds_x_1_bf16", "bf16"), ("50_seeds_x_40_bf16", "bf16")):
-        source = result[name.removesuffix("_bf16")]["command"].split()
-        try:
-            result[name] = command(*source, "--precision", precision)
-            result[name]["accuracy"] = accuracy(given.bundle, precision)
-        except subprocess.CalledProcessError as error:  # a CPU without bf16: the row is kept, with its reason
-            result[name] = {"error": error.stderr.strip()}
-    for name in ("seeds_x_1", "50_seeds_x_40"):
-        result[name]["accuracy"] = accuracy(given.bundle, "fp32")
-    base = result["documented"]["images_per_second"]
+    render = ("render", "--bundle", bundle)
+    result: dict[str, Any] = {"documented": baseline(generator, kind, student, 24)}
+    result |= {name: command(*render, *job) for name, job in jobs.items()}
+    for name, options in (("recolor_folder", ()), ("recolor_folder_whole", ("--detect", "whole"))):
+        result[name] = command("recolor", photos, *options)
+        result[name]["command"] = " ".join(("recolor FOLDER", *options))
+    result |= {f"{name}_bf16": command_or_error(*render, *job, "--precision", "bf16") for name, job in jobs.items()}
+    for name in jobs:
+        for key, precision in ((name, "fp32"), (f"{name}_bf16", "bf16")):
+            if "error" not in result[key]:
+                result[key]["accuracy"] = accuracy(bundle, precision)
     for row in result.values():  # recolouring runs no generator: its rate has no counterpart in the baseline
         if "generator_runs" in row:
-            row["times_documented"] = round(row["images_per_second"] / base, 2)
-    result["recolor_folder"]["command"] = "recolor FOLDER"
-    result["recolor_folder_whole"]["command"] = "recolor FOLDER --detect whole"
-    for row in result.values():
-        if isinstance(row, dict) and "command" in row:
-            row["command"] = row["command"].replace(given.bundle, "BUNDLE")
-    write_bytes(given.out, (json.dumps(result, indent=1) + "\n").encode())
-    print(json.dumps(result, indent=1))
+            row["times_documented"] = round(row["images_per_second"] / result["documented"]["images_per_second"], 2)
+        if "command" in row:
+            row["command"] = row["command"].replace(bundle, "BUNDLE")
+    return result
 
 
 if __name__ == "__main__":

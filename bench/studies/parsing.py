@@ -10,10 +10,7 @@ alternate between all of them, so that a disturbance of the machine meets each.
 
 from __future__ import annotations
 
-import argparse
-import json
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from functools import partial
@@ -24,8 +21,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ohlora.base.atomic import write_bytes
-from ohlora.bench.runner.machine import machine
+from ohlora.base.types import Rgb
+from ohlora.bench.runner.study import study
+from ohlora.bench.runner.timing import quartiles, seconds_of
 from ohlora.bundle import Bundle
 from ohlora.engines import Engine, open_engine, usable_cores
 from ohlora.export.graphs.student import export_student
@@ -45,8 +43,7 @@ from ohlora.training.teachers.facexformer import FaceXFormerTeacher
 from ohlora.training.teachers.registry import Teacher, load_teacher
 from ohlora.training.weights.student import load_student
 
-Image = NDArray[np.uint8]
-Parse = Callable[[Sequence[Image]], Any]
+Parse = Callable[[Sequence[Rgb]], Any]
 WARM_UP = 2
 
 
@@ -66,24 +63,18 @@ def open_teacher(kind: str, weights: Path | None) -> Teacher:
     return BiSeNetTeacher(BiSeNet()) if kind == BiSeNetTeacher.name else FaceXFormerTeacher(FaceXFormer().eval())
 
 
-def parse_with(teacher: Teacher, images: Sequence[Image]) -> NDArray[np.int64]:
+def parse_with(teacher: Teacher, images: Sequence[Rgb]) -> NDArray[np.int64]:
     """Class ids of the teacher's own classes, at its own size."""
     return np.asarray(teacher.parse(images).argmax(1))
 
 
-def time_together(parsers: dict[str, Parse], images: Sequence[Image], batch: int, rounds: int) -> dict[str, Any]:
+def time_together(parsers: dict[str, Parse], images: Sequence[Rgb], batch: int, rounds: int) -> dict[str, Any]:
     """Milliseconds per picture of each parser: median and quartiles over alternating rounds of one batch."""
     chosen = [images[i % len(images)] for i in range(batch)]
-    times: dict[str, list[float]] = {name: [] for name in parsers}
-    for turn in range(rounds + WARM_UP):
-        for name, parse in parsers.items():
-            started = time.perf_counter()
-            parse(chosen)
-            if turn >= WARM_UP:
-                times[name].append(1e3 * (time.perf_counter() - started) / batch)
+    times = seconds_of({name: partial(parse, chosen) for name, parse in parsers.items()}, rounds, warm=WARM_UP)
     rows = {}
-    for name, values in times.items():
-        low, middle, high = (round(float(v), 2) for v in np.percentile(values, [25, 50, 75]))
+    for name, taken in times.items():
+        low, middle, high = (round(1e3 * value / batch, 2) for value in quartiles(taken))
         rows[name] = {"ms_per_picture": middle, "quartiles_ms": [low, high]}
     return rows
 
@@ -104,50 +95,43 @@ def accuracy(engine: Engine, faces: Sequence[LabelledPicture]) -> dict[str, floa
     return {name: round(value, 4) for name, value in metrics.summary().items()}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--student", required=True, help=".safetensors of `train parsing`, or a bundle with a parser")
-    parser.add_argument("--data", type=Path, action="append", help="labelled folders to measure on")
-    parser.add_argument("--holdout", type=float, default=ParsingConfig.holdout)
-    parser.add_argument("--split-seed", type=int, default=ParsingConfig.seed)
-    parser.add_argument("--bisenet", type=Path, help="published weights; random ones without")
-    parser.add_argument("--facexformer", type=Path, help="published weights; random ones without")
-    parser.add_argument("--batches", type=int, nargs="+", default=[1, 8])
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--threads", type=int, default=usable_cores())
-    parser.add_argument("--out", type=Path)
-    given = parser.parse_args()
-    torch.set_num_threads(given.threads)
+@study(
+    student=".safetensors of `train parsing`, or a bundle with a parser",
+    data="labelled folders to measure on",
+    bisenet="published weights; random ones without",
+    facexformer="published weights; random ones without",
+)
+def main(
+    student: str,
+    data: list[Path] | None = None,
+    holdout: float = ParsingConfig.holdout,
+    split_seed: int = ParsingConfig.seed,
+    bisenet: Path | None = None,
+    facexformer: Path | None = None,
+    batches: list[int] = [1, 8],  # noqa: B006 - read only
+    rounds: int = 9,
+    threads: int = usable_cores(),
+) -> dict[str, Any]:
+    torch.set_num_threads(threads)
+    weights = {FaceXFormerTeacher.name: facexformer, BiSeNetTeacher.name: bisenet}
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ohlora-bench-")))
-        engine = open_parser(given.student, given.threads, folder)
-        stack.enter_context(closing(engine))
-        teachers = {
-            kind: open_teacher(kind, weights)
-            for kind, weights in ((FaceXFormerTeacher.name, given.facexformer), (BiSeNetTeacher.name, given.bisenet))
-        }
-        student = f"student ({engine.backend} {engine.precision})"
-        parsers: dict[str, Parse] = {student: lambda images: parse_faces(engine, images)}
-        for kind, teacher in teachers.items():
-            parsers[kind] = partial(parse_with, teacher)
+        engine = stack.enter_context(closing(open_parser(student, threads, folder)))
+        ours = f"student ({engine.backend} {engine.precision})"
+        parsers: dict[str, Parse] = {ours: partial(parse_faces, engine)}
+        parsers |= {kind: partial(parse_with, open_teacher(kind, file)) for kind, file in weights.items()}
         images = [PortraitFace(seed).read()[0] for seed in TEST_SEEDS[:8]]
         result: dict[str, Any] = {
-            "machine": machine(),
-            "threads": given.threads,
-            "random_weights": [
-                k for k, w in (("facexformer", given.facexformer), ("bisenet-19", given.bisenet)) if not w
-            ],
-            "ms": {f"batch {n}": time_together(parsers, images, n, given.rounds) for n in given.batches},
+            "threads": threads,
+            "random_weights": [kind for kind, file in weights.items() if not file],
+            "ms": {f"batch {count}": time_together(parsers, images, count, rounds) for count in batches},
         }
         for rows in result["ms"].values():
-            for kind in teachers:
-                rows[kind]["times_student"] = round(rows[kind]["ms_per_picture"] / rows[student]["ms_per_picture"], 1)
-        if given.data:
-            result["held_out"] = accuracy(engine, held_out(given.data, given.holdout, given.split_seed))
-    text = json.dumps(result, indent=1) + "\n"
-    if given.out:
-        write_bytes(given.out, text.encode())
-    print(text, end="")
+            for kind in weights:
+                rows[kind]["times_student"] = round(rows[kind]["ms_per_picture"] / rows[ours]["ms_per_picture"], 1)
+        if data:
+            result["held_out"] = accuracy(engine, held_out(data, holdout, split_seed))
+    return result
 
 
 if __name__ == "__main__":

@@ -8,11 +8,8 @@ of two of them; it is not kept unless --picture names a file.
 
 from __future__ import annotations
 
-import argparse
 import csv
 import json
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -26,6 +23,8 @@ from numpy.typing import NDArray
 from ohlora.base.atomic import write_bytes
 from ohlora.base.types import Rgb
 from ohlora.base.values import Ombre
+from ohlora.bench.runner.processes import measured_command
+from ohlora.bench.runner.study import study
 from ohlora.engines import Engine
 from ohlora.io.animation import write_animation
 from ohlora.io.images import encode_image, read_image
@@ -41,19 +40,6 @@ from ohlora.render.renderer import Renderer
 # name, x and y of its centre, size in pixels, degrees: two people in 4000x3000.
 SCENE_SIZE = (4000, 3000)
 SCENE = (("ftv1_000001", 1150, 1500, 1500, -12.0), ("ftv4_000008", 2950, 1250, 900, 15.0))
-# In a process of its own: a child counts what its parent holds when it is started.
-MEASURE = """
-import json, resource, subprocess, sys, time
-started = time.perf_counter()
-done = subprocess.run([sys.executable, "-m", "ohlora", *sys.argv[1:]], check=True, capture_output=True, text=True)
-wall, used = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
-print(json.dumps({
-    "wall_s": round(wall, 2),
-    "cpu_s": round(used.ru_utime + used.ru_stime, 2),
-    "reported_s": json.loads(done.stdout)["seconds"],
-    "peak_memory_mb": round(used.ru_maxrss / 1024, 1),
-}))
-"""
 POINTS = ("eye_imgleft", "eye_imgright", "nose", "mouth_imgleft", "mouth_imgright")
 
 
@@ -118,7 +104,7 @@ def strands(size: int = 896, small: int = SIZE, seed: int = 0) -> tuple[Rgb, Flo
 
 
 def enlarged(image: Rgb, hair: Floats, how: int) -> Floats:
-    return np.clip(cv2.resize(hair, image.shape[1::-1], interpolation=how), 0, 1)
+    return np.asarray(np.clip(cv2.resize(hair, image.shape[1::-1], interpolation=how), 0, 1), np.float32)
 
 
 def refined(image: Rgb, hair: Floats, refinement: Refinement | None = DEFAULT) -> Floats:
@@ -271,14 +257,16 @@ def photograph(faces: Path, engine: Engine, picture: Path | None) -> dict[str, A
     with tempfile.TemporaryDirectory(prefix="ohlora-bench-") as folder:
         source = picture or Path(folder) / "scene.png"
         write_bytes(source, encode_image(image, "png"))
-        arguments = ["recolor", str(source), "--out", f"{folder}/out", "--format", "png", "--json"]
-        measured = json.loads(subprocess.check_output([sys.executable, "-c", MEASURE, *arguments], text=True))
+        done = measured_command(["recolor", str(source), "--out", f"{folder}/out", "--format", "png"])
         dyed = read_image(Path(folder, "out", f"{source.stem}.png"))
         row = json.loads(Path(folder, "out", "metadata.jsonl").read_text())
         changed = (dyed != image).any(2)
         result["command"] = {
             "command": "recolor scene.png --format png",
-            **measured,
+            "wall_s": round(done.wall_s, 2),
+            "cpu_s": round(done.cpu_s, 2),
+            "reported_s": done.summary["seconds"],
+            "peak_memory_mb": round(done.peak / 2**20, 1),
             "faces": row["faces"],
             "dyed": row["dyed"],
             "dyed_share_of_each_head": [round(float(changed[truth >= 0.9].mean()), 3) for truth in truths],
@@ -306,27 +294,18 @@ def video(faces: Path, engine: Engine, frames: int = 30) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--faces", type=Path, required=True)
-    parser.add_argument("--picture", type=Path, help="keep the photograph here, and the dyed one beside it")
-    parser.add_argument("--out", type=Path, required=True)
-    given = parser.parse_args()
-    from ohlora.bench.runner.machine import machine
-
+@study(picture="keep the photograph here, and the dyed one beside it")
+def main(faces: Path, out: Path, picture: Path | None = None) -> dict[str, Any]:
     with Renderer("demo") as renderer:
         engine = renderer.hair_engine
-        result = {
-            "machine": machine(),
+        return {
             "student": renderer.provenance(generator=False),
-            "detection": detection(given.faces),
-            "framing": framing(given.faces, engine),
-            "edges": edges(given.faces),
-            "photograph": photograph(given.faces, engine, given.picture),
-            "video": video(given.faces, engine),
+            "detection": detection(faces),
+            "framing": framing(faces, engine),
+            "edges": edges(faces),
+            "photograph": photograph(faces, engine, picture),
+            "video": video(faces, engine),
         }
-    write_bytes(given.out, (json.dumps(result, indent=1) + "\n").encode())
-    print(json.dumps(result, indent=1))
 
 
 if __name__ == "__main__":

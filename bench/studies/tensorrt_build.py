@@ -8,15 +8,14 @@ Networks of a bundle (default demo) in float32, synthesis in fp16, bf16 and int8
 
 from __future__ import annotations
 
-import argparse
-import json
+import itertools
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import onnx
 
-from ohlora.bench.runner.machine import machine
+from ohlora.bench.runner.study import study
 from ohlora.bundle import Bundle
 from ohlora.export.bundle.preset import lower_synthesis
 from ohlora.export.graphs.portrait import portrait_graph
@@ -45,40 +44,33 @@ def models(where: str) -> dict[tuple[str, str], onnx.ModelProto]:
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bundle", default="demo")
-    parser.add_argument("--model", action="append", default=[], help="NAME=FILE.onnx, a further network")
-    parser.add_argument("--out", type=Path)
-    options = parser.parse_args()
-    graphs = models(options.bundle)
-    for text in options.model:
+@study(shown=False, model="NAME=FILE.onnx, a further network")
+def main(bundle: str = "demo", model: list[str] | None = None) -> dict[str, Any]:
+    graphs = models(bundle)
+    for text in model or []:
         name, _, file = text.partition("=")
         graphs[name, "fp32"] = onnx.load(file)
         graphs[name, "fp16"] = tensorrt_form(graphs[name, "fp32"], "fp16")
     rows: list[dict[str, Any]] = []
     print(f"{'network':22}{'precision':11}{'device':16}{'s':>7}{'MB':>8}{'layers':>8}")
     with tempfile.TemporaryDirectory() as folder:
-        for (name, precision), model in graphs.items():
-            for devices in (*((device,) for device in DEVICES), DEVICES):
-                built = build_engine(
-                    model.SerializeToString(), Path(folder) / "x.engine", batch=BATCH, compute_capabilities=devices
-                )
-                row = {
-                    "network": name,
-                    "precision": precision,
-                    "devices": list(devices),
-                    "seconds": round(built.seconds, 2),
-                    "megabytes": round(built.bytes / 1e6, 1),
-                    "layers": built.layers,
-                    "package": f"{built.package} {built.version}",
-                }
-                rows.append(row)
-                shown = "+".join(devices)
-                print(f"{name:22}{precision:11}{shown:16}{row['seconds']:7}{row['megabytes']:8}{row['layers']:8}")
-    if options.out:
-        content = {"machine": machine(), "batch": list(BATCH), "rows": rows}
-        options.out.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        for ((name, precision), graph), devices in itertools.product(graphs.items(), (*zip(DEVICES), DEVICES)):
+            built = build_engine(
+                graph.SerializeToString(), Path(folder) / "x.engine", batch=BATCH, compute_capabilities=devices
+            )
+            row = {
+                "network": name,
+                "precision": precision,
+                "devices": list(devices),
+                "seconds": round(built.seconds, 2),
+                "megabytes": round(built.bytes / 1e6, 1),
+                "layers": built.layers,
+                "package": f"{built.package} {built.version}",
+            }
+            rows.append(row)
+            shown = "+".join(devices)
+            print(f"{name:22}{precision:11}{shown:16}{row['seconds']:7}{row['megabytes']:8}{row['layers']:8}")
+    return {"batch": list(BATCH), "rows": rows}
 
 
 if __name__ == "__main__":

@@ -14,20 +14,22 @@ again.
 
 from __future__ import annotations
 
-import argparse
 import json
 import resource
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ohlora.base.atomic import write_bytes
 from ohlora.base.values import PROPERTIES
-from ohlora.bench.runner.machine import machine
+from ohlora.bench.runner.report import markdown_table
+from ohlora.bench.runner.study import study
+from ohlora.bench.runner.timing import seconds_of
+from ohlora.errors import InvalidInputError
 from ohlora.export.search_engines import compiled_portrayer, compiled_scorer
 from ohlora.latents.directions import read_directions
 from ohlora.training.finetune.inputs import load_generator
@@ -46,7 +48,7 @@ MIXED: tuple[Method, Method, Method] = ("gradient", "svm", "svm")
 ORTHOGONAL = ("orthogonal", "orthogonal", "orthogonal")
 
 
-def rows(version: str, samples: int, codes: int) -> dict[str, SearchSettings]:
+def searches(version: str, samples: int, codes: int) -> dict[str, SearchSettings]:
     """Row name -> search."""
     svm = preset("v9-svm" if version == "v9" else "v7", cutoffs=(), samples=samples, codes=codes, stop_after=0)
     svm = replace(svm, share=0.2, limits=(0.92, 0.88, 0.88), strength=STRENGTH, identity=True)
@@ -83,27 +85,20 @@ def run_rows(
 ) -> dict[str, Any]:
     judge = compiled_scorer(scorer, portrayer.generator.config.resolution, scorer.columns)
     table = {}
-    for name, settings in rows(version, samples, codes).items():
+    for name, settings in searches(version, samples, codes).items():
         if only and name not in only.split(";"):
             continue
         folder = out / version / name.replace(" ", "_").replace(",", "").replace("(", "").replace(")", "")
         print(f"== {version}: {name} ({time.strftime('%H:%M:%S')})", flush=True)
-        result = run_search(
-            portrayer,
-            judge,
-            folder,
-            settings,
-            source=f"vectorfind {name}",
-            samples=out / f"samples-{version}",
-            note=say,
-        )
+        stored, source = out / f"samples-{version}", f"vectorfind {name}"
+        result = run_search(portrayer, judge, folder, settings, source=source, samples=stored, note=say)
         table[name] = figures(result.summary) | {"seconds": result.summary["seconds"]}
         if reader is not None and settings.strength:
             table[name]["reader"] = by_reader(portrayer, reader, settings, folder)
         print(json.dumps(table[name]), flush=True)
     if version == "demo":
-        known = known_directions(portrayer, judge, out, rows(version, samples, codes)["SVM without groups, w"], reader)
-        table |= known
+        settings = searches(version, samples, codes)["SVM without groups, w"]
+        table |= known_directions(portrayer, judge, out, settings, reader)
     return table
 
 
@@ -165,17 +160,10 @@ def known_directions(
 def scoring_cost(scorer: CnnScorer, resolution: int, pictures: int = 200) -> dict[str, float]:
     """Milliseconds of processor time for all scores of a picture: in PyTorch, and compiled; median of five passes."""
     noise = np.random.Generator(np.random.Philox(key=1)).integers(0, 256, (pictures, resolution, resolution, 3))
-    images = noise.astype(np.uint8)
-    costs = {}
-    for name, judge in (("torch", scorer), ("compiled", compiled_scorer(scorer, resolution, scorer.columns))):
-        judge.score(images, judge.columns)
-        passes = []
-        for _ in range(5):
-            started = time.process_time()
-            judge.score(images, judge.columns)
-            passes.append((time.process_time() - started) / pictures * 1000)
-        costs[f"{name}_ms"] = round(float(np.median(passes)), 2)
-    return costs
+    judges: dict[str, Scorer] = {"torch": scorer, "compiled": compiled_scorer(scorer, resolution, scorer.columns)}
+    calls = {f"{name}_ms": partial(one.score, noise.astype(np.uint8), one.columns) for name, one in judges.items()}
+    times = seconds_of(calls, 5, clock=time.process_time)
+    return {name: round(float(np.median(taken)) / pictures * 1000, 2) for name, taken in times.items()}
 
 
 def say(text: str) -> None:
@@ -191,74 +179,71 @@ def markdown(result: dict[str, Any]) -> str:
     def cut(value: float) -> str:
         return f"{value:.3f}".removeprefix("0")
 
-    def share(value: float) -> str:
-        return f"{value:.1%}"
-
-    lines = []
+    columns: dict[str, Callable[[dict[str, Any]], str]] = {
+        "faces": lambda row: str(row["faces"]),
+        "SVM accuracy": lambda row: three(row["accuracy"], cut),
+        "correlation eyes / mouth / pose": lambda row: three(row["correlation"], cut),
+        "pass": lambda row: f"{row['passed_ratio']:.1%}",
+        "leakage": lambda row: three(row["leakage"], "{:.1%}".format),
+        "mean": lambda row: f"{row['leakage_mean']:.1%}",
+        "picture": lambda row: three(row["identity"], cut),
+    }
+    parts = []
     for version, table in result["rows"].items():
-        lines += [
-            f"**{result['titles'][version]}**",
-            "",
-            "| method | faces | SVM accuracy | correlation eyes / mouth / pose | pass | leakage | mean | picture |",
-            "|---|---|---|---|---|---|---|---|",
-        ]
-        for name, row in table.items():
-            cells = [
-                name,
-                str(row["faces"]),
-                three(row["accuracy"], cut),
-                three(row["correlation"], cut),
-                share(row["passed_ratio"]),
-                three(row["leakage"], share),
-                share(row["leakage_mean"]),
-                three(row["identity"], cut),
-            ]
-            lines.append(f"| {' | '.join(cells)} |")
-        lines.append("")
-    return "\n".join(lines)
+        lines = [(name, *(cell(row) for cell in columns.values())) for name, row in table.items()]
+        parts.append(f"**{result['titles'][version]}**\n\n{markdown_table(('method', *columns), lines)}\n")
+    return "\n".join(parts)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("runs/vectorfind-bench"))
-    parser.add_argument("--scorer", type=Path, help="Property CNN for the demo rows; without one they are left out.")
-    parser.add_argument("--v9", type=Path)
-    parser.add_argument("--v9-scorer", type=Path)
-    parser.add_argument("--reader", type=Path)
-    parser.add_argument("--samples", type=int, default=20_000)
-    parser.add_argument("--v9-samples", type=int, default=12_000)
-    parser.add_argument("--codes", type=int, default=100)
-    parser.add_argument("--v9-only", default="", help="Names of rows, separated by ';'; others stay as they are.")
-    parser.add_argument("--result", type=Path)
-    given = parser.parse_args(arguments)
-    result: dict[str, Any] = {
-        "machine": machine(),
+def cnn_scorer(path: Path) -> CnnScorer:
+    scorer = load_scorer(path)
+    if not isinstance(scorer, CnnScorer):
+        raise InvalidInputError(f"{path} is not a property CNN, which gives all scores: give another file")
+    return scorer
+
+
+@study(
+    result="result",
+    shown=False,
+    scorer="Property CNN for the demo rows; without one they are left out.",
+    v9_only="Names of rows, separated by ';'; others stay as they are.",
+)
+def main(
+    out: Path = Path("runs/vectorfind-bench"),
+    scorer: Path | None = None,
+    v9: Path | None = None,
+    v9_scorer: Path | None = None,
+    reader: Path | None = None,
+    samples: int = 20_000,
+    v9_samples: int = 12_000,
+    codes: int = 100,
+    v9_only: str = "",
+    result: Path | None = None,
+) -> dict[str, Any]:
+    made: dict[str, Any] = {
         "strength": STRENGTH,
         "titles": {
-            "v9": f"demo generator fine-tuned by v9, {given.v9_samples:,} samples",
-            "demo": f"demo generator, {given.samples:,} samples",
+            "v9": f"demo generator fine-tuned by v9, {v9_samples:,} samples",
+            "demo": f"demo generator, {samples:,} samples",
         },
         "rows": {},
     }
-    reader = None if given.reader is None else load_scorer(given.reader)
-    if given.result is not None and given.result.is_file():
-        result["rows"] = json.loads(given.result.read_text())["rows"]  # of a call with the other generator
-    if given.v9 is not None:
-        v9_scorer = load_scorer(given.v9_scorer)
-        assert isinstance(v9_scorer, CnnScorer)
-        portrayer = compiled_portrayer(load_generator(given.v9))
-        made = run_rows("v9", portrayer, v9_scorer, given.out, given.v9_samples, given.codes, None, given.v9_only)
-        result["rows"]["v9"] = (result["rows"].get("v9", {}) if given.v9_only else {}) | made
-    if given.scorer is not None:
-        scorer = load_scorer(given.scorer)
-        assert isinstance(scorer, CnnScorer)
-        portrayer = bundle_portrayer("demo")
-        result["scoring"] = scoring_cost(scorer, portrayer.generator.config.resolution)
-        result["rows"]["demo"] = run_rows("demo", portrayer, scorer, given.out, given.samples, given.codes, reader)
-    result["peak_memory_mb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
-    if given.result is not None:
-        write_bytes(given.result, (json.dumps(result, indent=1) + "\n").encode())
-    print(markdown(result))
+    judge = None if reader is None else load_scorer(reader)
+    if result is not None and result.is_file():
+        made["rows"] = json.loads(result.read_text())["rows"]  # of a call with the other generator
+    if v9 is not None:
+        if v9_scorer is None:
+            raise InvalidInputError("--v9 needs --v9-scorer, which reads that generator's pictures")
+        portrayer = compiled_portrayer(load_generator(v9))
+        rows = run_rows("v9", portrayer, cnn_scorer(v9_scorer), out, v9_samples, codes, None, v9_only)
+        made["rows"]["v9"] = (made["rows"].get("v9", {}) if v9_only else {}) | rows
+    if scorer is not None:
+        portrayer, cnn = bundle_portrayer("demo"), cnn_scorer(scorer)
+        made["scoring"] = scoring_cost(cnn, portrayer.generator.config.resolution)
+        made["rows"]["demo"] = run_rows("demo", portrayer, cnn, out, samples, codes, judge)
+    made["peak_memory_mb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    print(markdown(made))
+    return made
 
 
 if __name__ == "__main__":

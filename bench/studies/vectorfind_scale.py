@@ -10,7 +10,6 @@ and not the drawing; how many of the demo generator's pictures are drawn and sco
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import signal
@@ -22,7 +21,7 @@ from typing import Any
 
 import torch
 
-from ohlora.base.atomic import write_bytes
+from ohlora.bench.runner.study import study
 from ohlora.bundle.files import file_sha256
 from ohlora.training import checkpoints
 from ohlora.training.nets.score_cnns import PropertyCnn, PropertyCnnConfig
@@ -62,30 +61,22 @@ def search(networks: list[str], out: Path, samples: int, kill_at: int | None = N
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("runs/scale"))
-    parser.add_argument("--samples", type=int, default=100_000)
-    parser.add_argument("--result", type=Path)
-    given = parser.parse_args()
-    networks = save_networks(given.out)
-    small = given.samples // 20
-    result: dict[str, Any] = {"samples": given.samples, "small_samples": small}
-    result["small"] = search(networks, given.out / "small", small)
-    result["killed"] = search(networks, given.out / "killed", given.samples, kill_at=given.samples // 2000)
-    parts = len(list((given.out / "killed").glob("samples/scores/part-*.arrow")))
-    result["samples_there_when_killed"] = 1000 * parts
-    result["resumed"] = search(networks, given.out / "killed", given.samples)
-    summary = json.loads((given.out / "killed" / "vectorfind.json").read_text())
-    result["seconds_by_step_of_the_resumed_run"] = summary["seconds"]
-    done_now = given.samples - 1000 * parts
-    result["samples_per_second"] = round(done_now / summary["seconds"]["samples"], 1)
-    result["memory_ratio"] = round(result["resumed"]["peak_mb"] / result["small"]["peak_mb"], 3)
-    result["bytes_on_disk"] = sum(p.stat().st_size for p in (given.out / "killed" / "samples").rglob("*.arrow"))
-    result["directions_sha256"] = file_sha256(given.out / "killed" / "directions.safetensors")
-    if given.result is not None:
-        write_bytes(given.result, (json.dumps(result, indent=1) + "\n").encode())
-    print(json.dumps(result, indent=1))
+@study(result="result", on=dict)
+def main(out: Path = Path("runs/scale"), samples: int = 100_000) -> dict[str, Any]:
+    networks, small, killed = save_networks(out), samples // 20, out / "killed"
+    found: dict[str, Any] = {"samples": samples, "small_samples": small}
+    found["small"] = search(networks, out / "small", small)
+    found["killed"] = search(networks, killed, samples, kill_at=samples // 2000)
+    there = 1000 * len(list(killed.glob("samples/scores/part-*.arrow")))
+    found["samples_there_when_killed"] = there
+    found["resumed"] = search(networks, killed, samples)
+    seconds = json.loads((killed / "vectorfind.json").read_text())["seconds"]
+    found["seconds_by_step_of_the_resumed_run"] = seconds
+    found["samples_per_second"] = round((samples - there) / seconds["samples"], 1)
+    found["memory_ratio"] = round(found["resumed"]["peak_mb"] / found["small"]["peak_mb"], 3)
+    found["bytes_on_disk"] = sum(path.stat().st_size for path in (killed / "samples").rglob("*.arrow"))
+    found["directions_sha256"] = file_sha256(killed / "directions.safetensors")
+    return found
 
 
 if __name__ == "__main__":

@@ -13,17 +13,17 @@ stands for. Label noise is in the held-out figures: the generator draws not quit
 
 from __future__ import annotations
 
-import argparse
-import json
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from ohlora.base.atomic import write_bytes
+from ohlora.base.atomic import write_json
+from ohlora.bench.runner.study import study
 from ohlora.io.numbered_images import numbered_images
 from ohlora.scores import score_folder
 from ohlora.training import checkpoints
@@ -41,7 +41,7 @@ HELD_OUT = 240
 BATCH, RATE = 32, 1e-3
 
 
-def make_scorer(base: Path, out: Path, pictures: int, epochs: int) -> dict[str, object]:
+def make_scorer(base: Path, out: Path, pictures: int, epochs: int) -> dict[str, Any]:
     """Sample, label, train -> held-out figures; the weights are OUT/property_cnn.safetensors."""
     started = time.perf_counter()
     settings = SampleSettings(count=pictures, first_seed=FIRST_SEED, batch=8)
@@ -52,12 +52,11 @@ def make_scorer(base: Path, out: Path, pictures: int, epochs: int) -> dict[str, 
     complete = table.rows(table.numbers[~np.isnan(table.values).any(1)])
     images = read_all([found[int(number)] for number in complete.numbers])
     labels = np.stack([complete.column(f"{name}_score") for name in PARTS], 1).astype(np.float32)
-    network = checkpoints.load("cnn-property", base)
-    assert isinstance(network, PropertyCnn)
+    network = checkpoints.load_as(PropertyCnn, "cnn-property", base)
     fit(network, images[HELD_OUT:], torch.from_numpy(labels[HELD_OUT:]), epochs)
     save_network(network, out / "property_cnn.pth", out / "property_cnn.safetensors", "cnn-property")
     read = scored(network.eval(), images[:HELD_OUT])
-    figures: dict[str, object] = {
+    figures: dict[str, Any] = {
         "pictures": len(images) - HELD_OUT,
         "epochs": epochs,
         "held_out_correlation": {
@@ -65,7 +64,7 @@ def make_scorer(base: Path, out: Path, pictures: int, epochs: int) -> dict[str, 
         },
         "seconds": round(time.perf_counter() - started, 1),
     }
-    write_bytes(out / "scorer.json", (json.dumps(figures, indent=1) + "\n").encode())
+    write_json(out / "scorer.json", figures)
     return figures
 
 
@@ -88,7 +87,7 @@ def fit(network: PropertyCnn, images: NDArray[np.uint8], labels: torch.Tensor, e
             picture = network_input(images[rows.numpy()], torch.device("cpu"), signed=True)
             loss = nn.functional.mse_loss(network.only(picture, PARTS), labels[rows])
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            torch.autograd.backward(loss)
             optimizer.step()
             schedule.step()
             total += float(loss.detach())
@@ -102,14 +101,9 @@ def scored(network: PropertyCnn, images: NDArray[np.uint8]) -> NDArray[np.float3
     return np.concatenate([network.only(network_input(part, cpu, signed=True), PARTS).numpy() for part in parts])
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--base", type=Path, required=True)
-    parser.add_argument("--out", type=Path, default=Path("runs/scorer"))
-    parser.add_argument("--pictures", type=int, default=2400)
-    parser.add_argument("--epochs", type=int, default=14)
-    options = parser.parse_args()
-    print(json.dumps(make_scorer(options.base, options.out, options.pictures, options.epochs), indent=1))
+@study(result="result", on=dict)
+def main(base: Path, out: Path = Path("runs/scorer"), pictures: int = 2400, epochs: int = 14) -> dict[str, Any]:
+    return make_scorer(base, out, pictures, epochs)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+import ohlora
+from ohlora.base.types import Rgb
 from ohlora.bench.runner.timing import Facts, Group, Work
 from ohlora.bench.suites.options import Options
 from ohlora.bundle import Bundle
@@ -25,6 +27,7 @@ BATCH = 8
 SEED = 7_100_000  # faces that no preset was judged or calibrated on
 STUDENT_GOAL = 10.0
 EAGER = "eager PyTorch, documented, batch 8, channels last"
+EAGER_1 = "eager PyTorch, documented, batch 1"
 Runner = Callable[[NDArray[Any]], NDArray[Any]]
 
 
@@ -37,68 +40,69 @@ def engine_groups(options: Options) -> Iterator[Group]:
 
 def synthesis(options: Options, batch: int) -> Group:
     """wp -> picture bytes."""
-    subject, wp = options.subject, latents(options.subject.bundle)
-    eager: dict[str, Runner] = {}
-    if subject.documented is not None:
+    module: nn.Module | None = None
+    if options.subject.documented is not None:
         from ohlora.export.graphs.generator import ByteSynthesis
 
-        eager = eager_forms(ByteSynthesis(subject.documented.generator).eval(), {"wp": wp}, "image")
+        module = ByteSynthesis(options.subject.documented.generator)
 
-    def picture_facts(made: NDArray[Any], wanted: NDArray[Any]) -> Facts:
+    def facts(made: NDArray[Any], wanted: NDArray[Any]) -> Facts:
         from ohlora.export.precision.quality import psnr
 
         found = psnr(wanted, made)
         return {"psnr_db": float(found.mean()), "worst_db": float(found.min())}
 
-    def opened(bundle: Bundle, backend: str) -> Engine:
-        mapping, engine = bundle.generator_engines(backend)
-        mapping.close()
-        return engine
-
-    return network_group(options, "synthesis", batch, wp, eager, opened, ("wp", "image"), picture_facts, None)
+    rows = latents(options.subject.bundle)
+    return network_group(options, "synthesis", batch, ("wp", rows, "image"), module, synthesis_engine, facts, None)
 
 
 def hair(options: Options, batch: int) -> Group:
     """Picture bytes -> hair map."""
-    subject, pictures = options.subject, portraits(options.subject.bundle)
-    eager: dict[str, Runner] = {}
-    if subject.documented is not None:
+    module: nn.Module | None = None
+    if options.subject.documented is not None:
         from ohlora.bench.baselines.documented import ByteEffiSegNet
 
-        eager = eager_forms(ByteEffiSegNet(subject.documented.student).eval(), {"image": pictures}, "hair")
+        module = ByteEffiSegNet(options.subject.documented.student)
 
-    def map_facts(made: NDArray[Any], wanted: NDArray[Any]) -> Facts:
+    def facts(made: NDArray[Any], wanted: NDArray[Any]) -> Facts:
         from ohlora.export.precision.quality import mask_quality
 
         return {"iou": mask_quality(wanted, made).iou, "max_difference": float(np.abs(made - wanted).max())}
 
-    def opened(bundle: Bundle, backend: str) -> Engine:
-        return bundle.hair_engine(backend)
+    ports, goal = ("image", portraits(options.subject.bundle), "hair"), STUDENT_GOAL if batch == BATCH else None
+    return network_group(options, "student", batch, ports, module, Bundle.hair_engine, facts, goal)
 
-    goal = STUDENT_GOAL if batch == BATCH else None
-    return network_group(options, "student", batch, pictures, eager, opened, ("image", "hair"), map_facts, goal)
+
+def synthesis_engine(bundle: Bundle, backend: str = "auto") -> Engine:
+    mapping, engine = bundle.generator_engines(backend)
+    mapping.close()
+    return engine
 
 
 def network_group(
     options: Options,
     name: str,
     batch: int,
-    rows: NDArray[Any],
-    eager: dict[str, Runner],
+    ports: tuple[str, NDArray[Any], str],
+    module: nn.Module | None,
     opened: Callable[[Bundle, str], Engine],
-    ports: tuple[str, str],
     facts: Callable[[NDArray[Any], NDArray[Any]], Facts],
     goal: float | None,
 ) -> Group:
-    """The baseline of a batch of 8 is PyTorch's fastest form, channels last; of one picture, plain PyTorch."""
-    stack, given = ExitStack(), rows[:batch]
-    runners = {key: run for key, run in eager.items() if f"batch {batch}" in key or "ONNX" in key}
-    baseline = next((key for key in (EAGER, "eager PyTorch, documented, batch 1") if key in runners), None)
-    wanted = None if baseline is None else runners[baseline](given)
+    """The baseline of a batch of 8 is PyTorch's fastest form, channels last; of one picture, plain PyTorch.
+
+    ports: input, its rows, output. module: as documented.
+    """
+    given, rows, output = ports[0], ports[1][:batch], ports[2]
+    stack = ExitStack()
+    runners = {} if module is None else eager_forms(module.eval(), {given: ports[1]}, output)
+    runners = {key: run for key, run in runners.items() if f"batch {batch}" in key or "ONNX" in key}
+    baseline = next((key for key in (EAGER, EAGER_1) if key in runners), None)
+    wanted = None if baseline is None else runners[baseline](rows)
 
     def work(run: Runner, reached: float | None = None) -> Work:
-        accuracy = None if wanted is None else lambda: facts(run(given), wanted)
-        return Work(functools.partial(run, given), batch, accuracy, reached)
+        accuracy = None if wanted is None else lambda: facts(run(rows), wanted)
+        return Work(functools.partial(run, rows), batch, accuracy, reached)
 
     works = {key: work(run) for key, run in runners.items()}
     names = list(options.subject.bundles)
@@ -107,42 +111,38 @@ def network_group(
             engine = opened(bundle, backend)
             stack.callback(engine.close)
             reached = goal if preset == names[-1] and len(names) > 1 and backend == "openvino" else None
-            works[f"ohlora {preset}, {backend} {engine.precision}"] = work(
-                functools.partial(_engine_run, engine, *ports), reached
-            )
+            run: Runner = lambda values, engine=engine: engine(**{given: values})[output]  # type: ignore[misc]  # noqa: E731
+            works[f"ohlora {preset}, {backend} {engine.precision}"] = work(run, reached)
     return Group("engines", f"{name}, batch {batch}", "picture", works, baseline, stack)
 
 
-def _engine_run(engine: Engine, given: str, made: str, rows: NDArray[Any]) -> NDArray[Any]:
-    return engine(**{given: rows})[made]
+def eager(network: nn.Module) -> Runner:
+    """A module of one input as PyTorch runs it."""
+    import torch
+
+    def run(rows: NDArray[Any]) -> NDArray[Any]:
+        with torch.inference_mode():
+            return np.asarray(network(torch.from_numpy(rows)).numpy())
+
+    return run
 
 
 def eager_forms(module: nn.Module, example: dict[str, NDArray[Any]], output: str) -> dict[str, Runner]:
     """Eager PyTorch at both batches and in both memory layouts, and ONNX Runtime on its plain export."""
+    import onnxruntime
     import torch
 
     from ohlora.export.graphs.from_torch import to_onnx
 
-    def eager(network: nn.Module) -> Runner:
-        def run(rows: NDArray[Any]) -> NDArray[Any]:
-            with torch.inference_mode():
-                return np.asarray(network(torch.from_numpy(rows)).numpy())
-
-        return run
-
-    last = copy.deepcopy(module).to(memory_format=torch.channels_last)
-    runners = {
-        "eager PyTorch, documented, batch 1": eager(module),
-        "eager PyTorch, documented, batch 8": eager(module),
-        EAGER: eager(last),
-    }
     ((name, rows),) = example.items()
     model = to_onnx(module, {name: torch.from_numpy(rows[:2])}, output).SerializeToString()
-    import onnxruntime
-
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
-    runners["plain ONNX Runtime"] = lambda rows: session.run(None, {name: rows})[0]
-    return runners
+    return {
+        EAGER_1: eager(module),
+        "eager PyTorch, documented, batch 8": eager(module),
+        EAGER: eager(copy.deepcopy(module).to(memory_format=torch.channels_last)),
+        "plain ONNX Runtime": lambda rows: np.asarray(session.run(None, {name: rows})[0]),
+    }
 
 
 def latents(bundle: Bundle) -> NDArray[np.float32]:
@@ -158,10 +158,8 @@ def latents(bundle: Bundle) -> NDArray[np.float32]:
     return np.ascontiguousarray(np.repeat(w[:, None], part.num_layers, axis=1))
 
 
-def portraits(bundle: Bundle) -> NDArray[np.uint8]:
+def portraits(bundle: Bundle) -> Rgb:
     """The same faces' portraits at the student's size, uint8 [8,224,224,3]."""
-    import ohlora
-
     with ohlora.Renderer(bundle) as renderer:
         made = renderer.render(ohlora.SeedRange(SEED, SEED + BATCH - 1, renderer.label_size))
     return np.stack([resize_area(picture, (SIZE, SIZE)) for picture in made])

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 import ohlora
+from ohlora.base.types import Rgb
 from ohlora.base.values import Expression, Ombre
 from ohlora.bench.runner import jobs
 from ohlora.bench.runner.timing import Facts, Group, Work
@@ -20,6 +19,7 @@ from ohlora.bench.suites.options import Options
 from ohlora.io.animation import write_animation
 from ohlora.io.images import encode_image, read_image
 from ohlora.photos.segmentation import resize_area
+from ohlora.render.job import Look, RenderJob
 
 if TYPE_CHECKING:
     from ohlora.bench.baselines.documented import DocumentedWay
@@ -36,22 +36,23 @@ SWEEP_GOAL, RECOLOR_GOAL = 200.0, 15.0
 
 def job_groups(options: Options) -> Iterator[Group]:
     """Unique portraits, a sweep of dyes, recolouring of files, an animation."""
-    yield portraits(options)
-    yield sweep(options)
-    yield recolor(options)
-    yield animation(options)
+    yield portraits(Ways(options))
+    yield sweep(Ways(options))
+    yield recolor(Ways(options))
+    yield animation(Ways(options))
 
 
 class Ways:
     """What a group's works share: renderers at every preset, the slow ways, folders to write to."""
 
     def __init__(self, options: Options) -> None:
-        self.options, self.stack = options, ExitStack()
+        self.quick, self.documented, self.stack = options.quick, options.subject.documented, ExitStack()
         self.folders = self.stack.enter_context(jobs.Folders())
         self.renderers = {
             preset: self.stack.enter_context(ohlora.Renderer(bundle))
             for preset, bundle in options.subject.bundles.items()
         }
+        self.last = list(self.renderers)[-1]
         self._faces = itertools.count(FIRST)
 
     def seeds(self, count: int) -> range:
@@ -63,160 +64,111 @@ class Ways:
 
     def slow(self) -> dict[str, DocumentedWay]:
         """The documented way, and what PyTorch and ONNX Runtime make of it without this package."""
-        documented = self.options.subject.documented
-        if documented is None:
+        if self.documented is None:
             return {}
         from ohlora.bench.baselines.documented import DocumentedWay, PlainOnnxRuntime
 
-        ways = {DOCUMENTED: documented}
-        if not self.options.quick:
-            modules = documented.generator, documented.student
+        ways = {DOCUMENTED: self.documented}
+        if not self.quick:
+            modules = self.documented.generator, self.documented.student
             ways["eager PyTorch, batch 8, channels last"] = DocumentedWay(*modules, batch=8, channels_last=True)
             ways["plain ONNX Runtime, batch 1"] = PlainOnnxRuntime(*modules)
         return ways
 
+    def slow_portraits(self, way: DocumentedWay, count: int, accuracy: Callable[[], Facts] | None = None) -> Work:
+        return Work(lambda: way.render(self.seeds(count), COLOR, self.folders.new()), count, accuracy)
+
+    def only_documented(self) -> dict[str, Work]:
+        """It makes a portrait anew for each picture."""
+        return {} if self.documented is None else {DOCUMENTED: self.slow_portraits(self.documented, FEW)}
+
+    def render(self, renderer: ohlora.Renderer, faces: int, dyes: Sequence[Ombre], goal: float | None) -> Work:
+        def call() -> None:
+            jobs.render(renderer, faces_of(renderer, self.seeds(faces)), dyes, self.folders.new())
+
+        judged = self.accuracy(lambda seeds: list(renderer.render(faces_of(renderer, seeds), ombres=[DYE])))
+        return Work(call, faces * len(dyes), judged, goal)
+
+    def accuracy(self, dyed: Callable[[range], Sequence[Rgb]]) -> Callable[[], Facts] | None:
+        """Dyed portraits of a few faces against the documented way's."""
+        seeds, documented = range(FIRST - JUDGED, FIRST), self.documented
+        return None if documented is None else lambda: closeness(documented.dyed(seeds, COLOR), dyed(seeds))
+
     def group(self, name: str, unit: str, works: dict[str, Work]) -> Group:
         return Group("pipeline", name, unit, works, DOCUMENTED if DOCUMENTED in works else None, self.stack)
 
-    def accurate(self, made: Callable[[Sequence[int]], Sequence[NDArray[np.uint8]]]) -> Callable[[], Facts] | None:
-        """Dyed portraits of a few faces against the documented way's."""
-        documented = self.options.subject.documented
-        if documented is None:
-            return None
 
-        def facts() -> Facts:
-            seeds = range(FIRST - JUDGED, FIRST)
-            return closeness(documented.dyed(seeds, COLOR), made(seeds))
-
-        return facts
-
-
-def closeness(wanted: Sequence[NDArray[np.uint8]], made: Sequence[NDArray[np.uint8]]) -> Facts:
+def closeness(wanted: Sequence[Rgb], made: Sequence[Rgb]) -> Facts:
     from ohlora.export.precision.quality import psnr
 
     first, second = np.stack(wanted), np.stack(made)
     found = psnr(first, second)
-    difference = np.abs(first.astype(np.int16) - second)
-    levels = float(difference.max())
+    levels = float(np.abs(first.astype(np.int16) - second).max())
     return {"psnr_db": float(found.mean()), "worst_db": float(found.min()), "max_levels": levels}
 
 
-def portraits(options: Options) -> Group:
-    ways, works = Ways(options), {}
-    for name, way in ways.slow().items():
-        count = max(FEW, way.batch)
-        accuracy = None if name == DOCUMENTED else ways.accurate(functools.partial(way.dyed, color=COLOR))
-        works[name] = Work(functools.partial(_slow_portraits, ways, way, count), count, accuracy)
-    for preset, renderer in ways.renderers.items():
-        made = functools.partial(_dyed, renderer)
-        works[f"ohlora {preset}"] = Work(
-            functools.partial(_portraits, ways, renderer), UNIQUE, ways.accurate(made), UNIQUE_GOALS.get(preset)
-        )
-    return ways.group("unique dyed portraits, JPEG", "portrait", works)
-
-
-def _slow_portraits(ways: Ways, way: Any, count: int) -> None:
-    way.render(ways.seeds(count), COLOR, ways.folders.new())
-
-
-def _portraits(ways: Ways, renderer: ohlora.Renderer) -> None:
-    jobs.render(renderer, _faces(renderer, ways.seeds(UNIQUE)), [DYE], ways.folders.new())
-
-
-def _faces(renderer: ohlora.Renderer, seeds: Sequence[int]) -> ohlora.SeedRange:
+def faces_of(renderer: ohlora.Renderer, seeds: Sequence[int]) -> ohlora.SeedRange:
     return ohlora.SeedRange(seeds[0], seeds[-1], renderer.label_size)
 
 
-def _dyed(renderer: ohlora.Renderer, seeds: Sequence[int]) -> list[NDArray[np.uint8]]:
-    return list(renderer.render(_faces(renderer, seeds), ombres=[DYE]))
-
-
-def sweep(options: Options) -> Group:
-    """One face in 1,000 colours. The documented way makes the portrait anew for each."""
-    ways, works = Ways(options), {}
-    if (documented := options.subject.documented) is not None:
-        works[DOCUMENTED] = Work(functools.partial(_slow_portraits, ways, documented, FEW), FEW)
-    dyes = [Ombre(i / DYES, 0.7, 0.5) for i in range(DYES)]
-    last = list(ways.renderers)[-1]
+def portraits(ways: Ways) -> Group:
+    works = {}
+    for name, way in ways.slow().items():
+        judged = None if name == DOCUMENTED else ways.accuracy(lambda seeds, way=way: way.dyed(seeds, COLOR))  # type: ignore[misc]
+        works[name] = ways.slow_portraits(way, max(FEW, way.batch), judged)
     for preset, renderer in ways.renderers.items():
-        works[f"ohlora {preset}"] = Work(
-            functools.partial(_sweep, ways, renderer, dyes), DYES, ways.accurate(functools.partial(_dyed, renderer)),
-            SWEEP_GOAL if preset == last else None,
-        )  # fmt: skip
+        works[f"ohlora {preset}"] = ways.render(renderer, UNIQUE, [DYE], UNIQUE_GOALS.get(preset))
+    return ways.group("unique dyed portraits, JPEG", "portrait", works)
+
+
+def sweep(ways: Ways) -> Group:
+    """One face in 1,000 colours."""
+    works, dyes = ways.only_documented(), [Ombre(i / DYES, 0.7, 0.5) for i in range(DYES)]
+    for preset, renderer in ways.renderers.items():
+        works[f"ohlora {preset}"] = ways.render(renderer, 1, dyes, SWEEP_GOAL if preset == ways.last else None)
     return ways.group(f"one face, {DYES:,} dyes, JPEG", "image", works)
 
 
-def _sweep(ways: Ways, renderer: ohlora.Renderer, dyes: list[Ombre]) -> None:
-    jobs.render(renderer, _faces(renderer, ways.seeds(1)), dyes, ways.folders.new())
-
-
-def recolor(options: Options) -> Group:
+def recolor(ways: Ways) -> Group:
     """Portrait files of 256 pixels, each a whole portrait, dyed once."""
-    ways, works = Ways(options), {}
-    files = portrait_files(ways)
-    few = files[: 2 * FEW]
+    works, files, documented = {}, portrait_files(ways), ways.documented
+    few, judged = files[: 2 * FEW], [read_image(file) for file in files[:JUDGED]]
+
+    def slow(way: DocumentedWay) -> Work:
+        return Work(lambda: way.recolor(few, COLOR, ways.folders.new()), len(few))
+
+    def ours(renderer: ohlora.Renderer, goal: float | None) -> Work:
+        facts = None
+        if documented is not None:
+            facts = lambda: closeness(documented.dye(judged, COLOR), renderer.recolor(judged, DYE, detect="whole"))  # noqa: E731
+        return Work(lambda: jobs.recolor(renderer, files, DYE, ways.folders.new()), len(files), facts, goal)
+
     for name, way in ways.slow().items():
-        works[name] = Work(functools.partial(_slow_recolor, ways, way, few), len(few))
-    last = list(ways.renderers)[-1]
+        works[name] = slow(way)
     for preset, renderer in ways.renderers.items():
-        works[f"ohlora {preset}"] = Work(
-            functools.partial(_recolor, ways, renderer, files), len(files),
-            _recolored_facts(options, renderer, files), RECOLOR_GOAL if preset == last else None,
-        )  # fmt: skip
+        works[f"ohlora {preset}"] = ours(renderer, RECOLOR_GOAL if preset == ways.last else None)
     return ways.group(f"recolour files of {SIDE} px, JPEG to JPEG", "file", works)
 
 
 def portrait_files(ways: Ways) -> list[Path]:
-    renderer = list(ways.renderers.values())[-1]
-    folder = ways.folders.new()
-    made = renderer.render(_faces(renderer, range(FIRST - FILES, FIRST)))
-    files = []
-    for number, image in enumerate(made):
-        file = folder / f"{number:04d}.jpg"
-        file.write_bytes(encode_image(resize_area(image, (SIDE, SIDE)), "jpeg", 95))
-        files.append(file)
+    renderer, folder, files = ways.renderers[ways.last], ways.folders.new(), []
+    for number, image in enumerate(renderer.render(faces_of(renderer, range(FIRST - FILES, FIRST)))):
+        files.append(folder / f"{number:04d}.jpg")
+        files[-1].write_bytes(encode_image(resize_area(image, (SIDE, SIDE)), "jpeg", 95))
     return files
 
 
-def _recolored_facts(options: Options, renderer: ohlora.Renderer, files: list[Path]) -> Callable[[], Facts] | None:
-    documented = options.subject.documented
-    if documented is None:
-        return None
-
-    def facts() -> Facts:
-        from ohlora.bench.baselines.documented import documented_dye
-
-        images = [read_image(file) for file in files[:JUDGED]]
-        wanted = documented_dye(images, documented.hair(images), COLOR)
-        return closeness(wanted, renderer.recolor(images, DYE, detect="whole"))
-
-    return facts
-
-
-def _slow_recolor(ways: Ways, way: Any, files: list[Path]) -> None:
-    way.recolor(files, COLOR, ways.folders.new())
-
-
-def _recolor(ways: Ways, renderer: ohlora.Renderer, files: list[Path]) -> None:
-    jobs.recolor(renderer, files, DYE, ways.folders.new())
-
-
-def animation(options: Options) -> Group:
+def animation(ways: Ways) -> Group:
     """A face that opens its mouth while its dye turns, as MP4. Without directions, a dye that turns."""
-    ways, works = Ways(options), {}
-    if (documented := options.subject.documented) is not None:
-        works[DOCUMENTED] = Work(functools.partial(_slow_portraits, ways, documented, FEW), FEW)
+    works = ways.only_documented()
     for preset, renderer in ways.renderers.items():
-        works[f"ohlora {preset}"] = Work(functools.partial(_animation, ways, renderer), FRAMES)
+        works[f"ohlora {preset}"] = Work(lambda renderer=renderer: _animate(ways, renderer), FRAMES)  # type: ignore[misc]
     return ways.group(f"animation of {FRAMES} frames, MP4", "frame", works)
 
 
-def _animation(ways: Ways, renderer: ohlora.Renderer) -> None:
+def _animate(ways: Ways, renderer: ohlora.Renderer) -> None:
     moves = renderer.directions is not None
-    looks = [
-        jobs.Look(Expression(mouth=-i / FRAMES) if moves else Expression(), Ombre(i / FRAMES, 0.7, 0.5))
-        for i in range(FRAMES)
-    ]
-    job = jobs.RenderJob(_faces(renderer, ways.seeds(1)), tuple(looks), jobs.OUTPUT)
-    frames = (one.image for one in renderer.stream(job))
+    turns = ((Expression(mouth=-i / FRAMES if moves else 0.0), Ombre(i / FRAMES, 0.7, 0.5)) for i in range(FRAMES))
+    looks = tuple(Look(*turn) for turn in turns)
+    frames = (one.image for one in renderer.stream(RenderJob(faces_of(renderer, ways.seeds(1)), looks, jobs.OUTPUT)))
     write_animation(ways.folders.new() / "moving.mp4", frames, fps=24, format="mp4")

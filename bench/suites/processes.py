@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 from ohlora.bench.runner.jobs import Folders
+from ohlora.bench.runner.processes import Finished, measured_command, run_command, run_python
 from ohlora.bench.runner.records import Row
 from ohlora.bench.runner.timing import Group, Work
 from ohlora.bench.suites.options import Options
-from ohlora.engines.cache import CACHE_VARIABLE
 
 COLD_GOAL, MEMORY_GOAL = 3.0, 1.1
 DYES_A_FACE = 50
@@ -30,8 +24,7 @@ def cold_start_groups(options: Options) -> Iterator[Group]:
     filled = folders.new()
 
     def first_file(cache: Path, *more: str) -> None:
-        out = folders.new()
-        run_command(["render", "--bundle", "demo", "--faces", "7", "--out", str(out), *more], cache)
+        run_command(["render", "--bundle", "demo", "--faces", "7", "--out", str(folders.new()), *more], cache)
 
     works = {
         "engine cache filled": Work(lambda: first_file(filled), goal=COLD_GOAL),
@@ -50,12 +43,12 @@ def scaling_rows(options: Options) -> Iterator[Row]:
         cache = folders.new()
         run_command(render_of(1, folders.new()), cache)  # fills the engine cache
         for items in options.items:
-            seconds, peak, summary = measured_job(items, folders.new(), cache)
-            peaks[items] = peak
+            done = measured_job(items, folders.new(), cache)
+            peaks[items] = done.peak / 1e6
             yield Row(
                 "scaling", "items of one job, demo bundle", f"{items:,} items", "item",
-                ms=round(1e3 * summary["seconds"] / items, 4),
-                facts={"items": items, "wall_s": round(seconds, 2), "peak_mb": round(peak, 1)},
+                ms=round(1e3 * done.summary["seconds"] / items, 4),
+                facts={"items": items, "wall_s": round(done.wall_s, 2), "peak_mb": round(peaks[items], 1)},
             )  # fmt: skip
     most, few = max(peaks), 500
     if few in peaks and most > few:
@@ -70,37 +63,12 @@ def render_of(items: int, out: Path) -> list[str]:
     """The command for `items` dyed pictures."""
     faces = -(-items // DYES_A_FACE)
     color = COLOR if items >= DYES_A_FACE else f"0:0.9:{items}" if items > 1 else "0.5"
-    return ["render", "--bundle", "demo", "--faces", f"0-{faces - 1}", "--color", color, "--out", str(out), "--json"]
+    return ["render", "--bundle", "demo", "--faces", f"0-{faces - 1}", "--color", color, "--out", str(out)]
 
 
-def measured_job(items: int, out: Path, cache: Path) -> tuple[float, float, dict[str, Any]]:
-    """(wall seconds, peak resident megabytes, the command's summary) of a job."""
-    # A process that does nothing but start the command and report what it took: children's peaks add up in one.
-    script = (
-        "import json, resource, subprocess, sys\n"
-        "done = subprocess.run([sys.executable, '-m', 'ohlora', *sys.argv[1:]], capture_output=True, text=True)\n"
-        "peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss\n"
-        "print(json.dumps([done.returncode, done.stdout, done.stderr, peak]))\n"
-    )
-    started = time.perf_counter()
-    status, output, errors, peak = json.loads(run_python(["-c", script, *render_of(items, out)], cache))
-    seconds = time.perf_counter() - started
-    if status:
-        raise RuntimeError(f"a job of {items} items failed: {errors}")
-    unit = 1 if sys.platform == "darwin" else 1024
-    summary = json.loads(output.strip().splitlines()[-1])
-    if summary["written"] != items:
-        raise RuntimeError(f"a job of {items} items wrote {summary['written']}")
-    return seconds, peak * unit / 1e6, summary
-
-
-def run_command(arguments: Sequence[str], cache: Path) -> str:
-    return run_python(["-m", "ohlora", *arguments], cache)
-
-
-def run_python(arguments: Sequence[str], cache: Path) -> str:
-    environment = os.environ | {CACHE_VARIABLE: str(cache)}
-    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, env=environment)
-    if done.returncode:
-        raise RuntimeError(f"`{' '.join(arguments)[:200]}` failed: {done.stderr.strip()}")
-    return done.stdout
+def measured_job(items: int, out: Path, cache: Path) -> Finished:
+    """A job of `items` pictures. Raises RuntimeError when it fails or writes others."""
+    done = measured_command(render_of(items, out), cache)
+    if done.summary["written"] != items:
+        raise RuntimeError(f"a job of {items} items wrote {done.summary['written']}")
+    return done

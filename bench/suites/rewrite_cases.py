@@ -10,13 +10,9 @@ output is from the documented form in float64. MACs are those of convolutions an
 
 from __future__ import annotations
 
-import argparse
 import copy
-import json
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import numpy as np
@@ -26,11 +22,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ohlora.base.atomic import write_bytes
 from ohlora.bench.baselines.networks import documented_student, documented_upsampling, generator
-from ohlora.bench.runner.machine import keep_memory, machine
+from ohlora.bench.runner.machine import keep_memory
+from ohlora.bench.runner.study import study
+from ohlora.bench.runner.timing import quartiles, seconds_of
 from ohlora.bench.suites.declined import BatchedStyles, phase_kernels
 from ohlora.engines.openvino_backend import openvino
+from ohlora.errors import InvalidInputError
 from ohlora.export.graphs.from_torch import to_onnx
 from ohlora.export.graphs.generator import SynthesisGraph, exact_reference
 from ohlora.export.rewrites.discriminator import DiscriminatorGraph
@@ -44,6 +42,7 @@ from ohlora.training.nets.stylegan_discriminator import CONFIGS, Discriminator
 
 THREADS = 2
 WARM, ROUNDS, SECONDS = 3, 30, 3.0  # at most so many rounds, and about so long
+WAYS = ("eager", "openvino", "onnxruntime")
 
 
 @dataclass(frozen=True)
@@ -58,39 +57,96 @@ class Row:
 
 @dataclass(frozen=True)
 class Case:
-    """One network: rows, the input (batch 1), and the documented form's output in float64."""
+    """A network and the passes that are added to it.
 
-    rows: Callable[[], Iterator[Row]]
-    inputs: dict[str, Tensor]
-    wanted: Callable[[], NDArray[np.float64]]
+    first: rows before them. graph: what is run of a module. beside: rows that stand beside the pass of this choice, by
+    the module it starts from; "" for what stands after the last. wanted: the documented form's output in float64.
+    """
+
+    network: str
+    module: nn.Module
+    inputs: dict[str, Tensor]  # batch 1
+    first: tuple[Row, ...]
+    wanted: Callable[[], Tensor]
+    graph: Callable[[nn.Module], nn.Module] = lambda module: module
+    beside: Mapping[str, Callable[[nn.Module], Row]] = field(default_factory=dict)
+
+    def rows(self) -> Iterator[Row]:
+        yield from self.first
+        module = self.module
+        for one in passes_of(self.network):
+            if one.choice and one.choice in self.beside:
+                yield self.beside[one.choice](module)
+            module = one.function(module)
+            yield Row(one.name, one.effect, self.graph(module))
+        if "" in self.beside:
+            yield self.beside[""](module)
 
 
-# --- generator ---------------------------------------------------------------------------------------------------
-
-
-def generator_rows() -> Iterator[Row]:
+def generator_case(encoder: str) -> Case:
     module = generator()
-    yield Row("documented", "as documented", SynthesisGraph(documented_upsampling(module)))
-    for one in passes_of("generator"):
-        if one.choice == "collapse":
-            other = collapse_upsampling(module, "subpixel")
-            yield Row("collapse_subpixel", "in place of the next", SynthesisGraph(other), "alternative")
-        module = cast(Generator, one.function(module))
-        yield Row(one.name, one.effect, SynthesisGraph(documented_upsampling(module)))
-    yield Row("batch_affines", "style affines of equal size as one product", BatchedStyles(module), "declined")
+    config = module.config
+    wp = torch.randn(1, config.layers, config.w_size, generator=torch.Generator().manual_seed(1))
+
+    def graph(module: nn.Module) -> nn.Module:
+        return SynthesisGraph(documented_upsampling(cast(Generator, module)))
+
+    def alternative(module: nn.Module) -> Row:
+        other = collapse_upsampling(cast(Generator, module), "subpixel")
+        return Row("collapse_subpixel", "in place of the next", SynthesisGraph(other), "alternative")
+
+    def declined(module: nn.Module) -> Row:
+        effect = "style affines of equal size as one product"
+        return Row("batch_affines", effect, BatchedStyles(cast(Generator, module)), "declined")
+
+    first = (Row("documented", "as documented", graph(module)),)
+    beside = {"collapse": alternative, "": declined}
+    exact = graph(exact_reference(module))
+    return Case("generator", module, {"wp": wp}, first, lambda: exact(wp.double()), graph, beside)
 
 
-def styles() -> Tensor:
-    config = generator().config
-    return torch.randn(1, config.layers, config.w_size, generator=torch.Generator().manual_seed(1))
+def student_case(encoder: str) -> Case:
+    student, image = cast(EffiSegNet, seeded(lambda: EffiSegNet(encoder))), picture(3, SIZE)
+    first = (
+        Row("documented", "as documented", documented_student(student)),
+        Row("as trained", "(a), (c) and (e): summed and reduced at half size, in the module itself", student),
+    )
+
+    def declined(module: nn.Module) -> Row:
+        effect = "the depthwise 3x3 over the doubled map as four kernels over the small one"
+        return Row("phase_kernels", effect, phase_kernels(cast(InferenceStudent, module)), "declined")
+
+    exact = documented_student(student).double()
+    return Case("student", student, {"image": image}, first, lambda: exact(image.double()), beside={"": declined})
 
 
-def exact_picture() -> NDArray[np.float64]:
-    plain = documented_upsampling(exact_reference(generator()))
-    return np.asarray(SynthesisGraph(plain)(styles().double()).numpy())
+def discriminator_case(encoder: str) -> Case:
+    module = cast(Discriminator, seeded(lambda: Discriminator(CONFIGS["original"])))
+    image, exact = picture(4, module.config.resolution), copy.deepcopy(module).double()
+
+    def graph(module: nn.Module) -> nn.Module:
+        return DiscriminatorGraph(cast(Discriminator, module), "alone")
+
+    first = (Row("as trained", "the documented form in stride-2 kernels", graph(module)),)
+    return Case("discriminator", module, {"image": image}, first, lambda: exact(image.double(), lod=0.0), graph)
 
 
-# --- student -----------------------------------------------------------------------------------------------------
+class Parse(nn.Module):
+    """image -> logits of a teacher."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = cast(BiSeNet, network)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.network.parse(image)
+
+
+def bisenet_case(encoder: str) -> Case:
+    module, image = seeded(BiSeNet), picture(5, 512)
+    first = (Row("documented", "as documented", Parse(module)),)
+    exact = Parse(copy.deepcopy(module).double())
+    return Case("bisenet", module, {"image": image}, first, lambda: exact(image.double()), Parse)
 
 
 def unlike_new(module: nn.Module) -> nn.Module:
@@ -112,71 +168,6 @@ def seeded(make: Callable[[], nn.Module]) -> nn.Module:
         return unlike_new(make())
 
 
-def student_case(encoder: str) -> Case:
-    student = cast(EffiSegNet, seeded(lambda: EffiSegNet(encoder)))
-    image = picture(3, SIZE)
-
-    def rows() -> Iterator[Row]:
-        yield Row("documented", "as documented", documented_student(student))
-        yield Row("as trained", "(a), (c) and (e): summed and reduced at half size, in the module itself", student)
-        module: nn.Module = student
-        for one in passes_of("student"):
-            module = one.function(module)
-            yield Row(one.name, one.effect, module)
-        effect = "the depthwise 3x3 over the doubled map as four kernels over the small one"
-        yield Row("phase_kernels", effect, phase_kernels(cast(InferenceStudent, module)), "declined")
-
-    def wanted() -> NDArray[np.float64]:
-        return np.asarray(documented_student(student).double()(image.double()).numpy())
-
-    return Case(rows, {"image": image}, wanted)
-
-
-# --- others ------------------------------------------------------------------------------------------------------
-
-
-class Parse(nn.Module):
-    """image -> logits of a teacher."""
-
-    def __init__(self, network: BiSeNet) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, image: Tensor) -> Tensor:
-        return self.network.parse(image)
-
-
-def discriminator_case() -> Case:
-    module = cast(Discriminator, seeded(lambda: Discriminator(CONFIGS["original"])))
-    image = picture(4, module.config.resolution)
-
-    def rows() -> Iterator[Row]:
-        rewritten: nn.Module = module
-        yield Row("as trained", "the documented form in stride-2 kernels", DiscriminatorGraph(module, "alone"))
-        for one in passes_of("discriminator"):
-            rewritten = one.function(rewritten)
-            yield Row(one.name, one.effect, DiscriminatorGraph(cast(Discriminator, rewritten), "alone"))
-
-    def wanted() -> NDArray[np.float64]:
-        return np.asarray(copy.deepcopy(module).double()(image.double(), lod=0.0).numpy())
-
-    return Case(rows, {"image": image}, wanted)
-
-
-def bisenet_case() -> Case:
-    module = cast(BiSeNet, seeded(BiSeNet))
-    image = picture(5, 512)
-
-    def rows() -> Iterator[Row]:
-        yield Row("documented", "as documented", Parse(module))
-        for one in passes_of("bisenet"):
-            yield Row(one.name, one.effect, Parse(cast(BiSeNet, one.function(module))))
-
-    return Case(
-        rows, {"image": image}, lambda: np.asarray(copy.deepcopy(module).double().parse(image.double()).numpy())
-    )
-
-
 def picture(seed: int, side: int) -> Tensor:
     """[1,3,side,side] in [-1,1]"""
     return torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(seed)) * 2 - 1
@@ -187,23 +178,16 @@ def picture(seed: int, side: int) -> Tensor:
 
 def timed(run: Callable[[], Any]) -> dict[str, Any]:
     """Median, quartiles and the fastest in milliseconds."""
-    for _ in range(WARM):
-        run()
-    times: list[float] = []
-    while len(times) < ROUNDS and sum(times) < SECONDS:
-        started = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - started)
-    low, middle, high = (round(float(v) * 1e3, 3) for v in np.percentile(times, [25, 50, 75]))
-    fastest = round(min(times) * 1e3, 3)
-    return {"median_ms": middle, "quartiles_ms": [low, high], "fastest_ms": fastest, "rounds": len(times)}
+    times = 1e3 * seconds_of({"": run}, ROUNDS, warm=WARM, seconds=SECONDS)[""]
+    low, middle, high = (round(value, 3) for value in quartiles(times))
+    return {"median_ms": middle, "quartiles_ms": [low, high], "fastest_ms": round(min(times), 3), "rounds": len(times)}
 
 
 def onnxruntime_runner(model: bytes, inputs: dict[str, NDArray[Any]]) -> Callable[[], NDArray[Any]]:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = THREADS
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    return lambda: cast("NDArray[Any]", session.run(None, inputs)[0])
+    return lambda: np.asarray(session.run(None, inputs)[0])
 
 
 def openvino_runner(model: bytes, inputs: dict[str, NDArray[Any]]) -> Callable[[], NDArray[Any]]:
@@ -213,7 +197,7 @@ def openvino_runner(model: bytes, inputs: dict[str, NDArray[Any]]) -> Callable[[
     settings = {"INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": THREADS}
     compiled = core.compile_model(read, "CPU", settings)
     request = compiled.create_infer_request()
-    return lambda: cast("NDArray[Any]", request.infer(inputs)[0])
+    return lambda: np.asarray(request.infer(inputs)[0])
 
 
 def measure(row: Row, inputs: dict[str, Tensor], wanted: NDArray[np.float64]) -> dict[str, Any]:
@@ -226,7 +210,7 @@ def measure(row: Row, inputs: dict[str, Tensor], wanted: NDArray[np.float64]) ->
     model = to_onnx(graph, example, "output").SerializeToString()
     arrays = {name: value.numpy() for name, value in inputs.items()}
     runners: dict[str, Callable[[], NDArray[Any]]] = {
-        "eager": lambda: cast("NDArray[Any]", graph(*given).numpy()),
+        "eager": lambda: np.asarray(graph(*given).numpy()),
         "openvino": openvino_runner(model, arrays),
         "onnxruntime": onnxruntime_runner(model, arrays),
     }
@@ -247,17 +231,15 @@ def measure(row: Row, inputs: dict[str, Tensor], wanted: NDArray[np.float64]) ->
 
 def run_case(case: Case, say: Callable[[str], None] = print) -> list[dict[str, Any]]:
     """Rows of one network. say: takes each row's line as it is done."""
-    wanted = case.wanted()
+    wanted = case.wanted().numpy()
     done: list[dict[str, Any]] = []
     chain: list[dict[str, Any]] = []  # rows that later ones build on
     for row in case.rows():
         found = measure(row, case.inputs, wanted)
-        for way in ("eager", "openvino", "onnxruntime"):
-            first, last = (rows[way]["median_ms"] for rows in (chain[0], chain[-1])) if chain else (None, None)
+        for way in WAYS if chain else ():
             # What stands beside a row is compared with that row.
-            if first is not None:
-                found[way]["times_first"] = round(first / found[way]["median_ms"], 3)
-                found[way]["times_previous"] = round(last / found[way]["median_ms"], 3)
+            for name, other in (("times_first", chain[0]), ("times_previous", chain[-1])):
+                found[way][name] = round(other[way]["median_ms"] / found[way]["median_ms"], 3)
         done.append(found)
         if row.beside is None:
             chain.append(found)
@@ -266,11 +248,8 @@ def run_case(case: Case, say: Callable[[str], None] = print) -> list[dict[str, A
 
 
 def line(row: dict[str, Any]) -> str:
-    ways = " ".join(
-        f"{row[way]['median_ms']:9.2f} {row[way].get('times_previous', 1.0):5.2f}x"
-        for way in ("eager", "openvino", "onnxruntime")
-    )
-    worst = max(row[way]["max_abs_error"] for way in ("eager", "openvino", "onnxruntime"))
+    ways = " ".join(f"{row[way]['median_ms']:9.2f} {row[way].get('times_previous', 1.0):5.2f}x" for way in WAYS)
+    worst = max(row[way]["max_abs_error"] for way in WAYS)
     name = row["name"] + (f" ({row['beside']})" if row["beside"] else "")
     return f"{name:34} {ways} {row['macs'] / 1e9:7.2f} {row['parameter_bytes'] / 1e6:8.2f} {worst:9.1e}"
 
@@ -278,33 +257,26 @@ def line(row: dict[str, Any]) -> str:
 HEADER = (
     f"{'':34} {'eager ms':>9} {'':6} {'OpenVINO':>9} {'':6} {'ORT':>9} {'':6} {'GMAC':>7} {'MB held':>8} {'error':>9}"
 )
-
 CASES: dict[str, Callable[[str], Case]] = {
-    "generator": lambda encoder: Case(generator_rows, {"wp": styles()}, exact_picture),
+    "generator": generator_case,
     "student": student_case,
-    "discriminator": lambda encoder: discriminator_case(),
-    "bisenet": lambda encoder: bisenet_case(),
+    "discriminator": discriminator_case,
+    "bisenet": bisenet_case,
 }
 
 
+@study(shown=False, networks=f"of {', '.join(CASES)}", encoder="of the student")
 @torch.no_grad()
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--networks", default="generator,student", help=f"of {', '.join(CASES)}")
-    parser.add_argument("--encoder", default=SHIPPED_ENCODER, help="of the student")
-    parser.add_argument("--out", type=Path)
-    given = parser.parse_args()
-    names = given.networks.split(",")
+def main(networks: str = "generator,student", encoder: str = SHIPPED_ENCODER) -> dict[str, Any]:
+    names = networks.split(",")
     if unknown := [name for name in names if name not in CASES]:
-        parser.error(f"unknown network '{unknown[0]}': choose of {', '.join(CASES)}")
+        raise InvalidInputError(f"unknown network '{unknown[0]}': choose of {', '.join(CASES)}")
     torch.set_num_threads(THREADS)
-    settings = {"threads": THREADS, "batch": 1, "encoder": given.encoder, "memory_kept": keep_memory()}
-    result: dict[str, Any] = {"machine": machine(), **settings}
+    result: dict[str, Any] = {"threads": THREADS, "batch": 1, "encoder": encoder, "memory_kept": keep_memory()}
     for name in names:
         print(f"{name}\n{HEADER}", flush=True)
-        result[name] = run_case(CASES[name](given.encoder))
-    if given.out is not None:
-        write_bytes(given.out, (json.dumps(result, indent=1) + "\n").encode())
+        result[name] = run_case(CASES[name](encoder))
+    return result
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import math
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,10 +17,11 @@ from typing import Any
 import numpy as np
 
 from ohlora.bench.runner.records import Row
-from ohlora.bench.suites.engines import BATCH, latents, portraits
+from ohlora.bench.runner.timing import seconds_of
+from ohlora.bench.suites.engines import BATCH, latents, portraits, synthesis_engine
 from ohlora.bench.suites.options import Options
 from ohlora.bundle import Bundle
-from ohlora.engines import Engine, backend_report, open_engine, usable_cores
+from ohlora.engines import backend_report, open_engine, usable_cores
 
 CEILINGS, POINTS = "ceilings", "networks"
 CHANNELS, SIZE, LAYERS = 512, 32, 8  # of the convolutions that arithmetic is measured with: wide, in the caches
@@ -44,12 +44,9 @@ def roofline_rows(options: Options) -> Iterator[Row]:
 
 def points(preset: str, bundle: Bundle) -> Iterator[Row]:
     """Both networks of a bundle, batch 8."""
-    mapping, synthesis = bundle.generator_engines()
-    mapping.close()
-    hair = bundle.hair_engine()
     for name, engine, file, inputs in (
-        ("synthesis", synthesis, bundle.generator_part().synthesis, {"wp": latents(bundle)}),
-        ("student", hair, bundle.hair_part().file, {"image": portraits(bundle)}),
+        ("synthesis", synthesis_engine(bundle), bundle.generator_part().synthesis, {"wp": latents(bundle)}),
+        ("student", bundle.hair_engine(), bundle.hair_part().file, {"image": portraits(bundle)}),
     ):
         seconds = fastest(functools.partial(engine, **inputs)) / BATCH
         macs, moved = work_of(bundle.file(file), WIDTHS.get(engine.precision, 4))
@@ -63,13 +60,7 @@ def points(preset: str, bundle: Bundle) -> Iterator[Row]:
 
 def fastest(call: Callable[[], Any]) -> float:
     """Seconds of the fastest of a few calls: a ceiling is not a median."""
-    call()
-    times = []
-    for _ in range(ROUNDS):
-        started = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - started)
-    return min(times)
+    return float(seconds_of({"": call}, ROUNDS)[""].min())
 
 
 def copy_rate() -> float:
@@ -100,7 +91,6 @@ def arithmetic_rate(precision: str) -> float:
     with tempfile.TemporaryDirectory(prefix="ohlora-bench-") as folder:
         path = Path(folder) / "convolutions.onnx"
         path.write_bytes(model.SerializeToString())
-        engine: Engine
         with open_engine(path, precision=precision) as engine:
             seconds = fastest(lambda: engine(x0=rows))
     return 2 * len(rows) * LAYERS * CHANNELS * CHANNELS * 9 * SIZE * SIZE / seconds / 1e9

@@ -10,6 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from ohlora.base.types import Rgb
 from ohlora.base.values import Ombre
 from ohlora.bench.runner.jobs import OUTPUT, Folders
 from ohlora.bench.runner.timing import Group, Work
@@ -36,7 +37,7 @@ def stage_groups(options: Options) -> Iterator[Group]:
     yield write(images)
 
 
-def smooth_pictures() -> np.ndarray[Any, np.dtype[np.uint8]]:
+def smooth_pictures() -> Rgb:
     """uint8 [16,256,256,3] with the detail of a portrait, not of noise, which no encoder meets."""
     coarse = np.random.default_rng(2).integers(0, 256, (COUNT, 24, 24, 3)).astype(np.uint8)
     return np.stack([cv2.resize(picture, (256, 256), interpolation=cv2.INTER_CUBIC) for picture in coarse])
@@ -50,7 +51,7 @@ def each(work: Callable[[int], Any], **more: Any) -> Work:
     return Work(call, COUNT, **more)
 
 
-def decode(images: np.ndarray[Any, np.dtype[np.uint8]]) -> Group:
+def decode(images: Rgb) -> Group:
     """Our reader checks more (size, orientation, damage); its JPEG decoder is another one than OpenCV's."""
     stack = ExitStack()
     folder = stack.enter_context(Folders()).new()
@@ -58,10 +59,10 @@ def decode(images: np.ndarray[Any, np.dtype[np.uint8]]) -> Group:
     for file, image in zip(files, images, strict=True):
         file.write_bytes(encode_image(image, "jpeg", QUALITY))
 
-    def plain(file: Path) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    def plain(file: Path) -> Rgb:
         return np.ascontiguousarray(np.asarray(cv2.imread(str(file)))[..., ::-1])
 
-    accuracy = differing(lambda: np.stack([read_image(f) for f in files]), np.stack([plain(f) for f in files]))
+    accuracy = lambda: differing(np.stack([read_image(f) for f in files]), np.stack([plain(f) for f in files]))  # noqa: E731
     works = {
         "OpenCV imread": each(lambda i: plain(files[i])),
         "ohlora read_image": each(lambda i: read_image(files[i]), accuracy=accuracy),
@@ -69,7 +70,7 @@ def decode(images: np.ndarray[Any, np.dtype[np.uint8]]) -> Group:
     return Group("stages", "decode a JPEG of 256 px", "file", works, "OpenCV imread", stack)
 
 
-def encode(images: np.ndarray[Any, np.dtype[np.uint8]], name: str) -> Group:
+def encode(images: Rgb, name: str) -> Group:
     flags = {"jpeg": [cv2.IMWRITE_JPEG_QUALITY, QUALITY], "webp": [cv2.IMWRITE_WEBP_QUALITY, QUALITY], "png": []}[name]
     suffix = {"jpeg": ".jpg", "png": ".png", "webp": ".webp"}[name]
     works = {
@@ -79,7 +80,7 @@ def encode(images: np.ndarray[Any, np.dtype[np.uint8]], name: str) -> Group:
     return Group("stages", f"encode {name} of 256 px", "picture", works, "OpenCV imencode")
 
 
-def fit(images: np.ndarray[Any, np.dtype[np.uint8]]) -> Group:
+def fit(images: Rgb) -> Group:
     works = {
         "OpenCV area resize": each(lambda i: cv2.resize(images[i], (224, 224), interpolation=cv2.INTER_AREA)),
         "ohlora student_input": each(lambda i: student_input(images[i])),
@@ -96,7 +97,7 @@ def mask() -> Group:
     return Group("stages", "hair map to mask of 256 px", "picture", works, "OpenCV cubic resize")
 
 
-def write(images: np.ndarray[Any, np.dtype[np.uint8]]) -> Group:
+def write(images: Rgb) -> Group:
     """Dye, encode, hash, atomic file, metadata row; beside OpenCV, which encodes and writes."""
     stack = ExitStack()
     folder = stack.enter_context(Folders()).new()
