@@ -29,6 +29,7 @@ from ohlora.scores import score_folder
 from ohlora.training import checkpoints
 from ohlora.training.cnn.loop import save_network
 from ohlora.training.cnn.pictures import network_input, read_all
+from ohlora.training.loop.fits import fit_rows
 from ohlora.training.nets.score_cnns import PropertyCnn
 from ohlora.training.pipeline.maps import portrait_maps
 from ohlora.training.sampling.recipes import SampleSettings
@@ -55,7 +56,7 @@ def make_scorer(base: Path, out: Path, pictures: int, epochs: int) -> dict[str, 
     network = checkpoints.load_as(PropertyCnn, "cnn-property", base)
     fit(network, images[HELD_OUT:], torch.from_numpy(labels[HELD_OUT:]), epochs)
     save_network(network, out / "property_cnn.pth", out / "property_cnn.safetensors", "cnn-property")
-    read = scored(network.eval(), images[:HELD_OUT])
+    read = scored(network, images[:HELD_OUT])
     figures: dict[str, Any] = {
         "pictures": len(images) - HELD_OUT,
         "epochs": epochs,
@@ -75,23 +76,17 @@ def fit(network: PropertyCnn, images: NDArray[np.uint8], labels: torch.Tensor, e
         for module in network.parts[name].modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
                 module.reset_parameters()
-    weights = [p for name in PARTS for p in network.parts[name].parameters()]
-    optimizer = torch.optim.AdamW(weights, lr=RATE)
-    steps = len(images) // BATCH
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=epochs * steps)
-    network.train()
-    for epoch in range(epochs):
-        order, total = torch.randperm(len(images)), 0.0
-        for step in range(steps):
-            rows = order[step * BATCH : (step + 1) * BATCH]
-            picture = network_input(images[rows.numpy()], torch.device("cpu"), signed=True)
-            loss = nn.functional.mse_loss(network.only(picture, PARTS), labels[rows])
-            optimizer.zero_grad(set_to_none=True)
-            torch.autograd.backward(loss)
-            optimizer.step()
-            schedule.step()
-            total += float(loss.detach())
-        print(f"epoch {epoch + 1}/{epochs}: loss {total / steps:.4f}", flush=True)
+    for name, part in network.parts.items():
+        part.requires_grad_(name in PARTS)
+
+    def loss(rows: torch.Tensor) -> torch.Tensor:
+        picture = network_input(images[rows.numpy()], torch.device("cpu"), signed=True)
+        return nn.functional.mse_loss(network.only(picture, PARTS), labels[rows])
+
+    fit_rows(
+        network, loss, len(images), epochs=epochs, batch_size=BATCH, rate=RATE, weight_decay=0.01,
+        report=lambda epoch, loss: print(f"epoch {epoch}/{epochs}: loss {loss:.4f}", flush=True),
+    )  # fmt: skip
 
 
 @torch.inference_mode()

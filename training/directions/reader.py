@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from ohlora.errors import CheckpointError, InvalidInputError
 from ohlora.training.data import portraits
 from ohlora.training.directions.recipes import ReaderConfig
+from ohlora.training.loop.fits import fit_rows
 from ohlora.training.weights.files import read_tensors, write_tensors
 
 FORMAT = "ohlora-portrait-reader-1"
@@ -123,11 +124,16 @@ def train_reader(
         # A mirror turns the parameter's value, so its standardised value moves by twice the mean.
         shift = torch.where(signs < 0, -2.0 * reader.mean / reader.spread, torch.zeros(()))
 
-        def loss(said: Tensor, rows: Tensor, mirrored: Tensor) -> Tensor:
-            target = standard[rows]
-            return F.smooth_l1_loss(said, torch.where(mirrored[:, None], target * signs + shift, target))
+        def loss(rows: Tensor) -> Tensor:
+            images, flipped = mirrored(reader.prepared(pictures[rows.numpy()]))
+            target = torch.where(flipped[:, None], standard[rows] * signs + shift, standard[rows])
+            return F.smooth_l1_loss(reader(disturbed(images)), target)
 
-        fit(reader, pictures[: config.pictures], config, loss, report)
+        fit_rows(
+            reader, loss, config.pictures, epochs=config.epochs, batch_size=config.batch_size,
+            rate=config.learning_rate,
+            report=lambda epoch, loss: report({"epoch": epoch, "epochs": config.epochs, "loss": loss}),
+        )  # fmt: skip
     held = truth[config.pictures :].double().numpy()
     error = reader.read(pictures[config.pictures :]) - held
     r2 = 1.0 - (error**2).mean(0) / np.maximum(held.var(0), 1e-12)
@@ -146,35 +152,10 @@ def sample_parameters(count: int, seed: int) -> NDArray[np.float32]:
     return portraits.parameters_from_latents(stream.standard_normal((count, portraits.LATENTS)))
 
 
-def fit(
-    reader: Reader,
-    pictures: NDArray[np.uint8],
-    config: ReaderConfig,
-    loss: Callable[[Tensor, Tensor, Tensor], Tensor],
-    report: Callable[[dict[str, Any]], None],
-) -> None:
-    """Train on pictures that are mirrored and disturbed; in evaluation mode after it.
-
-    loss: (what the network says [n,K], rows of the pictures [n], which of them are mirrored [n]) -> loss.
-    """
-    steps = max(1, len(pictures) // config.batch_size)
-    optimizer = torch.optim.AdamW(reader.parameters(), lr=config.learning_rate, weight_decay=1e-3)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.learning_rate, total_steps=config.epochs * steps)
-    reader.train()
-    for epoch in range(config.epochs):
-        order, total = torch.randperm(len(pictures)), 0.0
-        for step in range(steps):
-            rows = order[step * config.batch_size : (step + 1) * config.batch_size]
-            images, mirrored = reader.prepared(pictures[rows.numpy()]), torch.rand(len(rows)) < 0.5
-            images = torch.where(mirrored[:, None, None, None], images.flip(3), images)
-            value = loss(reader(disturbed(images)), rows, mirrored)
-            optimizer.zero_grad(set_to_none=True)
-            torch.autograd.backward(value)
-            optimizer.step()
-            schedule.step()
-            total += float(value.detach())
-        report({"epoch": epoch + 1, "epochs": config.epochs, "loss": total / steps})
-    reader.eval()
+def mirrored(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Half of the pictures [N,3,H,W] as in a mirror, and which [N]."""
+    flipped = torch.rand(len(images)) < 0.5
+    return torch.where(flipped[:, None, None, None], images.flip(3), images), flipped
 
 
 def disturbed(images: Tensor) -> Tensor:

@@ -15,12 +15,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
+from torch import Tensor
 from torch.nn import functional as F
 
 from ohlora.base.types import Rgb
 from ohlora.io.images import read_image
-from ohlora.training.directions.reader import Reader, fit, paint_portraits, sample_parameters
+from ohlora.training.directions.reader import Reader, disturbed, mirrored, paint_portraits, sample_parameters
 from ohlora.training.directions.recipes import ReaderConfig
+from ohlora.training.loop.fits import fit_rows
 from ohlora.training.pipeline.portrait_truth import NAMES, truth
 
 READ_AT_ONCE = 64
@@ -39,13 +41,16 @@ def train_labeller(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         network = Reader(config.size, config.width, NAMES)
-        fit(
-            network,
-            images[: config.pictures],
-            config,
-            lambda said, rows, mirrored: F.binary_cross_entropy_with_logits(said, learned[rows]),
-            lambda row: note(f"labeller: epoch {row['epoch']}/{row['epochs']}, loss {row['loss']:.4f}"),
-        )
+
+        def loss(rows: Tensor) -> Tensor:
+            shown, _ = mirrored(network.prepared(images[rows.numpy()]))
+            return F.binary_cross_entropy_with_logits(network(disturbed(shown)), learned[rows])
+
+        fit_rows(
+            network, loss, config.pictures, epochs=config.epochs, batch_size=config.batch_size,
+            rate=config.learning_rate,
+            report=lambda epoch, loss: note(f"labeller: epoch {epoch}/{config.epochs}, loss {loss:.4f}"),
+        )  # fmt: skip
     share, right = shares(network, images[config.pictures :]), labels[config.pictures :]
     figures = {}
     for i, name in enumerate(NAMES):
