@@ -101,7 +101,7 @@ class Framing:
         picture is still labelled right.
         """
         sampled = cv2.remap(label, self.map_x, self.map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
-        return sampled.astype(np.uint8, copy=False)
+        return np.asarray(sampled, np.uint8)
 
 
 def warp(
@@ -150,7 +150,7 @@ def replace_background(image: Image, parsing: Image, rng: np.random.Generator, d
     else:
         coarse = rng.integers(0, 256, (rng.integers(2, 9), rng.integers(2, 9), 3)).astype(np.float32)
         behind = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
-    return np.clip(person * image + (1 - person) * behind, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(person * image + (1 - person) * behind, 0, 255)).astype(np.uint8)
 
 
 def recolor_hair(image: Image, label: Image, rng: np.random.Generator) -> Image:
@@ -166,7 +166,7 @@ def recolor_hair(image: Image, label: Image, rng: np.random.Generator) -> Image:
         tint = rng.uniform(0.2, 1.6, 3)
     amount = rng.uniform(0.4, 1.0)
     dyed = (1 - amount) * pixels + amount * bright * tint.astype(np.float32)
-    return np.clip((share * dyed + (1 - share) * pixels) * 255, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip((share * dyed + (1 - share) * pixels) * 255, 0, 255)).astype(np.uint8)
 
 
 def jitter_color(image: Image, rng: np.random.Generator) -> Image:
@@ -179,7 +179,7 @@ def jitter_color(image: Image, rng: np.random.Generator) -> Image:
     image = cv2.LUT(image, table)
     saturation = rng.uniform(0.4, 1.5)
     gray = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-    return cv2.addWeighted(image, saturation, gray, 1 - saturation, 0)
+    return np.asarray(cv2.addWeighted(image, saturation, gray, 1 - saturation, 0), np.uint8)
 
 
 def degrade(image: Image, rng: np.random.Generator) -> Image:
@@ -189,20 +189,18 @@ def degrade(image: Image, rng: np.random.Generator) -> Image:
     if kind == 0:
         small = max(32, int(size * rng.uniform(0.25, 0.7)))
         down = cv2.resize(image, (small, small), interpolation=cv2.INTER_AREA)
-        return cv2.resize(down, (size, size), interpolation=cv2.INTER_LINEAR)
+        return np.asarray(cv2.resize(down, (size, size), interpolation=cv2.INTER_LINEAR), np.uint8)
     if kind == 1:
-        return cv2.GaussianBlur(image, (0, 0), rng.uniform(0.4, 1.8))
+        return np.asarray(cv2.GaussianBlur(image, (0, 0), rng.uniform(0.4, 1.8)), np.uint8)
     if kind == 2:
         noise = rng.normal(0, rng.uniform(2, 14), image.shape).astype(np.float32)
-        return np.clip(image + noise, 0, 255).astype(np.uint8)
+        return np.asarray(np.clip(image + noise, 0, 255)).astype(np.uint8)
     return read_back(encode_image(image, "jpeg", int(rng.integers(20, 80))))
 
 
 def read_back(code: bytes) -> Image:
     """Decode what was just encoded, RGB."""
-    decoded = cv2.imdecode(np.frombuffer(code, np.uint8), cv2.IMREAD_COLOR_RGB)
-    assert decoded is not None
-    return decoded.astype(np.uint8, copy=False)
+    return np.asarray(cv2.imdecode(np.frombuffer(code, np.uint8), cv2.IMREAD_COLOR_RGB), np.uint8)
 
 
 def occlude(image: Image, label: Image, rng: np.random.Generator) -> tuple[Image, Image]:

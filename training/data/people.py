@@ -37,7 +37,7 @@ def group_people(distance: NDArray[np.float32]) -> NDArray[np.int64]:
     clustering = AgglomerativeClustering(
         n_clusters=None, distance_threshold=SAME_PERSON, metric="precomputed", linkage="average"
     )
-    return clustering.fit_predict(distance).astype(np.int64)
+    return np.asarray(clustering.fit_predict(distance), np.int64)
 
 
 def split_people(

@@ -57,7 +57,8 @@ class Regression:
         unknown = sorted(set(mixture) - set(self.names))
         if unknown:
             raise InvalidInputError(f"no parameter is called '{unknown[0]}'; there are: {', '.join(self.names)}")
-        return np.sum([weight * self.rows[self.names.index(name)] for name, weight in mixture.items()], axis=0)
+        terms = [weight * self.rows[self.names.index(name)] for name, weight in mixture.items()]
+        return np.asarray(np.sum(terms, axis=0))
 
 
 @torch.no_grad()

@@ -7,24 +7,23 @@ from __future__ import annotations
 
 import math
 
-from numba import njit
-
+from ohlora.kernels.threads import compiled
 from ohlora.training.data.portraits.head import nose_shift
 from ohlora.training.data.portraits.noise import bump, clamp, cover, mix, noise, smooth
 from ohlora.training.data.portraits.scene import Color, Scene
 
 
-@njit(cache=True, inline="always")
+@compiled(inline="always")
 def blend(a: Color, b: Color, t: float) -> Color:
     return (a[0] + (b[0] - a[0]) * t, a[1] + (b[1] - a[1]) * t, a[2] + (b[2] - a[2]) * t)
 
 
-@njit(cache=True, inline="always")
+@compiled(inline="always")
 def times(a: Color, r: float, g: float, b: float) -> Color:
     return (a[0] * r, a[1] * g, a[2] * b)
 
 
-@njit(cache=True)
+@compiled()
 def skin_color(s: Scene, u: float, v: float) -> Color:
     """Skin before light: warmer cheeks and nose, cooler jaw, stubble, fine mottling."""
     au = abs(u)
@@ -46,7 +45,7 @@ def skin_color(s: Scene, u: float, v: float) -> Color:
     return times(color, grain, grain, grain)
 
 
-@njit(cache=True)
+@compiled()
 def eye_lids(s: Scene, e: float) -> tuple[float, float]:
     """(upper, lower) lid at e in [-1, 1] across the eye, positive upwards, in half eye widths; e = 1 lies outside."""
     span = max(1.0 - e * e, 0.0)
@@ -58,7 +57,7 @@ def eye_lids(s: Scene, e: float) -> tuple[float, float]:
     return upper, lower
 
 
-@njit(cache=True)
+@compiled()
 def paint_eye(
     s: Scene, u: float, v: float, side: float, pixel: float, light: float, color: Color
 ) -> tuple[Color, float]:
@@ -123,7 +122,7 @@ def paint_eye(
     return color, a
 
 
-@njit(cache=True)
+@compiled()
 def brow(s: Scene, u: float, v: float, side: float, pixel: float) -> float:
     """Coverage of one brow, with hairs."""
     b = (side * u - (s.eye_x - 0.095)) / 0.205
@@ -136,7 +135,7 @@ def brow(s: Scene, u: float, v: float, side: float, pixel: float) -> float:
     return clamp(cover(thick - abs(v - middle), soft) * hairs) * 0.92 * smooth(-0.14, 0.05, b) * smooth(1.1, 0.9, b)
 
 
-@njit(cache=True)
+@compiled()
 def nose_marks(s: Scene, u: float, v: float) -> float:
     """Darkness of nostrils and of the shadow under the tip, in [0, 1]."""
     x = u - nose_shift(s, v)
@@ -147,7 +146,7 @@ def nose_marks(s: Scene, u: float, v: float) -> float:
     return clamp(dark)
 
 
-@njit(cache=True)
+@compiled()
 def in_nose(s: Scene, u: float, v: float) -> bool:
     """Whether a point belongs to the nose (class 6): a wedge from between the eyes to the wings."""
     t = (v + 0.03) / (s.nose_y + 0.062)
@@ -156,10 +155,10 @@ def in_nose(s: Scene, u: float, v: float) -> bool:
     half = (0.030 + 0.062 * t**1.6) * s.nose_width
     if t > 0.86:
         half *= math.sqrt(max(1.0 - ((t - 0.86) / 0.14) ** 2, 0.0))
-    return abs(u - 0.8 * nose_shift(s, v)) < half
+    return bool(abs(u - 0.8 * nose_shift(s, v)) < half)
 
 
-@njit(cache=True)
+@compiled()
 def mouth_lines(s: Scene, k: float) -> tuple[float, float, float, float]:
     """Heights v of (top of the upper lip, its lower edge, top of the lower lip, its lower edge) at k in [-1, 1]."""
     span = max(1.0 - k * k, 0.0)
@@ -175,7 +174,7 @@ def mouth_lines(s: Scene, k: float) -> tuple[float, float, float, float]:
     return line - 0.36 * gap - bow, line - 0.36 * gap, line + 0.64 * gap, line + 0.64 * gap + full
 
 
-@njit(cache=True)
+@compiled()
 def paint_mouth(
     s: Scene, u: float, v: float, pixel: float, light: float, spark: float, color: Color
 ) -> tuple[Color, float, float, float]:
@@ -225,7 +224,7 @@ def paint_mouth(
     return times(color, 1.0 - 0.8 * below, 1.0 - below, 1.0 - below), upper_lip, inner, lower_lip
 
 
-@njit(cache=True)
+@compiled()
 def glasses(s: Scene, u: float, v: float, pixel: float) -> tuple[float, float]:
     """(coverage of the frame, coverage of the lenses)."""
     rx, ry = 0.138, 0.108

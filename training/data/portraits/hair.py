@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import math
 
-from numba import njit
-
+from ohlora.kernels.threads import compiled
 from ohlora.training.data.portraits.features import blend, times
 from ohlora.training.data.portraits.noise import bump, clamp, mix, noise, smooth
 from ohlora.training.data.portraits.scene import Color, Scene
@@ -18,7 +17,7 @@ from ohlora.training.data.portraits.scene import Color, Scene
 CENTER = -0.06  # height of the dome's centre
 
 
-@njit(cache=True)
+@compiled()
 def half_outer(s: Scene, y: float) -> float:
     """Half width of the curtains at height y below the dome's centre."""
     length = max(s.hair_end - CENTER, 0.02)
@@ -29,7 +28,7 @@ def half_outer(s: Scene, y: float) -> float:
     return (s.hair_side + spread) * close
 
 
-@njit(cache=True)
+@compiled()
 def place(s: Scene, x: float, y: float) -> tuple[float, float, float]:
     """(signed distance to the silhouette, relative radius q, way t along the strand from the parting)."""
     cx = -0.05 * s.turn_sin
@@ -58,7 +57,7 @@ def place(s: Scene, x: float, y: float) -> tuple[float, float, float]:
     return d, q, t
 
 
-@njit(cache=True)
+@compiled()
 def window(s: Scene, x: float, y: float) -> float:
     """Signed distance to the free part around the face, positive inside the window."""
     cx = 0.30 * s.turn_sin
@@ -87,10 +86,10 @@ def window(s: Scene, x: float, y: float) -> float:
         locks = noise((dx - 0.35 * s.sweep * y) * 17.0 + s.pattern * 3.0, 2.0) * 0.030
         locks += noise((dx - 0.35 * s.sweep * y) * 46.0 + s.pattern, 9.0) * 0.016
         d = min(d, y - lower + locks)
-    return d
+    return float(d)
 
 
-@njit(cache=True)
+@compiled()
 def strand(s: Scene, across: float, along: float) -> tuple[float, float, float]:
     """Tones in [-1, 1] of single strands, locks and tufts at a place of the flow."""
     fine = noise(across * 64.0 + s.pattern, along * 1.6)
@@ -99,7 +98,7 @@ def strand(s: Scene, across: float, along: float) -> tuple[float, float, float]:
     return fine, locks, tufts
 
 
-@njit(cache=True)
+@compiled()
 def shade(s: Scene, x: float, y: float, d: float, q: float, t: float, inside: float, behind: bool) -> Color:
     """Colour of hair at a place. d: depth below the silhouette; inside: distance to the window (negative in the hair);
     behind: the part at the back, in the head's shadow.
@@ -165,7 +164,7 @@ def shade(s: Scene, x: float, y: float, d: float, q: float, t: float, inside: fl
     return color
 
 
-@njit(cache=True)
+@compiled()
 def shadow(s: Scene, x: float, y: float) -> float:
     """Light left on the face where the hair above and beside it takes some away, in (0, 1]."""
     reach = window(s, x - 0.05 * s.light_x, y - 0.055 * (0.5 - s.light_y))
@@ -173,7 +172,7 @@ def shadow(s: Scene, x: float, y: float) -> float:
     return 1.0 - 0.42 * smooth(0.05, -0.02, reach) * s.contrast - 0.20 * smooth(0.06, 0.0, near)
 
 
-@njit(cache=True)
+@compiled()
 def scalp(s: Scene, x: float, y: float) -> float:
     """Faint shade of shaved hair on a bald head."""
     return (

@@ -8,28 +8,27 @@ from __future__ import annotations
 
 import math
 
-from numba import njit
-
+from ohlora.kernels.threads import compiled
 from ohlora.training.data.portraits.noise import bump, clamp, mix, smooth
 from ohlora.training.data.portraits.scene import DEPTH, Color, Scene
 
 STEP = 0.006  # for differences of the depth; independent of the resolution, so that pictures of all sizes agree
 
 
-@njit(cache=True)
+@compiled()
 def half_width(s: Scene, y: float) -> float:
     """Half width of the unturned head at height y; 0 above the skull and below the chin."""
     if y < 0.0:
         t = -y / s.top
-        return s.width * (1.0 + 0.035 * smooth(0.0, 0.5, t)) * max(1.0 - t**2.5, 0.0) ** 0.5
+        return float(s.width * (1.0 + 0.035 * smooth(0.0, 0.5, t)) * max(1.0 - t**2.5, 0.0) ** 0.5)
     t = y / s.chin
     if t >= 1.0:
         return 0.0
     flesh = 1.0 + 0.05 * s.cheeks * smooth(0.0, 0.55, t) * smooth(1.0, 0.6, t)
-    return s.width * flesh * (1.0 - t**s.jaw) ** 0.56
+    return float(s.width * flesh * (1.0 - t**s.jaw) ** 0.56)
 
 
-@njit(cache=True)
+@compiled()
 def half_depth(s: Scene, y: float) -> float:
     if y < 0.0:
         t = -y / (s.top * 1.02)
@@ -38,14 +37,14 @@ def half_depth(s: Scene, y: float) -> float:
     return DEPTH * (1.0 - 0.10 * t) * math.sqrt(max(1.0 - t**7, 0.0))
 
 
-@njit(cache=True)
+@compiled()
 def outline(s: Scene, y: float) -> float:
     """Half width of the turned head's silhouette."""
     a, c = half_width(s, y), 0.93 * half_depth(s, y)
     return math.sqrt((a * s.turn_cos) ** 2 + (c * s.turn_sin) ** 2)
 
 
-@njit(cache=True)
+@compiled()
 def edge(s: Scene, x: float, y: float) -> float:
     """Signed distance to the silhouette, positive inside; exact enough within a few pixels."""
     w = outline(s, y)
@@ -56,7 +55,7 @@ def edge(s: Scene, x: float, y: float) -> float:
     return (w - abs(x)) / math.sqrt(1.0 + min(slope * slope, 400.0))
 
 
-@njit(cache=True)
+@compiled()
 def surface(s: Scene, x: float, y: float) -> tuple[float, float]:
     """Where the ray through (x, y) meets the smooth head: (depth z, position across the face X)."""
     a, c = max(half_width(s, y), 1e-3), max(half_depth(s, y), 1e-3)
@@ -69,14 +68,14 @@ def surface(s: Scene, x: float, y: float) -> tuple[float, float]:
     return z, x * co - z * si
 
 
-@njit(cache=True)
+@compiled()
 def face_point(s: Scene, x: float, y: float) -> tuple[float, float, float]:
     """(z, X, Y): depth and face coordinates of a pixel; nodding shifts what is in front up or down."""
     z, across = surface(s, x, y)
     return z, across, y - s.nod * (z - 0.25)
 
 
-@njit(cache=True)
+@compiled()
 def nose_profile(s: Scene, v: float) -> float:
     """Height of the nose ridge at height v."""
     start, tip = -0.06, s.nose_y
@@ -84,17 +83,17 @@ def nose_profile(s: Scene, v: float) -> float:
         return 0.0
     t = (v - start) / (tip - start)
     if t < 1.0:
-        return 0.118 * t ** (1.45)
+        return float(0.118 * t**1.45)
     return 0.118 * max(1.0 - ((t - 1.0) / 0.16) ** 2, 0.0)
 
 
-@njit(cache=True)
+@compiled()
 def nose_shift(s: Scene, v: float) -> float:
     """How far the turned nose stands out sideways, in face coordinates."""
     return 0.75 * nose_profile(s, v) * s.turn_sin
 
 
-@njit(cache=True)
+@compiled()
 def relief(s: Scene, u: float, v: float) -> float:
     """What stands out of the smooth head at face coordinates (u, v)."""
     au = abs(u)
@@ -133,13 +132,13 @@ def relief(s: Scene, u: float, v: float) -> float:
     return height
 
 
-@njit(cache=True)
+@compiled()
 def depth(s: Scene, x: float, y: float) -> float:
     z, u, v = face_point(s, x, y)
     return z + relief(s, u, v)
 
 
-@njit(cache=True)
+@compiled()
 def normal(s: Scene, x: float, y: float) -> tuple[float, float, float]:
     """Unit normal of the face at a pixel: x right, y down, z towards the viewer."""
     z = depth(s, x, y)
@@ -150,7 +149,7 @@ def normal(s: Scene, x: float, y: float) -> tuple[float, float, float]:
     return -dx * size, -dy * size, size
 
 
-@njit(cache=True)
+@compiled()
 def lit(s: Scene, color: Color, nx: float, ny: float, nz: float, shade: float, shine: float) -> Color:
     """Colour of skin-like matter with this normal. shade in [0, 1]: light that other things leave; shine: gloss."""
     toward = nx * s.light_x + ny * s.light_y + nz * s.light_z

@@ -4,39 +4,39 @@ from __future__ import annotations
 
 import math
 
-from numba import njit
+from ohlora.kernels.threads import compiled
 
 
-@njit(cache=True, inline="always")
+@compiled(inline="always")
 def clamp(x: float) -> float:
     return min(max(x, 0.0), 1.0)
 
 
-@njit(cache=True, inline="always")
+@compiled(inline="always")
 def smooth(low: float, high: float, x: float) -> float:
     """Cubic step from 0 at `low` to 1 at `high`; falling when low > high."""
     t = min(max((x - low) / (high - low), 0.0), 1.0)
     return t * t * (3.0 - 2.0 * t)
 
 
-@njit(cache=True, inline="always")
+@compiled(inline="always")
 def mix(a: float, b: float, t: float) -> float:
     return a + (b - a) * t
 
 
-@njit(cache=True, inline="always")
+@compiled(inline="always")
 def bump(x: float, y: float, rx: float, ry: float) -> float:
     """Bell of height 1 with radii rx, ry."""
     return math.exp(-(x * x) / (rx * rx) - (y * y) / (ry * ry))
 
 
-@njit(cache=True, inline="always")
+@compiled(inline="always")
 def cover(distance: float, pixel: float) -> float:
     """Share of a pixel that lies inside an edge at signed `distance` (positive inside)."""
     return min(max(distance / pixel + 0.5, 0.0), 1.0)
 
 
-@njit(cache=True)
+@compiled()
 def lattice(i: int, j: int) -> float:
     """Pseudo-random value in [-1, 1] of the lattice point (i, j): integer hash, the same on every machine."""
     h = (i * 374761393 + j * 668265263) & 0xFFFFFFFF
@@ -45,7 +45,7 @@ def lattice(i: int, j: int) -> float:
     return h / 2147483647.5 - 1.0
 
 
-@njit(cache=True)
+@compiled()
 def noise(x: float, y: float) -> float:
     """Smooth value noise in [-1, 1], one lattice cell a unit."""
     i, j = math.floor(x), math.floor(y)

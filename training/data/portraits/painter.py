@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from ohlora.kernels.threads import compiled
 from ohlora.training.data.portraits import features, hair, head
 from ohlora.training.data.portraits.features import blend, times
 from ohlora.training.data.portraits.noise import bump, clamp, cover, mix, noise, smooth
@@ -19,7 +19,7 @@ NOSE, UPPER_LIP, INNER_MOUTH, LOWER_LIP, HAIR = 6, 7, 8, 9, 10
 PIVOT = 0.50  # height of the neck joint about which the head tilts
 
 
-@njit(cache=True)
+@compiled()
 def backdrop(s: Scene, x: float, y: float) -> Color:
     """Plain, graded, or a scene too far out of focus to be recognised."""
     t = clamp(0.5 + 0.42 * (x * s.gradient_x + y * s.gradient_y))
@@ -37,13 +37,13 @@ def backdrop(s: Scene, x: float, y: float) -> Color:
     return times(color, fade, fade, fade)
 
 
-@njit(cache=True)
+@compiled()
 def head_noise(i: int, shift: float) -> float:
     """Smooth path of the i-th shape of the scene as `shift` goes from 0 to 1."""
     return math.sin(2.4 * i + 3.1 * shift + 1.7 * math.sin(1.3 * i))
 
 
-@njit(cache=True)
+@compiled()
 def body(s: Scene, x: float, y: float, pixel: float, color: Color) -> tuple[Color, float]:
     """Neck, shoulders and clothes over `color`, and their coverage."""
     nx = x - s.head_x - 0.03 * s.turn_sin
@@ -90,7 +90,7 @@ def body(s: Scene, x: float, y: float, pixel: float, color: Color) -> tuple[Colo
     return color, coverage
 
 
-@njit(cache=True)
+@compiled()
 def ear(s: Scene, hx: float, hy: float, pixel: float, color: Color) -> tuple[Color, float]:
     """Both ears over `color`, and their coverage. They sit behind the face's outline."""
     total = 0.0
@@ -113,7 +113,7 @@ def ear(s: Scene, hx: float, hy: float, pixel: float, color: Color) -> tuple[Col
     return color, total
 
 
-@njit(cache=True)
+@compiled()
 def paint_face(s: Scene, hx: float, hy: float, pixel: float) -> tuple[Color, int]:
     """Colour and class of the face at a point inside its silhouette."""
     _, u, v = head.face_point(s, hx, hy)
@@ -170,7 +170,7 @@ def paint_face(s: Scene, hx: float, hy: float, pixel: float) -> tuple[Color, int
     return color, group
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def paint(s: Scene, image: NDArray[np.float32], parsing: NDArray[np.uint8], coverage: NDArray[np.float32]) -> None:
     """Fill image float32 [R,R,3] in [0,1], parsing uint8 [R,R], coverage (soft hair) float32 [R,R] in [0,1]."""
     size = image.shape[0]

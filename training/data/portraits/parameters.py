@@ -8,6 +8,7 @@ latents are neighbouring pictures.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,15 +22,15 @@ from ohlora.faces import face_from_seed
 class Parameter:
     """One parameter with values in [low, high].
 
-    uniform: spread evenly. normal: `mean` and `spread` (standard deviation), clipped to the range.
-    rare: `low` for a share of 1 - `share` of all people, then rising evenly to `high`.
+    normal: `mean` and `spread` (standard deviation), clipped to the range.
+    even: `low` for a share of 1 - `share` of all people, then rising evenly to `high`.
     switch: `low` for a share of 1 - `share`, `high` for the others.
     """
 
     name: str
     low: float
     high: float
-    kind: str = "uniform"
+    kind: Literal["normal", "even", "switch"] = "even"
     mean: float = 0.0
     spread: float = 0.0
     share: float = 1.0
@@ -39,13 +40,10 @@ class Parameter:
         """Standard normal values of any shape -> values of the parameter."""
         if self.kind == "normal":
             return np.clip(self.mean + self.spread * z, self.low, self.high)
-        p = ndtr(z)
-        if self.kind == "uniform":
-            return self.low + (self.high - self.low) * p
-        above = p - (1.0 - self.share)
-        if self.kind == "rare":
-            return self.low + (self.high - self.low) * np.clip(above / self.share, 0.0, 1.0)
-        return np.where(above > 0, self.high, self.low)
+        above = ndtr(z) - (1.0 - self.share)
+        if self.kind == "switch":
+            return np.where(above > 0, self.high, self.low)
+        return np.asarray(self.low + (self.high - self.low) * np.clip(above / self.share, 0.0, 1.0))
 
 
 def _normal(name: str, mean: float, spread: float, low: float, high: float, about: str) -> Parameter:
@@ -57,7 +55,7 @@ def _uniform(name: str, low: float, high: float, about: str) -> Parameter:
 
 
 def _rare(name: str, share: float, low: float, high: float, about: str) -> Parameter:
-    return Parameter(name, low, high, "rare", share=share, about=about)
+    return Parameter(name, low, high, share=share, about=about)
 
 
 # Lengths are in units of half the picture's side; angles in degrees. New parameters go to the end: a latent's
