@@ -115,13 +115,10 @@ def full_size_bundle(folder: Path) -> Bundle:
 class Nowhere:
     """Encodes and keeps nothing; a record likewise."""
 
-    def store(self, image: np.ndarray, output: Output, facts: dict[str, Any], dyed: bool) -> dict[str, Any]:
-        return {"bytes": len(encode_image(image, "jpeg", 95)), "dyed": dyed}
-
-    def store_bytes(
-        self, data: bytes, size: tuple[int, int], output: Output, facts: dict[str, Any], dyed: bool
+    def store(
+        self, image: np.ndarray, output: Output, facts: dict[str, Any], dyed: bool, data: bytes | None = None
     ) -> dict[str, Any]:
-        return {"bytes": len(data), "dyed": dyed}
+        return {"bytes": len(data or encode_image(image, "jpeg", 95)), "dyed": dyed}
 
     def record(self, item: int, row: dict[str, Any]) -> None: ...
     def record_failure(self, item: int, message: str) -> None:

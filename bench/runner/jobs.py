@@ -6,20 +6,15 @@ import itertools
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import ohlora
 from ohlora.base.values import Ombre
-from ohlora.engines import usable_cores
 from ohlora.faces import SeedRange
 from ohlora.photos.heads import FaceRules
 from ohlora.render.job import Look, OutputFormat, RenderJob, make_looks
-from ohlora.render.journal import Journal
-from ohlora.render.pipeline import Totals, run
-from ohlora.render.plan import PhotoPlan, PortraitPlan, output_names
-from ohlora.render.sinks import FolderSink
+from ohlora.render.jobs import BATCH, Recoloring, photo_job, portrait_job
+from ohlora.render.run_items import Job, Summary, execute
 
-BATCH = 8  # of the commands
 OUTPUT = OutputFormat("jpeg")
 
 
@@ -42,27 +37,19 @@ class Folders:
         self._root.cleanup()
 
 
-def render(renderer: ohlora.Renderer, faces: SeedRange, ombres: Sequence[Ombre] | None, out: Path) -> Totals:
+def render(renderer: ohlora.Renderer, faces: SeedRange, ombres: Sequence[Ombre] | None, out: Path) -> Summary:
     """Dyed portraits as JPEG files with journal and metadata."""
-    job = RenderJob(faces, make_looks(None, ombres), OUTPUT)
-    plan = PortraitPlan(job)
-    return _do(plan, renderer.producer(job), out, renderer.provenance(generator=True))
+    return _do(portrait_job(renderer, RenderJob(faces, make_looks(None, ombres), OUTPUT)), out)
 
 
-def recolor(renderer: ohlora.Renderer, files: Sequence[Path], ombre: Ombre, out: Path) -> Totals:
+def recolor(renderer: ohlora.Renderer, files: Sequence[Path], ombre: Ombre, out: Path) -> Summary:
     """Dyed picture files, each taken as a whole portrait."""
-    looks = (Look(ombre=ombre),)
-    plan = PhotoPlan(list(files), output_names(files, [files[0].parent]), looks, OUTPUT)
-    producer = renderer.photo_producer(looks, rules=FaceRules("whole"))
-    return _do(plan, producer, out, renderer.provenance(generator=False))
+    asked = Recoloring((Look(ombre=ombre),), OUTPUT, FaceRules("whole"))
+    return _do(photo_job(renderer, list(files), [files[0].parent], asked, batch=BATCH), out)
 
 
-def _do(plan: PortraitPlan | PhotoPlan, producer: Any, out: Path, provenance: dict[str, Any]) -> Totals:
-    with Journal.open(out, {"bench": out.name}) as journal:
-        sink = FolderSink(out, OUTPUT, provenance)
-        pending = list(journal.pending(len(plan)))
-        totals = run(plan.units(pending), producer, sink, journal, batch=BATCH, workers=usable_cores())
-        journal.finish(len(plan), partial=bool(totals.failed))
-    if totals.failed or totals.written != len(plan):
-        raise RuntimeError(f"a job of the bench failed: {totals.failed}")
-    return totals
+def _do(job: Job, out: Path) -> Summary:
+    summary = execute(job, out)
+    if summary.failures or summary.written != len(job.plan):
+        raise RuntimeError(f"a job of the bench failed: {summary.failures}")
+    return summary

@@ -18,6 +18,7 @@ from ohlora.bench.suites.kernels import differing, scene
 from ohlora.bench.suites.options import Options
 from ohlora.io.images import encode_image, read_image
 from ohlora.kernels.ombre import prepare_hair
+from ohlora.photos.heads import HeadMask
 from ohlora.photos.segmentation import student_input
 from ohlora.render.pipeline import Picture
 from ohlora.render.plan import Output
@@ -106,7 +107,7 @@ def write(images: Rgb) -> Group:
     dye = Ombre(0.5, 0.7, 0.5)
 
     def ours(i: int, ombre: Ombre | None) -> None:
-        sink.write(Picture(images[i], hair, {}), Output(i, f"{i}.jpg", ombre, {}))
+        sink.write(Picture(images[i], {}, (HeadMask(0, 0, hair),)), Output(i, f"{i}.jpg", ombre, {}))
 
     works = {
         "OpenCV imwrite": each(lambda i: cv2.imwrite(str(folder / f"cv{i}.jpg"), images[i][..., ::-1])),

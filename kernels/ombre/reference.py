@@ -43,9 +43,11 @@ def blend_float(image: Bytes, coverage: Floats, rows: tuple[int, int], dyes: Dye
 
 
 def row_weights(rows: int, first: int, full: int) -> NDArray[np.float64]:
-    """0 above row `first`, rising to 1 at row `full`, 1 below."""
+    """0 above row `first`, rising to 1 at row `full`, 1 below. Either may lie beyond the last row: hair rows smoothed
+    over a video's frames may reach further than one frame's mask.
+    """
     weights = np.ones(rows, dtype=np.float64)
     weights[:first] = 0.0
     if full > first:
-        weights[first:full] = (np.arange(first, full) - first) / (full - first)
+        weights[first:full] = (np.arange(first, min(full, rows)) - first) / (full - first)
     return weights

@@ -1,98 +1,167 @@
-"""Options that several commands share, so that they read and behave the same everywhere."""
+"""Options that several commands share, so that they read and behave the same everywhere.
+
+A command takes groups of them, dataclasses whose fields are options: `grouped` shows typer the fields.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_type_hints
 
-import typer
+from typer import Option
 
 if TYPE_CHECKING:
     from ohlora.base.values import Expression, Ombre
     from ohlora.latents.directions import Directions as DirectionSet
+    from ohlora.render.job import OutputFormat
 
-Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the results; the same folder resumes.")]
-BundleName = Annotated[str, typer.Option("--bundle", "-b", help="Bundle folder, or 'demo' for the one that ships.")]
-Backend = Annotated[str, typer.Option("--backend", help="auto, openvino or onnxruntime.")]
-RenderBackend = Annotated[
-    str, typer.Option("--backend", help="auto, openvino or onnxruntime; on a GPU torch, tensorrt or onnxruntime.")
-]
-Precision = Annotated[
-    str, typer.Option("--precision", help="fp32, bf16 (faster where the CPU has it), or auto: the bundle's own.")
-]
-RenderPrecision = Annotated[
-    str, typer.Option("--precision", help="fp32, bf16, on a GPU fp16; auto: the bundle's own, on a GPU fp32.")
-]
-Device = Annotated[
-    str,
-    typer.Option("--device", help="cpu, cuda:N, several (cuda:0,cuda:1; cuda:all), or auto: a GPU if one is there."),
-]
-Engines = Annotated[
-    Path | None, typer.Option("--engines", help="Folder of the bundle's TensorRT engines (ohlora export).")
-]
-Threads = Annotated[int | None, typer.Option("--threads", min=1, help="Engine streams; default: usable cores.")]
-Color = Annotated[
-    str | None, typer.Option("--color", help="Hue 0..1: 0 red, 0.1 orange, 0.5 sky blue, 0.9 pink. VALUES.")
-]
-Height = Annotated[str, typer.Option("--ombre-height", help="Share of the hair that is dyed, from below. VALUES.")]
-GradHeight = Annotated[str, typer.Option("--grad-height", help="Share of the dyed part that fades in. VALUES.")]
-Format = Annotated[str, typer.Option("--format", "-f", help="jpeg, png or webp.")]
-Quality = Annotated[int, typer.Option("--quality", min=1, max=100, help="Of JPEG and WebP.")]
-Rounding = Annotated[str, typer.Option("--rounding", help="truncate (as documented for frames) or nearest.")]
-Encoder = Annotated[
-    str, typer.Option("--encoder", help="Of JPEG on a GPU: cpu, or nvimgcodec (nvImageCodec; other bytes).")
-]
-RenderBatch = Annotated[
-    int | None, typer.Option("--batch", min=1, max=4096, help="Pictures under way at once; default 8, on a GPU 64.")
-]
-Batch = Annotated[int, typer.Option("--batch", min=1, max=4096, help="Pictures under way at once.")]
-Workers = Annotated[int | None, typer.Option("--workers", min=1, max=256, help="Encoding threads; default: cores.")]
-Restart = Annotated[bool, typer.Option("--restart", help="Start over where --out holds another job.")]
-Sheet = Annotated[bool, typer.Option("--contact-sheet", help="Also write contact_sheet.jpg (up to 400 pictures).")]
-Json = Annotated[bool, typer.Option("--json", help="Print the summary as one JSON object.")]
-Directions = Annotated[
-    Path | None,
-    typer.Option("--directions", help="Folder of published direction tables, instead of the bundle's."),
+Out = Annotated[Path, Option("--out", "-o", help="Folder for the results; the same folder resumes.")]
+BundleName = Annotated[str, Option("--bundle", "-b", help="Bundle folder, or 'demo' for the one that ships.")]
+Backend = Annotated[str, Option("--backend", help="auto, openvino or onnxruntime.")]
+Threads = Annotated[int | None, Option("--threads", min=1, help="Engine streams; default: usable cores.")]
+Workers = Annotated[int | None, Option("--workers", min=1, max=256, help="Encoding threads; default: cores.")]
+Restart = Annotated[bool, Option("--restart", help="Start over where --out holds another job.")]
+Json = Annotated[bool, Option("--json", help="Print the summary as one JSON object.")]
+ExpressionSeed = Annotated[
+    int | None, Option(help="Draw the strengths of --expression from their ranges, not the middles.")
 ]
 Space = Annotated[
-    str | None,
-    typer.Option(
-        "--space", help="Of --directions, where a folder holds several: z, w, mapping_split1 or mapping_split2."
-    ),
-]
-ExpressionSeed = Annotated[
-    int | None,
-    typer.Option("--expression-seed", help="Draw the strengths of --expression from their ranges, not the middles."),
+    str | None, Option(help="Of --directions, where a folder holds several: z, w, mapping_split1 or mapping_split2.")
 ]
 
 
-def own_directions(directions: Path | None, space: str | None) -> DirectionSet | None:
-    """The set of --directions and --space; None for the bundle's own. Raises InvalidInputError."""
-    from ohlora.errors import InvalidInputError
-    from ohlora.latents.directions import read_directions
+@dataclass(frozen=True)
+class Dye:
+    """The ombre dyes of a command that dyes hair."""
 
-    if directions is None and space is not None:
-        raise InvalidInputError(f"--space {space} chooses among the tables of a folder: give --directions FOLDER too")
-    return None if directions is None else read_directions(directions, space)
+    color: Annotated[str | None, Option(help="Hue 0..1: 0 red, 0.1 orange, 0.5 sky blue, 0.9 pink. VALUES.")] = None
+    ombre_height: Annotated[str, Option(help="Fraction of the hair that is dyed, from below. VALUES.")] = "0.7"
+    grad_height: Annotated[str, Option(help="Fraction of the dyed part that fades in. VALUES.")] = "0.5"
 
+    def ombres(self) -> list[Ombre] | None:
+        """VALUES of the three, zipped -> ombres; None when no color is given. Raises InvalidInputError."""
+        from ohlora.base.values import Ombre
+        from ohlora.errors import InvalidInputError
+        from ohlora.render.job import spread, zip_values
 
-def make_ombres(color: str | None, height: str, grad_height: str) -> list[Ombre] | None:
-    """VALUES of the three options, zipped -> ombres; None when no colour is given."""
-    from ohlora.base.values import Ombre
-    from ohlora.render.job import spread, zip_values
-
-    if color is None:
+        if self.color is not None:
+            color, height = spread("--color", self.color), spread("--ombre-height", self.ombre_height)
+            values = {"color": color, "height": height, "grad_height": spread("--grad-height", self.grad_height)}
+            return [Ombre(**row) for row in zip_values("ombre", values)]
+        for field in dataclasses.fields(self)[1:]:
+            if (value := getattr(self, field.name)) != field.default:
+                option = f"--{field.name.replace('_', '-')}"
+                raise InvalidInputError(f"{option} {value} has no effect without --color: give one, such as 0.5")
         return None
-    values = {
-        "color": spread("--color", color),
-        "height": spread("--ombre-height", height),
-        "grad_height": spread("--grad-height", grad_height),
-    }
-    return [Ombre(**row) for row in zip_values("ombre", values)]
 
 
-def make_presets(texts: list[str], seed: int | None) -> list[Expression]:
-    """--expression, repeated -> expressions. Preset i is drawn by (seed, i) alone; the middles without a seed."""
+@dataclass(frozen=True)
+class Images:
+    """How image files are encoded."""
+
+    format: Annotated[str, Option("--format", "-f", help="jpeg, png or webp.")] = "jpeg"
+    quality: Annotated[int, Option(help="Of JPEG and WebP, 1 to 100.")] = 95
+    rounding: Annotated[str, Option(help="truncate (as documented for frames) or nearest.")] = "truncate"
+
+    def output(self) -> OutputFormat:
+        """Raises InvalidInputError."""
+        from ohlora.render.job import OutputFormat
+
+        return OutputFormat.checked(self.format, self.quality, self.rounding)
+
+
+@dataclass(frozen=True)
+class Engines:
+    """The bundle, and what its networks run on."""
+
+    bundle: BundleName = "demo"
+    backend: Backend = "auto"
+    precision: Annotated[str, Option(help="fp32, bf16 (faster where the CPU has it), or auto: the bundle's own.")] = (
+        "auto"
+    )
+    threads: Threads = None
+
+
+@dataclass(frozen=True)
+class Directions:
+    """Directions in place of the bundle's own."""
+
+    directions: Annotated[
+        Path | None, Option(help="Folder of published direction tables, instead of the bundle's.")
+    ] = None
+    space: Space = None
+
+    def read(self) -> DirectionSet | None:
+        """None for the bundle's own. Raises InvalidInputError."""
+        from ohlora.errors import InvalidInputError
+        from ohlora.latents.directions import read_directions
+
+        if self.directions is None and self.space is not None:
+            raise InvalidInputError(
+                f"--space {self.space} chooses among the tables of a folder: give --directions FOLDER too"
+            )
+        return None if self.directions is None else read_directions(self.directions, self.space)
+
+
+@dataclass(frozen=True)
+class Run:
+    """How a job runs and reports; none of this changes its files."""
+
+    out: Out = Path("out")
+    restart: Restart = False
+    json: Json = False
+
+
+@dataclass(frozen=True)
+class ImageRun(Run):
+    """As `Run`, of jobs that make many images."""
+
+    workers: Workers = None
+    contact_sheet: Annotated[
+        bool, Option("--contact-sheet", help="Also write contact_sheet.jpg (up to 400 images).")
+    ] = False
+
+
+def grouped(command: Callable[..., None]) -> Callable[..., None]:
+    """A command whose parameters may be groups: typer sees their fields, the command gets the groups.
+
+    The default of a parameter gives its fields' defaults.
+    """
+    types = get_type_hints(command, include_extras=True)
+    parameters: list[inspect.Parameter] = []
+    groups: dict[str, type[Any]] = {}
+    for parameter in inspect.signature(command).parameters.values():
+        group = types[parameter.name]
+        if not dataclasses.is_dataclass(group):
+            parameters.append(parameter.replace(annotation=group, kind=inspect.Parameter.KEYWORD_ONLY))
+            continue
+        groups[parameter.name] = cast("type[Any]", group)
+        annotations = get_type_hints(group, include_extras=True)
+        for field in dataclasses.fields(group):
+            default = getattr(parameter.default, field.name, field.default)
+            default = inspect.Parameter.empty if default is dataclasses.MISSING else default
+            kind = inspect.Parameter.KEYWORD_ONLY
+            parameters.append(inspect.Parameter(field.name, kind, default=default, annotation=annotations[field.name]))
+
+    @functools.wraps(command)
+    def run(**values: Any) -> None:
+        for name, group in groups.items():
+            values[name] = group(**{field.name: values.pop(field.name) for field in dataclasses.fields(group)})
+        command(**values)
+
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    del run.__dict__["__wrapped__"]
+    return run
+
+
+def expressions_in_words(texts: list[str], seed: int | None) -> list[Expression]:
+    """--expression, repeated -> expressions. Text i is drawn by (seed, i) alone; the middles without a seed."""
     from ohlora.errors import InvalidInputError
     from ohlora.latents.expression_words import preset_expression
 
@@ -101,12 +170,3 @@ def make_presets(texts: list[str], seed: int | None) -> list[Expression]:
             f"--expression-seed {seed} draws words: give --expression 'eyes wide, mouth normal, pose none' too"
         )
     return [preset_expression(text, seed, number) for number, text in enumerate(texts)]
-
-
-def make_expressions(eyes: str, mouth: str, pose: str) -> list[Expression]:
-    """VALUES of the three options, zipped -> expressions."""
-    from ohlora.base.values import Expression
-    from ohlora.render.job import spread, zip_values
-
-    values = {name: spread(f"--{name}", v) for name, v in (("eyes", eyes), ("mouth", mouth), ("pose", pose))}
-    return [Expression(**row) for row in zip_values("expression", values)]

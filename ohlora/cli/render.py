@@ -3,200 +3,186 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Option
 
 from ohlora.cli import options
 
 if TYPE_CHECKING:
     from ohlora.base.values import Face
-    from ohlora.bundle import Bundle
-    from ohlora.render.job import Look
+    from ohlora.render.gpu.devices import DeviceSetting
+    from ohlora.render.job import Look, RenderJob
+    from ohlora.render.renderer import Renderer
 
-HEIGHT, GRAD_HEIGHT, STRENGTH = "0.7", "0.5", "0"
-BATCH = 8  # on the CPU
+STRENGTH = "0"
 SEEDS_SHOWN = 16  # faces made when none are asked for and the bundle has no gallery
 
 
-def render(
+@dataclass(frozen=True)
+class Portraits:
+    """Which faces, and how each is generated."""
+
     faces: Annotated[
         list[str] | None,
-        typer.Option(
-            "--faces",
-            help="Seeds (17, 0-999), a z-vector .csv/.npz/.npy (FILE:3-7), gallery[:NAME]. Repeatable.",
-        ),
-    ] = None,
+        Option(help="Seeds (17, 0-999), a z-vector .csv/.npz/.npy (FILE:3-7), gallery[:NAME]. Repeatable."),
+    ] = None
     count: Annotated[
-        int | None, typer.Option("--count", "-n", help="The faces of seeds 0 to COUNT - 1, in place of --faces.")
-    ] = None,
-    out: options.Out = Path("out"),
-    bundle: options.BundleName = "demo",
-    color: options.Color = None,
-    ombre_height: options.Height = HEIGHT,
-    grad_height: options.GradHeight = GRAD_HEIGHT,
-    eyes: Annotated[str, typer.Option("--eyes", help="-1.2 wide open .. 1.2 closed. VALUES.")] = STRENGTH,
-    mouth: Annotated[str, typer.Option("--mouth", help="-1.8 wide open .. 1.8 closed. VALUES.")] = STRENGTH,
-    pose: Annotated[str, typer.Option("--pose", help="-1.8 .. 1.8, the head turns (demo: tilts). VALUES.")] = STRENGTH,
+        int | None, Option("--count", "-n", help="The faces of seeds 0 to COUNT - 1, in place of --faces.")
+    ] = None
+    psi: Annotated[float, Option(help="Truncation, 1 = none.")] = 1.0
+    truncation_layers: Annotated[int, Option(help="Layers that are truncated.")] = 0
+
+    def load(self, renderer: Renderer) -> Sequence[Face]:
+        """--faces, or the first seeds, or for a newcomer who asks for none: the bundle's gallery, else a few seeds.
+
+        Raises InvalidInputError for a count that no job can have.
+        """
+        import sys
+
+        from ohlora.errors import InvalidInputError
+        from ohlora.faces import MAX_FACES, load_faces
+
+        if self.faces and self.count is not None:
+            raise InvalidInputError("give either --count or --faces: --count N is short for --faces 0-(N-1)")
+        if self.count is not None and not 1 <= self.count <= MAX_FACES:
+            raise InvalidInputError(f"--count must be in [1, {MAX_FACES:,}], got {self.count}")
+        specs = self.faces or ([] if self.count is None else [f"0-{self.count - 1}"])
+        if not specs:
+            specs = ["gallery" if renderer.bundle.manifest.gallery else f"0-{SEEDS_SHOWN - 1}"]
+            shown = f"rendering --faces {specs[0]} (--count N for as many as you like)"
+            print(f"no faces asked for: {shown}", file=sys.stderr)
+        return load_faces(specs, renderer.label_size, renderer.bundle)
+
+
+@dataclass(frozen=True)
+class Expressions:
+    """Strengths, words or a named set."""
+
+    eyes: Annotated[str, Option(help="-1.2 wide open .. 1.2 closed. VALUES.")] = STRENGTH
+    mouth: Annotated[str, Option(help="-1.8 wide open .. 1.8 closed. VALUES.")] = STRENGTH
+    pose: Annotated[str, Option(help="-1.8 .. 1.8, the head turns (demo: tilts). VALUES.")] = STRENGTH
     expression: Annotated[
         list[str] | None,
-        typer.Option(
-            "--expression", help="In words: 'eyes wide, mouth normal, pose none', or in Korean. Repeatable: more looks."
-        ),
-    ] = None,
-    expression_seed: options.ExpressionSeed = None,
-    looks: Annotated[
-        str | None, typer.Option("--looks", help="A named set: still50, the documented stills (expressions and dyes).")
-    ] = None,
-    directions: options.Directions = None,
-    space: options.Space = None,
-    psi: Annotated[float, typer.Option("--psi", help="Truncation, 1 = none.")] = 1.0,
-    truncation_layers: Annotated[int, typer.Option("--truncation-layers", help="Layers that are truncated.")] = 0,
-    job: Annotated[Path | None, typer.Option("--job", help="JSON job file in place of the options above.")] = None,
-    format: options.Format = "jpeg",
-    quality: options.Quality = 95,
-    rounding: options.Rounding = "truncate",
-    device: options.Device = "cpu",
-    backend: options.RenderBackend = "auto",
-    precision: options.RenderPrecision = "auto",
-    engines: options.Engines = None,
-    encoder: options.Encoder = "cpu",
-    threads: options.Threads = None,
-    batch: options.RenderBatch = None,
-    workers: options.Workers = None,
-    restart: options.Restart = False,
-    contact_sheet: options.Sheet = False,
-    json: options.Json = False,
+        Option(help="In words: 'eyes wide, mouth normal, pose none', or in Korean. Repeatable: more looks."),
+    ] = None
+    expression_seed: options.ExpressionSeed = None
+    looks: Annotated[str | None, Option(help="A named set: still50, the documented stills (expressions and dyes).")] = (
+        None
+    )
+
+    def make_looks(self, dye: options.Dye) -> tuple[Look, ...]:
+        """Every expression with every dye. Raises InvalidInputError when expressions are said in two ways."""
+        from ohlora.base.values import Expression
+        from ohlora.errors import InvalidInputError
+        from ohlora.render.edits import named_looks
+        from ohlora.render.job import make_looks, spread, zip_values
+
+        ombres = dye.ombres()
+        strengths = {"eyes": self.eyes, "mouth": self.mouth, "pose": self.pose}
+        moved = [f"--{name} {value}" for name, value in strengths.items() if value != STRENGTH]
+        expressions = options.expressions_in_words(self.expression or [], self.expression_seed)
+        if expressions and moved:
+            raise InvalidInputError(f"give either --expression or strengths, not both: leave out {' '.join(moved)}")
+        if self.looks is not None:
+            if expressions or moved or ombres is not None:
+                raise InvalidInputError(
+                    f"--looks {self.looks} says expressions and dyes itself: leave out --expression, --color and the "
+                    "like"
+                )
+            return named_looks(self.looks)
+        if not expressions:
+            values = {name: spread(f"--{name}", text) for name, text in strengths.items()}
+            expressions = [Expression(**row) for row in zip_values("expression", values)]
+        return make_looks(expressions, ombres)
+
+
+@dataclass(frozen=True)
+class Engines:
+    """The bundle, and what its networks run on."""
+
+    bundle: options.BundleName = "demo"
+    device: Annotated[
+        str, Option(help="cpu, cuda:N, several (cuda:0,cuda:1; cuda:all), or auto: a GPU if one is there.")
+    ] = "cpu"
+    backend: Annotated[str, Option(help="auto, openvino or onnxruntime; on a GPU torch, tensorrt or onnxruntime.")] = (
+        "auto"
+    )
+    precision: Annotated[str, Option(help="fp32, bf16, on a GPU fp16; auto: the bundle's own, on a GPU fp32.")] = "auto"
+    engines: Annotated[Path | None, Option(help="Folder of the bundle's TensorRT engines (ohlora export).")] = None
+    encoder: Annotated[str, Option(help="Of JPEG on a GPU: cpu, or nvimgcodec (nvImageCodec; other bytes).")] = "cpu"
+    threads: options.Threads = None
+    batch: Annotated[int | None, Option(min=1, max=4096, help="Images under way at once; default 8, on a GPU 64.")] = (
+        None
+    )
+
+    def check(self, devices: list[int]) -> None:
+        """Raises InvalidInputError for options of a GPU without one."""
+        from ohlora.errors import InvalidInputError
+
+        if self.engines is not None and not devices:
+            raise InvalidInputError(f"--engines {self.engines} holds engines of a GPU: give --device cuda too")
+        if self.encoder != "cpu" and not devices:
+            raise InvalidInputError(f"--encoder {self.encoder} encodes on a GPU: give --device cuda too")
+
+    def device_setting(self) -> DeviceSetting:
+        from ohlora.engines.gpu.device import BUCKET
+        from ohlora.render.gpu.devices import DeviceSetting
+
+        precision = "fp32" if self.precision == "auto" else self.precision
+        return DeviceSetting(self.backend, precision, self.batch or BUCKET, self.engines, self.encoder)
+
+
+@options.grouped
+def render(
+    *,
+    portraits: Portraits,
+    dye: options.Dye,
+    expressions: Expressions,
+    own: options.Directions,
+    job: Annotated[Path | None, Option(help="JSON job file in place of the options above.")] = None,
+    images: options.Images,
+    engines: Engines,
+    run: options.ImageRun,
 ) -> None:
     """Render portraits: every face with every expression and every ombre. Each portrait is generated once.
 
     VALUES are a number, a list `0.1,0.5,0.9` or `FIRST:LAST:COUNT`. Without faces: the bundle's gallery. Without
-    --color the hair keeps its colour.
+    --color the hair keeps its color.
 
     Example: `ohlora render --count 1000 --color 0.5 --out portraits`
     """
-    from dataclasses import asdict
-
-    from ohlora.cli.execute import Setting, execute
-    from ohlora.cli.render_device import DeviceWork
-    from ohlora.errors import InvalidInputError
+    from ohlora.cli.execute import run_job
     from ohlora.render.gpu.devices import chosen_devices
-    from ohlora.render.job import Look, OutputFormat, RenderJob, look_record
-    from ohlora.render.job_file import faces_record, read_job_file
-    from ohlora.render.plan import PortraitPlan
+    from ohlora.render.jobs import BATCH, portrait_job
     from ohlora.render.renderer import Renderer
 
-    if faces and count is not None:
-        raise InvalidInputError("give either --count or --faces: --count N is short for --faces 0-(N-1)")
-    refuse_idle_dye(color, ombre_height, grad_height)
-    strengths = {"eyes": eyes, "mouth": mouth, "pose": pose}
-    chosen = asked_looks(strengths, expression, expression_seed, looks, color, ombre_height, grad_height)
-    own = options.own_directions(directions, space)
-    devices = chosen_devices(device)
-    if engines is not None and not devices:
-        raise InvalidInputError(f"--engines {engines} holds engines of a GPU: give --device cuda too")
-    if encoder != "cpu" and not devices:
-        raise InvalidInputError(f"--encoder {encoder} encodes on a GPU: give --device cuda too")
-    on_host = ("auto", "auto") if devices else (backend, precision)
-    with Renderer(bundle, on_host[0], precision=on_host[1], threads=threads, directions=own) as renderer:
-        if job is not None:
-            if faces or count is not None or chosen != (Look(),):
-                raise InvalidInputError(
-                    "give either --job or --faces/--count/--color/--expression and the like, not both"
-                )
-            planned = read_job_file(job, renderer.label_size, renderer.bundle)
-        else:
-            planned = RenderJob(
-                asked_faces(faces, count, renderer.label_size, renderer.bundle),
-                chosen,
-                OutputFormat.checked(format, quality, rounding),
-                psi,
-                truncation_layers,
-            )
-        producer: Any
-        if devices:
-            producer = DeviceWork(renderer, planned, devices, backend, precision, batch, engines, encoder)
-            provenance = producer.provenance()
-        else:
-            producer = renderer.producer(planned)
-            provenance = renderer.provenance(generator=True)
-        request = {
-            "command": "render",
-            "faces": faces_record(planned.faces),
-            "looks": [look_record(look) for look in planned.looks],
-            "directions": None if renderer.directions is None else renderer.directions.sha256,
-            "output": asdict(planned.output),
-            "truncation": [planned.psi, planned.truncation_layers],
-            **provenance,
-        }
-        setting = Setting(batch or BATCH, workers, restart, contact_sheet, json)
-        execute(
-            PortraitPlan(planned),
-            producer,
-            out,
-            planned.output,
-            provenance,
-            request,
-            setting,
-            lambda: {"generator_runs": producer.runs},
-        )
+    looks = expressions.make_looks(dye)
+    directions = own.read()
+    devices = chosen_devices(engines.device)
+    engines.check(devices)
+    backend, precision = ("auto", "auto") if devices else (engines.backend, engines.precision)
+    with Renderer(
+        engines.bundle, backend, precision=precision, threads=engines.threads, directions=directions
+    ) as renderer:
+        asked = _asked(renderer, portraits, looks, images, job)
+        setting = engines.device_setting()
+        made = portrait_job(renderer, asked, batch=engines.batch or BATCH, devices=devices, setting=setting)
+        run_job(made, run, workers=run.workers, contact_sheet=run.contact_sheet)
 
 
-def asked_looks(
-    strengths: dict[str, str],
-    expression: list[str] | None,
-    expression_seed: int | None,
-    looks: str | None,
-    color: str | None,
-    ombre_height: str,
-    grad_height: str,
-) -> tuple[Look, ...]:
-    """Strengths, words or a named set, and the dye. Raises InvalidInputError when there is more than one of them."""
+def _asked(
+    renderer: Renderer, portraits: Portraits, looks: tuple[Look, ...], images: options.Images, job: Path | None
+) -> RenderJob:
+    """What the options ask for, or the job file in their place."""
     from ohlora.errors import InvalidInputError
-    from ohlora.render.edits import named_looks
-    from ohlora.render.job import make_looks
+    from ohlora.render.job import Look, RenderJob
+    from ohlora.render.job_file import read_job_file
 
-    moved = [f"--{name} {value}" for name, value in strengths.items() if value != STRENGTH]
-    presets = options.make_presets(expression or [], expression_seed)
-    if presets and moved:
-        raise InvalidInputError(f"give either --expression or strengths, not both: leave out {' '.join(moved)}")
-    if looks is not None:
-        if presets or moved or color is not None:
-            raise InvalidInputError(
-                f"--looks {looks} says expressions and dyes itself: leave out --expression, --color and the like"
-            )
-        return named_looks(looks)
-    return make_looks(
-        presets or options.make_expressions(**strengths), options.make_ombres(color, ombre_height, grad_height)
-    )
-
-
-def refuse_idle_dye(color: str | None, ombre_height: str, grad_height: str) -> None:
-    """Heights mean nothing without a colour: raises InvalidInputError rather than leave them out without a word."""
-    from ohlora.errors import InvalidInputError
-
-    for option, value, default in (("ombre-height", ombre_height, HEIGHT), ("grad-height", grad_height, GRAD_HEIGHT)):
-        if color is None and value != default:
-            raise InvalidInputError(f"--{option} {value} belongs to a dye: give --color too, such as --color 0.5")
-
-
-def asked_faces(faces: list[str] | None, count: int | None, label_size: int, bundle: Bundle) -> Sequence[Face]:
-    """--faces, or the first seeds, or for a newcomer who asks for none: the bundle's gallery, else a few seeds.
-
-    Raises InvalidInputError for a count that no job can have.
-    """
-    import sys
-
-    from ohlora.errors import InvalidInputError
-    from ohlora.faces import MAX_FACES, load_faces
-
-    if count is not None and not 1 <= count <= MAX_FACES:
-        raise InvalidInputError(f"--count must be in [1, {MAX_FACES:,}], got {count}")
-    if faces:
-        return load_faces(faces, label_size, bundle)
-    if count is not None:
-        return load_faces([f"0-{count - 1}"], label_size, bundle)
-    chosen = "gallery" if bundle.manifest.gallery else f"0-{SEEDS_SHOWN - 1}"
-    print(f"no faces asked for: rendering --faces {chosen} (--count N for as many as you like)", file=sys.stderr)
-    return load_faces([chosen], label_size, bundle)
+    if job is None:
+        return RenderJob(portraits.load(renderer), looks, images.output(), portraits.psi, portraits.truncation_layers)
+    if portraits.faces or portraits.count is not None or looks != (Look(),):
+        raise InvalidInputError("give either --job or --faces/--count/--color/--expression and the like, not both")
+    return read_job_file(job, renderer.label_size, renderer.bundle)

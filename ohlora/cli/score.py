@@ -11,7 +11,7 @@ import typer
 from ohlora.cli import options
 
 if TYPE_CHECKING:
-    from ohlora.scores import ScoreResult
+    from ohlora.scores.result import ScoreResult
 
 SHOWN_FAILURES = 20
 SHOWN_NUMBERS = 8

@@ -7,11 +7,12 @@ from pathlib import Path
 import typer
 
 
-def example_path() -> Path:
-    """The portrait that ships with the package."""
+def source_paths(texts: list[str] | None) -> list[Path]:
+    """What a command is given; 'example', or nothing, is the portrait that ships with the package."""
     from importlib.resources import files
 
-    return Path(str(files("ohlora"))) / "examples" / "astronaut.jpg"
+    example = Path(str(files("ohlora"))) / "examples" / "astronaut.jpg"
+    return [example if text == "example" else Path(text) for text in texts or ["example"]]
 
 
 def sort_sources(roots: list[Path], recursive: bool) -> tuple[list[Path], list[Path]]:
@@ -46,12 +47,6 @@ def sort_sources(roots: list[Path], recursive: bool) -> tuple[list[Path], list[P
             err=True,
         )
     return pictures, []
-
-
-def fingerprint(path: Path) -> tuple[int, int]:
-    """Size and time of a source: a changed picture is another job, not a resumed one."""
-    status = path.stat()
-    return status.st_size, status.st_mtime_ns
 
 
 def without(paths: list[Path], out: Path) -> list[Path]:

@@ -3,22 +3,97 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
-from av.video.reformatter import Colorspace, VideoReformatter
 from PIL import Image
 
 from ohlora.base.atomic import atomic_path
 from ohlora.base.types import Rgb
-from ohlora.errors import InvalidInputError, OutputError
+from ohlora.errors import InvalidInputError
+from ohlora.io.video_encoder import H264_CODECS, VideoEncoder
 
 MIN_FPS, MAX_FPS = 0.01, 60.0
 DEFAULT_QUALITY = 90
+
+
+@dataclass(frozen=True)
+class AnimationFormat:
+    """How frames become a file.
+
+    format: 'mp4' (H.264, yuv420p, BT.709; frames stream through, so any length; odd sizes repeat the last row
+    and column), 'webp' (lossy) or 'gif' (256 colours per frame; delays are stored in hundredths of a second,
+    so 30 fps plays at 33.3). fps: [0.01, 60], GIF up to 50, beyond which viewers slow down to 10. loop:
+    endlessly, or once; MP4 leaves that to the player. quality: 1..100; GIF has none.
+
+    Raises InvalidInputError for options out of range.
+    """
+
+    format: str
+    fps: float
+    quality: int = DEFAULT_QUALITY
+    loop: bool = True
+
+    def __post_init__(self) -> None:
+        if self.format not in _FORMATS:
+            raise InvalidInputError(f"unknown animation format '{self.format}': choose one of {', '.join(_FORMATS)}")
+        limit = _FORMATS[self.format].max_fps
+        if not MIN_FPS <= self.fps <= limit:  # false for NaN
+            raise InvalidInputError(
+                f"fps of a {self.format} animation must be in [{MIN_FPS:g}, {limit:g}], got {self.fps:g}"
+            )
+        if not 1 <= self.quality <= 100:
+            raise InvalidInputError(f"quality must be in [1, 100], got {self.quality}")
+
+    def write(self, path: Path | str, frames: Iterable[Rgb]) -> int:
+        """Write uint8 RGB frames [H, W, 3] of one size to `path`, atomically. Returns how many were taken.
+
+        Equal frames give equal bytes. Raises InvalidInputError for no frame, frames of differing sizes and too many
+        pixels for the format; OutputError when the file cannot be written. Then nothing is left at `path`, or what was
+        there before.
+        """
+        kind, count = _FORMATS[self.format], 0
+
+        def checked() -> Iterator[Rgb]:
+            nonlocal count
+            shape: tuple[int, ...] | None = None
+            for frame in frames:
+                shape = self._check(frame, count, shape)
+                count += 1
+                yield np.ascontiguousarray(frame)
+
+        source = checked()
+        first = next(source, None)
+        if first is None:
+            raise InvalidInputError(f"cannot write {path}: an animation needs at least one frame")
+        with atomic_path(path) as temporary:
+            kind.write(temporary, itertools.chain([first], source), self)
+        return count
+
+    def _check(self, frame: Rgb, number: int, shape: tuple[int, ...] | None) -> tuple[int, ...]:
+        """Stops at a frame that does not fit the first one's shape, or at one too many."""
+        kind = _FORMATS[self.format]
+        if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or frame.size == 0:
+            raise InvalidInputError(f"frame {number} is {frame.dtype} {list(frame.shape)}: uint8 [H, W, 3] is needed")
+        height, width = frame.shape[:2]
+        if shape is None and max(height, width) > kind.max_side:
+            raise InvalidInputError(
+                f"frames of {width} x {height} pixels: {self.format} stores at most {kind.max_side} a side"
+            )
+        if shape is not None and frame.shape != shape:
+            raise InvalidInputError(
+                f"frame {number} has {width} x {height} pixels, "
+                f"the first {shape[1]} x {shape[0]}: an animation has one size"
+            )
+        if (number + 1) * height * width > kind.max_pixels:
+            raise InvalidInputError(
+                f"more than {number} frames of {width} x {height} pixels do not fit in memory as "
+                f"{self.format}: use mp4, which has no such limit, or fewer frames"
+            )
+        return frame.shape
 
 
 def write_animation(
@@ -30,80 +105,17 @@ def write_animation(
     loop: bool = True,
     quality: int = DEFAULT_QUALITY,
 ) -> int:
-    """Write uint8 RGB frames [H, W, 3] of one size to `path`, atomically. Returns how many were taken.
-
-    format: 'mp4' (H.264, yuv420p, BT.709; frames stream through, so any length; odd sizes repeat the last row
-    and column), 'webp' (lossy) or 'gif' (256 colours per frame; delays are stored in hundredths of a second,
-    so 30 fps plays at 33.3). fps: [0.01, 60], GIF up to 50, beyond which viewers slow down to 10. loop:
-    endlessly, or once; MP4 leaves that to the player. quality: 1..100; GIF has none. Equal frames give equal
-    bytes.
-
-    Raises InvalidInputError for options out of range, no frame, frames of differing sizes and too many pixels for
-    the format; OutputError when the file cannot be written. Then nothing is left at `path`, or what was there
-    before.
-    """
-    path = Path(path)
-    kind = _FORMATS.get(format)
-    if kind is None:
-        raise InvalidInputError(f"unknown animation format '{format}': choose one of {', '.join(_FORMATS)}")
-    if not MIN_FPS <= fps <= kind.max_fps:  # false for NaN
-        raise InvalidInputError(f"fps of a {format} animation must be in [{MIN_FPS:g}, {kind.max_fps:g}], got {fps:g}")
-    if not 1 <= quality <= 100:
-        raise InvalidInputError(f"quality must be in [1, 100], got {quality}")
-    checked = _CheckedFrames(frames, format, kind)
-    first = next(checked, None)
-    if first is None:
-        raise InvalidInputError(f"cannot write {path}: an animation needs at least one frame")
-    with atomic_path(path) as temporary:
-        kind.write(temporary, itertools.chain([first], checked), fps, loop, quality)
-    return checked.count
+    """`AnimationFormat.write` in one call; options and errors as there."""
+    return AnimationFormat(format, fps, quality, loop).write(path, frames)
 
 
-class _CheckedFrames:
-    """Passes frames on and stops at one that does not fit the first, or at one too many."""
-
-    def __init__(self, frames: Iterable[Rgb], format: str, kind: _Format) -> None:
-        self._frames, self._format, self._kind = iter(frames), format, kind
-        self._shape: tuple[int, ...] | None = None
-        self.count = 0
-
-    def __iter__(self) -> Iterator[Rgb]:
-        return self
-
-    def __next__(self) -> Rgb:
-        frame = next(self._frames)
-        if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or frame.size == 0:
-            raise InvalidInputError(
-                f"frame {self.count} is {frame.dtype} {list(frame.shape)}: uint8 [H, W, 3] is needed"
-            )
-        height, width = frame.shape[:2]
-        if self._shape is None:
-            self._shape = frame.shape
-            if max(height, width) > self._kind.max_side:
-                raise InvalidInputError(
-                    f"frames of {width} x {height} pixels: {self._format} stores at most {self._kind.max_side} a side"
-                )
-        if frame.shape != self._shape:
-            raise InvalidInputError(
-                f"frame {self.count} has {width} x {height} pixels, "
-                f"the first {self._shape[1]} x {self._shape[0]}: an animation has one size"
-            )
-        self.count += 1
-        if self.count * height * width > self._kind.max_pixels:
-            raise InvalidInputError(
-                f"more than {self.count - 1} frames of {width} x {height} pixels do not fit in memory as "
-                f"{self._format}: use mp4, which has no such limit, or fewer frames"
-            )
-        return np.ascontiguousarray(frame)
-
-
-def _write_gif(path: Path, frames: Iterator[Rgb], fps: float, loop: bool, quality: int) -> None:
+def _write_gif(path: Path, frames: Iterator[Rgb], how: AnimationFormat) -> None:
     # A palette per frame, undithered. One palette for all frames was tried: a sweep through all hues leaves
     # so few colours for each that dyed hair turns into blocks (29 dB there against 35 to 37). Dithering
     # crawls.
     pictures = (with_palette(frame) for frame in frames)
-    endless = {"loop": 0} if loop else {}  # without a loop count a GIF plays once
-    delay = round(100 / fps) * 10  # ms
+    endless = {"loop": 0} if how.loop else {}  # without a loop count a GIF plays once
+    delay = round(100 / how.fps) * 10  # ms
     next(pictures).save(path, "GIF", save_all=True, append_images=pictures, duration=delay, **endless)
 
 
@@ -125,87 +137,24 @@ def with_palette(frame: Rgb) -> Image.Image:
     return image.quantize(palette=holder, dither=Image.Dither.NONE)
 
 
-def _write_webp(path: Path, frames: Iterator[Rgb], fps: float, loop: bool, quality: int) -> None:
+def _write_webp(path: Path, frames: Iterator[Rgb], how: AnimationFormat) -> None:
     first, *rest = [Image.fromarray(frame) for frame in frames]
-    options = {"lossless": False, "quality": quality, "method": 4}
-    first.save(path, "WEBP", save_all=True, append_images=rest, duration=1000 / fps, loop=0 if loop else 1, **options)
+    options = {"lossless": False, "quality": how.quality, "method": 4, "loop": 0 if how.loop else 1}
+    first.save(path, "WEBP", save_all=True, append_images=rest, duration=1000 / how.fps, **options)
 
 
-@dataclass(frozen=True)
-class Codec:
-    """A video encoder of FFmpeg."""
-
-    name: str
-    options: Callable[[int], dict[str, str]]  # of a quality 1..100
-
-
-def _h264_quantiser(quality: int) -> str:
-    return str(round(51 - quality * 11 / 30))  # quality 90 is 18, visually lossless; 100 is 14
-
-
-# For MP4, Matroska and QuickTime. The first one that this build of FFmpeg has is used.
-H264_CODECS = (
-    # mbtree, the weighting of macroblocks by how long they stay in view, made x264 write other bytes run by
-    # run at widths that are no multiple of 128 (one thread; 43 of 90 sizes tried). Without it a file is a
-    # third larger.
-    Codec("libx264", lambda quality: {"preset": "medium", "mbtree": "0", "crf": _h264_quantiser(quality)}),
-    Codec("libopenh264", lambda quality: {"qmin": "1", "qmax": _h264_quantiser(quality)}),
-    # 118 is FFmpeg's FF_QP2LAMBDA, the unit of global_quality; quality 90 is quantiser 5 of 2..31.
-    Codec("mpeg4", lambda quality: {"flags": "+qscale", "global_quality": str(118 * round(31 - quality * 0.29))}),
-)
-
-
-def available_codec(codecs: Sequence[Codec], remedy: str) -> Codec:
-    """The first of `codecs` that PyAV has here. Raises OutputError with the remedy when it has none."""
-    for codec in codecs:
-        try:
-            av.codec.Codec(codec.name, "w")
-        except ValueError:  # PyAV's UnknownCodecError is one
-            continue
-        return codec
-    names = ", ".join(codec.name for codec in codecs)
-    raise OutputError(f"PyAV here has none of the video encoders {names}: {remedy}")
-
-
-def _write_mp4(path: Path, frames: Iterator[Rgb], fps: float, loop: bool, quality: int) -> None:
-    codec = available_codec(H264_CODECS, "write a gif or webp")
+def _write_mp4(path: Path, frames: Iterator[Rgb], how: AnimationFormat) -> None:
     first = next(frames)
-    height, width = first.shape[:2]
-    padding = ((0, height % 2), (0, width % 2), (0, 0))  # yuv420p halves both sides of its colour planes
-    converter = VideoReformatter()
-    try:
-        with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as container:
-            rate = Fraction(fps).limit_denominator(1001)  # 29.97 is 30000/1001
-            stream = container.add_stream(codec.name, rate=rate, options=codec.options(quality))
-            stream.width, stream.height = width + width % 2, height + height % 2
-            stream.pix_fmt = "yuv420p"
-            context = stream.codec_context
-            context.thread_count = 1  # more threads give other bytes, run by run
-            # 1 is BT.709 in each of these, and limited ("MPEG") range; untagged files are shown in guessed
-            # colours.
-            context.colorspace = context.color_primaries = context.color_trc = context.color_range = 1
-            for frame in itertools.chain([first], frames):
-                even = np.pad(frame, padding, mode="edge") if height % 2 or width % 2 else frame
-                picture = converter.reformat(
-                    av.VideoFrame.from_ndarray(even, format="rgb24"),
-                    format="yuv420p",
-                    src_colorspace=Colorspace.ITU709,
-                    dst_colorspace=Colorspace.ITU709,
-                    # Full range. The result's is left open, which gives limited: naming both goes wrong in
-                    # PyAV 12.
-                    src_color_range="JPEG",
-                )
-                container.mux(stream.encode(picture))
-            container.mux(stream.encode(None))
-    except av.FFmpegError as error:
-        if isinstance(error, OSError):
-            raise  # atomic_path explains a full disk and its like
-        raise OutputError(f"cannot encode {width} x {height} pixels with {codec.name}: {error}") from error
+    rate = Fraction(how.fps).limit_denominator(1001)  # 29.97 is 30000/1001
+    with VideoEncoder(path, first.shape, H264_CODECS, how.quality, rate, container="mp4") as encoder:
+        for frame in itertools.chain([first], frames):
+            encoder.write(frame)
+        encoder.finish()
 
 
 @dataclass(frozen=True)
 class _Format:
-    write: Callable[[Path, Iterator[Rgb], float, bool, int], None]
+    write: Callable[[Path, Iterator[Rgb], AnimationFormat], None]
     max_fps: float
     max_side: int
     max_pixels: float  # of all frames together; Pillow holds them until the file is complete

@@ -89,7 +89,7 @@ def _fit(image: Rgb, cell: int, index: int) -> Rgb:
         return image.copy()  # a caller may reuse its buffer for the next picture
     # Area averaging keeps thumbnails free of aliasing; it is no good for growing.
     method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-    return cv2.resize(np.ascontiguousarray(image), size, interpolation=method)
+    return np.asarray(cv2.resize(np.ascontiguousarray(image), size, interpolation=method), np.uint8)
 
 
 def _font_size(cell: int) -> int:

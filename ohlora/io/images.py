@@ -26,6 +26,7 @@ from PIL import (
     PngImagePlugin,  # noqa: F401
     PpmImagePlugin,  # noqa: F401
     TiffImagePlugin,  # noqa: F401
+    UnidentifiedImageError,
     WebPImagePlugin,  # noqa: F401
 )
 
@@ -85,7 +86,7 @@ def read_image(path: Path | str, *, max_pixels: int = MAX_PIXELS) -> Rgb:
         raise
     except Image.DecompressionBombError as error:
         raise ImageError(f"cannot read {path}: it has too many pixels ({error}); make the picture smaller") from error
-    except Image.UnidentifiedImageError as error:
+    except UnidentifiedImageError as error:
         raise ImageError(
             f"cannot read {path}: it is not a {_READABLE} picture or its header is damaged; convert it or leave it out"
         ) from error
@@ -141,11 +142,16 @@ def _to_rgb(image: Image.Image, path: Path) -> Rgb:
         return np.repeat(grey[..., None], 3, axis=2)
     if image.has_transparency_data:
         # La and RGBa are premultiplied: Pillow converts each to its plain form only.
-        image = image.convert("LA") if image.mode == "La" else image
-        rgba = image.convert("RGBA")
-        image = Image.new("RGB", rgba.size, (255, 255, 255))
-        image.paste(rgba, mask=rgba.getchannel("A"))
+        return over_white(image.convert("LA") if image.mode == "La" else image)
     return np.array(image.convert("RGB"))
+
+
+def over_white(image: Image.Image) -> Rgb:
+    """A picture with transparency, composited."""
+    rgba = image.convert("RGBA")
+    flat = Image.new("RGB", rgba.size, (255, 255, 255))
+    flat.paste(rgba, mask=rgba.getchannel("A"))
+    return np.array(flat)
 
 
 def _eight_bits(values: NDArray[np.generic], image: Image.Image, path: Path) -> Rgb:

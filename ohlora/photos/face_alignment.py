@@ -53,7 +53,8 @@ class Frame:
     def corners(self) -> NDArray[np.float64]:
         """float64 [4,2], clockwise from its top left."""
         x, y = np.multiply(self.right, self.width / 2), np.multiply(self.down, self.height / 2)
-        return np.array(self.centre) + np.stack([-x - y, x - y, x + y, -x + y])
+        corners: NDArray[np.float64] = np.array(self.centre) + np.stack([-x - y, x - y, x + y, -x + y])
+        return corners
 
     def region(self, height: int, width: int) -> tuple[int, int, int, int]:
         """Rows and columns of a height x width picture that it touches: top, bottom, left, right (end exclusive)."""

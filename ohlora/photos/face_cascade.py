@@ -88,7 +88,8 @@ class AreaSampler:
         rows = self._sums[bottom] - self._sums[top]
         totals = rows[:, right] - rows[:, left]
         areas = np.multiply.outer(bottom - top, right - left).astype(np.float32)
-        return totals.astype(np.float32) / areas[..., None]
+        means: Floats = totals.astype(np.float32) / areas[..., None]
+        return means
 
 
 def _bins(first: int, end: int, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -110,7 +110,7 @@ def _expression(entry: ExpressionEntry, seed: int | None, number: int, path: Pat
         raise InvalidInputError(f"{path}: looks.{number}.expression: {error}") from error
 
 
-def faces_record(faces: Sequence[Face]) -> list[str]:
+def faces_record(faces: Sequence[Face]) -> list[Any]:
     """What identifies the faces of a job: seed ranges as they are, tables by a hash of their content."""
     if isinstance(faces, JoinedFaces):
         return [line for part in faces.parts for line in faces_record(part)]

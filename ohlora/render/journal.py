@@ -20,6 +20,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import stat
 import threading
 import time
@@ -44,6 +45,8 @@ _SHOWN_DIFFERENCES = 3
 _log = logging.getLogger(__name__)
 
 Row = dict[str, Any]
+# Engine labels of folders begun by versions before this one: openvino-f32, onnxruntime-int8+f16, torch-f16 on cuda ...
+_OLD_LABEL = re.compile(r"(?<=[-+])f(?=(?:16|32)\b)")
 
 
 class Journal:
@@ -337,8 +340,18 @@ def _parse(line: bytes) -> Row | None:
         return None
     if not isinstance(entry, dict) or isinstance(entry.get("item"), bool):
         return None
-    whole = isinstance(entry.get("row"), dict) or isinstance(entry.get("error"), str)
-    return entry if whole and isinstance(entry.get("item"), int) and entry["item"] >= 0 else None
+    if not isinstance(entry.get("item"), int) or entry["item"] < 0:
+        return None
+    if isinstance(entry.get("row"), dict):
+        return {**entry, "row": _with_new_label(entry["row"])}
+    return entry if isinstance(entry.get("error"), str) else None
+
+
+def _with_new_label(record: Row) -> Row:
+    """A row or request with its engine's precision spelled as now, so that both versions' are equal."""
+    if isinstance(label := record.get("engine"), str):
+        return {**record, "engine": _OLD_LABEL.sub("fp", label)}
+    return record
 
 
 def _canonical(request: Mapping[str, Any]) -> str:
@@ -358,6 +371,7 @@ def _require_same_request(job: Path, folder: Path, wanted: str) -> None:
         record = json.loads(job.read_bytes())
         known = _canonical(record["request"])
         intact = record["format"] == _FORMAT and record["sha256"] == _digest(known)
+        known = _canonical(_with_new_label(record["request"]))
     except OSError as error:
         raise InvalidInputError(f"cannot read {job}: {error.strerror or error}") from error
     except (ValueError, KeyError, TypeError, RecursionError):

@@ -14,13 +14,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
+from ohlora.base.types import Rgb
 from ohlora.errors import ImageError, OhloraError, OutputError
-from ohlora.kernels.ombre import HairMask
 from ohlora.photos.heads import HeadMask
 from ohlora.render.plan import Output, PhotoUnit, PortraitUnit
 
@@ -33,18 +30,15 @@ UnitT = TypeVar("UnitT", PortraitUnit, PhotoUnit, contravariant=True)
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """What a unit's outputs are dyed from. image uint8 RGB [H,W,3]; mask of one picture, None when no dye is asked.
-
-    heads: the hair of several people, each dyed by itself; then there is no mask.
+    """What a unit's outputs are dyed from. image: uint8 RGB [H,W,3]. heads: the hair of each person in it, none when
+    no dye is asked.
     """
 
-    image: NDArray[np.uint8]
-    mask: HairMask | None
+    image: Rgb
     facts: dict[str, Any]
     heads: tuple[HeadMask, ...] = ()
 
 
-@runtime_checkable
 class Producer(Protocol[UnitT]):
     """Makes the pictures of some units. An error in place of a picture fails that unit only."""
 
@@ -172,6 +166,26 @@ class _Countdown:
             last = self._left == 0
         if last:
             self._then()
+
+
+@dataclass(frozen=True)
+class CpuExecutor:
+    """An executor (`run_items.Executor`) of images: `run` with this producer. batch: units under way at once."""
+
+    producer: Producer[Any]
+    batch: int = 8
+
+    def run(
+        self,
+        plan: Any,
+        pending: Sequence[int],
+        sink: Writer,
+        record: Record,
+        workers: int,
+        advance: Callable[[int], None],
+    ) -> Totals:
+        units = plan.units(pending)
+        return run(units, self.producer, sink, record, batch=self.batch, workers=workers, advance=advance)
 
 
 def run(

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from ohlora.base.values import Expression, Ombre
 from ohlora.errors import InvalidInputError
@@ -44,59 +44,71 @@ class PhotoUnit:
 class PortraitPlan:
     """Faces x looks -> units."""
 
+    noun = step = "images"
+    counts: ClassVar[dict[str, str]] = {"without_hair": "undyed", "generator_runs": "units"}
+
     job: RenderJob
 
     def __len__(self) -> int:
         return len(self.job)
 
-    @property
-    def generator_runs(self) -> int:
-        return len(self.job.faces) * len({look.expression for look in self.job.looks})
-
-    def file_name(self, face_name: str, look: int) -> str:
-        number = "" if len(self.job.looks) == 1 else f"_{look:0{max(4, len(str(len(self.job.looks) - 1)))}d}"
-        return f"{face_name}{number}{self.job.output.suffix}"
+    def steps(self, pending: Sequence[int]) -> int:
+        return len(pending)
 
     def units(self, pending: Iterable[int]) -> Iterator[PortraitUnit]:
         """pending: item numbers in rising order. Yields lazily; memory does not grow with the job."""
-        count = len(self.job.looks)
-        records = [look_record(look) for look in self.job.looks]
-        for face_index, items in groupby(pending, key=lambda item: item // count):
+        looks = self.job.looks
+        records = [look_record(look) for look in looks]
+        for face_index, items in groupby(pending, key=lambda item: item // len(looks)):
             face = self.job.faces[face_index]
             by_expression: dict[Expression, list[Output]] = {}
             for item in items:
-                look = self.job.looks[item % count]
-                facts = {"face": face.name, "source": face.source, "group": face.group, **records[item % count]}
-                output = Output(item, self.file_name(face.name, item % count), look.ombre, facts)
-                by_expression.setdefault(look.expression, []).append(output)
+                number = item % len(looks)
+                facts = {"face": face.name, "source": face.source, "group": face.group, **records[number]}
+                name = _numbered(face.name, number, len(looks)) + self.job.output.suffix
+                output = Output(item, name, looks[number].ombre, facts)
+                by_expression.setdefault(looks[number].expression, []).append(output)
             for expression, outputs in by_expression.items():
                 yield PortraitUnit(face_index, expression, tuple(outputs))
 
 
 @dataclass(frozen=True)
 class PhotoPlan:
-    """Photographs x ombres -> units. Item k shows picture k // len(looks) with look k % len(looks)."""
+    """Photographs x ombres -> units. Item k shows photograph k // len(looks) with look k % len(looks).
+
+    names: output name of each source, without suffix; may hold folders. output None: each keeps its suffix.
+    """
+
+    noun = step = "images"
+    counts: ClassVar[dict[str, str]] = {"without_hair": "undyed"}
 
     paths: Sequence[Path]
-    names: Sequence[str]  # output name of each, without suffix; may hold folders
+    names: Sequence[str]
     looks: tuple[Look, ...]
-    output: OutputFormat
+    output: OutputFormat | None
 
     def __len__(self) -> int:
         return len(self.paths) * len(self.looks)
 
+    def steps(self, pending: Sequence[int]) -> int:
+        return len(pending)
+
     def units(self, pending: Iterable[int]) -> Iterator[PhotoUnit]:
-        count = len(self.looks)
-        digits = max(4, len(str(count - 1)))
-        records = [look_record(look)["ombre"] for look in self.looks]
-        for index, items in groupby(pending, key=lambda item: item // count):
+        looks = self.looks
+        for index, items in groupby(pending, key=lambda item: item // len(looks)):
+            path = self.paths[index]
+            suffix = path.suffix.lower() if self.output is None else self.output.suffix
             outputs = []
             for item in items:
-                look = self.looks[item % count]
-                number = "" if count == 1 else f"_{item % count:0{digits}d}"
-                facts = {"source": self.paths[index].name, "ombre": records[item % count]}
-                outputs.append(Output(item, f"{self.names[index]}{number}{self.output.suffix}", look.ombre, facts))
-            yield PhotoUnit(self.paths[index], tuple(outputs))
+                name = _numbered(self.names[index], item % len(looks), len(looks))
+                ombre = looks[item % len(looks)].ombre
+                facts = {"source": path.name, "ombre": ombre and asdict(ombre)}
+                outputs.append(Output(item, name + suffix, ombre, facts))
+            yield PhotoUnit(path, tuple(outputs))
+
+
+def _numbered(name: str, number: int, count: int) -> str:
+    return name if count == 1 else f"{name}_{number:0{max(4, len(str(count - 1)))}d}"
 
 
 def output_names(paths: Sequence[Path], roots: Sequence[Path]) -> list[str]:

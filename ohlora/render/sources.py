@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ohlora.base.types import Rgb
 from ohlora.engines import Engine, usable_cores
 from ohlora.errors import ImageError
 from ohlora.io.images import read_image
 from ohlora.kernels.ombre import prepare_hair
 from ohlora.latents.directions import Directions
 from ohlora.latents.mapping import LatentSource
-from ohlora.photos.heads import PhotoReader
+from ohlora.photos.heads import HeadMask, PhotoReader
 from ohlora.photos.segmentation import find_hair
 from ohlora.render.job import RenderJob
 from ohlora.render.pipeline import Picture
@@ -35,17 +35,15 @@ def truncate(
     return wp
 
 
-def pictures_with_hair(
-    images: Sequence[NDArray[np.uint8]], engine: Engine | None, facts: Sequence[dict[str, Any]]
-) -> list[Picture]:
-    """Find the hair of each image; without an engine there is no dye and none is looked for."""
+def pictures_with_hair(images: Sequence[Rgb], engine: Engine | None) -> list[Picture]:
+    """Portraits and the hair of each; without an engine there is no dye and none is looked for."""
     if engine is None:
-        return [Picture(image, None, dict(fact)) for image, fact in zip(images, facts, strict=True)]
+        return [Picture(image, {}) for image in images]
     pictures = []
-    for image, hair, fact in zip(images, find_hair(engine, images), facts, strict=True):
-        mask = prepare_hair(hair[None], (image.shape[0], image.shape[1]))
+    for image, hair in zip(images, find_hair(engine, images), strict=True):
+        mask = prepare_hair(hair[None], image.shape[:2])
         share = round(float(np.mean(hair >= 0.5)), 4)
-        pictures.append(Picture(image, mask, {**fact, "hair_share": share}))
+        pictures.append(Picture(image, {"hair_share": share}, (HeadMask(0, 0, mask),)))
     return pictures
 
 
@@ -82,7 +80,7 @@ class PortraitProducer:
         wp = truncate(rows, self.w_mean, self.num_layers, self.job.psi, self.job.truncation_layers)
         images = self.synthesis(wp=wp)["image"]
         self.runs += len(units)
-        return list(pictures_with_hair(list(images), self.hair_engine, [{}] * len(units)))
+        return list(pictures_with_hair(list(images), self.hair_engine))
 
 
 @dataclass
@@ -110,9 +108,9 @@ class PhotoProducer:
         except ImageError as error:  # names the file itself
             return error
         if self.reader is None:
-            return Picture(image, None, {})
+            return Picture(image, {})
         try:
             found = self.reader.find(image)
         except ImageError as error:
             return ImageError(f"{path}: {error}")
-        return Picture(image, None, found.facts, found.heads)
+        return Picture(image, found.facts, found.heads)

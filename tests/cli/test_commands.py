@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -15,6 +16,7 @@ import cv2
 import numpy as np
 import pytest
 
+from ohlora.io.animation import write_animation
 from ohlora.io.images import read_image
 from tests.support.command_line import ROOT, files, ohlora, rows, summary
 from tests.support.hair_only_bundle import hair_only
@@ -216,6 +218,31 @@ def long_job(bundle: Path) -> list[object]:
     return ["render", "--bundle", bundle, "--faces", f"0-{LONG_FACES - 1}", "--color", "0.2,0.7", "--batch", "8"]
 
 
+def kill_at(count: int, pattern: str, out: Path, job: list[object], how: signal.Signals) -> int:
+    """Run a command and end it when `count` results are there. Returns how many are left."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ohlora", *map(str, job), "--out", str(out)],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Test runners started in the background ignore Ctrl-C, and their children would inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    deadline = time.monotonic() + 120
+    while len(list(out.glob(pattern))) < count and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(how)
+    _, errors = process.communicate(timeout=60)
+    done = len(list(out.glob(pattern)))
+    assert done >= count
+    if how != signal.SIGKILL:
+        assert process.returncode == 130
+        assert "resumes" in errors
+        assert len(rows(out)) == done
+    return done
+
+
 @pytest.fixture(scope="module")
 def uninterrupted(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     out = tmp_path_factory.mktemp("uninterrupted")
@@ -228,31 +255,61 @@ def test_killed_job_resumes_to_the_same_files(
     tiny_bundle: Path, uninterrupted: dict[str, bytes], tmp_path: Path, how: signal.Signals
 ) -> None:
     job, killed = long_job(tiny_bundle), tmp_path / "killed"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "ohlora", *map(str, job), "--out", str(killed)],
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        # Test runners started in the background ignore Ctrl-C, and their children would inherit that.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
-    deadline = time.monotonic() + 120
-    while len(list(killed.glob("*.jpg"))) < 40 and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.send_signal(how)
-    _, errors = process.communicate(timeout=60)
-    done = len(list(killed.glob("*.jpg")))
-    assert 40 <= done < 2 * LONG_FACES, "the job was not killed in the middle"
-    if how != signal.SIGKILL:
-        assert process.returncode == 130
-        assert "resumes" in errors
-        assert len(rows(killed)) == done
+    done = kill_at(40, "*.jpg", killed, job, how)
+    assert done < 2 * LONG_FACES, "the job was not killed in the middle"
     again = summary(*job, "--out", killed)
     # All units but those under way when it was killed are kept.
     assert again["generator_runs"] <= LONG_FACES - done // 2 + 8
     assert files(killed) == uninterrupted
     assert not list(killed.glob(".ohlora-tmp-*"))
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_killed_animations_resume_to_the_same_files(tiny_bundle: Path, tmp_path: Path, how: signal.Signals) -> None:
+    job = ["animate", "--bundle", tiny_bundle, "--faces", "0-11", "--curve", "live", "--still", "--format", "mp4"]
+    job += ["--frames", 60]
+    done = kill_at(3, "seed*.mp4", tmp_path / "killed", job, how)
+    assert done < 12
+    again = summary(*job, "--out", tmp_path / "killed")
+    assert (again["animations"], again["written"] + again["already_there"]) == (12, 12)
+    assert again["already_there"] >= done - 1, "at most the one that was just put in place is made again"
+    summary(*job, "--out", tmp_path / "whole")
+    assert files(tmp_path / "killed") == files(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_killed_videos_resume_to_the_same_files(tmp_path: Path, how: signal.Signals) -> None:
+    image = read_image(EXAMPLE)
+    for clip in range(3):
+        frames = (np.ascontiguousarray(np.roll(image, 2 * (frame + clip), axis=1)) for frame in range(12))
+        write_animation(tmp_path / f"clip{clip}.mp4", frames, fps=12, format="mp4")
+    job = ["recolor", tmp_path, "--color", "0.1,0.9"]
+    done = kill_at(2, "clip*.mp4", tmp_path / "killed", job, how)
+    assert done < 6
+    again = summary(*job, "--out", tmp_path / "killed")
+    assert (again["videos"], again["written"] + again["already_there"]) == (6, 6)
+    assert again["already_there"] >= done - 2
+    summary(*job, "--out", tmp_path / "whole")
+    assert files(tmp_path / "killed") == files(tmp_path / "whole")
+    assert [row["file_name"] for row in rows(tmp_path / "whole")][:3] == [
+        "clip0_0000.mp4", "clip0_0001.mp4", "clip1_0000.mp4",
+    ]  # fmt: skip
+
+
+def test_a_folder_of_the_version_before_is_resumed(photos: Path, tmp_path: Path) -> None:
+    """Precision was spelled f32 in requests and rows."""
+    ohlora("recolor", photos, "--out", tmp_path)
+    before, record = files(tmp_path), tmp_path / ".ohlora"
+    job = json.loads((record / "job.json").read_text())
+    job["request"]["engine"] = job["request"]["engine"].replace("fp32", "f32")
+    canonical = json.dumps(job["request"], sort_keys=True, separators=(",", ":"))
+    job["sha256"] = hashlib.sha256(canonical.encode()).hexdigest()
+    (record / "job.json").write_text(json.dumps(job))
+    lines = (record / "journal.jsonl").read_text().replace("-fp32", "-f32").splitlines(keepends=True)
+    (record / "journal.jsonl").write_text("".join(lines[:4]))
+    again = summary("recolor", photos, "--out", tmp_path)
+    assert (again["written"], again["already_there"]) == (2, 4)
+    assert files(tmp_path) == before
 
 
 def test_full_disk_stops_with_a_resumable_job(tiny_bundle: Path, tmp_path: Path) -> None:

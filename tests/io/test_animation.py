@@ -17,6 +17,7 @@ from ohlora.base.values import Expression, Ombre
 from ohlora.errors import InvalidInputError, OutputError
 from ohlora.io import animation
 from ohlora.io.animation import write_animation
+from ohlora.io.video_encoder import Codec
 from ohlora.render.curves import CURVES, curve_looks
 from ohlora.render.edits import LOOK_SETS, named_looks
 
@@ -189,9 +190,7 @@ def test_quality_has_an_effect(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("codec", animation.H264_CODECS, ids=lambda codec: codec.name)
-def test_every_codec_of_the_table_works(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, codec: animation.Codec
-) -> None:
+def test_every_codec_of_the_table_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, codec: Codec) -> None:
     monkeypatch.setattr(animation, "H264_CODECS", (codec,))
     try:
         write_animation(tmp_path / "a.mp4", moving(5), fps=20, format="mp4")
@@ -205,8 +204,8 @@ def test_every_codec_of_the_table_works(
 
 
 def test_no_codec_at_all_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(animation, "H264_CODECS", (animation.Codec("not-a-codec", lambda quality: {}),))
-    with pytest.raises(OutputError, match="none of the video encoders not-a-codec: write a gif or webp"):
+    monkeypatch.setattr(animation, "H264_CODECS", (Codec("not-a-codec", lambda quality: {}),))
+    with pytest.raises(OutputError, match="none of the video encoders not-a-codec: use another format, such as gif"):
         write_animation(tmp_path / "a.mp4", moving(2), fps=20, format="mp4")
     assert list(tmp_path.iterdir()) == []
 

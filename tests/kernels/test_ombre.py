@@ -16,7 +16,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ohlora.kernels.ombre import apply_ombre, blend_ombre, gradient_rows, hue_table, make_dyes, prepare_hair
+from ohlora.kernels.ombre import (
+    HairMask,
+    apply_ombre,
+    blend_ombre,
+    gradient_rows,
+    hue_table,
+    make_dyes,
+    prepare_hair,
+)
 from ohlora.kernels.ombre import reference as ombre_reference
 
 CASES = 100
@@ -259,6 +267,17 @@ def test_large_and_odd_pictures() -> None:
         images = np.random.default_rng(1).integers(0, 256, (1, *shape, 3)).astype(np.uint8)
         made = apply_ombre(images, hair, 0.9, 0.8, 0.2, backend="cpu")
         assert np.array_equal(made, apply_ombre(images, hair, 0.9, 0.8, 0.2, backend="reference"))
+
+
+def test_hair_rows_beyond_the_mask() -> None:
+    """Of a head in a video, whose rows are smoothed over time: what would lie below the mask is cut off."""
+    rng = np.random.default_rng(3)
+    image = rng.integers(0, 256, (1, 20, 8, 3)).astype(np.uint8)
+    coverage = rng.uniform(0, 255, (1, 20, 8)).astype(np.float32)
+    for top, bottom in ((4, 60), (19, 25), (25, 60)):
+        mask = HairMask(coverage, np.array([top], np.int32), np.array([bottom], np.int32))
+        dyed = {backend: blend_ombre(image, mask, 0.3, 0.9, 1.0, backend=backend) for backend in ("reference", "cpu")}
+        assert np.array_equal(dyed["reference"], dyed["cpu"])
 
 
 def test_worked_example() -> None:

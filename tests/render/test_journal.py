@@ -187,6 +187,48 @@ def test_many_and_long_differences_stay_readable(tmp_path: Path) -> None:
     assert len(str(caught.value)) < 900
 
 
+def test_a_folder_of_a_version_before_has_other_engine_labels(tmp_path: Path) -> None:
+    # Of `render --faces 0-2 --color 0.5` at commit 806cbcc.
+    job = (
+        '{"format":1,"sha256":"f6c7dcc9827e7dfbbcee3f850d52bff916f7dab421f3b80093366fb88534398c","request":{"bundle":'
+        '"demo","bundle_sha256":"c15dd289f4793c1af8638146ef3be99cdd35c2925d61d372b76354410bee6626","command":"render",'
+        '"directions":"0e53271e42c25c03536264a880169906f2128abcb7a44152fe9ce63452d21109","engine":"openvino-f32",'
+        '"faces":["seeds 0-2"],"looks":[{"expression":{"eyes":0.0,"mouth":0.0,"pose":0.0},"ombre":{"color":0.5,'
+        '"grad_height":0.5,"height":0.7}}],"output":{"format":"jpeg","quality":95,"rounding":"truncate"},'
+        '"truncation":[1.0,0]}}\n'
+    )
+    record = tmp_path / ".ohlora"
+    record.mkdir()
+    (record / "job.json").write_text(job)
+    (record / "journal.jsonl").write_text('{"item": 0, "row": {"file_name": "a", "engine": "openvino-f32"}}\n')
+    request = json.loads(job)["request"]
+    with Journal.open(tmp_path, {**request, "engine": "openvino-fp32"}) as journal:
+        journal.record(1, {"file_name": "b", "engine": "openvino-fp32"})
+        journal.finish(2)
+    assert [list(entry.items()) for entry in metadata(tmp_path)] == [
+        [("file_name", "a"), ("engine", "openvino-fp32")],
+        [("file_name", "b"), ("engine", "openvino-fp32")],
+    ]
+    with pytest.raises(InvalidInputError, match='engine is "openvino-fp32" there and "openvino-bf16" now'):
+        Journal.open(tmp_path, {**request, "engine": "openvino-bf16"})
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("onnxruntime-int8+f16", "onnxruntime-int8+fp16"),
+        ("torch-f16 on cuda", "torch-fp16 on cuda"),
+        ("tensorrt-f16-f32ab16cde01 on cuda", "tensorrt-fp16-f32ab16cde01 on cuda"),
+        ("torch-bf16", "torch-bf16"),
+        ("onnxruntime-fp32", "onnxruntime-fp32"),
+    ],
+)
+def test_labels_of_all_engines_are_renamed(tmp_path: Path, old: str, new: str) -> None:
+    with Journal.open(tmp_path, {}) as journal:
+        journal.record(0, {"engine": old})
+        assert journal.finished[0] == {"engine": new}
+
+
 def test_restart_takes_the_folder_over(tmp_path: Path) -> None:
     with Journal.open(tmp_path, REQUEST) as journal:
         journal.record(0, produce(tmp_path, 0))

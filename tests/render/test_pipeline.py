@@ -51,7 +51,7 @@ class Counter:
             self.most = max(self.most, len(self.left))
         image = np.zeros((2, 2, 3), np.uint8)
         return [
-            ImageError(f"face {u.face}") if u.face in self.bad_faces else Picture(image, None, {"face": u.face})
+            ImageError(f"face {u.face}") if u.face in self.bad_faces else Picture(image, {"face": u.face})
             for u in units
         ]
 

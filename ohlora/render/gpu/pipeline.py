@@ -98,6 +98,12 @@ class DevicePipeline:
         _LOG.warning("the device has no room for batches of %d: going on with %d", self.bucket, self.bucket // 2)
         self.bucket //= 2
 
+    @property
+    def _opened(self) -> DeviceChain:
+        if self._chain is None:
+            raise EngineError("this device pipeline is closed: make another one")
+        return self._chain
+
     def finished(self, units: Iterable[PortraitUnit]) -> Iterator[Finished]:
         """All outputs of `units`, in order. Each must be released; at most SLOTS - UNDER_WAY may be held at once."""
         source = iter(units)
@@ -118,9 +124,8 @@ class DevicePipeline:
     def _start(self, wp: NDArray[np.float32]) -> Iterator[Finished]:
         """Start as many of wp's portraits as a bucket holds, in smaller ones where the device has no room."""
         while True:
-            assert self._chain is not None
             try:
-                self._chain.start(wp[: self.bucket])
+                self._opened.start(wp[: self.bucket])
                 return
             except Exception as error:
                 if is_out_of_memory(error):
@@ -135,13 +140,13 @@ class DevicePipeline:
 
     def _dyed(self, group: Sequence[PortraitUnit]) -> Iterator[Finished]:
         """Every output of the portraits that are on the device now, as many at a time as a slot holds."""
-        assert self._chain is not None
+        chain = self._opened
         pairs = ((number, output) for number, unit in enumerate(group) for output in unit.outputs)
-        while part := list(islice(pairs, self._chain.rows)):
+        while part := list(islice(pairs, chain.rows)):
             while self._free.empty() and self._waiting:
                 yield self._arrived()
             slot = self._free.get()
-            self._chain.dye(slot, [(number, output.ombre) for number, output in part])
+            chain.dye(slot, [(number, output.ombre) for number, output in part])
             self._waiting.append(_UnderWay(slot, [number for number, _ in part], [output for _, output in part]))
             while len(self._waiting) >= UNDER_WAY:
                 yield self._arrived()
@@ -152,18 +157,16 @@ class DevicePipeline:
 
     def _arrived(self) -> Finished:
         under = self._waiting.popleft()
-        slot, free = under.slot, self._free
-        assert self._chain is not None
+        slot, free, encoder = under.slot, self._free, self._opened.encoder
         slot.arrived.synchronize()
-        pixels = self._chain.map_pixels
+        pixels = self._opened.map_pixels
         facts, dyed = [], []
         for number, output in zip(under.numbers, under.outputs, strict=True):
             hairs, bottom = (int(value) for value in slot.facts[number])
             facts.append({"hair_share": round(hairs / pixels, 4)} if pixels else {})
             dyed.append(output.ombre is not None and bottom >= 0)
         images = slot.images[: len(under.outputs)]
-        encoder, rows = self._chain.encoder, range(len(under.outputs))
-        files = None if encoder is None else cache(lambda: encoder([images[row] for row in rows]))
+        files = None if encoder is None else cache(lambda: encoder([images[row] for row in range(len(under.outputs))]))
         return Finished(images, under.outputs, facts, dyed, lambda: free.put(slot), files)
 
     def close(self) -> None:
@@ -175,11 +178,10 @@ class DevicePipeline:
 
 
 class Storage(Protocol):
-    """Where files go (`FolderSink`); called by several threads. Both return the metadata row."""
+    """Where files go (`FolderSink`); called by several threads. Returns the metadata row."""
 
-    def store(self, image: NDArray[np.uint8], output: Output, facts: dict[str, Any], dyed: bool) -> dict[str, Any]: ...
-    def store_bytes(
-        self, data: bytes, size: tuple[int, int], output: Output, facts: dict[str, Any], dyed: bool
+    def store(
+        self, image: Any, output: Output, facts: dict[str, Any], dyed: bool, data: bytes | None = None
     ) -> dict[str, Any]: ...
 
 
@@ -195,29 +197,25 @@ def run_on_device(
     """Run all units; errors as in `pipeline.run`. `workers` threads encode, unless the device does, and store."""
     with WritePool(record, workers, advance) as pool:
         for number, batch in enumerate(pipeline.finished(units)):
-            pool.put(number, batch.outputs, _Writing(batch, sink), batch.release)
+            pool.put(number, batch.outputs, _storing(batch, sink), batch.release)
             pool.wait_until(SLOTS)  # takes note of what is done, and raises what stopped a worker
         pool.wait_until(0)
         pool.totals.units = pipeline.runs
         return pool.totals
 
 
-class _Writing:
-    """Stores the outputs of one batch."""
+def _storing(batch: Finished, sink: Storage) -> Callable[[Output], dict[str, Any]]:
+    """Stores the outputs of one batch; called by several threads."""
+    lock, row_of = threading.Lock(), {output.item: row for row, output in enumerate(batch.outputs)}
 
-    def __init__(self, batch: Finished, sink: Storage) -> None:
-        self._batch, self._sink, self._lock = batch, sink, threading.Lock()
-        self._row = {output.item: row for row, output in enumerate(batch.outputs)}
+    def store(output: Output) -> dict[str, Any]:
+        row, data = row_of[output.item], None
+        if batch.files is not None:
+            with lock:  # whoever comes first has the device encode all of them
+                data = batch.files()[row]
+        return sink.store(batch.images[row], output, batch.facts[row], batch.dyed[row], data)
 
-    def __call__(self, output: Output) -> dict[str, Any]:
-        batch, row = self._batch, self._row[output.item]
-        facts, dyed = batch.facts[row], batch.dyed[row]
-        if batch.files is None:
-            return self._sink.store(batch.images[row], output, facts, dyed)
-        with self._lock:  # whoever comes first has the device encode all of them
-            data = batch.files()[row]
-        height, width = (int(length) for length in batch.images.shape[1:3])
-        return self._sink.store_bytes(data, (height, width), output, facts, dyed)
+    return store
 
 
 def _one_line(error: Exception) -> str:

@@ -1,5 +1,5 @@
-"""One process per device: each takes its share of a job's items, writes its files and sends the rows to the parent,
-which alone keeps the journal.
+"""Portraits on GPUs: one in this process, several by a process each, which takes its share of a job's items, writes its
+files and sends the rows to the parent, which alone keeps the journal.
 """
 
 from __future__ import annotations
@@ -14,13 +14,16 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ohlora.engines.gpu.device import backend_for, engine_of
 from ohlora.errors import OhloraError, OutputError
 from ohlora.latents.directions import Directions
 from ohlora.render.gpu.devices import DeviceSetting
+from ohlora.render.gpu.encode import check_encoder
 from ohlora.render.gpu.pipeline import run_on_device
-from ohlora.render.job import RenderJob
+from ohlora.render.job import OutputFormat, RenderJob
 from ohlora.render.pipeline import Record, Totals, run
 from ohlora.render.plan import PortraitPlan
+from ohlora.render.renderer import Renderer
 from ohlora.render.sinks import FolderSink
 
 if TYPE_CHECKING:
@@ -28,55 +31,82 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class DeviceJob:
-    """All that a process needs. device None: the CPU, which tests use."""
+class DeviceExecutor:
+    """An executor (`run_items.Executor`) on devices of these numbers. None: the CPU, which tests use.
 
-    bundle: Path
-    job: RenderJob
-    out: Path
-    provenance: dict[str, Any]
-    directions: Directions | None
-    setting: DeviceSetting
-    workers: int
-
-
-def run_on_devices(
-    request: DeviceJob,
-    devices: Sequence[int | None],
-    pending: Sequence[int],
-    record: Record,
-    advance: Callable[[int], None] = lambda outputs: None,
-) -> Totals:
-    """Render items `pending` of the job, a share on each of `devices`. Raises what the first failing process raised;
-    the others then finish what they have begun. On Ctrl-C likewise.
+    Raises InvalidInputError and EngineError for settings that do not go together or need what is not installed.
     """
-    shares = cut(pending, len(request.job.looks), len(devices))
-    context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
-    stop = context.Event()
-    processes: dict[Connection, Any] = {}
-    for number, (device, share) in enumerate(zip(devices, shares, strict=True)):
-        if share:
-            # A pipe each: a process that is killed while it writes leaves the others' alone.
-            here, there = context.Pipe(duplex=False)
-            process = context.Process(
-                target=_render, args=(request, device, share, there, stop), name=f"ohlora-device-{number}"
-            )
-            process.start()
-            there.close()  # the process has its own; when that ends, so does the pipe
-            processes[here] = process
-    collector = _Collector(processes, record, advance)
-    try:
-        collector.collect()
-    except BaseException:
-        stop.set()
-        while collector.waiting:
-            with contextlib.suppress(OhloraError):
-                collector.collect()
-        raise
-    finally:
-        for process in processes.values():
-            process.join()
-    return collector.totals
+
+    renderer: Renderer
+    job: RenderJob
+    devices: Sequence[int | None]
+    setting: DeviceSetting
+
+    def __post_init__(self) -> None:
+        check_encoder(self.setting.encoder, self.job.output)
+
+    def provenance(self) -> dict[str, Any]:
+        """As `Renderer.provenance`. The number of the device and how many there are make no difference."""
+        bundle, setting = self.renderer.bundle, self.setting
+        engine = f"{backend_for(setting.backend, setting.precision, setting.engines)}-{setting.precision}"
+        if setting.engines is not None:  # each build is one of a kind, of its own precision
+            _, built = engine_of(bundle.file(bundle.generator_part().synthesis), setting.engines)
+            engine = f"tensorrt-{built.precision}-{built.engine_sha256[:12]}"
+        row = {"bundle": bundle.name, "bundle_sha256": bundle.identity, "engine": f"{engine} on cuda"}
+        return row if setting.encoder == "cpu" else {**row, "encoder": setting.encoder}
+
+    def run(
+        self,
+        plan: PortraitPlan,
+        pending: Sequence[int],
+        sink: FolderSink,
+        record: Record,
+        workers: int,
+        advance: Callable[[int], None],
+    ) -> Totals:
+        """Render items `pending`, a share on each device. Raises what the first failing process raised; the others
+        then finish what they have begun. On Ctrl-C likewise.
+        """
+        if len(self.devices) == 1:
+            units, device = plan.units(pending), self.devices[0]
+            if device is None:
+                producer = self.renderer.producer(self.job)
+                return run(units, producer, sink, record, workers=workers, advance=advance)
+            with contextlib.closing(self.renderer.device_pipeline(self.job, device, self.setting)) as pipeline:
+                return run_on_device(units, pipeline, sink, record, workers=workers, advance=advance)
+        share = _Share(
+            self.renderer.bundle.path,
+            self.renderer.directions_override,
+            self.job,
+            self.setting,
+            (sink.folder, sink.output, sink.provenance),
+            max(1, workers // len(self.devices)),
+        )
+        context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
+        stop = context.Event()
+        processes: dict[Connection, Any] = {}
+        for number, items in enumerate(cut(pending, len(self.job.looks), len(self.devices))):
+            if items:
+                # A pipe each: a process that is killed while it writes leaves the others' alone.
+                here, there = context.Pipe(duplex=False)
+                arguments = (share, self.devices[number], items, there, stop)
+                process = context.Process(target=_render_share, args=arguments, name=f"ohlora-device-{number}")
+                process.start()
+                there.close()  # the process has its own; when that ends, so does the pipe
+                processes[here] = process
+        collector = _Collector(processes, record, advance)
+        try:
+            collector.collect()
+        except BaseException:
+            stop.set()
+            while collector.waiting:
+                with contextlib.suppress(OhloraError):
+                    collector.collect()
+            raise
+        finally:
+            for process in processes.values():
+                process.join()
+        return collector.totals
 
 
 def cut(pending: Sequence[int], looks: int, parts: int) -> list[list[int]]:
@@ -98,17 +128,17 @@ class _Collector:
     """Takes the processes' messages: rows into the record, totals together. waiting: pipes of those still at work."""
 
     def __init__(self, processes: Mapping[Connection, Any], record: Record, advance: Callable[[int], None]) -> None:
-        self.waiting, self.totals = set(processes), Totals()
+        self.waiting: set[Any] = set(processes)
+        self.totals = Totals()
         self._processes, self._record, self._advance = processes, record, advance
 
     def collect(self) -> None:
         """Until every process has said that it is done. Raises the first error that one reports."""
         while self.waiting:
             for pipe in wait(list(self.waiting)):
-                assert isinstance(pipe, Connection)
                 self._take(pipe)
 
-    def _take(self, pipe: Connection) -> None:
+    def _take(self, pipe: Any) -> None:
         try:
             kind, *content = pipe.recv()
         except (EOFError, OSError):
@@ -136,8 +166,23 @@ class _Collector:
             self.totals.undyed += undyed
 
 
+# In the process of a device
+
+
+@dataclass(frozen=True)
+class _Share:
+    """What a process needs besides its items. sink: what its own FolderSink is made of."""
+
+    bundle: Path
+    directions: Directions | None
+    job: RenderJob
+    setting: DeviceSetting
+    sink: tuple[Path, OutputFormat, dict[str, Any]]
+    workers: int
+
+
 class _Messenger:
-    """A record that sends; in the process of a device."""
+    """A record that sends."""
 
     def __init__(self, pipe: Connection, stop: Event) -> None:
         self._pipe, self._stop, self._lock = pipe, stop, threading.Lock()
@@ -157,26 +202,14 @@ class _Messenger:
             raise OutputError("stopped")
 
 
-def _render(request: DeviceJob, device: int | None, items: list[int], pipe: Connection, stop: Event) -> None:
-    """The process of one device."""
-    from ohlora.render.renderer import Renderer
-
+def _render_share(share: _Share, device: int | None, items: list[int], pipe: Connection, stop: Event) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears Ctrl-C and says stop
     record = _Messenger(pipe, stop)
     try:
-        plan = PortraitPlan(request.job)
-        sink = FolderSink(request.out, request.job.output, dict(request.provenance))
-        with Renderer(request.bundle, directions=request.directions) as renderer:
-            if device is None:
-                producer = renderer.producer(request.job)
-                totals = run(plan.units(items), producer, sink, record, workers=request.workers, advance=record.advance)
-            else:
-                pipeline = renderer.device_pipeline(request.job, device, request.setting)
-                with contextlib.closing(pipeline):
-                    totals = run_on_device(
-                        plan.units(items), pipeline, sink, record, workers=request.workers,
-                        advance=record.advance,
-                    )  # fmt: skip
+        with Renderer(share.bundle, directions=share.directions) as renderer:
+            alone = DeviceExecutor(renderer, share.job, [device], share.setting)
+            plan, sink = PortraitPlan(share.job), FolderSink(*share.sink)
+            totals = alone.run(plan, items, sink, record, share.workers, record.advance)
         record.send("done", totals.written, totals.units, totals.undyed)
     except BaseException as error:
         kind = type(error) if isinstance(error, OhloraError) else OhloraError

@@ -137,7 +137,7 @@ def test_counting_and_the_newcomers_faces(made: Path, tmp_path: Path) -> None:
         (["--count", 0], r"--count must be in \[1, 10,000,000\], got 0"),
         (["--count", 10_000_001], "--count must be in"),
         (["--count", 3, "--job", "job.json"], "either --job or"),
-        (["--count", 3, "--ombre-height", 0.3], r"--ombre-height 0.3 belongs to a dye: give --color"),
+        (["--count", 3, "--ombre-height", 0.3], r"--ombre-height 0.3 has no effect without --color"),
         (["--count", 3, "--directions", "nowhere"], "no direction tables in nowhere"),
     ],
 )

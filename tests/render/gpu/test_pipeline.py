@@ -211,7 +211,9 @@ def test_workers_write_from_the_ring(bundle: Bundle, devices: Devices) -> None:
     kept = {}
 
     class Keeping:
-        def store(self, image: np.ndarray, output: Any, facts: dict[str, Any], dyed: bool) -> dict[str, Any]:
+        def store(
+            self, image: np.ndarray, output: Any, facts: dict[str, Any], dyed: bool, data: bytes | None = None
+        ) -> dict[str, Any]:
             kept[output.item] = image.copy()
             return {"dyed": dyed}
 
@@ -226,7 +228,9 @@ def test_workers_write_from_the_ring(bundle: Bundle, devices: Devices) -> None:
 
 def test_a_full_disk_stops_the_job(bundle: Bundle, devices: Devices) -> None:
     class Full:
-        def store(self, image: np.ndarray, output: Any, facts: dict[str, Any], dyed: bool) -> dict[str, Any]:
+        def store(
+            self, image: np.ndarray, output: Any, facts: dict[str, Any], dyed: bool, data: bytes | None = None
+        ) -> dict[str, Any]:
             raise OutputError("cannot write out/f0.jpg: no space left on the device")
 
     with Renderer(bundle, "onnxruntime") as renderer:

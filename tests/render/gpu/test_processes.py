@@ -16,8 +16,12 @@ from ohlora.base.values import Z_SIZE, Face
 from ohlora.bundle import Bundle
 from ohlora.errors import OhloraError, OutputError
 from ohlora.render.gpu.devices import DeviceSetting
-from ohlora.render.gpu.processes import DeviceJob, cut, run_on_devices
+from ohlora.render.gpu.processes import DeviceExecutor, cut
 from ohlora.render.job import Look, OutputFormat, RenderJob
+from ohlora.render.pipeline import Totals
+from ohlora.render.plan import PortraitPlan
+from ohlora.render.renderer import Renderer
+from ohlora.render.sinks import FolderSink
 from tests.support import small_bundle
 from tests.support.small_models import LABEL
 
@@ -44,14 +48,20 @@ class Noted:
         self.failed[item] = message
 
 
-def request(bundle: Bundle, out: Path, count: int) -> DeviceJob:
+def render(
+    bundle: Bundle, out: Path, count: int, devices: int, record: Noted, advance: Any = lambda count: None
+) -> Totals:
+    """`count` faces, a share to each of `devices` processes on the host; one is this process."""
     rng = np.random.default_rng(2)
     z = rng.standard_normal((count, Z_SIZE)).astype(np.float32)
     label = rng.standard_normal((count, LABEL)).astype(np.float32)
     faces = [Face(*row, name=f"f{i}") for i, row in enumerate(zip(z, label, strict=True))]
     job = RenderJob(faces, (Look(),), OutputFormat("png"))
     out.mkdir(exist_ok=True)
-    return DeviceJob(bundle.path, job, out, {"engine": "test"}, None, DeviceSetting(), workers=1)
+    with Renderer(bundle) as renderer:
+        executor = DeviceExecutor(renderer, job, [None] * devices, DeviceSetting())
+        sink = FolderSink(out, job.output, {"engine": "test"})
+        return executor.run(PortraitPlan(job), range(count), sink, record, devices, advance)
 
 
 def test_shares_keep_faces_together() -> None:
@@ -64,20 +74,19 @@ def test_shares_keep_faces_together() -> None:
 
 def test_two_processes_render_what_one_does(bundle: Bundle, tmp_path: Path) -> None:
     alone, shared = Noted(), Noted()
-    run_on_devices(request(bundle, tmp_path / "one", 7), [None], range(7), alone)
-    advanced = []
-    totals = run_on_devices(request(bundle, tmp_path / "two", 7), [None, None], range(7), shared, advanced.append)
+    render(bundle, tmp_path / "one", 7, 1, alone)
+    advanced: list[int] = []
+    totals = render(bundle, tmp_path / "two", 7, 2, shared, advanced.append)
     assert (totals.written, totals.units, sum(advanced)) == (7, 7, 7)
     assert shared.rows == alone.rows, "rows with the hashes of their files"
     assert sorted(path.name for path in (tmp_path / "two").glob("*.png")) == [f"f{i}.png" for i in range(7)]
 
 
 def test_an_error_of_one_process_ends_the_job(bundle: Bundle, tmp_path: Path) -> None:
-    asked = request(bundle, tmp_path / "out", 6)
-    (tmp_path / "out" / "f4.png").mkdir()  # cannot be replaced by a file
+    (tmp_path / "out" / "f4.png").mkdir(parents=True)  # cannot be replaced by a file
     noted = Noted()
     with pytest.raises(OutputError, match=r"f4\.png"):
-        run_on_devices(asked, [None, None], range(6), noted)
+        render(bundle, tmp_path / "out", 6, 2, noted)
     assert 4 not in noted.rows
     assert all((tmp_path / "out" / row["file_name"]).is_file() for row in noted.rows.values())
 
@@ -85,7 +94,7 @@ def test_an_error_of_one_process_ends_the_job(bundle: Bundle, tmp_path: Path) ->
 def test_interrupted_processes_finish_what_they_began(bundle: Bundle, tmp_path: Path) -> None:
     noted = Noted(interrupt_at=3)
     with pytest.raises(KeyboardInterrupt):
-        run_on_devices(request(bundle, tmp_path / "out", 400), [None, None], range(400), noted)
+        render(bundle, tmp_path / "out", 400, 2, noted)
     written = {path.name for path in (tmp_path / "out").glob("f*.png")}
     assert written == {row["file_name"] for row in noted.rows.values()}, "every file has its row"
     assert len(written) < 400
@@ -106,4 +115,4 @@ def test_a_process_that_is_killed_is_missed(bundle: Bundle, tmp_path: Path, monk
 
     monkeypatch.setattr(noted, "record", kill_one)
     with pytest.raises(OhloraError, match=r"ended without a word .*: the same command resumes"):
-        run_on_devices(request(bundle, tmp_path / "out", 4000), [None], range(4000), noted)
+        render(bundle, tmp_path / "out", 4000, 2, noted)

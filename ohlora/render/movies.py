@@ -1,0 +1,111 @@
+"""Animations and videos in bulk: one moving picture after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from ohlora.base.types import Rgb
+from ohlora.base.values import Face
+from ohlora.bundle.files import file_sha256
+from ohlora.errors import ImageError
+from ohlora.io.images import read_image
+from ohlora.io.video import expected_frames
+from ohlora.render.job import Look
+from ohlora.render.moving_portrait import MovingPortrait
+from ohlora.render.pipeline import Record, Totals
+from ohlora.render.plan import Output, PhotoPlan
+from ohlora.render.renderer import Renderer
+from ohlora.render.run_items import Advance
+from ohlora.render.sinks import FolderSink, dye
+from ohlora.render.sources import pictures_with_hair
+
+
+class VideoPlan(PhotoPlan):
+    """As `PhotoPlan`, of videos, which keep their suffix."""
+
+    noun, step = "videos", "frames"
+    counts: ClassVar[dict[str, str]] = {"frames": "units"}
+
+    def steps(self, pending: Sequence[int]) -> int:
+        return sum(expected_frames(unit.path) for unit in self.units(pending))
+
+
+@dataclass(frozen=True, slots=True)
+class AnimationUnit:
+    """A face or picture file, and the file that shows it moving."""
+
+    subject: Face | Path
+    outputs: tuple[Output, ...]
+
+
+@dataclass(frozen=True)
+class AnimationPlan:
+    """An animation of each subject, with the same frames. names: of the files, without suffix."""
+
+    noun, step = "animations", "frames"
+    counts: ClassVar[dict[str, str]] = {"frames": "units"}
+
+    subjects: Sequence[Face | Path]
+    names: Sequence[str]
+    suffix: str
+    frames: int
+
+    def __len__(self) -> int:
+        return len(self.subjects)
+
+    def steps(self, pending: Sequence[int]) -> int:
+        return len(pending) * self.frames
+
+    def units(self, pending: Sequence[int]) -> Iterator[AnimationUnit]:
+        for item in pending:
+            subject = self.subjects[item]
+            output = Output(item, self.names[item] + self.suffix, None, {"source": subject.name})
+            yield AnimationUnit(subject, (output,))
+
+
+@dataclass(frozen=True)
+class MovieExecutor:
+    """An executor (`run_items.Executor`) of moving pictures, which are too large to be held.
+
+    write: makes all files of a unit, each complete or not at all, and returns what their metadata say; it is given the
+    unit, the files' paths and what is to be called with each few frames.
+    """
+
+    write: Callable[[Any, list[Path], Advance], dict[str, Any]]
+
+    def run(
+        self, plan: Any, pending: Sequence[int], sink: FolderSink, record: Record, workers: int, advance: Advance
+    ) -> Totals:
+        totals = Totals()
+
+        def count(frames: int) -> None:
+            totals.units += frames
+            advance(frames)
+
+        for unit in plan.units(pending):
+            paths = [sink.path(output) for output in unit.outputs]
+            try:
+                facts = self.write(unit, paths, count)
+            except ImageError as error:
+                for output in unit.outputs:
+                    record.record_failure(output.item, str(error))
+                    totals.failed[output.item] = str(error)
+                continue
+            for output, path in zip(unit.outputs, paths, strict=True):
+                record.record(output.item, sink.row(output, facts, path.stat().st_size, file_sha256(path)))
+                totals.written += 1
+        return totals
+
+
+def moving_frames(renderer: Renderer, subject: Face | Path, looks: Sequence[Look]) -> Iterator[Rgb]:
+    """uint8 RGB frames [H,W,3] of one face or picture file; hair is found once per distinct picture."""
+    if isinstance(subject, Path):
+        picture = pictures_with_hair([read_image(subject)], renderer.hair_engine)[0]
+        yield from (dye(picture, look.ombre) for look in looks)
+        return
+    dyed = any(look.ombre is not None for look in looks)
+    moves = any(not look.expression.neutral for look in looks)
+    yield from MovingPortrait(renderer, subject, dyed=dyed, moves=moves).frames(looks)
