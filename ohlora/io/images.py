@@ -84,20 +84,9 @@ def read_image(path: Path | str, *, max_pixels: int = MAX_PIXELS) -> Rgb:
             upright = _UPRIGHT.get(_orientation(image))
     except ImageError:
         raise
-    except Image.DecompressionBombError as error:
-        raise ImageError(f"cannot read {path}: it has too many pixels ({error}); make the picture smaller") from error
-    except UnidentifiedImageError as error:
-        raise ImageError(
-            f"cannot read {path}: it is not a {_READABLE} picture or its header is damaged; convert it or leave it out"
-        ) from error
-    except PermissionError as error:
-        raise ImageError(f"cannot read {path}: no permission; make it readable or leave it out") from error
-    except MemoryError as error:
-        raise ImageError(f"cannot read {path}: not enough memory to decode it; make the picture smaller") from error
     except Exception as error:
-        # Decoders fed with damaged bytes raise nearly anything: SyntaxError, struct.error, zlib.error,
-        # EOFError ...
-        raise ImageError(f"cannot read {path}: {_damage(error)}") from error
+        # Decoders fed with damaged bytes raise nearly anything: SyntaxError, struct.error, zlib.error, EOFError ...
+        raise ImageError(f"cannot read {path}: {_reason(error)}") from error
     return np.ascontiguousarray(upright(rgb)) if upright else rgb
 
 
@@ -111,7 +100,7 @@ def _require_content(path: Path) -> None:
     except PermissionError as error:
         raise ImageError(f"cannot read {path}: no permission to enter its folder; make it readable") from error
     except (OSError, ValueError) as error:  # ValueError: a NUL inside the name
-        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        reason = getattr(error, "strerror", None) or str(error)
         raise ImageError(f"cannot read {path}: {reason.lower()}; check the path") from error
     if stat.S_ISDIR(info.st_mode):
         raise ImageError(f"cannot read {path}: it is a folder; name a picture inside it")
@@ -121,8 +110,17 @@ def _require_content(path: Path) -> None:
         raise ImageError(f"cannot read {path}: the file is empty (0 bytes); copy it again or leave it out")
 
 
-def _damage(error: Exception) -> str:
+def _reason(error: Exception) -> str:
+    """What is wrong and what to do."""
     detail = str(error) or type(error).__name__
+    if isinstance(error, Image.DecompressionBombError):
+        return f"it has too many pixels ({detail}); make the picture smaller"
+    if isinstance(error, UnidentifiedImageError):
+        return f"it is not a {_READABLE} picture or its header is damaged; convert it or leave it out"
+    if isinstance(error, PermissionError):
+        return "no permission; make it readable or leave it out"
+    if isinstance(error, MemoryError):
+        return "not enough memory to decode it; make the picture smaller"
     if isinstance(error, EOFError) or "truncated" in detail.lower():
         return "the file is truncated; copy or download it again"
     return f"the file is damaged ({detail}); copy or download it again"
@@ -186,7 +184,7 @@ def list_images(paths: Sequence[Path | str] | Path | str, recursive: bool = Fals
     found: dict[Path, None] = {}
     for path in named:
         if path.is_dir():
-            inside = _inside(path, recursive)
+            inside = files_inside(path, SUFFIXES, recursive)
             if not inside:
                 below = "or below it" if recursive else "(folders below it are searched with --recursive)"
                 raise InvalidInputError(f"no picture in {path} {below}; looked for {' '.join(SUFFIXES)}")
@@ -198,26 +196,26 @@ def list_images(paths: Sequence[Path | str] | Path | str, recursive: bool = Fals
     return sorted(found, key=_natural_order)
 
 
-def _inside(folder: Path, recursive: bool) -> list[Path]:
+def files_inside(folder: Path, suffixes: Sequence[str], recursive: bool) -> list[Path]:
+    """Files of these suffixes in a folder, unsorted; `list_images` says of which folders."""
     found: list[Path] = []
-    waiting, seen = [folder], set()
-    while waiting:
-        current = waiting.pop()
-        try:
-            identity = current.stat()
-            if (identity.st_dev, identity.st_ino) in seen:
-                continue
-            seen.add((identity.st_dev, identity.st_ino))
-            with os.scandir(current) as entries:
-                visible = [(entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith(".")]
-        except OSError as error:
-            raise InvalidInputError(f"cannot list the folder {current}: {error.strerror or error}") from error
-        below = [current / name for name, is_folder in visible if is_folder]
+    seen: set[tuple[int, int]] = set()
+
+    def refuse(error: OSError) -> None:
+        raise InvalidInputError(f"cannot list the folder {error.filename or folder}: {error.strerror}") from error
+
+    for current, below, names in os.walk(folder, onerror=refuse, followlinks=True):
+        status = Path(current).stat()
+        known = (status.st_dev, status.st_ino) in seen
+        seen.add((status.st_dev, status.st_ino))
+        # Sorted, so that of two links to one folder the same one is entered on every machine.
+        visible = sorted(
+            (name for name in below if not name.startswith(".")), key=lambda name: _natural_order(Path(name))
+        )
+        below[:] = visible if recursive and not known else []
         # A broken link with a picture's name is kept: reading it gives an error that names it.
-        found += [current / name for name, is_folder in visible if not is_folder and name.lower().endswith(SUFFIXES)]
-        if recursive:
-            # Sorted, so that of two links to one folder the same one is entered on every machine.
-            waiting += sorted(below, key=_natural_order, reverse=True)
+        visible = [] if known else [name for name in names if not name.startswith(".")]
+        found += [Path(current, name) for name in visible if name.lower().endswith(tuple(suffixes))]
     return found
 
 

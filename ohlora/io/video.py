@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -19,7 +18,7 @@ from ohlora.base.atomic import atomic_path
 from ohlora.base.types import Rgb
 from ohlora.errors import ImageError, InvalidInputError
 from ohlora.io.animation import with_palette
-from ohlora.io.images import MAX_PIXELS, over_white
+from ohlora.io.images import MAX_PIXELS, files_inside, over_white
 from ohlora.io.video_encoder import BT709, H264_CODECS, VP_CODECS, VideoEncoder, matrix_of
 
 GIF_PIXELS = 2e8  # of all frames of an animation together; they are held until the file is complete
@@ -57,13 +56,8 @@ def is_video(path: Path) -> bool:
 
 def list_videos(roots: Sequence[Path], recursive: bool = False) -> list[Path]:
     """Videos by suffix inside the folders among `roots`, sorted; hidden ones are skipped. GIFs are not counted."""
-    found: list[Path] = []
-    for root in roots:
-        for folder, below, names in os.walk(root) if root.is_dir() else ():
-            below[:] = sorted(name for name in below if recursive and not name.startswith("."))
-            visible = (name for name in names if not name.startswith("."))
-            found += [Path(folder, name) for name in visible if Path(name).suffix.lower() in _CODECS]
-    return sorted(set(found))
+    folders = [root for root in roots if root.is_dir()]
+    return sorted({path for folder in folders for path in files_inside(folder, SUFFIXES, recursive)})
 
 
 def expected_frames(path: Path) -> int:

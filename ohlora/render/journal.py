@@ -24,7 +24,7 @@ import re
 import stat
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Any
@@ -58,7 +58,7 @@ class Journal:
 
     def __init__(self, folder: Path, lock: int) -> None:
         """Not for callers: use `Journal.open`, which checks the request and takes the lock."""
-        self._folder = folder
+        self.folder = folder
         self._path = folder / RECORD_FOLDER / "journal.jsonl"
         self._lock_file = lock
         self._mutex = threading.RLock()
@@ -66,13 +66,10 @@ class Journal:
         self._failures: dict[int, str] = {}
         self._broken: OutputError | None = None
         self._closed = False
-        self.damaged_lines = 0
-        try:
+        with _explained(self._path):
             self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o666)
             self._reader = self._path.open("rb")
             self._size = self._load()
-        except OSError as error:
-            raise explain_os_error(self._path, error) from error
         self._synced = time.monotonic()
 
     @classmethod
@@ -120,13 +117,9 @@ class Journal:
     # Reading
 
     @property
-    def folder(self) -> Path:
-        return self._folder
-
-    @property
     def finished(self) -> Mapping[int, Row]:
         """Item -> metadata row, in item order; a live view that reads each row from disk."""
-        return _FinishedRows(self)
+        return _FinishedRows(self._offsets, self._row)
 
     @property
     def failed(self) -> dict[int, str]:
@@ -143,7 +136,7 @@ class Journal:
         if relative.is_absolute() or ".." in relative.parts:
             return False
         try:
-            info = (self._folder / relative).stat()
+            info = (self.folder / relative).stat()
         except (OSError, ValueError):
             return False
         return stat.S_ISREG(info.st_mode) and info.st_size == size
@@ -154,10 +147,7 @@ class Journal:
         Checks each finished file when its turn comes, and forgets the item when `verify` refuses it.
         """
         for item in range(total):
-            row = self._row(item)
-            if row is None:
-                yield item
-            elif not self.verify(row):
+            if item not in self._offsets or not self.verify(self._row(item)):
                 self.forget(item)
                 yield item
 
@@ -180,24 +170,20 @@ class Journal:
         with self._mutex:
             self._offsets.pop(item, None)
 
-    def finish(self, total: int | None = None, *, partial: bool = False) -> Path:
+    def finish(self, total: int | None = None) -> Path:
         """Write metadata.jsonl atomically from all finished rows, in item order, and return its path.
 
-        total: how many items the job has. Each must be finished or failed, unless `partial`, which writes
-        what there is; else OutputError.
+        total: how many items the job has; each must be finished or failed, else OutputError. None: a part of it.
         """
         with self._mutex:
             self.sync()
-            if not partial:
-                if total is None:
-                    raise ValueError("finish() needs the number of items of the job, or partial=True")
-                open_items = [i for i in range(total) if i not in self._offsets and i not in self._failures]
-                if open_items:
-                    raise OutputError(
-                        f"{len(open_items)} of {total} outputs in {self._folder} are missing, the first "
-                        f"is item {open_items[0]}: run the same command again, it resumes"
-                    )
-            path = self._folder / METADATA_NAME
+            left = [i for i in range(total or 0) if i not in self._offsets and i not in self._failures]
+            if left:
+                raise OutputError(
+                    f"{len(left)} of {total} outputs in {self.folder} are missing, the first is item {left[0]}: "
+                    "run the same command again, it resumes"
+                )
+            path = self.folder / METADATA_NAME
             with atomic_path(path) as temporary, temporary.open("wb") as file:
                 for row in self.finished.values():
                     file.write(_json_line(row))
@@ -209,10 +195,8 @@ class Journal:
             if self._closed:
                 return
             self._synced = time.monotonic()
-            try:
+            with _explained(self._path):
                 os.fsync(self._file)
-            except OSError as error:
-                raise explain_os_error(self._path, error) from error
 
     def close(self) -> None:
         """Put all records on disk and let other processes write to the folder. May be called again."""
@@ -236,11 +220,8 @@ class Journal:
             if not line.endswith(b"\n"):
                 os.ftruncate(self._file, position)
                 break
-            entry = _parse(line)
-            if entry is None:
-                # Its item is rendered again: that costs one output, believing the line may cost the job.
-                self.damaged_lines += 1
-            else:
+            # The item of a damaged line is made again: that costs one output, believing the line may cost the job.
+            if (entry := _parse(line)) is not None:
                 self._note(entry, position)
             position += len(line)
         return position
@@ -258,7 +239,7 @@ class Journal:
         line = _json_line(entry)
         with self._mutex:
             if self._closed:
-                raise ValueError(f"the journal of {self._folder} is closed")
+                raise ValueError(f"the journal of {self.folder} is closed")
             if self._broken is not None:
                 raise self._broken
             self._write(line)
@@ -281,41 +262,32 @@ class Journal:
                 self._broken = explained
             raise explained from error
 
-    def _row(self, item: int) -> Row | None:
+    def _row(self, item: int) -> Row:
+        """Raises KeyError."""
         with self._mutex:
-            position = self._offsets.get(item)
-            if position is None:
-                return None
-            self._reader.seek(position)
+            self._reader.seek(self._offsets[item])
             entry = _parse(self._reader.readline())
         if entry is None or entry["item"] != item:
             raise OutputError(f"{self._path} was changed while it was in use: run the same command again, it resumes")
         row: Row = entry["row"]
         return row
 
-    def _items(self) -> list[int]:
-        with self._mutex:
-            return sorted(self._offsets)
-
 
 class _FinishedRows(Mapping[int, Row]):
-    def __init__(self, journal: Journal) -> None:
-        self._journal = journal
+    def __init__(self, offsets: dict[int, int], read: Callable[[int], Row]) -> None:
+        self._offsets, self._read = offsets, read
 
     def __getitem__(self, item: int) -> Row:
-        row = self._journal._row(item)
-        if row is None:
-            raise KeyError(item)
-        return row
+        return self._read(item)
 
     def __contains__(self, item: object) -> bool:
-        return item in self._journal._offsets
+        return item in self._offsets
 
     def __iter__(self) -> Iterator[int]:
-        return iter(self._journal._items())
+        return iter(sorted(self._offsets.copy()))
 
     def __len__(self) -> int:
-        return len(self._journal._offsets)
+        return len(self._offsets)
 
 
 def _require_item(item: int) -> int:
@@ -358,19 +330,15 @@ def _canonical(request: Mapping[str, Any]) -> str:
     return json.dumps(dict(request), sort_keys=True, allow_nan=False, separators=(",", ":"))
 
 
-def _digest(canonical: str) -> str:
-    return hashlib.sha256(canonical.encode()).hexdigest()
-
-
 def _job_record(canonical: str) -> bytes:
-    return f'{{"format":{_FORMAT},"sha256":"{_digest(canonical)}","request":{canonical}}}\n'.encode()
+    digest = hashlib.sha256(canonical.encode()).hexdigest()
+    return f'{{"format":{_FORMAT},"sha256":"{digest}","request":{canonical}}}\n'.encode()
 
 
 def _require_same_request(job: Path, folder: Path, wanted: str) -> None:
     try:
         record = json.loads(job.read_bytes())
-        known = _canonical(record["request"])
-        intact = record["format"] == _FORMAT and record["sha256"] == _digest(known)
+        intact = record == json.loads(_job_record(_canonical(record["request"])))
         known = _canonical(_with_new_label(record["request"]))
     except OSError as error:
         raise InvalidInputError(f"cannot read {job}: {error.strerror or error}") from error
@@ -416,8 +384,14 @@ def _shown(value: Any) -> str:
 
 
 def _remove(path: Path) -> None:
-    try:
+    with _explained(path):
         path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise explain_os_error(path, error) from error
 

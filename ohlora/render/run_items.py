@@ -150,13 +150,13 @@ def execute(job: Job, out: Path, options: RunOptions | None = None) -> Summary:
         except (KeyboardInterrupt, OhloraError) as stopped:
             # A disk that is full refuses this too; the journal holds all that metadata.jsonl would say.
             with contextlib.suppress(OutputError):
-                journal.finish(partial=True)
+                journal.finish()
             if not isinstance(stopped, InvalidInputError):
                 done = len(journal.finished)
                 options.say(f"stopped: {done} of {total} {job.plan.noun} are done; the same command resumes")
             raise stopped from None
         seconds = time.monotonic() - started
-        journal.finish(total, partial=bool(totals.failed))
+        journal.finish(total)
         files = [out / row["file_name"] for row in journal.finished.values()] if options.contact_sheet else []
     if files:
         step = -(-len(files) // SHEET_CELLS)

@@ -110,7 +110,7 @@ def test_finish_refuses_gaps_unless_partial_and_leaves_failures_out(tmp_path: Pa
         with pytest.raises(OutputError, match=r"2 of 4 outputs in .* missing, the first is item 2: .* it resumes"):
             journal.finish(4)
         assert not (tmp_path / "metadata.jsonl").exists()
-        journal.finish(partial=True)
+        journal.finish()
         assert metadata(tmp_path) == [row(0)]
         journal.record(2, row(2))
         journal.finish(3)
@@ -155,7 +155,6 @@ def test_damaged_middle_lines_cost_their_item_only(tmp_path: Path, damage: bytes
     before[1] = damage
     (tmp_path / ".ohlora" / "journal.jsonl").write_bytes(b"\n".join(before) + b"\n")
     with Journal.open(tmp_path, REQUEST) as journal:
-        assert journal.damaged_lines == 1
         assert list(journal.pending(3)) == [1]
         journal.record(1, row(1))
         journal.finish(3)
@@ -272,7 +271,7 @@ def test_outputs_that_are_gone_or_changed_are_made_again(tmp_path: Path) -> None
     with Journal.open(tmp_path, REQUEST) as journal:
         assert list(journal.pending(5)) == [1, 2, 3]
         assert list(journal.finished) == [0, 4]
-        journal.finish(partial=True)
+        journal.finish()
     assert [entry["file_name"] for entry in metadata(tmp_path)] == ["0000.bin", "0004.bin"]
 
 
@@ -435,7 +434,7 @@ def test_a_full_disk_in_the_middle_of_a_line_is_undone(tmp_path: Path, monkeypat
         assert len(lines(tmp_path)) == 1
         assert list(journal.finished) == [0]
         journal.record(2, row(2))  # there is space again
-        journal.finish(partial=True)
+        journal.finish()
     assert metadata(tmp_path) == [row(0), row(2)]
 
 
