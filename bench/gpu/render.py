@@ -40,6 +40,7 @@ from ohlora.render.gpu.devices import DeviceSetting
 from ohlora.render.gpu.pipeline import run_on_device
 from ohlora.render.job import Look, OutputFormat, RenderJob
 from ohlora.render.journal import Journal
+from ohlora.render.pipeline import Results
 from ohlora.render.plan import Output, PortraitPlan
 from ohlora.render.renderer import Renderer
 from ohlora.render.sinks import FolderSink
@@ -112,7 +113,7 @@ def full_size_bundle(folder: Path) -> Bundle:
     )  # fmt: skip
 
 
-class Nowhere:
+class Nowhere(FolderSink):
     """Encodes and keeps nothing; a record likewise."""
 
     def store(
@@ -149,10 +150,11 @@ def pipeline(report: Report, bundle: Bundle, portraits: int, bucket: int, precis
                 out = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=memory))) / "out"
                 journal = stack.enter_context(Journal.open(out, {"bench": precision}))
                 sink = FolderSink(out, job.output, {"bundle": bundle.name})
+                nowhere = Nowhere(Path())
                 for name, work in (
                     ("device", partial(on_device, portraits)),
-                    ("with_jpeg", partial(run, plan.units(items), chain, Nowhere(), Nowhere())),
-                    ("with_files", partial(run, plan.units(items), chain, sink, journal)),
+                    ("with_jpeg", partial(run, plan.units(items), chain, nowhere, Results(nowhere))),
+                    ("with_files", partial(run, plan.units(items), chain, sink, Results(journal))),
                 ):
                     began = time.perf_counter()
                     work()

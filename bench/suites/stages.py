@@ -20,9 +20,8 @@ from ohlora.io.images import encode_image, read_image
 from ohlora.kernels.ombre import prepare_hair
 from ohlora.photos.heads import HeadMask
 from ohlora.photos.segmentation import student_input
-from ohlora.render.pipeline import Picture
 from ohlora.render.plan import Output
-from ohlora.render.sinks import FolderSink
+from ohlora.render.sinks import FolderSink, Picture
 
 COUNT = 16
 QUALITY = 95

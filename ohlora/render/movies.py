@@ -15,7 +15,7 @@ from ohlora.io.images import read_image
 from ohlora.io.video import expected_frames
 from ohlora.render.job import Look
 from ohlora.render.moving_portrait import MovingPortrait
-from ohlora.render.pipeline import Record, Totals
+from ohlora.render.pipeline import Results
 from ohlora.render.plan import Output, PhotoPlan
 from ohlora.render.renderer import Renderer
 from ohlora.render.run_items import Advance
@@ -76,14 +76,10 @@ class MovieExecutor:
 
     write: Callable[[Any, list[Path], Advance], dict[str, Any]]
 
-    def run(
-        self, plan: Any, pending: Sequence[int], sink: FolderSink, record: Record, workers: int, advance: Advance
-    ) -> Totals:
-        totals = Totals()
-
+    def run(self, plan: Any, pending: Sequence[int], sink: FolderSink, results: Results, workers: int) -> None:
         def count(frames: int) -> None:
-            totals.units += frames
-            advance(frames)
+            results.units += frames
+            results.advance(frames)
 
         for unit in plan.units(pending):
             paths = [sink.path(output) for output in unit.outputs]
@@ -91,13 +87,11 @@ class MovieExecutor:
                 facts = self.write(unit, paths, count)
             except ImageError as error:
                 for output in unit.outputs:
-                    record.record_failure(output.item, str(error))
-                    totals.failed[output.item] = str(error)
+                    results.fail(output.item, str(error), steps=0)
                 continue
             for output, path in zip(unit.outputs, paths, strict=True):
-                record.record(output.item, sink.row(output, facts, path.stat().st_size, file_sha256(path)))
-                totals.written += 1
-        return totals
+                row = sink.row(output, facts, path.stat().st_size, file_sha256(path))
+                results.done(output.item, row, steps=0)
 
 
 def moving_frames(renderer: Renderer, subject: Face | Path, looks: Sequence[Look]) -> Iterator[Rgb]:

@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 from ohlora.base.values import Expression, Face, Ombre
 from ohlora.errors import ImageError, InvalidInputError
 from ohlora.render.job import Look, RenderJob
-from ohlora.render.pipeline import Picture
 from ohlora.render.plan import PortraitUnit
 from ohlora.render.renderer import Renderer
-from ohlora.render.sinks import dye, job_backends
+from ohlora.render.sinks import Picture, dye, job_backends
 
 # Looks under way at once in `frames`: enough to keep every engine stream busy, few enough to bound memory.
 FRAMES_PER_CHUNK = 16

@@ -16,27 +16,15 @@ from functools import partial
 from itertools import islice
 from typing import Any, Protocol, TypeVar
 
-from ohlora.base.types import Rgb
 from ohlora.errors import ImageError, OhloraError, OutputError
-from ohlora.photos.heads import HeadMask
 from ohlora.render.plan import Output, PhotoUnit, PortraitUnit
+from ohlora.render.sinks import FolderSink, Picture
 
 # Outputs of one unit are written in tasks of this many: enough to keep all workers busy on one face's sweep,
 # few enough that a task is not all overhead.
 OUTPUTS_PER_TASK = 8
 
 UnitT = TypeVar("UnitT", PortraitUnit, PhotoUnit, contravariant=True)
-
-
-@dataclass(frozen=True, slots=True)
-class Picture:
-    """What a unit's outputs are dyed from. image: uint8 RGB [H,W,3]. heads: the hair of each person in it, none when
-    no dye is asked.
-    """
-
-    image: Rgb
-    facts: dict[str, Any]
-    heads: tuple[HeadMask, ...] = ()
 
 
 class Producer(Protocol[UnitT]):
@@ -48,12 +36,6 @@ class Producer(Protocol[UnitT]):
     def produce(self, units: Sequence[UnitT]) -> list[Picture | ImageError]: ...
 
 
-class Writer(Protocol):
-    """Turns a picture into an output's file. Returns the metadata row."""
-
-    def write(self, picture: Picture, output: Output) -> dict[str, Any]: ...
-
-
 class Record(Protocol):
     """Where finished and failed items are noted; called from several threads."""
 
@@ -62,24 +44,44 @@ class Record(Protocol):
 
 
 @dataclass
-class Totals:
-    """What a run did. failed: item -> message."""
+class Results:
+    """Notes finished and failed items in the record, counts them, and tells `advance`; called from several threads.
 
+    units: portraits made, photographs read or frames written. undyed: outputs that show no hair to dye. failed: item ->
+    message.
+    """
+
+    record: Record
+    advance: Callable[[int], None] = lambda steps: None
     written: int = 0
     units: int = 0
     undyed: int = 0
     failed: dict[int, str] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def done(self, item: int, row: dict[str, Any], steps: int = 1) -> None:
+        """An output that is in place."""
+        self.record.record(item, row)
+        with self._lock:
+            self.written += 1
+            self.undyed += row.get("ombre") is not None and not row.get("dyed", True)
+        self.advance(steps)
+
+    def fail(self, item: int, message: str, steps: int = 1) -> None:
+        """An output that cannot be made; the others go on."""
+        self.record.record_failure(item, message)
+        with self._lock:
+            self.failed[item] = message
+        self.advance(steps)
 
 
 class WritePool:
-    """Workers that write outputs, note them in the record and count them. Use as a context manager: on an exception
-    (Ctrl-C included) no new work starts, work under way is finished and recorded.
+    """Workers that write outputs. Use as a context manager: on an exception (Ctrl-C included) no new work starts, work
+    under way is finished and recorded.
     """
 
-    def __init__(self, record: Record, workers: int, advance: Callable[[int], None]) -> None:
-        self.totals = Totals()
-        self._record, self._advance = record, advance
-        self._lock, self._stop = threading.Lock(), threading.Event()
+    def __init__(self, results: Results, workers: int) -> None:
+        self._results, self._stop = results, threading.Event()
         self._pool = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="ohlora-write")
         self._pending: dict[Future[None], int] = {}  # task -> number of what it belongs to
         self._left: dict[int, int] = {}  # number -> its unfinished tasks
@@ -114,22 +116,11 @@ class WritePool:
                 except OutputError:
                     raise
                 except OhloraError as error:
-                    self.fail(output, str(error))
-                    continue
-                self._record.record(output.item, row)
-                with self._lock:
-                    self.totals.written += 1
-                    self.totals.undyed += output.ombre is not None and not row["dyed"]
-                self._advance(1)
+                    self._results.fail(output.item, str(error))
+                else:
+                    self._results.done(output.item, row)
         finally:
             done()
-
-    def fail(self, output: Output, message: str) -> None:
-        """Note that an output cannot be made; the others go on."""
-        self._record.record_failure(output.item, message)
-        with self._lock:
-            self.totals.failed[output.item] = message
-        self._advance(1)
 
     def wait_until(self, most: int) -> None:
         """Until at most `most` numbers are unwritten. Raises what stopped a worker."""
@@ -175,29 +166,19 @@ class CpuExecutor:
     producer: Producer[Any]
     batch: int = 8
 
-    def run(
-        self,
-        plan: Any,
-        pending: Sequence[int],
-        sink: Writer,
-        record: Record,
-        workers: int,
-        advance: Callable[[int], None],
-    ) -> Totals:
-        units = plan.units(pending)
-        return run(units, self.producer, sink, record, batch=self.batch, workers=workers, advance=advance)
+    def run(self, plan: Any, pending: Sequence[int], sink: FolderSink, results: Results, workers: int) -> None:
+        run(plan.units(pending), self.producer, sink, results, batch=self.batch, workers=workers)
 
 
 def run(
     units: Iterable[UnitT],
     producer: Producer[UnitT],
-    writer: Writer,
-    record: Record,
+    sink: FolderSink,
+    results: Results,
     *,
     batch: int = 8,
     workers: int = 2,
-    advance: Callable[[int], None] = lambda outputs: None,
-) -> Totals:
+) -> None:
     """Run all units. An ImageError fails its item; OutputError and anything unexpected stop the run.
 
     On an exception (Ctrl-C included) no new work starts, work under way is finished and recorded, then it is raised.
@@ -208,8 +189,7 @@ def run(
     most = min(batch, max(at_once + 1, size))
     ahead: deque[tuple[list[UnitT], Future[list[Picture | ImageError | None]]]] = deque()
 
-    with WritePool(record, workers, advance) as pool, _makers(at_once) as makers:
-        totals = pool.totals
+    with WritePool(results, workers) as pool, _makers(at_once) as makers:
 
         def make(group: list[UnitT]) -> list[Picture | ImageError | None]:
             made: list[Picture | ImageError | None] = list(producer.produce(group))
@@ -217,7 +197,7 @@ def run(
                 return made
             for place, (unit, picture) in enumerate(zip(group, made, strict=True)):
                 if isinstance(picture, Picture) and len(unit.outputs) <= OUTPUTS_PER_TASK:
-                    pool.write_here(unit.outputs, partial(writer.write, picture))
+                    pool.write_here(unit.outputs, partial(sink.write, picture))
                     made[place] = None
             return made
 
@@ -231,16 +211,15 @@ def run(
                 break
             group, making = ahead.popleft()
             for unit, picture in zip(group, making.result(), strict=True):
-                totals.units += 1
+                results.units += 1
                 if picture is None:  # written by its maker
                     continue
                 if isinstance(picture, ImageError):
                     for output in unit.outputs:
-                        pool.fail(output, str(picture))
+                        results.fail(output.item, str(picture))
                     continue
-                pool.put(totals.units, unit.outputs, partial(writer.write, picture))
+                pool.put(results.units, unit.outputs, partial(sink.write, picture))
         pool.wait_until(0)
-    return totals
 
 
 @contextmanager

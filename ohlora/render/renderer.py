@@ -26,9 +26,8 @@ from ohlora.render.gpu.devices import DeviceSetting, chosen_devices, open_chain
 from ohlora.render.gpu.pipeline import DevicePipeline
 from ohlora.render.gpu.stream import DeviceStreams
 from ohlora.render.job import Look, RenderJob, make_looks
-from ohlora.render.pipeline import Picture
 from ohlora.render.plan import Output, PortraitPlan
-from ohlora.render.sinks import dye, job_backends
+from ohlora.render.sinks import Picture, dye, job_backends
 from ohlora.render.sources import PhotoProducer, PortraitProducer
 
 STREAM_CHUNK = 4

@@ -21,7 +21,7 @@ from ohlora.io.contact_sheet import contact_sheet
 from ohlora.io.images import encode_image, read_image
 from ohlora.render.job import OutputFormat
 from ohlora.render.journal import Journal
-from ohlora.render.pipeline import Record, Totals
+from ohlora.render.pipeline import Results
 from ohlora.render.sinks import FolderSink
 
 SHEET_CELLS = 400
@@ -34,7 +34,7 @@ class Plan(Protocol):
     """What a job's outputs are.
 
     noun: what they are called. step: what progress counts, the outputs themselves or their frames. counts: what else
-    the summary says, from which count of `Totals`.
+    the summary says, from which count of `Results`.
     """
 
     @property
@@ -54,9 +54,7 @@ class Executor(Protocol):
     included) no new work starts, and what is under way is finished and recorded or leaves nothing behind.
     """
 
-    def run(
-        self, plan: Any, pending: Sequence[int], sink: FolderSink, record: Record, workers: int, advance: Advance
-    ) -> Totals: ...
+    def run(self, plan: Any, pending: Sequence[int], sink: FolderSink, results: Results, workers: int) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -142,11 +140,12 @@ def execute(job: Job, out: Path, options: RunOptions | None = None) -> Summary:
         if resumed and pending:
             options.say(f"resuming: {resumed} of {total} {job.plan.noun} are there")
         sink = FolderSink(out, job.output, dict(job.provenance))
-        workers = options.workers or usable_cores()
+        results, workers = Results(journal), options.workers or usable_cores()
         started = time.monotonic()
         try:
             with options.progress(job.plan.steps(pending), job.plan.step) as advance:
-                totals = job.executor.run(job.plan, pending, sink, journal, workers, advance)
+                results.advance = advance
+                job.executor.run(job.plan, pending, sink, results, workers)
         except (KeyboardInterrupt, OhloraError) as stopped:
             # A disk that is full refuses this too; the journal holds all that metadata.jsonl would say.
             with contextlib.suppress(OutputError):
@@ -162,9 +161,9 @@ def execute(job: Job, out: Path, options: RunOptions | None = None) -> Summary:
         step = -(-len(files) // SHEET_CELLS)
         sheet = contact_sheet(read_image(file) for file in files[::step])
         write_bytes(out / "contact_sheet.jpg", encode_image(sheet, "jpeg", 92))
-    failures = [totals.failed[item] for item in sorted(totals.failed)]
-    counts = {name: int(getattr(totals, count)) for name, count in job.plan.counts.items()}
-    return Summary(out, job.plan, totals.written, resumed, counts, failures, seconds)
+    failures = [results.failed[item] for item in sorted(results.failed)]
+    counts = {name: int(getattr(results, count)) for name, count in job.plan.counts.items()}
+    return Summary(out, job.plan, results.written, resumed, counts, failures, seconds)
 
 
 def _open_journal(out: Path, request: Mapping[str, Any], restart: bool) -> Journal:

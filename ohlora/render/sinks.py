@@ -15,12 +15,22 @@ from ohlora.base.types import Rgb
 from ohlora.base.values import Ombre
 from ohlora.io.images import encode_image
 from ohlora.kernels.choices import Backend, Rounding
-from ohlora.photos.heads import dye_heads
+from ohlora.photos.heads import HeadMask, dye_heads
 from ohlora.render.job import OutputFormat
-from ohlora.render.pipeline import Picture
 from ohlora.render.plan import Output
 
 FIRST_DYES = 32  # 0.1 s for pictures of 256x256 in NumPy; Numba takes 0.3 s and more to load
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """What a unit's outputs are dyed from. image: uint8 RGB [H,W,3]. heads: the hair of each person in it, none when
+    no dye is asked.
+    """
+
+    image: Rgb
+    facts: dict[str, Any]
+    heads: tuple[HeadMask, ...] = ()
 
 
 def dye(picture: Picture, ombre: Ombre | None, rounding: Rounding = "truncate", backend: Backend = "auto") -> Rgb:

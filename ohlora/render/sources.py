@@ -19,8 +19,8 @@ from ohlora.latents.mapping import LatentSource
 from ohlora.photos.heads import HeadMask, PhotoReader
 from ohlora.photos.segmentation import find_hair
 from ohlora.render.job import RenderJob
-from ohlora.render.pipeline import Picture
 from ohlora.render.plan import PhotoUnit, PortraitUnit
+from ohlora.render.sinks import Picture
 
 
 def truncate(

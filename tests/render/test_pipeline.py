@@ -16,8 +16,9 @@ from ohlora.base.values import Ombre
 from ohlora.errors import ImageError, OutputError
 from ohlora.faces import SeedRange
 from ohlora.render.job import RenderJob, make_looks
-from ohlora.render.pipeline import Picture, Totals, run
+from ohlora.render.pipeline import Results, run
 from ohlora.render.plan import Output, PortraitPlan, PortraitUnit
+from ohlora.render.sinks import Picture
 
 
 class Counter:
@@ -74,9 +75,11 @@ class Counter:
         self.failures[item] = message
 
 
-def do(counter: Counter, faces: int, dyes: int, batch: int, workers: int) -> Totals:
+def do(counter: Counter, faces: int, dyes: int, batch: int, workers: int) -> Results:
     plan = PortraitPlan(RenderJob(SeedRange(0, faces - 1), make_looks(None, [Ombre(i / dyes) for i in range(dyes)])))
-    return run(plan.units(range(len(plan))), counter, counter, counter, batch=batch, workers=workers)
+    results = Results(counter)
+    run(plan.units(range(len(plan))), counter, counter, results, batch=batch, workers=workers)
+    return results
 
 
 @settings(max_examples=30, deadline=None)

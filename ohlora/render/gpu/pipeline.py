@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,8 +24,9 @@ from ohlora.errors import EngineError
 from ohlora.latents.mapping import LatentSource
 from ohlora.render.gpu.chain import DeviceChain, Slot
 from ohlora.render.job import RenderJob
-from ohlora.render.pipeline import Record, Totals, WritePool
+from ohlora.render.pipeline import Results, WritePool
 from ohlora.render.plan import Output, PortraitUnit
+from ohlora.render.sinks import FolderSink
 from ohlora.render.sources import truncate
 
 SLOTS = 4  # two batches under way on the device, two being written
@@ -177,34 +178,24 @@ class DevicePipeline:
             self._chain = None
 
 
-class Storage(Protocol):
-    """Where files go (`FolderSink`); called by several threads. Returns the metadata row."""
-
-    def store(
-        self, image: Any, output: Output, facts: dict[str, Any], dyed: bool, data: bytes | None = None
-    ) -> dict[str, Any]: ...
-
-
 def run_on_device(
     units: Iterable[PortraitUnit],
     pipeline: DevicePipeline,
-    sink: Storage,
-    record: Record,
+    sink: FolderSink,
+    results: Results,
     *,
     workers: int,
-    advance: Callable[[int], None] = lambda outputs: None,
-) -> Totals:
+) -> None:
     """Run all units; errors as in `pipeline.run`. `workers` threads encode, unless the device does, and store."""
-    with WritePool(record, workers, advance) as pool:
+    with WritePool(results, workers) as pool:
         for number, batch in enumerate(pipeline.finished(units)):
             pool.put(number, batch.outputs, _storing(batch, sink), batch.release)
             pool.wait_until(SLOTS)  # takes note of what is done, and raises what stopped a worker
         pool.wait_until(0)
-        pool.totals.units = pipeline.runs
-        return pool.totals
+    results.units = pipeline.runs
 
 
-def _storing(batch: Finished, sink: Storage) -> Callable[[Output], dict[str, Any]]:
+def _storing(batch: Finished, sink: FolderSink) -> Callable[[Output], dict[str, Any]]:
     """Stores the outputs of one batch; called by several threads."""
     lock, row_of = threading.Lock(), {output.item: row for row, output in enumerate(batch.outputs)}
 

@@ -8,7 +8,7 @@ import contextlib
 import multiprocessing
 import signal
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -21,7 +21,7 @@ from ohlora.render.gpu.devices import DeviceSetting
 from ohlora.render.gpu.encode import check_encoder
 from ohlora.render.gpu.pipeline import run_on_device
 from ohlora.render.job import OutputFormat, RenderJob
-from ohlora.render.pipeline import Record, Totals, run
+from ohlora.render.pipeline import Results, run
 from ohlora.render.plan import PortraitPlan
 from ohlora.render.renderer import Renderer
 from ohlora.render.sinks import FolderSink
@@ -60,31 +60,27 @@ class DeviceExecutor:
         plan: PortraitPlan,
         pending: Sequence[int],
         sink: FolderSink,
-        record: Record,
+        results: Results,
         workers: int,
-        advance: Callable[[int], None],
-    ) -> Totals:
+    ) -> None:
         """Render items `pending`, a share on each device. Raises what the first failing process raised; the others
         then finish what they have begun. On Ctrl-C likewise.
         """
-        if len(self.devices) == 1:
-            units, device = plan.units(pending), self.devices[0]
-            if device is None:
-                producer = self.renderer.producer(self.job)
-                return run(units, producer, sink, record, workers=workers, advance=advance)
+        if len(self.devices) > 1:
+            self._share_out(pending, sink, results, max(1, workers // len(self.devices)))
+        elif (device := self.devices[0]) is None:
+            run(plan.units(pending), self.renderer.producer(self.job), sink, results, workers=workers)
+        else:
             with contextlib.closing(self.renderer.device_pipeline(self.job, device, self.setting)) as pipeline:
-                return run_on_device(units, pipeline, sink, record, workers=workers, advance=advance)
-        share = _Share(
-            self.renderer.bundle.path,
-            self.renderer.directions_override,
-            self.job,
-            self.setting,
-            (sink.folder, sink.output, sink.provenance),
-            max(1, workers // len(self.devices)),
-        )
+                run_on_device(plan.units(pending), pipeline, sink, results, workers=workers)
+
+    def _share_out(self, pending: Sequence[int], sink: FolderSink, results: Results, workers: int) -> None:
+        made_of = (sink.folder, sink.output, sink.provenance)
+        bundle, directions = self.renderer.bundle.path, self.renderer.directions_override
+        share = _Share(bundle, directions, self.job, self.setting, made_of, workers)
         context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
         stop = context.Event()
-        processes: dict[Connection, Any] = {}
+        processes: dict[Any, Any] = {}
         for number, items in enumerate(cut(pending, len(self.job.looks), len(self.devices))):
             if items:
                 # A pipe each: a process that is killed while it writes leaves the others' alone.
@@ -94,19 +90,22 @@ class DeviceExecutor:
                 process.start()
                 there.close()  # the process has its own; when that ends, so does the pipe
                 processes[here] = process
-        collector = _Collector(processes, record, advance)
+        waiting, stopped = dict(processes), None
         try:
-            collector.collect()
-        except BaseException:
-            stop.set()
-            while collector.waiting:
-                with contextlib.suppress(OhloraError):
-                    collector.collect()
-            raise
+            while waiting:
+                try:
+                    for pipe in wait(list(waiting)):
+                        _take(pipe, waiting, results)
+                except BaseException as error:
+                    if stopped is not None and not isinstance(error, OhloraError):
+                        raise
+                    stopped = stopped or error
+                    stop.set()
         finally:
             for process in processes.values():
                 process.join()
-        return collector.totals
+        if stopped is not None:
+            raise stopped
 
 
 def cut(pending: Sequence[int], looks: int, parts: int) -> list[list[int]]:
@@ -124,46 +123,26 @@ def cut(pending: Sequence[int], looks: int, parts: int) -> list[list[int]]:
     return shares
 
 
-class _Collector:
-    """Takes the processes' messages: rows into the record, totals together. waiting: pipes of those still at work."""
-
-    def __init__(self, processes: Mapping[Connection, Any], record: Record, advance: Callable[[int], None]) -> None:
-        self.waiting: set[Any] = set(processes)
-        self.totals = Totals()
-        self._processes, self._record, self._advance = processes, record, advance
-
-    def collect(self) -> None:
-        """Until every process has said that it is done. Raises the first error that one reports."""
-        while self.waiting:
-            for pipe in wait(list(self.waiting)):
-                self._take(pipe)
-
-    def _take(self, pipe: Any) -> None:
-        try:
-            kind, *content = pipe.recv()
-        except (EOFError, OSError):
-            self.waiting.discard(pipe)
-            process = self._processes[pipe]
-            process.join()
-            raise OhloraError(
-                f"{process.name} ended without a word (exit status {process.exitcode}; out of memory?): the same "
-                "command resumes"
-            ) from None
-        if kind == "row":
-            self._record.record(*content)
-            self._advance(1)
-        elif kind == "failure":
-            self._record.record_failure(*content)
-            self.totals.failed[content[0]] = content[1]
-            self._advance(1)
-        else:
-            self.waiting.discard(pipe)
-            if kind == "error":
-                raise content[0]
-            written, units, undyed = content
-            self.totals.written += written
-            self.totals.units += units
-            self.totals.undyed += undyed
+def _take(pipe: Any, waiting: dict[Any, Any], results: Results) -> None:
+    """A message of one process: a row, or at its end how many portraits it made. Raises the error that ended it."""
+    try:
+        kind, *content = pipe.recv()
+    except (EOFError, OSError):
+        process = waiting.pop(pipe)
+        process.join()
+        raise OhloraError(
+            f"{process.name} ended without a word (exit status {process.exitcode}; out of memory?): the same command "
+            "resumes"
+        ) from None
+    if kind == "row":
+        results.done(*content)
+    elif kind == "failure":
+        results.fail(*content)
+    else:
+        del waiting[pipe]
+        if kind == "error":
+            raise content[0]
+        results.units += content[0]
 
 
 # In the process of a device
@@ -208,9 +187,9 @@ def _render_share(share: _Share, device: int | None, items: list[int], pipe: Con
     try:
         with Renderer(share.bundle, directions=share.directions) as renderer:
             alone = DeviceExecutor(renderer, share.job, [device], share.setting)
-            plan, sink = PortraitPlan(share.job), FolderSink(*share.sink)
-            totals = alone.run(plan, items, sink, record, share.workers, record.advance)
-        record.send("done", totals.written, totals.units, totals.undyed)
+            results = Results(record, record.advance)
+            alone.run(PortraitPlan(share.job), items, FolderSink(*share.sink), results, share.workers)
+        record.send("done", results.units)
     except BaseException as error:
         kind = type(error) if isinstance(error, OhloraError) else OhloraError
         with contextlib.suppress(OSError):  # the parent is gone

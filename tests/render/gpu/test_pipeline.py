@@ -27,6 +27,7 @@ from ohlora.render.gpu.chain import runs
 from ohlora.render.gpu.devices import DeviceSetting, chosen_devices
 from ohlora.render.gpu.pipeline import run_on_device
 from ohlora.render.job import Look, RenderJob
+from ohlora.render.pipeline import Results
 from ohlora.render.plan import PortraitPlan
 from ohlora.render.renderer import Renderer
 from tests.support import small_bundle
@@ -219,7 +220,8 @@ def test_workers_write_from_the_ring(bundle: Bundle, devices: Devices) -> None:
 
     with Renderer(bundle, "onnxruntime") as renderer:
         pipeline = renderer.device_pipeline(asked, 0, DeviceSetting(bucket=2))
-        totals = run_on_device(PortraitPlan(asked).units(range(21)), pipeline, Keeping(), record, workers=3)
+        totals = Results(record)
+        run_on_device(PortraitPlan(asked).units(range(21)), pipeline, Keeping(), totals, workers=3)
         pipeline.close()
     assert (totals.written, totals.units, totals.failed) == (21, 7, {})
     assert sorted(record.rows) == list(range(21))
@@ -236,7 +238,7 @@ def test_a_full_disk_stops_the_job(bundle: Bundle, devices: Devices) -> None:
     with Renderer(bundle, "onnxruntime") as renderer:
         pipeline = renderer.device_pipeline(job(40, (None,)), 0, DeviceSetting(bucket=2))
         with pytest.raises(OutputError, match="no space left"):
-            run_on_device(PortraitPlan(pipeline.job).units(range(40)), pipeline, Full(), Noted(), workers=2)
+            run_on_device(PortraitPlan(pipeline.job).units(range(40)), pipeline, Full(), Results(Noted()), workers=2)
         assert pipeline.runs < 40
         pipeline.close()
 

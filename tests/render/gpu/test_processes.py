@@ -18,7 +18,7 @@ from ohlora.errors import OhloraError, OutputError
 from ohlora.render.gpu.devices import DeviceSetting
 from ohlora.render.gpu.processes import DeviceExecutor, cut
 from ohlora.render.job import Look, OutputFormat, RenderJob
-from ohlora.render.pipeline import Totals
+from ohlora.render.pipeline import Results
 from ohlora.render.plan import PortraitPlan
 from ohlora.render.renderer import Renderer
 from ohlora.render.sinks import FolderSink
@@ -50,7 +50,7 @@ class Noted:
 
 def render(
     bundle: Bundle, out: Path, count: int, devices: int, record: Noted, advance: Any = lambda count: None
-) -> Totals:
+) -> Results:
     """`count` faces, a share to each of `devices` processes on the host; one is this process."""
     rng = np.random.default_rng(2)
     z = rng.standard_normal((count, Z_SIZE)).astype(np.float32)
@@ -61,7 +61,9 @@ def render(
     with Renderer(bundle) as renderer:
         executor = DeviceExecutor(renderer, job, [None] * devices, DeviceSetting())
         sink = FolderSink(out, job.output, {"engine": "test"})
-        return executor.run(PortraitPlan(job), range(count), sink, record, devices, advance)
+        results = Results(record, advance)
+        executor.run(PortraitPlan(job), range(count), sink, results, devices)
+        return results
 
 
 def test_shares_keep_faces_together() -> None:
