@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import onnx
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -20,7 +21,7 @@ from torch.nn import functional as F
 from ohlora.engines import Engine, open_engine
 from ohlora.errors import EngineError
 from ohlora.export.graphs.from_torch import to_onnx
-from ohlora.export.graphs.generator import export_generator
+from ohlora.export.networks.registry import module_graphs
 from ohlora.training.nets.score_cnns import SIZE, MergedCnn, PropertyCnn
 from ohlora.training.nets.stylegan import Generator
 from ohlora.training.vectorfind.portrayer import Portrayer, engine_portrayer
@@ -76,10 +77,7 @@ def compiled_scorer(scorer: CnnScorer, resolution: int, columns: Sequence[str], 
     example = torch.zeros(2, resolution, resolution, 3, dtype=torch.uint8)
     network = scorer.network.to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     model = to_onnx(ScoringGraph(network, columns).eval(), {"image": example}, "scores")
-    with tempfile.TemporaryDirectory(prefix="ohlora-search-") as folder:
-        path = Path(folder) / "scorer.onnx"
-        path.write_bytes(model.SerializeToString())
-        engine = open_engine(path, backend=backend)
+    engine = _opened(model, backend)
     made = EngineScorer(scorer, engine, tuple(columns))
     noise = np.random.Generator(np.random.Philox(key=3)).integers(0, 256, (CHECKED, resolution, resolution, 3))
     images = noise.astype(np.uint8)
@@ -92,7 +90,13 @@ def compiled_scorer(scorer: CnnScorer, resolution: int, columns: Sequence[str], 
 
 def compiled_portrayer(generator: Generator, backend: str = "auto", precision: str = "fp32") -> Portrayer:
     """A checkpoint's generator, its synthesis exported (parity-checked) and compiled. Raises EngineError."""
+    return engine_portrayer(
+        generator, _opened(module_graphs("generator", generator)["synthesis"]().model, backend, precision)
+    )
+
+
+def _opened(model: onnx.ModelProto, backend: str, precision: str = "fp32") -> Engine:
     with tempfile.TemporaryDirectory(prefix="ohlora-search-") as folder:
-        made = export_generator(generator, folder)
-        engine = open_engine(made.synthesis, backend=backend, precision=precision)
-    return engine_portrayer(generator, engine)
+        path = Path(folder) / "network.onnx"
+        path.write_bytes(model.SerializeToString())
+        return open_engine(path, backend=backend, precision=precision)

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
-import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from ohlora.bundle import Bundle
@@ -19,42 +16,14 @@ from ohlora.errors import InvalidInputError
 from ohlora.export.bundle.preset import judged_latents
 from ohlora.export.graphs.portrait import portrait_graph, recolor_graph
 from ohlora.export.graphs.portrait_requests import portrait_requests, recolor_requests
-from ohlora.export.networks.compare import Kind
-from ohlora.export.networks.registry import (
-    NETWORKS,
-    Figures,
-    NetworkExport,
-    build_graphs,
-    graph_parity,
-    load_network,
-    network_named,
-)
+from ohlora.export.networks.entry import Arrays, NetworkExport
+from ohlora.export.networks.registry import Graph, load_network, module_graphs, network_named
+from ohlora.export.networks.table import NETWORKS
 from ohlora.faces import face_from_seed
 from ohlora.training.data import portraits
 from ohlora.training.data.portrait_faces import TEST_SEEDS
 
-Arrays = dict[str, NDArray[Any]]
-
 COMPOSED = ("portrait", "recolor")
-
-
-@dataclass(frozen=True)
-class Graph:
-    """One network to export, float32.
-
-    inputs(n): realistic inputs of n rows. output: name and kind of the result that is judged. parity: figures against
-    PyTorch, where there is a module. eager(inputs): the unrewritten PyTorch module's results, None for a bundle's.
-    rows_depend: a row depends on its batch.
-    """
-
-    name: str
-    model: onnx.ModelProto
-    inputs: Callable[[int], Arrays]
-    output: str
-    kind: Kind
-    parity: Mapping[str, Figures] = field(default_factory=dict)
-    eager: Callable[[Arrays], Arrays] | None = None
-    rows_depend: bool = False
 
 
 @dataclass(frozen=True)
@@ -130,39 +99,8 @@ def weights_source(network: str, kind: str | None, path: Path | None, options: M
 
 def module_source(entry: NetworkExport, module: nn.Module, options: Mapping[str, str], title: str) -> Source:
     """The graphs of a module that is loaded already."""
-    network, chosen = entry.name, entry.chosen(options)
-    entries = {graph.name: graph for graph in entry.graphs_of(module)}
-    depends = entry.rows_depend(chosen)
-
-    def make(name: str) -> Graph:
-        graph, model = entries[name], build_graphs(network, module, chosen)[name]
-        parity = graph_parity(graph, module, model, chosen)
-        for output, found in parity.items():
-            graph.outputs[output].require(f"{name}.onnx, output {output},", found)
-        # A network may lack some of the outputs that its kind knows.
-        output = next(value.name for value in model.graph.output if value.name in graph.outputs)
-
-        @torch.no_grad()
-        def inputs(count: int) -> Arrays:
-            return graph.probe_inputs(module, 1, count, chosen)
-
-        @torch.no_grad()
-        def eager(inputs: Arrays) -> Arrays:
-            return graph.reference(module, inputs, chosen)
-
-        return Graph(
-            name,
-            model,
-            inputs,
-            output,
-            graph.outputs[output].kind,
-            parity,
-            eager,
-            depends,
-        )
-
-    makers = {name: (lambda name=name: make(name)) for name in entries}
-    return Source(title, makers, rows_depend=tuple(entries) if depends else ())
+    makers = module_graphs(entry.name, module, options)
+    return Source(title, makers, rows_depend=tuple(makers) if entry.rows_depend(entry.chosen(options)) else ())
 
 
 def open_source(

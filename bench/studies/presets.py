@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -29,13 +29,14 @@ from ohlora.bench.suites.engines import eager, synthesis_engine
 from ohlora.bundle import Bundle
 from ohlora.engines import usable_cores
 from ohlora.export.bundle.builder import build_bundle
-from ohlora.export.bundle.generator import load_generator
 from ohlora.export.bundle.preset import judged_latents, preset_bundle
 from ohlora.export.graphs.generator import ByteSynthesis
+from ohlora.export.networks.registry import load_network
 from ohlora.export.precision.presets import PRESETS
 from ohlora.training.data import portraits
 from ohlora.training.data.portrait_faces import TEST_SEEDS
 from ohlora.training.nets.effisegnet import SHIPPED_ENCODER, SIZE, EffiSegNet
+from ohlora.training.nets.stylegan import Generator
 
 EAGER = "eager PyTorch, documented, batch {}"
 BATCH, ROUNDS = 8, 7
@@ -93,7 +94,8 @@ def main(checkpoint: Path | None = None, kind: str = "stylegan-celeba256", seeds
     student = EffiSegNet(SHIPPED_ENCODER).eval()  # eager speed does not depend on the weights
     result: dict[str, Any] = {"demo": measure(Bundle.open("demo"), None, student, seeds)}
     if checkpoint:
-        module = ByteSynthesis(documented_upsampling(load_generator(kind, checkpoint))).eval()
+        generator = cast(Generator, load_network("generator", kind, checkpoint))
+        module = ByteSynthesis(documented_upsampling(generator)).eval()
         with tempfile.TemporaryDirectory() as folder:
             bundle = build_bundle(
                 Path(folder) / "full", generator=checkpoint, kind=kind, hair="demo", directions=None,

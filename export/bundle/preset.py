@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,10 +10,10 @@ import onnx
 from numpy.typing import NDArray
 
 from ohlora.bundle import Bundle, generator_identity_of
-from ohlora.bundle.manifest import DirectionsPart, GeneratorPart, HairPart
-from ohlora.bundle.write import write_bundle
+from ohlora.bundle.manifest import GeneratorPart, HairPart
+from ohlora.bundle.write import BundleDraft, new_bundle
 from ohlora.engines.selftest import load_probe, save_probe
-from ohlora.errors import BundleError, InvalidInputError
+from ohlora.errors import InvalidInputError
 from ohlora.export.precision.presets import Arrays, Chosen, Preset, choose, mask_subject, picture_subject, run_rows
 from ohlora.export.precision.quality import MaskQuality, PictureQuality
 from ohlora.faces import face_from_seed
@@ -44,43 +42,30 @@ def preset_bundle(
     """Write the bundle `source` to `out` at `preset`.
 
     seeds: faces that quality is measured on. precision: only this form, see `presets.choose`.
-    Raises EngineError when a network misses its gate, BundleError when `out` is in the way; then nothing is written.
+    Raises EngineError when a network misses its gate, InvalidInputError when `out` is in the way; then `out` is as it
+    was.
     """
     bundle = Bundle.open(source)
     manifest = bundle.manifest
     if manifest.generator is None and manifest.hair is None:
         raise InvalidInputError(f"bundle '{bundle.name}' has neither a generator nor a hair finder to put a preset on")
-    if out.exists() and not overwrite and any(out.iterdir()):
-        raise BundleError(f"{out} exists: choose another --out or --overwrite")
-    with tempfile.TemporaryDirectory(prefix="ohlora-bundle-") as temporary:
-        staging = Path(temporary)
-        for file in manifest.files:
-            (staging / file).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(bundle.file(file), staging / file)
+    with new_bundle(out, bundle, overwrite=overwrite) as draft:
+        draft.name, draft.provenance = (
+            name or f"{bundle.name}-{preset.name}",
+            f"{draft.provenance}; preset {preset.name}",
+        )
         pictures = None
-        generator = manifest.generator
-        if generator is not None:
+        if draft.generator is not None:
             found = lower_synthesis(bundle, preset, precision, seeds, report)
             pictures = found.exact
-            generator = _with_synthesis(staging, generator, found, preset)
-        hair = manifest.hair
-        if hair is not None:
-            finder = lower_hair(bundle, preset, precision, seeds, pictures, report)
-            hair = _with_hair(staging, hair, finder, preset)
-        return write_bundle(
-            out,
-            staging=staging,
-            name=name or f"{bundle.name}-{preset.name}",
-            license=manifest.license,
-            provenance=f"{manifest.provenance}; preset {preset.name}",
-            description=manifest.description,
-            hair=hair,
-            parsing=manifest.parsing,
-            generator=generator,
-            directions=_bound(staging, manifest.directions, generator),
-            gallery=manifest.gallery,
-            overwrite=overwrite,
-        )
+            _put(draft, found, preset, "generator", draft.generator.synthesis)
+        if draft.hair is not None:
+            _put(draft, lower_hair(bundle, preset, precision, seeds, pictures, report), preset, "hair", draft.hair.file)
+        if draft.directions is not None and draft.generator is not None:
+            # They belong to the same trained weights: bound to the generator's files as they are now.
+            identity = generator_identity_of(*(draft.folder / name for name in draft.generator.files()))
+            draft.directions = draft.directions.model_copy(update={"generator_sha256": identity})
+    return Bundle.open(out)
 
 
 def judged_latents(bundle: Bundle, seeds: int) -> tuple[Arrays, Arrays]:
@@ -125,35 +110,20 @@ def lower_hair(
     return choose(subject, precision=precision, symmetric=symmetric, judged_in_plan=32, report=report)
 
 
-def _with_synthesis(
-    staging: Path, part: GeneratorPart, chosen: Chosen[PictureQuality], preset: Preset
-) -> GeneratorPart:
+def _put(
+    draft: BundleDraft, chosen: Chosen[PictureQuality] | Chosen[MaskQuality], preset: Preset, role: str, file: str
+) -> None:
+    """The chosen form in the place of a part's network, and what the part says of it."""
+    part: GeneratorPart | HairPart = getattr(draft, role)
     if chosen.plan is not None and chosen.form.startswith("int8"):
-        _write_network(staging / part.synthesis, chosen.model)
-        networks = ["mapping", "synthesis", *(["mapping_end"] if part.mapping_end else [])]
-        probes = {network: load_probe(staging / part.probe, network) for network in networks}
+        (draft.folder / file).write_bytes(chosen.model.SerializeToString(deterministic=True))
+        networks = [role]
+        if isinstance(part, GeneratorPart):
+            networks = ["mapping", "synthesis", *(["mapping_end"] if part.mapping_end else [])]
+        probes = {network: load_probe(draft.folder / part.probe, network) for network in networks}
         # The probe tests engines, not the preset: it holds what these weights give.
-        probes["synthesis"].outputs.update(run_rows(chosen.model, probes["synthesis"].inputs))
-        save_probe(staging / part.probe, **probes)
-    return part.model_copy(update={"parity": {**part.parity, **chosen.to_json(preset)}, "precision": chosen.precision})
-
-
-def _with_hair(staging: Path, part: HairPart, chosen: Chosen[MaskQuality], preset: Preset) -> HairPart:
-    if chosen.plan is not None and chosen.form.startswith("int8"):
-        _write_network(staging / part.file, chosen.model)
-        probe = load_probe(staging / part.probe, "hair")
-        probe.outputs.update(run_rows(chosen.model, probe.inputs))
-        save_probe(staging / part.probe, hair=probe)
-    return part.model_copy(update={"parity": {**part.parity, **chosen.to_json(preset)}, "precision": chosen.precision})
-
-
-def _write_network(path: Path, model: onnx.ModelProto) -> None:
-    path.write_bytes(model.SerializeToString(deterministic=True))
-
-
-def _bound(staging: Path, directions: DirectionsPart | None, generator: GeneratorPart | None) -> DirectionsPart | None:
-    """The directions, which belong to the same trained weights, bound to the generator's files as they are now."""
-    if directions is None or generator is None:
-        return None
-    identity = generator_identity_of(*(staging / name for name in generator.files()))
-    return directions.model_copy(update={"generator_sha256": identity})
+        changed = probes["hair" if role == "hair" else "synthesis"]
+        changed.outputs.update(run_rows(chosen.model, changed.inputs))
+        save_probe(draft.folder / part.probe, **probes)
+    parity = {**part.parity, **chosen.to_json(preset)}
+    setattr(draft, role, part.model_copy(update={"parity": parity, "precision": chosen.precision}))

@@ -1,11 +1,11 @@
-"""PyTorch module -> ONNX graph: one exporter call, reproducible bytes; and its comparison with the module."""
+"""PyTorch module -> ONNX graph: one exporter call, reproducible bytes."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-import numpy as np
 import onnx
 import onnxruntime
 import torch
@@ -16,8 +16,7 @@ from ohlora.errors import EngineError
 
 OPSET = 18
 MAX_BATCH = 4096
-TRACED_BATCH, CHECKED_BATCH = 2, 3  # different, so that a frozen batch size cannot pass
-TOLERANCE = 1e-4  # of the largest value, at least of 1
+TRACED_BATCH = 2
 
 
 def to_onnx(
@@ -44,7 +43,8 @@ def to_onnx(
             dynamo=True,
             verbose=False,
         )
-    assert program is not None
+    if program is None:
+        raise EngineError(f"PyTorch made no graph of a {type(module).__name__}")
     model = program.model_proto
     strip_traces(model)
     model.doc_string = ""
@@ -65,21 +65,8 @@ def strip_traces(model: onnx.ModelProto) -> None:
         del value.metadata_props[:]
 
 
-def run_graph(model: onnx.ModelProto, inputs: Mapping[str, NDArray[np.float32]]) -> list[NDArray[np.generic]]:
+def run_graph(model: onnx.ModelProto, inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
     """All outputs of `model` on the CPU by ONNX Runtime."""
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    outputs: list[NDArray[np.generic]] = session.run(None, dict(inputs))
+    outputs: list[NDArray[Any]] = session.run(None, dict(inputs))
     return outputs
-
-
-def compare(name: str, made: NDArray[np.generic], wanted: Tensor) -> float:
-    """Largest difference between what the graph `name` and the module made. Raises EngineError when it is too large."""
-    reference = wanted.numpy()
-    error = float(np.max(np.abs(made - reference)))
-    limit = TOLERANCE * max(1.0, float(np.max(np.abs(reference))))
-    if not error <= limit:  # NaN fails too
-        raise EngineError(
-            f"{name} differs from PyTorch by {error:.3g}, more than {limit:.3g}; nothing was written. The "
-            "weights may hold extreme or non-finite values: check the checkpoint"
-        )
-    return error

@@ -50,17 +50,7 @@ class NoiseOffset:
 Source = WidenedKernel | NoiseOffset
 
 
-@dataclass
-class HalfStorage:
-    """What was done: names of tensors by how they are stored."""
-
-    half: list[str]
-    scaled: list[str]
-    kept: list[str]  # float32, since float16 would lose a channel
-    rebuilt: list[str]
-
-
-def store_half(model: onnx.ModelProto, sources: Mapping[str, Source] | None = None) -> HalfStorage:
+def store_half(model: onnx.ModelProto, sources: Mapping[str, Source] | None = None) -> None:
     """Replace the large float32 initialisers of `model`, in place. Keeps names and meaning of all tensors.
 
     sources: what named initialisers are made from; they are stored as that.
@@ -68,8 +58,7 @@ def store_half(model: onnx.ModelProto, sources: Mapping[str, Source] | None = No
     """
     graph = model.graph
     missing, sourced = dict(sources or {}), []
-    done = HalfStorage([], [], [], [])
-    store = _Store([], [], done)
+    store = _Store([], [])
     for tensor in graph.initializer:
         if tensor.name in missing:
             sourced.append(numpy_helper.to_array(tensor))
@@ -90,7 +79,6 @@ def store_half(model: onnx.ModelProto, sources: Mapping[str, Source] | None = No
     graph.value_info.extend(noted)
     graph.node.extend([*store.nodes, *nodes])
     graph.initializer.extend(store.tensors)
-    return done
 
 
 @dataclass
@@ -99,7 +87,6 @@ class _Store:
 
     tensors: list[onnx.TensorProto]
     nodes: list[onnx.NodeProto]
-    done: HalfStorage
 
     def put(self, value: Float32, name: str) -> None:
         """Make tensor `name` of `value`, by a float16 initialiser where that keeps every channel."""
@@ -109,16 +96,13 @@ class _Store:
         half = np.ldexp(value, shift).astype(np.float16)
         if _worst_channel(value, np.ldexp(half.astype(np.float32), -shift)) > CHANNEL_ERROR:
             self.tensors.append(numpy_helper.from_array(value, name))
-            self.done.kept.append(name)
             return
         self.tensors.append(numpy_helper.from_array(half, f"{name}_f16"))
-        self.done.half.append(name)
         if shift == 0:
             self.node("Cast", [f"{name}_f16"], name, to=TensorProto.FLOAT)
             return
         self.node("Cast", [f"{name}_f16"], f"{name}_shifted", to=TensorProto.FLOAT)
         self.node("Mul", [f"{name}_shifted", self.constant(np.float32(2.0**-shift), f"{name}_unit")], name)
-        self.done.scaled.append(name)
 
     def source(self, tensor: onnx.TensorProto, source: Source) -> None:
         """Make the tensor of what it was made from; its values must come out as they were."""
@@ -132,7 +116,6 @@ class _Store:
             self._widened(name, source)
         else:
             self._offset(name, source)
-        self.done.rebuilt.append(name)
 
     def _widened(self, name: str, source: WidenedKernel) -> None:
         # Each 3x3 kernel times the band matrix from the right and its transpose from the left, then [I,O,4,4].
@@ -147,16 +130,13 @@ class _Store:
         if not source.strength.any():
             self.tensors.append(numpy_helper.from_array(bias, name))
             return
-        self.put_small_or_half(source.noise, f"{name}_noise")
+        if source.noise.size >= HALF_FROM:
+            self.put(source.noise, f"{name}_noise")
+        else:
+            self.constant(source.noise, f"{name}_noise")
         strength = self.constant(source.strength.reshape(1, -1, 1, 1), f"{name}_strength")
         self.node("Mul", [f"{name}_noise", strength], f"{name}_scaled_noise")
         self.node("Add", [f"{name}_scaled_noise", self.constant(bias, f"{name}_bias")], name)
-
-    def put_small_or_half(self, value: Float32, name: str) -> None:
-        if value.size >= HALF_FROM:
-            self.put(value, name)
-        else:
-            self.constant(value, name)
 
     def constant(self, value: NDArray[np.float32] | np.float32, name: str) -> str:
         self.tensors.append(numpy_helper.from_array(np.asarray(value, np.float32), name))

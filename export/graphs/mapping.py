@@ -9,15 +9,11 @@ The last layers are in both files: one network in two parts would run twice for 
 
 from __future__ import annotations
 
-from typing import cast
-
-import numpy as np
 import onnx
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ohlora.export.graphs.from_torch import CHECKED_BATCH, TRACED_BATCH, compare, run_graph, to_onnx
+from ohlora.export.graphs.from_torch import TRACED_BATCH, to_onnx
 from ohlora.training.nets.stylegan import Generator, GeneratorConfig, Mapping
 
 
@@ -79,50 +75,3 @@ def generator_properties(role: str, config: GeneratorConfig) -> dict[str, str]:
     if config.split_size:
         numbers["split_size"] = config.split_size
     return {"ohlora.role": role} | {f"ohlora.{name}": str(value) for name, value in numbers.items()}
-
-
-def check_mapping(reference: Generator, model: onnx.ModelProto) -> float:
-    """Largest difference of the outputs on random latents. Raises EngineError when it is too large."""
-    z, label = _latents(reference)
-    inputs = {"z": z.numpy()} | ({} if label is None else {"label": label.numpy()})
-    exact = (z.double(), None if label is None else label.double())
-    if reference.config.split_size:
-        wanted = SplitMapping(reference.mapping)(*exact)
-    else:
-        wanted = (reference.mapping(*exact),)
-    return _largest("mapping.onnx", run_graph(model, inputs), wanted)
-
-
-def check_mapping_end(reference: Generator, model: onnx.ModelProto) -> float:
-    """Largest difference of both outputs, on what random latents lead to. Raises EngineError when it is too large."""
-    split1 = _split1(reference)
-    wanted = MappingEnd(reference.mapping)(split1.double())
-    return _largest("mapping_end.onnx", run_graph(model, {"mapping_split1": split1.numpy()}), wanted)
-
-
-def check_same_end(reference: Generator, mapping: onnx.ModelProto, end: onnx.ModelProto) -> float:
-    """Largest difference between w of the whole mapping and w of its end, both as they are stored.
-
-    For weights that are rounded in storage: those of the last layers must be rounded alike in both files. Raises
-    EngineError when it is too large.
-    """
-    z, label = _latents(reference)
-    inputs = {"z": z.numpy()} | ({} if label is None else {"label": label.numpy()})
-    w, split1 = (cast("NDArray[np.float32]", value) for value in run_graph(mapping, inputs))
-    return compare("mapping_end.onnx", run_graph(end, {"mapping_split1": split1})[0], torch.from_numpy(w))
-
-
-def _latents(reference: Generator) -> tuple[Tensor, Tensor | None]:
-    config, stream = reference.config, torch.Generator().manual_seed(0)
-    z = torch.randn(CHECKED_BATCH, config.z_size, generator=stream)
-    return z, torch.randn(CHECKED_BATCH, config.label_size, generator=stream) if config.label_size else None
-
-
-def _split1(reference: Generator) -> Tensor:
-    """Both branches of random latents, float32 [CHECKED_BATCH, W+S]."""
-    z, label = _latents(reference)
-    return torch.cat(reference.mapping.hidden(z.double(), None if label is None else label.double()), 1).float()
-
-
-def _largest(name: str, made: list[NDArray[np.generic]], wanted: tuple[Tensor, ...]) -> float:
-    return max(compare(name, *pair) for pair in zip(made, wanted, strict=True))

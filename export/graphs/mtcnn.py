@@ -17,16 +17,13 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
 
 from ohlora.base.atomic import make_folder, write_bytes
-from ohlora.export.graphs.from_torch import OPSET
+from ohlora.export.graphs.builder import GraphBuilder
 from ohlora.training.teachers.mtcnn import State, published_weights
 
 SOURCE = "facenet-pytorch"
 LICENSE = "MIT"
-IR_VERSION = 9
 
 
 @dataclass(frozen=True)
@@ -49,28 +46,19 @@ NETS = {
 
 
 @dataclass
-class _Graph:
-    state: State
-    nodes: list[onnx.NodeProto] = field(default_factory=list)
-    weights: list[onnx.TensorProto] = field(default_factory=list)
+class _Graph(GraphBuilder):
+    state: State = field(default_factory=dict)
 
-    def constant(self, name: str, values: NDArray[np.generic]) -> str:
-        self.weights.append(numpy_helper.from_array(np.array(values, order="C"), name))
-        return name
-
-    def add(self, kind: str, inputs: list[str], output: str, **attributes: object) -> str:
-        self.nodes.append(helper.make_node(kind, inputs, [output], name=output, **attributes))
-        return output
-
-    def weight(self, key: str) -> str:
-        return self.constant(key, self.state[key])
+    def layer(self, kind: str, x: str, key: str, output: str | None = None, **attributes: object) -> str:
+        """A convolution or dense layer with its weight and bias."""
+        weights = [self.constant(name, self.state[name]) for name in (f"{key}.weight", f"{key}.bias")]
+        return self.add(kind, [x, *weights], output or key, **attributes)
 
     def conv(self, x: str, key: str) -> str:
-        return self.add("Conv", [x, self.weight(f"{key}.weight"), self.weight(f"{key}.bias")], key)
+        return self.layer("Conv", x, key)
 
     def dense(self, x: str, key: str, output: str | None = None) -> str:
-        inputs = [x, self.weight(f"{key}.weight"), self.weight(f"{key}.bias")]
-        return self.add("Gemm", inputs, output or key, transB=1)
+        return self.layer("Gemm", x, key, output, transB=1)
 
     def prelu(self, x: str, key: str, trailing: tuple[int, ...]) -> str:
         slope = self.constant(f"{key}.weight", self.state[f"{key}.weight"].reshape(-1, *trailing))
@@ -79,9 +67,9 @@ class _Graph:
 
 def build(net: Net, state: State) -> onnx.ModelProto:
     """image float32 [N,H,W,3] RGB 0..255 -> probability, box, and landmarks where the network has them."""
-    graph = _Graph(state)
-    scale = graph.add("Sub", ["image", graph.constant("centre", np.array(127.5, np.float32))], "centred")
-    scaled = graph.add("Mul", [scale, graph.constant("scale", np.array(0.0078125, np.float32))], "scaled")
+    graph = _Graph(state=state)
+    scale = graph.add("Sub", ["image", graph.constant("centre", np.float32(127.5))], "centred")
+    scaled = graph.add("Mul", [scale, graph.constant("scale", np.float32(0.0078125))], "scaled")
     x = graph.add("Transpose", [scaled], "planes", perm=[0, 3, 1, 2])
     for position, layer in enumerate(net.trunk):
         if isinstance(layer, int):
@@ -99,31 +87,17 @@ def build(net: Net, state: State) -> onnx.ModelProto:
         heads = [graph.conv(x, net.probability), graph.conv(x, net.box)]
         both = graph.add("Softmax", [heads[0]], "classes", axis=1)
         graph.add("Transpose", [heads[1]], "box", perm=[0, 2, 3, 1])
-    graph.add("Gather", [both, graph.constant("face", np.array(1, np.int64))], "probability", axis=1)
-    outputs = {"probability": ["N"], "box": ["N", 4]}
-    if net.side is None:
-        outputs = {"probability": ["N", "rows", "columns"], "box": ["N", "rows", "columns", 4]}
+    graph.add("Gather", [both, graph.constant("face", np.int64(1))], "probability", axis=1)
+    places: tuple[str, ...] = () if net.side else ("rows", "columns")
+    outputs: dict[str, tuple[str, tuple[int | str, ...]]] = {
+        "probability": ("float32", ("N", *places)), "box": ("float32", ("N", *places, 4)),
+    }  # fmt: skip
     if net.points is not None:
         graph.dense(x, net.points, "landmarks")
-        outputs["landmarks"] = ["N", 10]
-    shape = ["N", net.side or "H", net.side or "W", 3]
-    model = helper.make_model(
-        helper.make_graph(
-            graph.nodes,
-            "mtcnn",
-            [helper.make_tensor_value_info("image", TensorProto.FLOAT, shape)],
-            [helper.make_tensor_value_info(name, TensorProto.FLOAT, dims) for name, dims in outputs.items()],
-            graph.weights,
-        ),
-        opset_imports=[helper.make_opsetid("", OPSET)],
-        ir_version=IR_VERSION,
-        producer_name="ohlora",
-    )
-    unused = set(state) - {tensor.name for tensor in graph.weights}
-    if unused:
+        outputs["landmarks"] = ("float32", ("N", 10))
+    if unused := set(state) - {tensor.name for tensor in graph.weights}:
         raise ValueError(f"weights that no layer uses: {', '.join(sorted(unused))}")
-    onnx.checker.check_model(model, full_check=True)
-    return model
+    return graph.model("mtcnn", {"image": ("float32", ("N", net.side or "H", net.side or "W", 3))}, outputs)
 
 
 def export(folder: Path) -> dict[str, object]:

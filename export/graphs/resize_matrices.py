@@ -31,10 +31,3 @@ def _matrix(source: int, pixels: NDArray[np.int32], weights: NDArray[np.float64]
     matrix = np.zeros((len(pixels), source))
     np.add.at(matrix, (np.arange(len(pixels))[:, None], pixels), weights)  # clipped taps fall on one pixel
     return matrix.astype(np.float32)
-
-
-def student_matrix(source: int, target: int) -> Float32:
-    """[target, source]: how the runtime brings a side of a square portrait to the student's (`photos.segmentation`)."""
-    if source == target:
-        return np.eye(target, dtype=np.float32)
-    return area_matrix(source, target) if source > target else cubic_matrix(source, target)

@@ -9,39 +9,24 @@ import onnx
 import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
-from torch import Tensor, nn
+from torch import Tensor
 
 from ohlora.base.atomic import write_bytes
-from ohlora.export.graphs.from_torch import to_onnx
-from ohlora.export.rewrites.student import InferenceStudent, rewrite_student
+from ohlora.export.graphs.from_torch import TRACED_BATCH, to_onnx
+from ohlora.export.graphs.pictures import PictureGraph, first_class
+from ohlora.export.rewrites.student import rewrite_student
 from ohlora.training.nets.effisegnet import SIZE, EffiSegNet
 
 # Tensors below this stay float32: they are biases and norms, where rounding costs most and saves nothing.
 HALF_FROM = 256
 
 
-class ByteStudent(nn.Module):
-    """image uint8 [N,224,224,3] RGB -> hair float32 [N,224,224]."""
-
-    def __init__(self, student: InferenceStudent) -> None:
-        super().__init__()
-        self.student = student
-
-    def forward(self, image: Tensor) -> Tensor:
-        x = image.permute(0, 3, 1, 2).float() * (1 / 127.5) - 1.0
-        return self.student(x)[:, 0]
-
-
-class ByteParser(nn.Module):
-    """image uint8 [N,224,224,3] RGB -> class ids uint8 [N,224,224], the first of equal maxima. Needs no soft-max."""
-
-    def __init__(self, student: InferenceStudent) -> None:
-        super().__init__()
-        self.student = student
-
-    def forward(self, image: Tensor) -> Tensor:
-        x = image.permute(0, 3, 1, 2).float() * (1 / 127.5) - 1.0
-        return self.student.logits(x).argmax(1).to(torch.uint8)
+def student_module(model: EffiSegNet) -> PictureGraph:
+    """Rewritten, of bytes: hair float32 [N,224,224] with one output; with several class ids, which need no soft-max."""
+    student = rewrite_student(model)
+    if model.outputs == 1:
+        return PictureGraph(lambda x: student(x)[:, 0], student=student)
+    return PictureGraph(lambda x: first_class(student.logits(x)), student=student)
 
 
 def export_student(model: EffiSegNet, path: Path, *, half_weights: bool = True) -> None:
@@ -50,12 +35,8 @@ def export_student(model: EffiSegNet, path: Path, *, half_weights: bool = True) 
     half_weights: store large weights as float16 (half the file), compute in float32. Raises CheckpointError for
     encoders that cannot be rewritten.
     """
-    rewritten = rewrite_student(model)
-    example = torch.zeros((2, SIZE, SIZE, 3), dtype=torch.uint8)
-    if model.outputs == 1:
-        graph = to_onnx(ByteStudent(rewritten), {"image": example}, "hair")
-    else:
-        graph = to_onnx(ByteParser(rewritten), {"image": example}, "parsing")
+    example = torch.zeros((TRACED_BATCH, SIZE, SIZE, 3), dtype=torch.uint8)
+    graph = to_onnx(student_module(model), {"image": example}, "hair" if model.outputs == 1 else "parsing")
     if half_weights:
         halve_weights(graph)
     onnx.checker.check_model(graph)
@@ -80,12 +61,15 @@ def halve_weights(model: onnx.ModelProto) -> None:
 @torch.no_grad()
 def reference_hair(model: EffiSegNet, images: NDArray[np.uint8]) -> NDArray[np.float32]:
     """What the exported graph must give, from the unrewritten float32 module; images uint8 [N,224,224,3]."""
-    x = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
-    return model.eval()(x)[:, 0].numpy()
+    hair: NDArray[np.float32] = model.eval()(_planes(images))[:, 0].numpy()
+    return hair
 
 
 @torch.no_grad()
 def reference_logits(model: EffiSegNet, images: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Class logits [N,C,224,224] of the unrewritten float32 module; images uint8 [N,224,224,3]."""
-    x = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
-    return model.eval().logits(x).numpy()
+    return model.eval().logits(_planes(images)).numpy()
+
+
+def _planes(images: NDArray[np.uint8]) -> Tensor:
+    return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -23,11 +23,10 @@ EQUAL_PSNR = 100.0  # said of identical pictures, whose ratio is infinite
 
 @dataclass(frozen=True)
 class Comparison:
-    """kind: what the output is. most: figure -> largest allowed value; least: figure -> smallest."""
+    """Bounds of figures. most: figure -> largest allowed value; least: figure -> smallest."""
 
-    kind: Kind
-    most: Mapping[str, float]
-    least: Mapping[str, float]
+    most: Mapping[str, float] = field(default_factory=dict)
+    least: Mapping[str, float] = field(default_factory=dict)
 
     def require(self, what: str, found: Figures) -> None:
         """Raises EngineError naming the first figure of the output `what` that is out of bounds; NaN is."""
@@ -43,11 +42,11 @@ class Comparison:
 
 # What float32 graphs are held to. Lower precision has bounds of its own.
 EXACT: dict[Kind, Comparison] = {
-    "image": Comparison("image", {"max_grey_levels": 1, "share_different": 1e-3}, {}),
-    "mask": Comparison("mask", {"max_abs_error": 1e-3, "mean_abs_error": 1e-5}, {}),
-    "classes": Comparison("classes", {"share_different": 2e-4}, {}),
-    "latent": Comparison("latent", {"relative_error": 1e-4}, {}),
-    "score": Comparison("score", {"relative_error": 1e-4}, {}),
+    "image": Comparison({"max_grey_levels": 1, "share_different": 1e-3}),
+    "mask": Comparison({"max_abs_error": 1e-3, "mean_abs_error": 1e-5}),
+    "classes": Comparison({"share_different": 2e-4}),
+    "latent": Comparison({"relative_error": 1e-4}),
+    "score": Comparison({"relative_error": 1e-4}),
 }
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import onnx
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ohlora.errors import InvalidInputError
-from ohlora.export.networks.compare import Comparison
+from ohlora.export.networks.compare import Kind
 
 Options = Mapping[str, str]
 Arrays = dict[str, NDArray[Any]]
@@ -24,14 +23,14 @@ class GraphExport:
 
     build(module, options): the checked model. reference(module, inputs, options): outputs of the unrewritten module by
     name, float64 where that is affordable, else float32. probe_inputs(module, seed, count, options): realistic inputs
-    by name. outputs: how each is compared. needed: whether a module has this graph at all.
+    by name. outputs: what each is. needed: whether a module has this graph at all.
     """
 
     name: str
     build: Callable[[Any, Options], onnx.ModelProto]
     reference: Callable[[Any, Arrays, Options], Arrays]
     probe_inputs: Callable[[Any, int, int, Options], Arrays]
-    outputs: Mapping[str, Comparison]
+    outputs: Mapping[str, Kind]
     needed: Callable[[Any], bool] = lambda module: True
 
 
@@ -39,7 +38,7 @@ class GraphExport:
 class NetworkExport:
     """One network.
 
-    kinds: of `training.checkpoints`, or own formats, that `load(kind, path)` reads. module: its class.
+    kinds: of `training.checkpoints`, or own formats (`registry.LOADERS`). module: its class.
     classifier attributes share a class: `attribute` tells them apart.
     options: name -> choices, the first of which is the default.
     rows_depend: whether, with these options, a row of a batch depends on the others. Such a graph must not be run row
@@ -50,7 +49,6 @@ class NetworkExport:
     kinds: tuple[str, ...]
     module: type[nn.Module]
     graphs: tuple[GraphExport, ...]
-    load: Callable[[str, Path | None], nn.Module]
     options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     rows_depend: Callable[[Options], bool] = lambda options: False
     attribute: str | None = None

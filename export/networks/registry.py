@@ -1,48 +1,68 @@
 """Every network of the toolkit that has a graph: what it takes, how it is built, judged and loaded.
 
     module = load_network("facexformer", "facexformer", "model.pt")
-    export_network("facexformer", module, "engines") -> Exported(files={"facexformer": engines/facexformer.onnx}, ...)
+    graph = module_graphs("facexformer", module)["facexformer"]() -> Graph(model=..., parity={"parsing": ...}, ...)
 
 `NETWORKS` is the table; a further network is one entry. Graphs are standard ONNX with any batch size, weights inside;
 pictures come in as uint8 RGB and are prepared inside. Rewrites are exact (`passes`); every graph is compared with the
-unrewritten PyTorch module on realistic inputs, and nothing is written before all of a network's graphs have passed.
+unrewritten PyTorch module on realistic inputs before anybody gets it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import onnx
 import torch
 from torch import nn
 
-from ohlora.base.atomic import make_folder, write_bytes
-from ohlora.errors import InvalidInputError
+from ohlora.errors import EngineError, InvalidInputError
 from ohlora.export.graphs.from_torch import run_graph
-from ohlora.export.networks.compare import Comparison, Figures, figures
-from ohlora.export.networks.entry import GraphExport, NetworkExport, Options
-from ohlora.export.networks.table import NETWORKS
+from ohlora.export.graphs.mtcnn import SOURCE
+from ohlora.export.networks.compare import EXACT, Figures, Kind, figures
+from ohlora.export.networks.entry import Arrays, GraphExport, NetworkExport, Options
+from ohlora.export.networks.graphs import FaceNetworks
+from ohlora.export.networks.table import NETWORKS, OWN_PARSER, OWN_READER, OWN_STUDENT
+from ohlora.training import checkpoints
+from ohlora.training.data.parsing_classes import NAMES11
+from ohlora.training.directions.reader import load_reader
+from ohlora.training.teachers.mtcnn import published_detector
+from ohlora.training.weights.student import load_student
 
-__all__ = [
-    "NETWORKS", "Comparison", "Exported", "Figures", "GraphExport", "NetworkExport", "Options",
-    "build_graphs", "export_network", "figures", "graph_parity", "load_network", "network_named",
-]  # fmt: skip
+SAMPLES = 3  # that parity is measured on; not the batch size that graphs are traced with: a frozen one cannot pass
 
-SAMPLES = 3  # that parity is measured on; not the batch size that graphs are traced with
+# Kinds that have file formats of their own; the others are `training.checkpoints`'.
+LOADERS: Mapping[str, Callable[[Path], nn.Module]] = {
+    OWN_STUDENT: load_student,
+    OWN_PARSER: partial(load_student, outputs=len(NAMES11)),
+    OWN_READER: load_reader,
+}
+
+
+def _without_module(inputs: Arrays) -> Arrays:
+    raise EngineError("a graph of a bundle has no PyTorch module beside it")
 
 
 @dataclass(frozen=True)
-class Exported:
-    """files: graph name -> path. parity: "graph.output" -> figures against PyTorch. rows_depend: see NetworkExport."""
+class Graph:
+    """One network to export, float32.
+
+    inputs(n): realistic inputs of n rows. output: name and kind of the result that is judged. parity: figures against
+    PyTorch, where there is a module. eager(inputs): the unrewritten PyTorch module's results, where there is one.
+    rows_depend: a row depends on its batch.
+    """
 
     name: str
-    files: dict[str, Path]
-    parity: dict[str, Figures]
-    options: dict[str, str]
-    rows_depend: bool
-    samples: int
-    seed: int
+    model: onnx.ModelProto
+    inputs: Callable[[int], Arrays]
+    output: str
+    kind: Kind
+    parity: Mapping[str, Figures] = field(default_factory=dict)
+    eager: Callable[[Arrays], Arrays] = _without_module
+    rows_depend: bool = False
 
 
 def network_named(name: str) -> NetworkExport:
@@ -64,57 +84,56 @@ def load_network(name: str, kind: str | None, path: Path | str | None) -> nn.Mod
     if kind not in network.kinds:
         given = "no kind" if kind is None else f"kind '{kind}'"
         raise InvalidInputError(f"{given} of weights for the network '{name}': give one of {', '.join(network.kinds)}")
-    module = network.load(kind, None if path is None else Path(path))
+    if kind == SOURCE:
+        if path is not None:
+            raise InvalidInputError(f"the face networks' weights come with {SOURCE}: give no file, got {path}")
+        detector = published_detector()
+        return FaceNetworks(detector.pnet, detector.rnet, detector.onet).eval()
+    if path is None:
+        raise InvalidInputError(f"weights of kind '{kind}' are in a file: give its path")
+    module = LOADERS.get(kind, partial(checkpoints.load, kind))(Path(path))
     network.require(module)
     return module.eval()
 
 
-@torch.no_grad()
-def build_graphs(name: str, module: nn.Module, options: Options) -> dict[str, onnx.ModelProto]:
-    """Graph name -> float32 model, not compared yet. Raises InvalidInputError for a foreign module or option."""
+def module_graphs(name: str, module: nn.Module, options: Options | None = None) -> dict[str, Callable[[], Graph]]:
+    """Makers of the graphs of a module, compared with it when they are made: EngineError for one that differs.
+
+    Raises InvalidInputError for a foreign module or option.
+    """
     network = network_named(name)
     network.require(module)
-    chosen = network.chosen(options)
-    with torch.random.fork_rng(devices=[]):
-        return {graph.name: graph.build(module, chosen) for graph in network.graphs_of(module)}
+    chosen = network.chosen(options or {})
+
+    @torch.no_grad()
+    def make(graph: GraphExport) -> Graph:
+        with torch.random.fork_rng(devices=[]):
+            model = graph.build(module, chosen)
+        parity = graph_parity(graph, module, model, chosen)
+        for output, found in parity.items():
+            EXACT[graph.outputs[output]].require(f"{graph.name}.onnx, output {output},", found)
+        # A network may lack some of the outputs that its kind knows.
+        output = next(value.name for value in model.graph.output if value.name in graph.outputs)
+        return Graph(
+            graph.name,
+            model,
+            torch.no_grad()(lambda count: graph.probe_inputs(module, 1, count, chosen)),
+            output,
+            graph.outputs[output],
+            parity,
+            torch.no_grad()(lambda inputs: graph.reference(module, inputs, chosen)),
+            network.rows_depend(chosen),
+        )
+
+    return {graph.name: partial(make, graph) for graph in network.graphs_of(module)}
 
 
 @torch.no_grad()
 def graph_parity(
-    graph: GraphExport,
-    module: nn.Module,
-    model: onnx.ModelProto,
-    options: Options,
-    *,
-    seed: int = 0,
-    samples: int = SAMPLES,
+    graph: GraphExport, module: nn.Module, model: onnx.ModelProto, options: Options, samples: int = SAMPLES
 ) -> dict[str, Figures]:
     """Output name -> figures of `model`, run by ONNX Runtime, against the module. options: complete (`chosen`)."""
-    inputs = graph.probe_inputs(module, seed, samples, options)
+    inputs = graph.probe_inputs(module, 0, samples, options)
     wanted = graph.reference(module, inputs, options)
     made = dict(zip((value.name for value in model.graph.output), run_graph(model, inputs), strict=True))
-    return {name: figures(graph.outputs[name].kind, made[name], value) for name, value in wanted.items()}
-
-
-def export_network(
-    name: str, module: nn.Module, folder: Path | str, *, seed: int = 0, samples: int = SAMPLES, **options: str
-) -> Exported:
-    """Rewrite, export, compare with PyTorch, then write GRAPH.onnx of each graph into `folder` (atomic each).
-
-    Raises InvalidInputError for a foreign module or option, EngineError when a graph differs from the module (nothing
-    is written), OutputError when a file cannot be written.
-    """
-    network = network_named(name)
-    chosen = network.chosen(options)
-    models = build_graphs(name, module, chosen)
-    parity: dict[str, Figures] = {}
-    for graph in network.graphs_of(module):
-        found = graph_parity(graph, module, models[graph.name], chosen, seed=seed, samples=samples)
-        for output, values in found.items():
-            graph.outputs[output].require(f"{graph.name}.onnx, output {output},", values)
-            parity[f"{graph.name}.{output}"] = values
-    place = make_folder(folder)
-    files = {stem: place / f"{stem}.onnx" for stem in models}
-    for stem, path in files.items():
-        write_bytes(path, models[stem].SerializeToString(deterministic=True))
-    return Exported(name, files, parity, chosen, network.rows_depend(chosen), samples, seed)
+    return {name: figures(graph.outputs[name], made[name], value) for name, value in wanted.items()}

@@ -89,4 +89,4 @@ def _by_cost(
 
 
 def _outputs(model: onnx.ModelProto, row: Rows) -> NDArray[np.float64]:
-    return np.concatenate([value.astype(np.float64).ravel() for value in run_graph(model, row)])  # type: ignore[arg-type]
+    return np.concatenate([value.astype(np.float64).ravel() for value in run_graph(model, row)])

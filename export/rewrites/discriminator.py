@@ -1,9 +1,5 @@
 """Exact inference rewrites of a StyleGAN discriminator, and its graph (docs/spec/stylegan.md, section 4).
 
-What is not folded, and why: the blur before each stride-2 convolution. Blur (3x3) and convolution (4x4, stride 2) make
-one 6x6 convolution only inside the picture. The convolution pads the *blurred* picture with zeros, where a merged
-kernel would see the blur go on beyond the border; and its 36 taps a channel pair are more than 16 and 9 a channel.
-
 The minibatch standard deviation makes a score depend on the whole batch. The graph either keeps that definition
 (statistics "batch") or scores every picture as a batch of its own ("alone").
 """
@@ -94,7 +90,8 @@ class DiscriminatorGraph(nn.Module):
             spread = torch.full_like(x[:, :1, :1, :1], EPSILON**0.5)  # one sample does not differ from itself
         x = torch.cat([x, spread.expand(-1, 1, *x.shape[2:])], 1)
         x = last.dense(leaky(last.conv(x)).flatten(1))
-        return self.network.score(x if label is None else torch.cat([x, label], 1))
+        score: Tensor = self.network.score(x if label is None else torch.cat([x, label], 1))
+        return score
 
 
 def batch_spread(x: Tensor, group: int) -> Tensor:

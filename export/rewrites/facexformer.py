@@ -30,14 +30,15 @@ class BroadcastWindows(Windows):
         grid = x.shape[1]
         if self.shift:
             x = x.roll((-self.shift, -self.shift), (1, 2))
-        x = x.unflatten(1, (-1, WINDOW)).unflatten(3, (-1, WINDOW)).transpose(2, 3)
+        x = torch.unflatten(torch.unflatten(x, 1, (-1, WINDOW)), 3, (-1, WINDOW)).transpose(2, 3)
         x = x.flatten(3, 4).flatten(1, 2)  # [N, windows, 49, C]
-        query, key, value = self.qkv(x).unflatten(3, (3, self.heads, -1)).permute(3, 0, 1, 4, 2, 5)
+        query, key, value = torch.unflatten(self.qkv(x), 3, (3, self.heads, -1)).permute(3, 0, 1, 4, 2, 5)
         # Written out: the exporter knows fused attention in four dimensions only, here are five.
         near = query * query.shape[-1] ** -0.5 @ key.transpose(3, 4) + self.bias  # [N, windows, heads, 49, 49]
         x = self.proj((near.softmax(-1) @ value).transpose(2, 3).flatten(3))
         side = grid // WINDOW
-        x = x.unflatten(1, (side, side)).unflatten(3, (WINDOW, WINDOW)).transpose(2, 3).flatten(3, 4).flatten(1, 2)
+        x = torch.unflatten(torch.unflatten(x, 1, (side, side)), 3, (WINDOW, WINDOW))
+        x = x.transpose(2, 3).flatten(3, 4).flatten(1, 2)
         return x.roll((self.shift, self.shift), (1, 2)) if self.shift else x
 
 

@@ -3,13 +3,12 @@
 Every pass takes a generator in evaluation mode and returns an equal one that computes less; the argument is
 left as it is. Equal means the same function at level of detail 0 with stored noise, up to rounding: constants are
 folded in float64 and rounded once to the generator's own precision. Later passes expect the earlier ones, in the order
-of `PASSES`.
+of `rewrite_generator`; `passes` says what each saves, and why others are not made.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from typing import Literal, TypeVar, cast
 
 import torch
@@ -130,7 +129,8 @@ class TransposedUpConv(nn.Module):
         self.blur = copy.deepcopy(source.blur)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.blur(F.conv_transpose2d(x, self.kernel, stride=2, padding=1))
+        result: Tensor = self.blur(F.conv_transpose2d(x, self.kernel, stride=2, padding=1))
+        return result
 
 
 class SubpixelUpConv(nn.Module):
@@ -154,7 +154,8 @@ class SubpixelUpConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.pixel_shuffle(F.conv2d(x, self.kernel, padding=1), 2)  # [N, O, 2H+2, 2W+2]
-        return self.blur(x[:, :, 1:-1, 1:-1])
+        result: Tensor = self.blur(x[:, :, 1:-1, 1:-1])
+        return result
 
 
 UPSAMPLERS: dict[Collapse, type[TransposedUpConv] | type[SubpixelUpConv]] = {
@@ -165,12 +166,7 @@ UPSAMPLERS: dict[Collapse, type[TransposedUpConv] | type[SubpixelUpConv]] = {
 
 @torch.no_grad()
 def collapse_upsampling(generator: Generator, collapse: Collapse = "transposed") -> Generator:
-    """Store each upsampling convolution as one kernel on the small input; the blur stays separate.
-
-    Folding the blur in as well would need 9 taps per output pixel instead of 4, and would not be exact: the
-    blur pads the *output* with zeros, while a merged kernel would see the transposed convolution go on beyond
-    the border.
-    """
+    """Store each upsampling convolution as one kernel on the small input; the blur stays separate."""
     if collapse not in UPSAMPLERS:
         raise InvalidInputError(f"collapse must be one of {', '.join(COLLAPSES)}, got '{collapse}'")
     result = copy.deepcopy(generator)
@@ -205,24 +201,11 @@ class InstanceAdaIN(nn.Module):
 
 @torch.no_grad()
 def simplify_adain(generator: Generator) -> Generator:
-    """Instance norm as one operation, style scale without its separate + 1.
-
-    The affines stay one product per layer: grouping those of equal size was measured
-    (bench/suites/rewrite_cases.py) and gains nothing, since reading their 20 MB is what takes the time.
-    """
+    """Instance norm as one operation, style scale without its separate + 1."""
     result = copy.deepcopy(generator)
     for layer in synthesis_layers(result):
         layer.adain = InstanceAdaIN(layer.adain)  # type: ignore[assignment]
     return result
-
-
-PASSES: tuple[Callable[[Generator], Generator], ...] = (
-    fold_gains,
-    drop_dead_rgb,
-    fold_noise,
-    precompute_start,
-    simplify_adain,
-)
 
 
 def rewrite_generator(generator: Generator, collapse: Collapse = "transposed") -> Generator:
@@ -232,6 +215,6 @@ def rewrite_generator(generator: Generator, collapse: Collapse = "transposed") -
             f"this generator stands at level of detail {float(generator.synthesis.lod):g}: only a "
             "finished one (level 0) can be rewritten"
         )
-    for rewrite in PASSES:
+    for rewrite in (fold_gains, drop_dead_rgb, fold_noise, precompute_start, simplify_adain):
         generator = rewrite(generator)
     return collapse_upsampling(generator, collapse).eval()

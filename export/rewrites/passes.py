@@ -185,10 +185,3 @@ def passes_of(network: str, **choices: str) -> tuple[Pass, ...]:
             raise InvalidInputError(f"'{name}' is no {choice} of the network '{network}': it offers {known}")
     taken = {choice: choices.get(choice, names[0]) for choice, names in offered.items()}
     return tuple(one for one in mine if one.choice is None or one.name == taken[one.choice])
-
-
-def apply_passes(network: str, module: nn.Module, **choices: str) -> nn.Module:
-    """`module` through all passes of its network."""
-    for one in passes_of(network, **choices):
-        module = one.function(module)
-    return module

@@ -64,9 +64,8 @@ class StaticConv(nn.Module):
         self.explicit = not even
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.explicit:
-            x = F.pad(x, self.pads * 2)
-        return self.conv(x)
+        result: Tensor = self.conv(F.pad(x, self.pads * 2) if self.explicit else x)
+        return result
 
 
 # (convolution, norm) pairs of timm's EfficientNet blocks, by block type.
@@ -89,7 +88,7 @@ def fold_encoder(encoder: nn.Module, size: int) -> nn.Module:
         conv, norm = getattr(owner, conv_name), getattr(owner, norm_name)
         setattr(owner, conv_name, StaticConv(conv, norm, size))
         setattr(owner, norm_name, getattr(norm, "act", nn.Identity()))  # most of timm's norms carry the activation
-        return -(-size // conv.stride[0])
+        return int(-(-size // conv.stride[0]))
 
     size = fold(encoder, "conv_stem", "bn1", size)
     for block in (block for stage in encoder.blocks for block in stage):  # type: ignore[union-attr]
@@ -177,7 +176,8 @@ class InferenceDecoder(nn.Module):
         half = F.relu(total) * self.half_scale + self.half_shift  # [N, 32, 112, 112]
         mixed = F.interpolate(self.mix_half(half), scale_factor=2, mode="nearest") + self.mix_cheap(self.doubled(half))
         first = F.relu(mixed) * self.first_scale + self.first_shift
-        return self.head_first(first) + self.head_second(F.relu(self.second(first)))
+        logits: Tensor = self.head_first(first) + self.head_second(F.relu(self.second(first)))
+        return logits
 
 
 class InferenceStudent(nn.Module):

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -26,54 +29,45 @@ from ohlora.bundle.manifest import (
 from ohlora.errors import BundleError
 
 
-def write_bundle(
-    folder: Path | str,
-    *,
-    staging: Path | str,
-    name: str,
-    license: str,
-    provenance: str,
-    description: str = "",
-    hair: HairPart | None = None,
-    parsing: ParsingPart | None = None,
-    generator: GeneratorPart | None = None,
-    directions: DirectionsPart | None = None,
-    gallery: GalleryPart | None = None,
-    overwrite: bool = False,
-) -> Bundle:
-    """Make the bundle `folder` of the files in `staging`, whose paths there are their names in the bundle.
+@dataclass
+class BundleDraft:
+    """A bundle in the making. folder: all its files, under their names in the bundle; the parts say what is what."""
 
-    Every file of `staging` is listed; the parts say what is what. Same input, same bytes.
-    overwrite: replace the bundle that is there; see `install_folder`, and for its errors.
-    Raises BundleError when files and parts do not make a valid bundle.
+    folder: Path
+    name: str = ""
+    license: str = "unknown"
+    provenance: str = ""
+    description: str = ""
+    hair: HairPart | None = None
+    parsing: ParsingPart | None = None
+    generator: GeneratorPart | None = None
+    directions: DirectionsPart | None = None
+    gallery: GalleryPart | None = None
+
+    def take(self, source: Bundle, *names: str) -> None:
+        """Copy listed files of another bundle."""
+        for name in names:
+            (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source.file(name), self.folder / name)
+
+
+@contextmanager
+def new_bundle(folder: Path | str, start: Bundle | None = None, *, overwrite: bool = False) -> Iterator[BundleDraft]:
+    """Yield a draft, empty or a copy of `start`; it becomes the bundle `folder` when the block succeeds.
+
+    Every file of the draft's folder is listed. Same input, same bytes. overwrite: replace the bundle that is there.
+    Raises BundleError when files and parts do not make a valid bundle, and the errors of `install_folder`.
     """
-    staging = Path(staging).resolve()
     with install_folder(folder, what="a bundle", known=_is_bundle, overwrite=overwrite) as building:
-        files = {relative: _entry(path) for relative, path in _staged(staging)}
-        try:
-            manifest = BundleManifest(
-                name=name,
-                description=description,
-                license=license,
-                provenance=provenance,
-                ohlora_version=__version__,
-                files=files,
-                hair=hair,
-                parsing=parsing,
-                generator=generator,
-                directions=directions,
-                gallery=gallery,
-            )
-        except ValidationError as error:
-            raise BundleError(f"bundle '{name}' cannot be built: {explain(error)}") from error
-        _verify_contents(Bundle(staging, manifest, identity=""))
-        for relative in files:
-            target = building / relative
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(staging / relative, target)
-        (building / MANIFEST_NAME).write_bytes(manifest.to_json())
-        Bundle.open(building)  # what was copied is what was hashed
-    return Bundle.open(folder)
+        draft = BundleDraft(building)
+        if start is not None:
+            draft.take(start, *start.manifest.files)
+            vars(draft).update((name, getattr(start.manifest, name)) for name in _SAID)
+        yield draft
+        _seal(draft)
+
+
+_SAID = tuple(field.name for field in fields(BundleDraft) if field.name != "folder")
 
 
 def _is_bundle(folder: Path) -> bool:
@@ -84,27 +78,25 @@ def _is_bundle(folder: Path) -> bool:
     return True
 
 
-def _staged(staging: Path) -> list[tuple[str, Path]]:
-    if not staging.is_dir():
-        raise BundleError(f"there is no folder {staging} to build a bundle from")
-    found = []
-    for path in sorted(staging.rglob("*")):
+def _seal(draft: BundleDraft) -> None:
+    """Write the manifest, and verify what is there as a reader would."""
+    files = {}
+    for path in sorted(draft.folder.rglob("*")):
         if path.is_symlink():
             raise BundleError(f"{path} is a link: put the file itself into the bundle")
-        relative = path.relative_to(staging).as_posix()
-        if path.is_file() and relative != MANIFEST_NAME:
-            found.append((relative, path))
-    return found
-
-
-def _entry(path: Path) -> FileEntry:
-    return FileEntry(sha256=file_sha256(path), size=path.stat().st_size)
-
-
-def _verify_contents(bundle: Bundle) -> None:
-    if bundle.manifest.generator:
+        if path.is_file():
+            relative = path.relative_to(draft.folder).as_posix()
+            files[relative] = FileEntry(sha256=file_sha256(path), size=path.stat().st_size)
+    said = {name: getattr(draft, name) for name in _SAID}
+    try:
+        manifest = BundleManifest(ohlora_version=__version__, files=files, **said)
+    except ValidationError as error:
+        raise BundleError(f"bundle '{draft.name}' cannot be built: {explain(error)}") from error
+    (draft.folder / MANIFEST_NAME).write_bytes(manifest.to_json())
+    bundle = Bundle.open(draft.folder)
+    if manifest.generator:
         bundle.w_avg()
-    if bundle.manifest.directions:
+    if manifest.directions:
         bundle.directions()
-    if bundle.manifest.gallery:
+    if manifest.gallery:
         bundle.gallery()

@@ -12,10 +12,10 @@ import pytest
 from ohlora.bundle import Bundle
 from ohlora.bundle import files as bundle_files
 from ohlora.bundle.manifest import BundleManifest
-from ohlora.bundle.write import write_bundle
+from ohlora.bundle.write import new_bundle
 from ohlora.engines.cache import CACHE_VARIABLE
 from ohlora.errors import BundleError, InvalidInputError, OutputError
-from tests.support.small_bundle import GENERATOR, HAIR, ROW, stage, write, write_gallery
+from tests.support.small_bundle import GENERATOR, HAIR, ROW, stage, write, write_bundle, write_gallery
 
 
 @pytest.fixture(autouse=True)
@@ -59,9 +59,7 @@ def test_overwrite_replaces_all_of_a_bundle(staging, tmp_path):
     for name in ("hair.onnx", "hair_probe.safetensors"):
         shutil.copy(staging / name, smaller)
     none = {"generator": None, "directions": None, "gallery": None}
-    bundle = write_bundle(
-        tmp_path / "b", staging=smaller, name="b2", license="x", provenance="y", overwrite=True, hair=HAIR
-    )
+    bundle = write_bundle(tmp_path / "b", smaller, overwrite=True, name="b2", hair=HAIR)
     assert bundle.name == "b2"
     assert sorted(p.name for p in bundle.path.iterdir()) == [
         "bundle.json",
@@ -79,8 +77,11 @@ def test_failed_write_keeps_the_old_bundle(staging, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(shutil, "copyfile", full)
-    with pytest.raises(OutputError, match=r"cannot write .*b: the disk is full"):
-        write(tmp_path / "b", staging, description="new", overwrite=True)
+    with (
+        pytest.raises(OutputError, match=r"cannot write .*b: the disk is full"),
+        new_bundle(old.path, old, overwrite=True),
+    ):
+        pass
     assert Bundle.open(tmp_path / "b").identity == old.identity
     assert [p.name for p in tmp_path.iterdir()] == ["b"]
 
@@ -102,16 +103,21 @@ def test_invalid_content_is_never_installed(staging, tmp_path):
     (bad / "card.md").symlink_to(staging / "MODEL_CARD.md")
     with pytest.raises(BundleError, match=r"card.md is a link"):
         write(tmp_path / "out", bad)
-    with pytest.raises(BundleError, match="there is no folder"):
-        write_bundle(tmp_path / "out", staging=tmp_path / "none", name="x", license="x", provenance="x", hair=HAIR)
     assert [p.name for p in tmp_path.iterdir()] == ["bad"]
 
 
-def test_staging_may_be_a_bundle_itself(whole, tmp_path):
-    manifest = Bundle.open(whole).manifest
-    again = write(tmp_path / "again", whole)
-    assert again.manifest == manifest
-    assert isinstance(manifest, BundleManifest)
+def test_a_bundle_may_start_as_a_copy(whole, tmp_path):
+    start = Bundle.open(whole)
+    with new_bundle(tmp_path / "again", start):
+        pass
+    again = Bundle.open(tmp_path / "again")
+    assert isinstance(again.manifest, BundleManifest)
+    assert (again.manifest, again.identity) == (start.manifest, start.identity)
+    with new_bundle(tmp_path / "changed", start) as draft:
+        draft.name, draft.gallery = "other", None
+    assert Bundle.open(tmp_path / "changed").manifest == start.manifest.model_copy(
+        update={"name": "other", "gallery": None}
+    )
 
 
 def test_hashes_are_remembered_only_for_settled_files(tmp_path):

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 from ohlora.bundle import Bundle
-from ohlora.bundle.write import write_bundle
+from ohlora.bundle.write import new_bundle
 
 
 def hair_only(folder: Path) -> Bundle:
     """The demo's student without a generator."""
     demo = Bundle.open("demo")
-    part, staging = demo.hair_part(), folder.with_name("staging")
-    staging.mkdir()
-    for name in (part.file, part.probe):
-        shutil.copy(demo.file(name), staging / name)
-    return write_bundle(folder, staging=staging, name="hair", license="none", provenance="demo", hair=part)
+    with new_bundle(folder) as draft:
+        draft.name, draft.license, draft.provenance, draft.hair = "hair", "none", "demo", demo.hair_part()
+        draft.take(demo, draft.hair.file, draft.hair.probe)
+    return Bundle.open(folder)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 from safetensors.numpy import save_file
 
 from ohlora.bundle import Bundle, DirectionsPart, GalleryPart, GeneratorPart, HairPart, generator_identity_of
-from ohlora.bundle.write import write_bundle
+from ohlora.bundle.write import new_bundle
 from ohlora.engines import open_engine
 from ohlora.engines.selftest import Probe, save_probe
 from tests.support.small_models import LABEL, LAYERS, RESOLUTION, SIZE, Z, hair_model, mapping_model, synthesis_model
@@ -96,15 +97,17 @@ def parts(staging: Path) -> dict[str, object]:
     }
 
 
-def write(folder: Path, staging: Path, **changes: object) -> Bundle:
-    options = {
-        "name": "small",
-        "license": "Apache-2.0",
-        "provenance": "made by a test",
-        **parts(staging),
-        **changes,
-    }
-    return write_bundle(folder, staging=staging, **options)
+def write(folder: Path, staging: Path, overwrite: bool = False, **changes: object) -> Bundle:
+    """The small bundle of the files in `staging`. changes: of what its manifest says."""
+    said = {"name": "small", "license": "Apache-2.0", "provenance": "made by a test", **parts(staging), **changes}
+    return write_bundle(folder, staging, overwrite, **said)
+
+
+def write_bundle(folder: Path, staging: Path, overwrite: bool = False, **said: object) -> Bundle:
+    with new_bundle(folder, overwrite=overwrite) as draft:
+        shutil.copytree(staging, draft.folder, symlinks=True, dirs_exist_ok=True)
+        vars(draft).update(said)
+    return Bundle.open(folder)
 
 
 def edit(folder: Path, change) -> None:

@@ -20,7 +20,7 @@ from ohlora.export.networks.registry import NETWORKS
 from ohlora.export.rewrites.batch_norms import fold_batch_norms, norm_pairs
 from ohlora.export.rewrites.discriminator import DiscriminatorGraph, rewrite_discriminator
 from ohlora.export.rewrites.facexformer import parse_only
-from ohlora.export.rewrites.passes import DECLINED, PASSES, apply_passes, passes_of
+from ohlora.export.rewrites.passes import DECLINED, PASSES, passes_of
 from ohlora.export.rewrites.student import InferenceStudent
 from ohlora.training.nets.facexformer import FaceXFormer
 from ohlora.training.nets.stylegan_layers import Blur, DownConv, UpConv, minibatch_std, widen
@@ -83,6 +83,12 @@ def assert_close(made: Tensor, wanted: Tensor, tolerance: float = EXACT) -> None
     assert made.shape == wanted.shape
     assert made.dtype == wanted.dtype
     assert float((made - wanted).abs().max()) <= tolerance * max(1.0, float(wanted.abs().max()))
+
+
+def apply_passes(network: str, module: nn.Module) -> nn.Module:
+    for one in passes_of(network):
+        module = one.function(module)
+    return module
 
 
 @pytest.mark.parametrize("network", list(CASES))

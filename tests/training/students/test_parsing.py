@@ -20,7 +20,7 @@ from ohlora.engines import open_engine
 from ohlora.engines.selftest import Probe, load_probe, save_probe
 from ohlora.errors import BundleError, CheckpointError, EngineError, InvalidInputError
 from ohlora.export.bundle.builder import build_bundle
-from ohlora.export.bundle.parsing import smallest_margin
+from ohlora.export.bundle.students import smallest_margin
 from ohlora.export.graphs.student import export_student, reference_logits
 from ohlora.export.rewrites.student import rewrite_student
 from ohlora.render.renderer import Renderer

@@ -18,7 +18,8 @@ import ohlora
 from ohlora.bundle import Bundle
 from ohlora.cli import app
 from ohlora.errors import BundleError
-from ohlora.export.graphs.generator import Storage, export_generator
+from ohlora.export.bundle.generator import write_generator
+from ohlora.export.graphs.generator import Storage
 from ohlora.export.graphs.mapping import mapping_graph
 from ohlora.export.rewrites.generator import Collapse, fold_gains
 from ohlora.training import checkpoints
@@ -42,7 +43,7 @@ FORMS = {
 
 
 def exported(generator: Generator, folder: Path, storage: Storage = "float32", collapse: Collapse = "transposed"):
-    export_generator(generator, folder, storage=storage, collapse=collapse)
+    write_generator(generator, folder, storage, collapse)
     files = ((folder / name).read_bytes() for name in ("mapping.onnx", "synthesis.onnx"))
     return (*files, generator.w_avg.numpy())
 

@@ -18,9 +18,10 @@ from ohlora.bench.suites.rewrite_cases import unlike_new
 from ohlora.bundle import Bundle
 from ohlora.cli import app
 from ohlora.errors import BundleError
-from ohlora.export.bundle.builder import probe_pictures
+from ohlora.export.bundle.students import probe_pictures
 from ohlora.export.graphs.from_torch import to_onnx
-from ohlora.export.graphs.student import ByteStudent, export_student
+from ohlora.export.graphs.pictures import PictureGraph
+from ohlora.export.graphs.student import export_student
 from ohlora.export.rewrites.student import rewrite_student
 from ohlora.training.nets.effisegnet import SHIPPED_ENCODER, EffiSegNet
 from ohlora.training.unbundle import student as bundle_student
@@ -66,7 +67,8 @@ def test_a_student_survives_the_way_there_and_back(tmp_path: Path) -> None:
 def test_a_file_with_four_phase_kernels() -> None:
     """What older versions wrote."""
     student = random_student()
-    phases = ByteStudent(phase_kernels(rewrite_student(student)))
+    kernels = phase_kernels(rewrite_student(student))
+    phases = PictureGraph(lambda x: kernels(x)[:, 0], student=kernels)
     example = {"image": torch.zeros((2, 224, 224, 3), dtype=torch.uint8)}
     graph = to_onnx(phases, example, "hair")
     assert any(node.op_type == "DepthToSpace" for node in graph.graph.node)
