@@ -96,10 +96,10 @@ def network_rows(one: Written, to: str) -> list[Row]:
 
 def _ways(to: str, runtime: str) -> list[tuple[str, str]]:
     """(backend, precision) of the float part: what is installed, and the recorded precision where it runs."""
-    found = {status.name: status for status in backend_report() if status.available and status.name != BASELINE}
-    names = [name for name in found if to in ("onnx", "triton") or name == to]
-    ways = [(name, "fp32") for name in names]
-    return ways + [(name, runtime) for name in names if runtime != "fp32" and found[name].bf16]
+    usable = [status for status in backend_report() if status.available and status.name != BASELINE]
+    asked = [status for status in usable if to in ("onnx", "triton", status.name)]
+    ways = [(str(status.name), "fp32") for status in asked]
+    return ways + [(str(status.name), runtime) for status in asked if runtime != "fp32" and status.bf16]
 
 
 def _run(

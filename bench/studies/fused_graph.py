@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import onnx
 
+from ohlora.base.types import Backend
 from ohlora.bench.runner.study import study
 from ohlora.bench.runner.timing import seconds_of
 from ohlora.bundle import Bundle
@@ -41,7 +42,7 @@ def compared(made: np.ndarray, wanted: np.ndarray) -> dict[str, Any]:
     }
 
 
-def measure(where: str, backend: str, count: int) -> list[dict[str, Any]]:
+def measure(where: str, backend: Backend, count: int) -> list[dict[str, Any]]:
     """Rows of portrait and recolor with one backend."""
     bundle, rows = Bundle.open(where), []
     cases: dict[str, tuple[onnx.ModelProto, Requests | RecolorRequests, str]] = {
@@ -63,7 +64,8 @@ def measure(where: str, backend: str, count: int) -> list[dict[str, Any]]:
 
 @study(shown=False)
 def main(bundle: str = "demo", requests: int = 100) -> dict[str, Any]:
-    rows = [row for backend in ("onnxruntime", "openvino") for row in measure(bundle, backend, requests)]
+    backends: tuple[Backend, ...] = ("onnxruntime", "openvino")
+    rows = [row for backend in backends for row in measure(bundle, backend, requests)]
     return {"bundle": bundle, "rows": rows}
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from ohlora.base.types import PrecisionChoice
 from ohlora.bench.baselines.documented import DocumentedWay
 from ohlora.bench.runner.processes import FailedError, measured_command
 from ohlora.bench.runner.study import study
@@ -61,12 +62,10 @@ def baseline(generator: Path, kind: str, student: Path, count: int) -> dict[str,
     }
 
 
-def accuracy(bundle: str, precision: str) -> dict[str, Any]:
+def accuracy(bundle: str, precision: PrecisionChoice) -> dict[str, Any]:
     """The engine's own probe: portraits of the engine against the unrewritten PyTorch module's."""
-    mapping, synthesis = Bundle.open(bundle).generator_engines("auto", precision)
-    figures = synthesis.selftest["probe"]["image"]
-    for engine in (mapping, synthesis):
-        engine.close()
+    with Bundle.open(bundle).synthesis_engine("auto", precision) as synthesis:
+        figures = synthesis.selftest["probe"]["image"]
     return {"backend": synthesis.backend, "precision": precision, **figures}
 
 
@@ -92,6 +91,7 @@ def main(
         result[name]["command"] = " ".join(("recolor FOLDER", *options))
     result |= {f"{name}_bf16": command_or_error(*render, *job, "--precision", "bf16") for name, job in jobs.items()}
     for name in jobs:
+        precision: PrecisionChoice
         for key, precision in ((name, "fp32"), (f"{name}_bf16", "bf16")):
             if "error" not in result[key]:
                 result[key]["accuracy"] = accuracy(bundle, precision)

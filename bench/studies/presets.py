@@ -25,7 +25,7 @@ from torch import nn
 from ohlora.bench.baselines.networks import documented_upsampling
 from ohlora.bench.runner.study import study
 from ohlora.bench.runner.timing import seconds_of
-from ohlora.bench.suites.engines import eager, synthesis_engine
+from ohlora.bench.suites.engines import eager
 from ohlora.bundle import Bundle
 from ohlora.engines import usable_cores
 from ohlora.export.bundle.builder import build_bundle
@@ -58,7 +58,7 @@ def measure(bundle: Bundle, generator: nn.Module | None, student: nn.Module | No
         for preset in PRESETS.values():
             made = preset_bundle(bundle.path, preset, folder / preset.name, seeds=seeds)
             part, hair = made.generator_part(), made.hair_part()
-            networks = [("synthesis", synthesis_engine(made), {"wp": wp}, part.synthesis, part.parity)]
+            networks = [("synthesis", made.synthesis_engine(), {"wp": wp}, part.synthesis, part.parity)]
             if student is not None:
                 networks.append(("hair", made.hair_engine(), {"image": pictures}, hair.file, hair.parity))
             for role, engine, inputs, file, parity in networks:

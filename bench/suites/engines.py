@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import ohlora
-from ohlora.base.types import Rgb
+from ohlora.base.types import Backend, Rgb
 from ohlora.bench.runner.timing import Facts, Group, Work
 from ohlora.bench.suites.options import Options
 from ohlora.bundle import Bundle
@@ -53,7 +53,9 @@ def synthesis(options: Options, batch: int) -> Group:
         return {"psnr_db": float(found.mean()), "worst_db": float(found.min())}
 
     rows = latents(options.subject.bundle)
-    return network_group(options, "synthesis", batch, ("wp", rows, "image"), module, synthesis_engine, facts, None)
+    return network_group(
+        options, "synthesis", batch, ("wp", rows, "image"), module, Bundle.synthesis_engine, facts, None
+    )
 
 
 def hair(options: Options, batch: int) -> Group:
@@ -73,19 +75,13 @@ def hair(options: Options, batch: int) -> Group:
     return network_group(options, "student", batch, ports, module, Bundle.hair_engine, facts, goal)
 
 
-def synthesis_engine(bundle: Bundle, backend: str = "auto") -> Engine:
-    mapping, engine = bundle.generator_engines(backend)
-    mapping.close()
-    return engine
-
-
 def network_group(
     options: Options,
     name: str,
     batch: int,
     ports: tuple[str, NDArray[Any], str],
     module: nn.Module | None,
-    opened: Callable[[Bundle, str], Engine],
+    opened: Callable[[Bundle, Backend], Engine],
     facts: Callable[[NDArray[Any], NDArray[Any]], Facts],
     goal: float | None,
 ) -> Group:

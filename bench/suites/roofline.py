@@ -18,7 +18,7 @@ import numpy as np
 
 from ohlora.bench.runner.records import Row
 from ohlora.bench.runner.timing import seconds_of
-from ohlora.bench.suites.engines import BATCH, latents, portraits, synthesis_engine
+from ohlora.bench.suites.engines import BATCH, latents, portraits
 from ohlora.bench.suites.options import Options
 from ohlora.bundle import Bundle
 from ohlora.engines import backend_report, open_engine, usable_cores
@@ -45,7 +45,7 @@ def roofline_rows(options: Options) -> Iterator[Row]:
 def points(preset: str, bundle: Bundle) -> Iterator[Row]:
     """Both networks of a bundle, batch 8."""
     for name, engine, file, inputs in (
-        ("synthesis", synthesis_engine(bundle), bundle.generator_part().synthesis, {"wp": latents(bundle)}),
+        ("synthesis", bundle.synthesis_engine(), bundle.generator_part().synthesis, {"wp": latents(bundle)}),
         ("student", bundle.hair_engine(), bundle.hair_part().file, {"image": portraits(bundle)}),
     ):
         seconds = fastest(functools.partial(engine, **inputs)) / BATCH

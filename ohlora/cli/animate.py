@@ -136,7 +136,6 @@ def animate(
     from ohlora.io.images import list_images
     from ohlora.render.curves import find_curve
     from ohlora.render.jobs import animation_job
-    from ohlora.render.renderer import Renderer
 
     if photos and faces:
         raise InvalidInputError("give pictures or --faces, not both")
@@ -147,9 +146,7 @@ def animate(
     name = movement.curve_name(colored)
     default_fps = find_curve(name).fps if name else DYE_FPS
     file = AnimationFormat(format, default_fps if fps is None else fps, quality)
-    with Renderer(
-        engines.bundle, engines.backend, precision=engines.precision, threads=engines.threads, directions=own.read()
-    ) as renderer:
+    with engines.renderer(own.read()) as renderer:
         moves = any(not look.expression.neutral for look in looks)
         if moves and renderer.directions is None:
             raise InvalidInputError(

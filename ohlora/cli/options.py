@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ohlora.base.values import Expression, Ombre
     from ohlora.latents.directions import Directions as DirectionSet
     from ohlora.render.job import OutputFormat
+    from ohlora.render.renderer import Renderer
 
 Out = Annotated[Path, Option("--out", "-o", help="Folder for the results; the same folder resumes.")]
 BundleName = Annotated[str, Option("--bundle", "-b", help="Bundle folder, or 'demo' for the one that ships.")]
@@ -85,6 +86,13 @@ class Engines:
         "auto"
     )
     threads: Threads = None
+
+    def renderer(self, directions: DirectionSet | None = None) -> Renderer:
+        """Raises BundleError. What it does not know of this text it refuses when an engine is opened: EngineError."""
+        from ohlora.render.renderer import Renderer
+
+        backend, precision = cast(Any, self.backend), cast(Any, self.precision)
+        return Renderer(self.bundle, backend, precision, self.threads, directions=directions)
 
 
 @dataclass(frozen=True)

@@ -65,13 +65,12 @@ def recolor(
     from ohlora.photos.video import Smoothing
     from ohlora.render.job import make_looks
     from ohlora.render.jobs import Recoloring, photo_job, video_job
-    from ohlora.render.renderer import Renderer
 
     looks = make_looks(None, dye.ombres())
     asked = Recoloring(looks, images.output(), faces.rules(), Smoothing(smoothing), max_megapixels)
     roots = source_paths(sources)
     pictures, videos = sort_sources(roots, recursive)
-    with Renderer(engines.bundle, engines.backend, precision=engines.precision, threads=engines.threads) as renderer:
+    with engines.renderer() as renderer:
         if videos:
             run_job(video_job(renderer, without(videos, run.out), roots, asked), run)
         job = photo_job(renderer, without(pictures, run.out), roots, asked, batch=batch)

@@ -157,16 +157,14 @@ def render(
     from ohlora.cli.execute import run_job
     from ohlora.render.gpu.devices import chosen_devices
     from ohlora.render.jobs import BATCH, portrait_job
-    from ohlora.render.renderer import Renderer
 
     looks = expressions.make_looks(dye)
     directions = own.read()
     devices = chosen_devices(engines.device)
     engines.check(devices)
     backend, precision = ("auto", "auto") if devices else (engines.backend, engines.precision)
-    with Renderer(
-        engines.bundle, backend, precision=precision, threads=engines.threads, directions=directions
-    ) as renderer:
+    host = options.Engines(engines.bundle, backend, precision, engines.threads)
+    with host.renderer(directions) as renderer:
         asked = _asked(renderer, portraits, looks, images, job)
         setting = engines.device_setting()
         made = portrait_job(renderer, asked, batch=engines.batch or BATCH, devices=devices, setting=setting)

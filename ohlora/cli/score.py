@@ -95,10 +95,8 @@ def score(
             pictures = number_pictures(_pictures(sources, recursive, out), read_index(parsing)) if sources else None
             result = score_folder(parsing, out, chosen, pictures=pictures, **settings)
         else:
-            from ohlora.render.renderer import Renderer
-
             paths = number_pictures(_pictures(sources, recursive, out))
-            renderer = stack.enter_context(Renderer(bundle or "", backend, threads=threads))
+            renderer = stack.enter_context(options.Engines(bundle or "", backend, threads=threads).renderer())
             pool = stack.enter_context(ThreadPoolExecutor(threads or usable_cores()))
             result = score_pictures(BundlePictures(renderer, paths, pool, variant), out, chosen, **settings)
     summarise(out, result, progress.seconds, json)

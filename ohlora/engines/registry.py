@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from ohlora.base.installation import install_command, repair_command
-from ohlora.base.types import FloatPrecision, check_choice
+from ohlora.base.types import Backend, FloatPrecision, check_choice
 from ohlora.errors import EngineError, one_line
 
 PRECISIONS: tuple[FloatPrecision, ...] = get_args(FloatPrecision)
@@ -24,7 +24,7 @@ class BackendEntry:
     extra: the extra of ohlora that brings `package`; "" for what the runtime itself depends on.
     """
 
-    name: str
+    name: Backend
     package: str
     precisions: tuple[FloatPrecision, ...] = ("fp32",)
     machines: tuple[str, ...] = ()
@@ -63,7 +63,7 @@ BACKENDS = (
 class BackendStatus:
     """One row of `ohlora doctor`. `detail`: device and capabilities, or why it is not available."""
 
-    name: str
+    name: Backend
     version: str
     available: bool
     bf16: bool
@@ -73,7 +73,7 @@ class BackendStatus:
 def candidates(backend: str, precision: str) -> list[BackendEntry]:
     """What may run a network in this precision, the preferred one first. Raises EngineError for what cannot be."""
     check_choice("precision", precision, PRECISIONS, EngineError)
-    by_name = {entry.name: entry for entry in BACKENDS}
+    by_name: dict[str, BackendEntry] = {entry.name: entry for entry in BACKENDS}
     check_choice("backend", backend, ("auto", *by_name), EngineError)
     if backend == "auto":
         here = [b for b in BACKENDS if b.automatic and (not b.machines or platform.machine() in b.machines)]

@@ -1,4 +1,4 @@
-"""The three-line API: open a bundle once, then render, find hair, recolour. No torch."""
+"""The three-line API: open a bundle once, then render, find hair, recolor. No torch."""
 
 from __future__ import annotations
 
@@ -6,29 +6,25 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ohlora.base.types import Rgb, Rounding
+from ohlora.base.types import Backend, PrecisionChoice, Rgb
 from ohlora.base.values import Expression, Face, Ombre
 from ohlora.bundle import Bundle
 from ohlora.engines import Engine
 from ohlora.errors import ImageError, InvalidInputError
-from ohlora.io.images import MAX_PIXELS
 from ohlora.latents.directions import Directions, directions_from_bundle
 from ohlora.latents.mapping import LatentSource
-from ohlora.photos.heads import FaceRules, PhotoReader, dye_heads
-from ohlora.photos.segmentation import find_hair, parse_faces
 from ohlora.render.gpu.devices import DeviceSetting, chosen_devices, open_chain
 from ohlora.render.gpu.pipeline import DevicePipeline
 from ohlora.render.gpu.stream import DeviceStreams
-from ohlora.render.job import Look, RenderJob, make_looks
+from ohlora.render.job import RenderJob, make_looks
+from ohlora.render.photo_renderer import PhotoRenderer
 from ohlora.render.plan import Output, PortraitPlan
 from ohlora.render.sinks import Picture, dye, job_backends
-from ohlora.render.sources import PhotoProducer, PortraitProducer
+from ohlora.render.sources import PortraitProducer
 
 STREAM_CHUNK = 4
 
@@ -42,7 +38,7 @@ class Rendered:
     facts: dict[str, Any]
 
 
-class Renderer:
+class Renderer(PhotoRenderer):
     """Engines of one bundle, opened on first use and kept. Use as a context manager or call `close`.
 
     backend: "auto", "openvino" or "onnxruntime". precision: "fp32", "bf16" (OpenVINO on CPUs that have it; the engine
@@ -54,20 +50,21 @@ class Renderer:
     Raises BundleError for a missing or damaged bundle or part, EngineError when no engine works.
     """
 
+    _ENGINES = (*PhotoRenderer._ENGINES, "_mapping", "_synthesis", "_mapping_end")
+
     def __init__(
         self,
         bundle: str | Path | Bundle = "demo",
-        backend: str = "auto",
-        *,
-        precision: str = "auto",
+        backend: Backend = "auto",
+        precision: PrecisionChoice = "auto",
         threads: int | None = None,
+        *,
         directions: Directions | None = None,
         device: str = "cpu",
         device_setting: DeviceSetting | None = None,
     ) -> None:
-        self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
-        self.backend, self.precision, self.threads = backend, precision, threads
-        self._directions = directions
+        super().__init__(bundle, backend, precision, threads)
+        self.directions_override = directions
         devices = chosen_devices(device)
         if len(devices) > 1:
             raise InvalidInputError(f"a Renderer takes one device, not {device}: `ohlora render` takes several")
@@ -81,44 +78,19 @@ class Renderer:
             make = partial(self.device_pipeline, device=devices[0], setting=setting)
             self._on_device = DeviceStreams(make, self._latents)
 
-    def __enter__(self) -> Renderer:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def close(self) -> None:
         """Release the engines. The renderer opens them again when it is used again."""
         if self._on_device is not None:
             self._on_device.close()
-        for engine in (
-            self.__dict__.pop("hair_engine", None),
-            self.__dict__.pop("parsing_engine", None),
-            self.__dict__.pop("_mapping", None),
-            self.__dict__.pop("_mapping_end", None),
-            *(self.__dict__.pop("_generator", None) or ()),
-        ):
-            if engine is not None:
-                engine.close()
-
-    @cached_property
-    def hair_engine(self) -> Engine:
-        return self.bundle.hair_engine(self.backend, self.precision, self.threads)
-
-    @cached_property
-    def parsing_engine(self) -> Engine:
-        return self.bundle.parsing_engine(self.backend, self.precision, self.threads)
-
-    @cached_property
-    def _generator(self) -> tuple[Engine, Engine]:
-        return self.bundle.generator_engines(self.backend, self.precision, self.threads)
+        super().close()
 
     @cached_property
     def _mapping(self) -> Engine:
-        """Alone, for renderers whose synthesis runs on a device."""
         return self.bundle.mapping_engine(self.backend, self.threads)
+
+    @cached_property
+    def _synthesis(self) -> Engine:
+        return self.bundle.synthesis_engine(self.backend, self.precision, self.threads)
 
     @cached_property
     def _mapping_end(self) -> Engine:
@@ -129,42 +101,32 @@ class Renderer:
         """Label values the generator takes: 0, 3 or 7."""
         return self.bundle.generator_part().label_size
 
-    @property
-    def directions_override(self) -> Directions | None:
-        """Those given in place of the bundle's own."""
-        return self._directions
-
     @cached_property
     def directions(self) -> Directions | None:
-        if self._directions is not None:
+        """Those given in place of the bundle's own, or these."""
+        owner = f"bundle '{self.bundle.name}'"
+        if self.directions_override is not None:
             part = self.bundle.generator_part()
-            self._directions.require_generator(part, part.state_sha256, f"bundle '{self.bundle.name}'")
-            return self._directions
-        found = self.bundle.manifest.directions
-        if found is None:
+            self.directions_override.require_generator(part, part.state_sha256, owner)
+            return self.directions_override
+        own = self.bundle.manifest.directions
+        if own is None:
             return None
         return directions_from_bundle(
-            self.bundle.directions(),
-            found.groups,
-            f"bundle '{self.bundle.name}'",
-            space=found.space,
-            networks=found.networks,
+            self.bundle.directions(), own.groups, owner, space=own.space, networks=own.networks
         )
 
     def producer(self, job: RenderJob) -> PortraitProducer:
         """Checks that every look of the job can be made, then opens the engines it needs."""
-        moves = self._check(job)
-        mapping, synthesis = self._generator
+        latents = self._latents(job)
         dyes = any(look.ombre is not None for look in job.looks)
         return PortraitProducer(
             job=job,
-            mapping=mapping,
-            synthesis=synthesis,
+            latents=latents,
+            synthesis=self._synthesis,
             hair_engine=self.hair_engine if dyes else None,
             w_mean=self.bundle.w_avg(),
             num_layers=self.bundle.generator_part().num_layers,
-            directions=self.directions,
-            mapping_end=self._end_for(moves),
         )
 
     def device_pipeline(self, job: RenderJob, device: int, setting: DeviceSetting) -> DevicePipeline:
@@ -179,10 +141,9 @@ class Renderer:
         )
 
     def _latents(self, job: RenderJob) -> LatentSource:
-        return LatentSource(self._mapping, self._end_for(self._check(job)), self.directions)
-
-    def _end_for(self, moves: bool) -> Engine | None:
-        return self._mapping_end if moves and self.directions and self.directions.needs_mapping_end else None
+        directions = self.directions if self._check(job) else None
+        end = self._mapping_end if directions is not None and directions.needs_mapping_end else None
+        return LatentSource(self._mapping, end, directions)
 
     def _check(self, job: RenderJob) -> bool:
         """Whether the job moves a face. Raises InvalidInputError for looks that this bundle cannot make."""
@@ -228,83 +189,27 @@ class Renderer:
         faces: Face | Sequence[Face],
         expressions: Expression | Sequence[Expression] | None = None,
         ombres: Ombre | Sequence[Ombre | None] | None = None,
+        psi: float | None = None,
         *,
-        psi: float = 1.0,
         truncation_layers: int = 0,
     ) -> Rgb:
-        """Every face with every expression and every ombre, in that nesting: uint8 RGB [N,H,W,3]."""
+        """Every face with every expression and every ombre, in that nesting: uint8 RGB [N,H,W,3].
+
+        psi, truncation_layers: as of `RenderJob`; None: the bundle's default, which is 1.
+        """
         looks = make_looks(_listed(expressions), _listed(ombres))
-        job = RenderJob(_listed(faces) or [], looks, psi=psi, truncation_layers=truncation_layers)
+        job = RenderJob(
+            _listed(faces) or [], looks, psi=1.0 if psi is None else psi, truncation_layers=truncation_layers
+        )
         size = self.bundle.generator_part().resolution
         images = np.empty((len(job), size, size, 3), dtype=np.uint8)
         for rendered in self.stream(job):
             images[rendered.item] = rendered.image
         return images
 
-    def hair(self, images: Rgb | Sequence[Rgb]) -> NDArray[np.float32]:
-        """Hair probability, float32 [N,h,w] in [0,1]: 224x224 for square pictures, the longer side 224 otherwise.
-
-        images: uint8 RGB [N,H,W,3] or a sequence of pictures of one aspect.
-        """
-        maps = find_hair(self.hair_engine, _pictures(images))
-        if len({one.shape for one in maps}) > 1:
-            raise InvalidInputError("hair() takes pictures of one aspect ratio: call it once per shape")
-        return np.stack(maps) if maps else np.zeros((0, 224, 224), np.float32)
-
-    def parse(self, images: Rgb | Sequence[Rgb]) -> NDArray[np.uint8]:
-        """Classes of a face, uint8 [N,h,w]: 224x224 for square pictures, the longer side 224 otherwise.
-
-        The ids are indices into `bundle.parsing_part().classes` (0 background ... 10 hair). images: as for `hair`.
-        Raises BundleError when the bundle has no face parser.
-        """
-        maps = parse_faces(self.parsing_engine, _pictures(images))
-        if len({one.shape for one in maps}) > 1:
-            raise InvalidInputError("parse() takes pictures of one aspect ratio: call it once per shape")
-        return np.stack(maps) if maps else np.zeros((0, 224, 224), np.uint8)
-
-    def recolor(
-        self,
-        images: Rgb | Sequence[Rgb],
-        ombre: Ombre,
-        *,
-        detect: str = "auto",
-        no_face: str = "skip",
-        min_face: float | None = None,
-        rounding: Rounding = "truncate",
-    ) -> list[Rgb]:
-        """Dye the hair of images that exist. Any size and shape each; uint8 RGB in and out, same size.
-
-        detect: "auto" finds the people in each image, as `ohlora recolor` does; "whole" takes it as one portrait,
-        which is what generators and croppers give. no_face, min_face: as in `FaceRules`; with "skip", an image
-        without a face raises ImageError.
-        """
-        reader = self.photo_reader(FaceRules(detect, no_face, min_face))
-        dyed = []
-        for number, (image, backend) in enumerate(zip(_pictures(images), job_backends(), strict=False)):
-            try:
-                found = reader.find(image)
-            except ImageError as error:
-                raise ImageError(f"picture {number}: {error}") from error
-            dyed.append(dye_heads(image, found.heads, ombre, rounding, backend))
-        return dyed
-
-    def photo_reader(self, rules: FaceRules | None = None) -> PhotoReader:
-        """Finds everybody's hair in photographs, with this bundle's student."""
-        return PhotoReader(self.hair_engine, rules)
-
-    def photo_producer(
-        self,
-        looks: Sequence[Look],
-        max_pixels: int = MAX_PIXELS,
-        rules: FaceRules | None = None,
-    ) -> PhotoProducer:
-        """For jobs over picture files. rules: default "auto", as `FaceRules` has it."""
-        dyes = any(look.ombre is not None for look in looks)
-        return PhotoProducer(self.photo_reader(rules) if dyes else None, max_pixels)
-
     def provenance(self, generator: bool) -> dict[str, Any]:
         """What a metadata row needs to make its picture again."""
-        engine = self._generator[1] if generator else self.hair_engine
+        engine = self._synthesis if generator else self.hair_engine
         return {
             "bundle": self.bundle.name,
             "bundle_sha256": self.bundle.identity,
@@ -314,17 +219,3 @@ class Renderer:
 
 def _listed(value: Any) -> Any:
     return value if value is None or isinstance(value, Sequence) else [value]
-
-
-def _pictures(images: Rgb | Sequence[Rgb]) -> list[Rgb]:
-    pictures = list(images) if not (isinstance(images, np.ndarray) and images.ndim == 3) else [images]
-    for picture in pictures:
-        if (
-            not isinstance(picture, np.ndarray)
-            or picture.dtype != np.uint8
-            or picture.ndim != 3
-            or picture.shape[2] != 3
-        ):
-            got = f"{picture.dtype} {picture.shape}" if isinstance(picture, np.ndarray) else type(picture).__name__
-            raise InvalidInputError(f"pictures must be uint8 RGB arrays [H,W,3], got {got}")
-    return pictures

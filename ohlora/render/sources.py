@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,6 @@ from ohlora.engines import Engine, usable_cores
 from ohlora.errors import ImageError
 from ohlora.io.images import read_image
 from ohlora.kernels.ombre import prepare_hair
-from ohlora.latents.directions import Directions
 from ohlora.latents.mapping import LatentSource
 from ohlora.photos.heads import HeadMask, PhotoReader
 from ohlora.photos.segmentation import find_hair
@@ -49,24 +48,15 @@ def pictures_with_hair(images: Sequence[Rgb], engine: Engine | None) -> list[Pic
 
 @dataclass
 class PortraitProducer:
-    """z -> w (once per face) -> expression -> image, hair. hair_engine None when the job dyes nothing.
-
-    mapping_end: for directions that need it (`Directions.needs_mapping_end`).
-    """
+    """z -> w (once per face) -> expression -> image, hair. hair_engine None when the job dyes nothing."""
 
     job: RenderJob
-    mapping: Engine
+    latents: LatentSource
     synthesis: Engine
     hair_engine: Engine | None
     w_mean: NDArray[np.float32]
     num_layers: int
-    directions: Directions | None = None
-    mapping_end: Engine | None = None
     runs: int = 0  # generator runs so far
-    _latents: LatentSource = field(init=False)
-
-    def __post_init__(self) -> None:
-        self._latents = LatentSource(self.mapping, self.mapping_end, self.directions)
 
     def calls(self, batch: int) -> tuple[int, int]:
         """One call at a time: threads at the same layer share its weights in the caches, threads apart do not
@@ -76,7 +66,7 @@ class PortraitProducer:
 
     def produce(self, units: Sequence[PortraitUnit]) -> list[Picture | ImageError]:
         faces = {unit.face: self.job.faces[unit.face] for unit in units}
-        rows = self._latents.rows([(unit.face, faces[unit.face], unit.expression) for unit in units])
+        rows = self.latents.rows([(unit.face, faces[unit.face], unit.expression) for unit in units])
         wp = truncate(rows, self.w_mean, self.num_layers, self.job.psi, self.job.truncation_layers)
         images = self.synthesis(wp=wp)["image"]
         self.runs += len(units)

@@ -300,7 +300,8 @@ def test_wrong_probe_stops_the_engine(copy):
 
 def test_network_of_another_size_is_refused(copy):
     edit(copy, lambda m: m["hair"].update(input_size=224))
-    with pytest.raises(BundleError, match=r"hair\.onnx has rows .*24, 24, 3.* the manifest means .*224, 224, 3"):
+    message = r"hair\.onnx has tensors .*24, 24, 3.* but the manifest declares .*224, 224, 3"
+    with pytest.raises(BundleError, match=message):
         Bundle.open(copy).hair_engine()
 
 

@@ -232,7 +232,6 @@ def demo() -> Iterator[ohlora.Renderer]:
 
 
 def test_a_moving_portrait_maps_its_face_once(demo: ohlora.Renderer, monkeypatch: pytest.MonkeyPatch) -> None:
-    mapping, synthesis = demo._generator
     runs = {"mapping": 0, "synthesis": 0}
 
     class Counted:
@@ -243,7 +242,8 @@ def test_a_moving_portrait_maps_its_face_once(demo: ohlora.Renderer, monkeypatch
             runs[self.name] += len(next(iter(inputs.values())))
             return self.engine(**inputs)
 
-    monkeypatch.setitem(demo.__dict__, "_generator", (Counted("mapping", mapping), Counted("synthesis", synthesis)))
+    for name, engine in (("mapping", demo._mapping), ("synthesis", demo._synthesis)):
+        monkeypatch.setitem(demo.__dict__, f"_{name}", Counted(name, engine))
     face = ohlora.SeedRange(5, 5)[0]
     portrait = ohlora.MovingPortrait(demo, face)
     live = LiveExpression("v4", live_stream(3))

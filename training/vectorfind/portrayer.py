@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ohlora.base.types import Rgb
+from ohlora.base.types import Backend, PrecisionChoice, Rgb
 from ohlora.base.values import Z_SIZE
 from ohlora.bundle import Bundle
 from ohlora.engines import Engine
@@ -130,9 +130,8 @@ def engine_portrayer(generator: Generator, synthesis: Engine, sha256: str | None
     return Portrayer(generator.eval(), draw, sha256 or state_sha256(generator), name)
 
 
-def bundle_portrayer(bundle: str | Path, backend: str = "auto", precision: str = "fp32") -> Portrayer:
+def bundle_portrayer(bundle: str | Path, backend: Backend = "auto", precision: PrecisionChoice = "fp32") -> Portrayer:
     """A bundle's generator, drawn by its own engine. Raises BundleError or EngineError."""
     opened = Bundle.open(bundle)
-    part = opened.generator_part()
-    engines = opened.generator_engines(backend, precision)
-    return engine_portrayer(generator_from_bundle(bundle), engines[1], part.state_sha256 or None)
+    synthesis = opened.synthesis_engine(backend, precision)
+    return engine_portrayer(generator_from_bundle(bundle), synthesis, opened.generator_part().state_sha256 or None)

@@ -131,7 +131,7 @@ def _portrayer(generator: str, engine: str, accelerator: str) -> Any:
     from ohlora.training.vectorfind.portrayer import bundle_portrayer, torch_portrayer
 
     in_torch = engine == "torch" or (engine == "auto" and _device(accelerator) == "cuda")
-    backend = "auto" if engine in ("auto", "torch") else engine
+    backend: Any = "auto" if engine in ("auto", "torch") else engine
     if not Path(generator).is_file():
         if not in_torch:
             return bundle_portrayer(generator, backend)
