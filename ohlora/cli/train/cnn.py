@@ -24,14 +24,12 @@ ScoreChanges = Annotated[Changes, RecipeFields("cnn.recipes:ScoreCnnRecipe", tab
 def classifier(
     attribute: Annotated[str, typer.Argument(help="gender, quality, age or glass.")],
     images: Annotated[Path, typer.Argument(help="Folder of pictures NNNNNN.jpg; those with a label are used.")],
-    labels: Annotated[Path, typer.Option("--labels", help="Hand labels (.csv) of `train label`, v1 or v3 layout.")],
+    labels: Annotated[Path, typer.Option(help="Hand labels (.csv) of `train label`, v1 or v3 layout.")],
     changes: Annotated[Changes, RecipeFields("cnn.recipes:ClassifierRecipe", table="CLASSIFIERS")],
     machine: Machine,
     out: options.Out = Path("runs/cnn"),
-    version: Annotated[str, typer.Option("--version", help="Documented recipe: v1 (gender, quality) or v3.")] = "v3",
-    start_from: Annotated[
-        Path | None, typer.Option("--start-from", help="v1 model that v3 gender and quality start from.")
-    ] = None,
+    version: Annotated[str, typer.Option(help="Documented recipe: v1 (gender, quality) or v3.")] = "v3",
+    start_from: Annotated[Path | None, typer.Option(help="v1 model that v3 gender and quality start from.")] = None,
     restart: options.Restart = False,
     json: options.Json = False,
 ) -> None:
@@ -75,9 +73,9 @@ def classifier(
 
 def classify(
     images: AllImages,
-    models: Annotated[Path, typer.Option("--models", help="Folder of {attribute}_model_{fold} files.")],
+    models: Annotated[Path, typer.Option(help="Folder of {attribute}_model_{fold} files.")],
     labels: Annotated[
-        Path | None, typer.Option("--labels", help="Hand labels: these pictures keep them and are not scored.")
+        Path | None, typer.Option(help="Hand labels: these pictures keep them and are not scored.")
     ] = None,
     attributes: Annotated[
         list[str] | None, typer.Option("--attribute", help="Repeatable; default: all with models.")
@@ -133,18 +131,16 @@ def classify(
 
 def filter(
     scores: Annotated[Path, typer.Argument(help="Table of `train classify`.")],
-    images: Annotated[Path, typer.Option("--images", help="Folder of the pictures.")],
+    images: Annotated[Path, typer.Option(help="Folder of the pictures.")],
     out: options.Out = Path("runs/filtered"),
-    recipe: Annotated[str, typer.Option("--recipe", help="Documented thresholds: v1 or v3.")] = "v3",
+    recipe: Annotated[str, typer.Option(help="Documented thresholds: v1 or v3.")] = "v3",
     rule: Annotated[
-        list[str] | None, typer.Option("--rule", help="COLUMN>=NUMBER or COLUMN<=NUMBER instead. Repeatable.")
+        list[str] | None, typer.Option(help="COLUMN>=NUMBER or COLUMN<=NUMBER instead. Repeatable.")
     ] = None,
     first_number: Annotated[
-        int | None, typer.Option("--first-number", min=0, help="Lower numbers are not kept; v3: 2000, 0 with --labels.")
+        int | None, typer.Option(min=0, help="Lower numbers are not kept; v3: 2000, 0 with --labels.")
     ] = None,
-    labels: Annotated[
-        Path | None, typer.Option("--labels", help="Do not keep the pictures that this table labels.")
-    ] = None,
+    labels: Annotated[Path | None, typer.Option(help="Do not keep the pictures that this table labels.")] = None,
     link: Annotated[bool, typer.Option("--link", help="Hard links instead of copies (same file system).")] = False,
     json: options.Json = False,
 ) -> None:
@@ -250,10 +246,10 @@ def merge_cnn(
 
 def rescore(
     images: AllImages,
-    model: Annotated[Path, typer.Option("--model", help="A score CNN (.pth published or .safetensors).")],
-    kind: Annotated[str, typer.Option("--kind", help="property (7 scores), hairstyle (1) or merged (8).")] = "property",
+    model: Annotated[Path, typer.Option(help="A score CNN (.pth published or .safetensors).")],
+    kind: Annotated[str, typer.Option(help="property (7 scores), hairstyle (1) or merged (8).")] = "property",
     scores: Annotated[
-        Path | None, typer.Option("--scores", help="The table it learned: writes compare/all_scores_v2_vs_cnn.csv.")
+        Path | None, typer.Option(help="The table it learned: writes compare/all_scores_v2_vs_cnn.csv.")
     ] = None,
     out: options.Out = Path("runs/rescore"),
     accelerator: Accelerator = "auto",

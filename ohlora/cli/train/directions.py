@@ -18,12 +18,12 @@ MEASURED_FACES = 200
 def directions(
     generator: Annotated[Path, typer.Argument(help="Generator trained on portraits (.safetensors).")],
     out: options.Out = Path("runs/directions"),
-    samples: Annotated[int, typer.Option("--samples", min=1, help="Random latents of the regression.")] = 20_000,
+    samples: Annotated[int, typer.Option(min=1, help="Random latents of the regression.")] = 20_000,
     reader: Annotated[
-        Path | None, typer.Option("--reader", help="Portrait reader of `train reader`: measure the directions with it.")
+        Path | None, typer.Option(help="Portrait reader of `train reader`: measure the directions with it.")
     ] = None,
     measure: Annotated[
-        int | None, typer.Option("--measure", min=3, help="Faces to measure on; needs --reader. Default 200.")
+        int | None, typer.Option(min=3, help="Faces to measure on; needs --reader. Default 200.")
     ] = None,
     json: options.Json = False,
 ) -> None:
@@ -88,8 +88,8 @@ def lines(report: dict[str, Any]) -> list[str]:
 def gallery(
     out: Annotated[Path, typer.Option("--out", "-o", help="The CSV to write.")] = Path("runs/gallery.csv"),
     count: Annotated[int, typer.Option("--count", "-n", min=1, help="Number of faces.")] = 24,
-    candidates: Annotated[int, typer.Option("--candidates", min=1, help="Seeds to choose from.")] = 3000,
-    first_seed: Annotated[int, typer.Option("--first-seed", min=0, help="The first of them.")] = 0,
+    candidates: Annotated[int, typer.Option(min=1, help="Seeds to choose from.")] = 3000,
+    first_seed: Annotated[int, typer.Option(min=0, help="The first of them.")] = 0,
 ) -> None:
     """Choose named faces for a bundle: seeds whose portraits differ most from each other, without extremes.
 

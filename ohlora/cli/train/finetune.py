@@ -35,21 +35,15 @@ def finetune(
     version: Annotated[str, typer.Argument(help="v1, v2, v3, v4, v5, v8 or v9.")],
     machine: Machine,
     generator: Annotated[
-        str | None, typer.Option("--generator", help="Start generator: .pth, .safetensors, or a bundle's name.")
+        str | None, typer.Option(help="Start generator: .pth, .safetensors, or a bundle's name.")
     ] = None,
-    discriminator: Annotated[Path | None, typer.Option("--discriminator", help="Start discriminator.")] = None,
-    images: Annotated[Path | None, typer.Option("--images", help="Folder of pictures NNNNNN.jpg.")] = None,
-    scores: Annotated[Path | None, typer.Option("--scores", help="Score table of the pictures.")] = None,
-    property_cnn: Annotated[
-        Path | None, typer.Option("--property-cnn", help="For v2, v3, v5; v4 is judged by it.")
-    ] = None,
-    gender_cnn: Annotated[Path | None, typer.Option("--gender-cnn", help="For v3.")] = None,
-    monitor_models: Annotated[
-        Path | None, typer.Option("--monitor-models", help="Folder of classifier CNNs that watch v8 and v9.")
-    ] = None,
-    set: Annotated[
-        list[str] | None, typer.Option("--set", help="NAME=VALUE of any field of the recipe. Repeatable.")
-    ] = None,
+    discriminator: Annotated[Path | None, typer.Option(help="Start discriminator.")] = None,
+    images: Annotated[Path | None, typer.Option(help="Folder of pictures NNNNNN.jpg.")] = None,
+    scores: Annotated[Path | None, typer.Option(help="Score table of the pictures.")] = None,
+    property_cnn: Annotated[Path | None, typer.Option(help="For v2, v3, v5; v4 is judged by it.")] = None,
+    gender_cnn: Annotated[Path | None, typer.Option(help="For v3.")] = None,
+    monitor_models: Annotated[Path | None, typer.Option(help="Folder of classifier CNNs that watch v8 and v9.")] = None,
+    set: Annotated[list[str] | None, typer.Option(help="NAME=VALUE of any field of the recipe. Repeatable.")] = None,
     compat: Annotated[
         bool, typer.Option("--compat", help="As the published program ran it, where that differs (docs/finetune.md).")
     ] = False,
@@ -87,8 +81,8 @@ def finetune(
 
 
 def finetune_discriminator(
-    generator: Annotated[str, typer.Option("--generator", help="The frozen generator: file or bundle's name.")],
-    images: Annotated[Path, typer.Option("--images", help="Folder of real pictures NNNNNN.jpg.")],
+    generator: Annotated[str, typer.Option(help="The frozen generator: file or bundle's name.")],
+    images: Annotated[Path, typer.Option(help="Folder of real pictures NNNNNN.jpg.")],
     changes: Annotated[Changes, RecipeFields("finetune.recipes:DiscriminatorStart")],
     machine: Machine,
     out: options.Out = Path("runs/discriminator"),
@@ -117,16 +111,14 @@ def finetune_test(
     generator: Annotated[Path, typer.Argument(help="Fine-tuned generator with a label (.safetensors or .pth).")],
     z: Annotated[
         str,
-        typer.Option("--z", help="Row of a z-vector table, FILE.csv:ROW (such as test_zs.csv of a run), or a seed."),
+        typer.Option(help="Row of a z-vector table, FILE.csv:ROW (such as test_zs.csv of a run), or a seed."),
     ] = "0",
     property_cnn: Annotated[
-        Path | None, typer.Option("--property-cnn", help="Score the pictures: correlation and error per property.")
+        Path | None, typer.Option(help="Score the pictures: correlation and error per property.")
     ] = None,
-    final: Annotated[
-        int, typer.Option("--final", min=0, help="Also so many pictures of the chosen face, near its latent.")
-    ] = 0,
+    final: Annotated[int, typer.Option(min=0, help="Also so many pictures of the chosen face, near its latent.")] = 0,
     files: Annotated[bool, typer.Option("--files", help="Single PNG files instead of sheets.")] = False,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the latents near z.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the latents near z.")] = 0,
     out: options.Out = Path("runs/finetune-test"),
     json: options.Json = False,
 ) -> None:

@@ -38,22 +38,22 @@ def gan(
     ] = None,
     out: options.Out = Path("runs/gan"),
     recipe: Annotated[
-        str, typer.Option("--recipe", help="portraits (the demo generator) or stylegan (any pictures).")
+        str, typer.Option(help="portraits (the demo generator) or stylegan (any pictures).")
     ] = "portraits",
-    resolution: Annotated[int | None, typer.Option("--resolution", help="Train the phases up to this size.")] = None,
-    kimg: Annotated[float | None, typer.Option("--kimg", min=0.001, help="Thousand pictures, all phases.")] = None,
-    batch_size: Annotated[int | None, typer.Option("--batch-size", min=1, help="Of all phases.")] = None,
+    resolution: Annotated[int | None, typer.Option(help="Train the phases up to this size.")] = None,
+    kimg: Annotated[float | None, typer.Option(min=0.001, help="Thousand pictures, all phases.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Of all phases.")] = None,
     time_limit: Annotated[
-        float | None, typer.Option("--time-limit", min=0.01, help="Minutes of training, shared by the phases.")
+        float | None, typer.Option(min=0.01, help="Minutes of training, shared by the phases.")
     ] = None,
     store: Annotated[
-        Path | None, typer.Option("--store", help="Keep the rendered portraits here instead of OUT/pictures.")
+        Path | None, typer.Option(help="Keep the rendered portraits here instead of OUT/pictures.")
     ] = None,
     accelerator: Accelerator = "auto",
-    checkpoint_minutes: Annotated[float, typer.Option("--checkpoint-minutes", min=0.1)] = 5.0,
-    sample_minutes: Annotated[float, typer.Option("--sample-minutes", min=0.1)] = 5.0,
+    checkpoint_minutes: Annotated[float, typer.Option(min=0.1)] = 5.0,
+    sample_minutes: Annotated[float, typer.Option(min=0.1)] = 5.0,
     measure: Annotated[
-        int, typer.Option("--measure", min=0, help="Pictures to measure the finished generator with, 0 = not at all.")
+        int, typer.Option(min=0, help="Pictures to measure the finished generator with, 0 = not at all.")
     ] = 2048,
     restart: options.Restart = False,
     json: options.Json = False,

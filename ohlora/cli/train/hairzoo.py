@@ -15,12 +15,10 @@ from ohlora.cli.train.report import answer, end, note
 
 def hairzoo(
     changes: Annotated[Changes, RecipeFields("hairzoo.config:ZooConfig")],
-    data: Annotated[
-        list[Path] | None, typer.Option("--data", help="Folder of the recipe's layout; faces: repeatable.")
-    ] = None,
+    data: Annotated[list[Path] | None, typer.Option(help="Folder of the recipe's layout; faces: repeatable.")] = None,
     out: options.Out = Path("runs/hairzoo"),
-    recipe: Annotated[str, typer.Option("--recipe", help="celeb, korean (both as documented) or faces.")] = "celeb",
-    num_workers: Annotated[int, typer.Option("--num-workers", min=0, help="Processes that read pictures.")] = 0,
+    recipe: Annotated[str, typer.Option(help="celeb, korean (both as documented) or faces.")] = "celeb",
+    num_workers: Annotated[int, typer.Option(min=0, help="Processes that read pictures.")] = 0,
     accelerator: Accelerator = "auto",
     list_names: Annotated[bool, typer.Option("--list", help="Print the encoders and decoders and exit.")] = False,
     restart: options.Restart = False,
@@ -105,14 +103,10 @@ def hairzoo_inference(
     checkpoint: Annotated[Path, typer.Argument(help="ENCODER_DECODER_foldN_....pth, published or ours.")],
     sources: Annotated[list[Path], typer.Argument(help="Pictures or folders of pictures.")],
     out: options.Out = Path("result"),
-    encoder_type: Annotated[
-        str | None, typer.Option("--encoder-type", help="Where the file's name does not say it.")
-    ] = None,
-    decoder_type: Annotated[
-        str | None, typer.Option("--decoder-type", help="Where the file's name does not say it.")
-    ] = None,
+    encoder_type: Annotated[str | None, typer.Option(help="Where the file's name does not say it.")] = None,
+    decoder_type: Annotated[str | None, typer.Option(help="Where the file's name does not say it.")] = None,
     img_size: Annotated[
-        int | None, typer.Option("--img-size", help="Default: as trained (report.json beside the file), else 512.")
+        int | None, typer.Option(help="Default: as trained (report.json beside the file), else 512.")
     ] = None,
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Also look into subfolders.")] = False,
     accelerator: Accelerator = "auto",

@@ -14,13 +14,13 @@ from ohlora.cli.train.report import answer
 def label(
     images: Annotated[Path, typer.Argument(help="Folder of numbered pictures (000000.jpg ...).")],
     attributes: Annotated[
-        str, typer.Option("--attributes", help="quality,gender (v1) or gender,quality,age,glass (v3).")
+        str, typer.Option(help="quality,gender (v1) or gender,quality,age,glass (v3).")
     ] = "quality,gender",
-    first: Annotated[int, typer.Option("--first", min=1, help="Label this many, those of the lowest numbers.")] = 2000,
+    first: Annotated[int, typer.Option(min=1, help="Label this many, those of the lowest numbers.")] = 2000,
     out: Annotated[Path, typer.Option("--out", "-o", help="Table of labels (.csv or .csv.gz); it is gone on with.")] = (
         Path("labels.csv")
     ),
-    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0 takes a free one.")] = 0,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 0,
     open_browser: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in the browser.")] = True,
     json: options.Json = False,
 ) -> None:

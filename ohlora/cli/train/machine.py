@@ -15,8 +15,8 @@ TrainPrecision = Annotated[str, typer.Option("--precision", help="fp32 (exact) o
 @dataclass(frozen=True)
 class Machine:
     accelerator: Accelerator = "auto"
-    devices: Annotated[int, typer.Option("--devices", min=1, help="Processes on this machine, one a device.")] = 1
-    nodes: Annotated[int, typer.Option("--nodes", min=1, help="Machines; see docs/finetune.md.")] = 1
+    devices: Annotated[int, typer.Option(min=1, help="Processes on this machine, one a device.")] = 1
+    nodes: Annotated[int, typer.Option(min=1, help="Machines; see docs/finetune.md.")] = 1
     precision: TrainPrecision = "fp32"
 
     def launch(self) -> Any:

@@ -16,11 +16,11 @@ def parse(
         list[Path], typer.Argument(help="Pictures, folders of pictures, or .txt lists of them (one path a line).")
     ],
     teacher: Annotated[
-        Path, typer.Option("--teacher", help="Published weights: FaceXFormer (model.pt) or BiSeNet (79999_iter.pth).")
+        Path, typer.Option(help="Published weights: FaceXFormer (model.pt) or BiSeNet (79999_iter.pth).")
     ],
     out: options.Out = Path("runs/parse"),
     variant: Annotated[
-        str, typer.Option("--variant", help="crop (the largest face with its margin) or full-frame (hair labels).")
+        str, typer.Option(help="crop (the largest face with its margin) or full-frame (hair labels).")
     ] = "crop",
     kind: Annotated[
         str | None, typer.Option("--teacher-kind", help="facexformer or bisenet-19; default: what the file is.")
@@ -29,8 +29,8 @@ def parse(
         bool, typer.Option("--exact-face", help="face_* without the documented round trip, which darkens by up to 1.")
     ] = False,
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Also look into subfolders.")] = False,
-    batch: Annotated[int, typer.Option("--batch", min=1, max=256, help="Pictures in one run of the teacher.")] = 8,
-    device: Annotated[str, typer.Option("--device", help="cpu, cuda or auto.")] = "auto",
+    batch: Annotated[int, typer.Option(min=1, max=256, help="Pictures in one run of the teacher.")] = 8,
+    device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "auto",
     restart: options.Restart = False,
     json: options.Json = False,
 ) -> None:

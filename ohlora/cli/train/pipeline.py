@@ -16,21 +16,21 @@ Names = Annotated[list[str] | None, typer.Option("--only", help="Run this stage 
 def pipeline(
     preset: Annotated[
         str | None,
-        typer.Option("--preset", help="demo (20 minutes on two cores) or documented; default: the file's, or demo."),
+        typer.Option(help="demo (20 minutes on two cores) or documented; default: the file's, or demo."),
     ] = None,
-    settings: Annotated[Path | None, typer.Option("--settings", help="YAML file, read over the preset.")] = None,
+    settings: Annotated[Path | None, typer.Option(help="YAML file, read over the preset.")] = None,
     changes: Annotated[
         list[str] | None, typer.Option("--set", help="SECTION.FIELD=VALUE over both. Repeatable.")
     ] = None,
     out: options.Out = Path("runs/pipeline"),
     only: Names = None,
-    until: Annotated[str | None, typer.Option("--until", help="This stage and what it needs.")] = None,
+    until: Annotated[str | None, typer.Option(help="This stage and what it needs.")] = None,
     start: Annotated[str | None, typer.Option("--from", help="This stage and what needs it.")] = None,
     force: Annotated[
-        list[str] | None, typer.Option("--force", help="Make this stage again though nothing changed. Repeatable.")
+        list[str] | None, typer.Option(help="Make this stage again though nothing changed. Repeatable.")
     ] = None,
     write_settings: Annotated[
-        Path | None, typer.Option("--write-settings", help="Write all settings, explained, to this file and stop.")
+        Path | None, typer.Option(help="Write all settings, explained, to this file and stop.")
     ] = None,
     list_stages: Annotated[bool, typer.Option("--list", help="Show the stages and stop.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would run and stop.")] = False,

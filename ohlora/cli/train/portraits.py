@@ -20,7 +20,7 @@ def portraits(
     resolution: Annotated[int, typer.Option("--resolution", "-r", help="Pixels a side.")] = 256,
     out: options.Out = Path("runs/portraits"),
     first_seed: Annotated[
-        int, typer.Option("--first-seed", help="Seeds count up from here; below lie demo people, above test people.")
+        int, typer.Option(help="Seeds count up from here; below lie demo people, above test people.")
     ] = 2_000_000,
     format: Annotated[str, typer.Option("--format", "-f", help="png or jpeg; the maps are PNG.")] = "png",
     workers: options.Workers = None,
@@ -51,26 +51,22 @@ def portraits(
 def evaluate_hair(
     student: Annotated[str, typer.Argument(help="Student (.safetensors of `train distill`) or a bundle.")],
     data: Annotated[
-        list[Path] | None, typer.Option("--data", help="Folder of pictures with hair_soft/NAME.png. Repeatable.")
+        list[Path] | None, typer.Option(help="Folder of pictures with hair_soft/NAME.png. Repeatable.")
     ] = None,
     holdout: Annotated[
-        float, typer.Option("--holdout", min=0, max=0.9, help="Only the people that `train distill` holds out.")
+        float, typer.Option(min=0, max=0.9, help="Only the people that `train distill` holds out.")
     ] = 0.0,
-    split_seed: Annotated[int, typer.Option("--split-seed", help="The --seed of that training.")] = 7,
-    portraits: Annotated[int | None, typer.Option("--portraits", min=1, help="This many unseen portraits.")] = None,
+    split_seed: Annotated[int, typer.Option(help="The --seed of that training.")] = 7,
+    portraits: Annotated[int | None, typer.Option(min=1, help="This many unseen portraits.")] = None,
     generated: Annotated[
-        str | None, typer.Option("--generated", help="Pictures of this portrait-trained generator or bundle.")
+        str | None, typer.Option(help="Pictures of this portrait-trained generator or bundle.")
     ] = None,
     count: Annotated[int, typer.Option("--count", "-n", min=1, help="Number of generated pictures.")] = 500,
     teacher: Annotated[
         Path | None,
-        typer.Option(
-            "--teacher", help="Published BiSeNet-19 or FaceXFormer: its maps of drawn pictures join the truth."
-        ),
+        typer.Option(help="Published BiSeNet-19 or FaceXFormer: its maps of drawn pictures join the truth."),
     ] = None,
-    first_seed: Annotated[
-        int, typer.Option("--first-seed", min=0, help="Of portraits and generated pictures.")
-    ] = 4_000_000,
+    first_seed: Annotated[int, typer.Option(min=0, help="Of portraits and generated pictures.")] = 4_000_000,
     resolution: Annotated[int, typer.Option("--resolution", "-r", help="Of the portraits.")] = 256,
     out: options.Out = Path("runs/evaluate-hair"),
     json: options.Json = False,

@@ -25,10 +25,10 @@ def sample(
     ] = "demo",
     out: options.Out = Path("runs/sample"),
     preset: Annotated[
-        str, typer.Option("--preset", help="original-10k (no label) or finetune-v1-15k (random labels).")
+        str, typer.Option(help="original-10k (no label) or finetune-v1-15k (random labels).")
     ] = "original-10k",
     kind: Annotated[
-        str | None, typer.Option("--kind", help="Kind of the weights file; default: recognised by its contents.")
+        str | None, typer.Option(help="Kind of the weights file; default: recognised by its contents.")
     ] = None,
     smooth: Annotated[bool, typer.Option("--smooth", help="The weight-averaged copy of a published file.")] = False,
     accelerator: Accelerator = "auto",
@@ -76,7 +76,7 @@ def unbundle(
         typer.Option("--out", "-o", help="Weights to write; default generator.safetensors or student.safetensors."),
     ] = None,
     network: Annotated[
-        str, typer.Option("--network", help="`generator` (kind stylegan) or `hair`, the hair student.")
+        str, typer.Option(help="`generator` (kind stylegan) or `hair`, the hair student.")
     ] = "generator",
     json: options.Json = False,
 ) -> None:

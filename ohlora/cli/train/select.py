@@ -14,15 +14,15 @@ from ohlora.cli.train.report import answer
 def select(
     run: Annotated[Path, typer.Argument(help="Run folder of `ohlora train vectorfind`.")],
     keep: Annotated[
-        str | None, typer.Option("--keep", help="Keep these case numbers and drop the others, without a page: 12,40.")
+        str | None, typer.Option(help="Keep these case numbers and drop the others, without a page: 12,40.")
     ] = None,
     everybody: Annotated[bool, typer.Option("--all", help="Also the cases that did not pass the test.")] = False,
-    order: Annotated[str, typer.Option("--order", help="case, sum (of correlations) or leakage.")] = "case",
+    order: Annotated[str, typer.Option(help="case, sum (of correlations) or leakage.")] = "case",
     report: Annotated[
-        Path | None, typer.Option("--report", help="Another folder of test results; default image_generation_report.")
+        Path | None, typer.Option(help="Another folder of test results; default image_generation_report.")
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Default: RUN/selected; it is gone on with.")] = None,
-    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0 takes a free one.")] = 0,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 0,
     open_browser: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in the browser.")] = True,
     restart: Annotated[bool, typer.Option("--restart", help="Forget the decisions that --out holds.")] = False,
     json: options.Json = False,

@@ -29,14 +29,12 @@ class Mixed:
     portraits: Portraits = None
     generated: Annotated[
         str | None,
-        typer.Option("--generated", help="Mix in pictures of this portrait-trained generator (.safetensors, bundle)."),
+        typer.Option(help="Mix in pictures of this portrait-trained generator (.safetensors, bundle)."),
     ] = None
-    generated_count: Annotated[int | None, typer.Option("--generated-count", min=1, help="How many; default 1000.")] = (
-        None
-    )
+    generated_count: Annotated[int | None, typer.Option(min=1, help="How many; default 1000.")] = None
     portrait_share: Annotated[
         float | None,
-        typer.Option("--portrait-share", help="Part of an epoch that is painted or generated; default 0.5."),
+        typer.Option(help="Part of an epoch that is painted or generated; default 0.5."),
     ] = None
 
     def into(self, config: Any) -> Any:
@@ -53,7 +51,7 @@ def distill(
     out: options.Out = Path("runs/distill"),
     recipe: Annotated[
         str,
-        typer.Option("--recipe", help="documented (B0, thousands of faces), few-faces, or portraits (fine-tunes)."),
+        typer.Option(help="documented (B0, thousands of faces), few-faces, or portraits (fine-tunes)."),
     ] = "documented",
     accelerator: Accelerator = "auto",
     restart: options.Restart = False,
@@ -86,7 +84,6 @@ def parsing(
     data: Annotated[
         list[Path],
         typer.Option(
-            "--data",
             help="Folder of pictures with class maps in parsing11/ or parsing19/, or of `train parse`. Repeatable.",
         ),
     ],
@@ -129,19 +126,15 @@ def compare_losses(
         Changes, RecipeFields("students.recipes:DistillConfig", without=("loss", "phases", "encoder_weights"))
     ],
     out: options.Out = Path("runs/losses"),
-    losses: Annotated[str, typer.Option("--losses", help="Comma-separated.")] = "mse,soft_bce,kl",
-    recipe: Annotated[
-        str, typer.Option("--recipe", help="Of `train distill`: documented or few-faces.")
-    ] = "documented",
+    losses: Annotated[str, typer.Option(help="Comma-separated.")] = "mse,soft_bce,kl",
+    recipe: Annotated[str, typer.Option(help="Of `train distill`: documented or few-faces.")] = "documented",
     epochs: Annotated[
-        int | None, typer.Option("--epochs", min=1, help="Instead of the recipe's phases: so many at --size.")
+        int | None, typer.Option(min=1, help="Instead of the recipe's phases: so many at --size.")
     ] = None,
-    size: Annotated[int, typer.Option("--size", min=64, help="Pixels of the training pictures, with --epochs.")] = 224,
+    size: Annotated[int, typer.Option(min=64, help="Pixels of the training pictures, with --epochs.")] = 224,
     portraits: Portraits = None,
-    held_out_portraits: Annotated[
-        int, typer.Option("--held-out-portraits", min=1, help="Portraits to measure on, with --portraits.")
-    ] = 40,
-    shown: Annotated[int, typer.Option("--shown", min=0, help="Test pictures to draw overlays of.")] = 4,
+    held_out_portraits: Annotated[int, typer.Option(min=1, help="Portraits to measure on, with --portraits.")] = 40,
+    shown: Annotated[int, typer.Option(min=0, help="Test pictures to draw overlays of.")] = 4,
     accelerator: Accelerator = "auto",
     restart: options.Restart = False,
     json: options.Json = False,

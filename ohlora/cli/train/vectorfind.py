@@ -25,22 +25,18 @@ def vectorfind(
     ] = "demo",
     scorer: Annotated[
         str | None,
-        typer.Option("--scorer", help="Property or merged CNN, a portrait reader, or parsing:BUNDLE."),
+        typer.Option(help="Property or merged CNN, a portrait reader, or parsing:BUNDLE."),
     ] = None,
     out: options.Out = Path("runs/vectorfind"),
-    sample_folder: Annotated[
-        Path | None, typer.Option("--sample-folder", help="Keep the samples there, for several searches.")
-    ] = None,
-    faces: Annotated[
-        list[str] | None, typer.Option("--faces", help="Test these faces instead (a z-vector table, seeds).")
-    ] = None,
+    sample_folder: Annotated[Path | None, typer.Option(help="Keep the samples there, for several searches.")] = None,
+    faces: Annotated[list[str] | None, typer.Option(help="Test these faces instead (a z-vector table, seeds).")] = None,
     set: Annotated[
-        list[str] | None, typer.Option("--set", help="NAME=VALUE of any setting (--show lists them). Repeatable.")
+        list[str] | None, typer.Option(help="NAME=VALUE of any setting (--show lists them). Repeatable.")
     ] = None,
     positive_raises: Annotated[
         bool, typer.Option("--positive-raises", help="Positive strengths raise the score in tables and tests.")
     ] = False,
-    engine: Annotated[str, typer.Option("--engine", help="auto, torch, openvino or onnxruntime.")] = "auto",
+    engine: Annotated[str, typer.Option(help="auto, torch, openvino or onnxruntime.")] = "auto",
     accelerator: Accelerator = "auto",
     show: Annotated[bool, typer.Option("--show", help="Print the settings as JSON and stop.")] = False,
     restart: options.Restart = False,
