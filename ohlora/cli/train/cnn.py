@@ -8,28 +8,28 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
+from typer import Argument, Option
 
 from ohlora.cli import options
 from ohlora.cli.train.machine import Accelerator, Machine, TrainPrecision, first_process
 from ohlora.cli.train.recipe_options import Changes, RecipeFields
 from ohlora.cli.train.report import answer, end, note
 
-Images = Annotated[Path, typer.Argument(help="Folder of pictures NNNNNN.jpg; those in the table are used.")]
-AllImages = Annotated[Path, typer.Argument(help="Folder of pictures NNNNNN.jpg.")]
-Scores = Annotated[Path, typer.Option("--scores", help="Score table of `ohlora score`, normalised.")]
+Images = Annotated[Path, Argument(help="Folder of pictures NNNNNN.jpg; those in the table are used.")]
+AllImages = Annotated[Path, Argument(help="Folder of pictures NNNNNN.jpg.")]
+Scores = Annotated[Path, Option("--scores", help="Score table of `ohlora score`, normalised.")]
 ScoreChanges = Annotated[Changes, RecipeFields("cnn.recipes:ScoreCnnRecipe", table="SCORE_CNNS")]
 
 
 def classifier(
-    attribute: Annotated[str, typer.Argument(help="gender, quality, age or glass.")],
-    images: Annotated[Path, typer.Argument(help="Folder of pictures NNNNNN.jpg; those with a label are used.")],
-    labels: Annotated[Path, typer.Option(help="Hand labels (.csv) of `train label`, v1 or v3 layout.")],
+    attribute: Annotated[str, Argument(help="gender, quality, age or glass.")],
+    images: Annotated[Path, Argument(help="Folder of pictures NNNNNN.jpg; those with a label are used.")],
+    labels: Annotated[Path, Option(help="Hand labels (.csv) of `train label`, v1 or v3 layout.")],
     changes: Annotated[Changes, RecipeFields("cnn.recipes:ClassifierRecipe", table="CLASSIFIERS")],
     machine: Machine,
     out: options.Out = Path("runs/cnn"),
-    version: Annotated[str, typer.Option(help="Documented recipe: v1 (gender, quality) or v3.")] = "v3",
-    start_from: Annotated[Path | None, typer.Option(help="v1 model that v3 gender and quality start from.")] = None,
+    version: Annotated[str, Option(help="Documented recipe: v1 (gender, quality) or v3.")] = "v3",
+    start_from: Annotated[Path | None, Option(help="v1 model that v3 gender and quality start from.")] = None,
     restart: options.Restart = False,
     json: options.Json = False,
 ) -> None:
@@ -73,13 +73,9 @@ def classifier(
 
 def classify(
     images: AllImages,
-    models: Annotated[Path, typer.Option(help="Folder of {attribute}_model_{fold} files.")],
-    labels: Annotated[
-        Path | None, typer.Option(help="Hand labels: these pictures keep them and are not scored.")
-    ] = None,
-    attributes: Annotated[
-        list[str] | None, typer.Option("--attribute", help="Repeatable; default: all with models.")
-    ] = None,
+    models: Annotated[Path, Option(help="Folder of {attribute}_model_{fold} files.")],
+    labels: Annotated[Path | None, Option(help="Hand labels: these pictures keep them and are not scored.")] = None,
+    attributes: Annotated[list[str] | None, Option("--attribute", help="Repeatable; default: all with models.")] = None,
     out: options.Out = Path("runs/classify"),
     accelerator: Accelerator = "auto",
     precision: TrainPrecision = "fp32",
@@ -130,18 +126,16 @@ def classify(
 
 
 def filter(
-    scores: Annotated[Path, typer.Argument(help="Table of `train classify`.")],
-    images: Annotated[Path, typer.Option(help="Folder of the pictures.")],
+    scores: Annotated[Path, Argument(help="Table of `train classify`.")],
+    images: Annotated[Path, Option(help="Folder of the pictures.")],
     out: options.Out = Path("runs/filtered"),
-    recipe: Annotated[str, typer.Option(help="Documented thresholds: v1 or v3.")] = "v3",
-    rule: Annotated[
-        list[str] | None, typer.Option(help="COLUMN>=NUMBER or COLUMN<=NUMBER instead. Repeatable.")
-    ] = None,
+    recipe: Annotated[str, Option(help="Documented thresholds: v1 or v3.")] = "v3",
+    rule: Annotated[list[str] | None, Option(help="COLUMN>=NUMBER or COLUMN<=NUMBER instead. Repeatable.")] = None,
     first_number: Annotated[
-        int | None, typer.Option(min=0, help="Lower numbers are not kept; v3: 2000, 0 with --labels.")
+        int | None, Option(min=0, help="Lower numbers are not kept; v3: 2000, 0 with --labels.")
     ] = None,
-    labels: Annotated[Path | None, typer.Option(help="Do not keep the pictures that this table labels.")] = None,
-    link: Annotated[bool, typer.Option("--link", help="Hard links instead of copies (same file system).")] = False,
+    labels: Annotated[Path | None, Option(help="Do not keep the pictures that this table labels.")] = None,
+    link: Annotated[bool, Option("--link", help="Hard links instead of copies (same file system).")] = False,
     json: options.Json = False,
 ) -> None:
     """Copy the pictures whose scores pass, names unchanged, and list them in filtered.csv. The same command goes on.
@@ -229,8 +223,8 @@ def _train(
 
 
 def merge_cnn(
-    properties: Annotated[Path, typer.Argument(help="Property CNN (.pth published or .safetensors).")],
-    hairstyle: Annotated[Path, typer.Argument(help="Hairstyle CNN (.pth published or .safetensors).")],
+    properties: Annotated[Path, Argument(help="Property CNN (.pth published or .safetensors).")],
+    hairstyle: Annotated[Path, Argument(help="Hairstyle CNN (.pth published or .safetensors).")],
     out: options.Out = Path("runs/merged-cnn"),
     json: options.Json = False,
 ) -> None:
@@ -246,10 +240,10 @@ def merge_cnn(
 
 def rescore(
     images: AllImages,
-    model: Annotated[Path, typer.Option(help="A score CNN (.pth published or .safetensors).")],
-    kind: Annotated[str, typer.Option(help="property (7 scores), hairstyle (1) or merged (8).")] = "property",
+    model: Annotated[Path, Option(help="A score CNN (.pth published or .safetensors).")],
+    kind: Annotated[str, Option(help="property (7 scores), hairstyle (1) or merged (8).")] = "property",
     scores: Annotated[
-        Path | None, typer.Option(help="The table it learned: writes compare/all_scores_v2_vs_cnn.csv.")
+        Path | None, Option(help="The table it learned: writes compare/all_scores_v2_vs_cnn.csv.")
     ] = None,
     out: options.Out = Path("runs/rescore"),
     accelerator: Accelerator = "auto",

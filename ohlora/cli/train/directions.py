@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer import Argument, Option
 
 from ohlora.cli import options
 from ohlora.cli.train.recipe_options import Changes, RecipeFields
@@ -16,15 +17,13 @@ MEASURED_FACES = 200
 
 
 def directions(
-    generator: Annotated[Path, typer.Argument(help="Generator trained on portraits (.safetensors).")],
+    generator: Annotated[Path, Argument(help="Generator trained on portraits (.safetensors).")],
     out: options.Out = Path("runs/directions"),
-    samples: Annotated[int, typer.Option(min=1, help="Random latents of the regression.")] = 20_000,
+    samples: Annotated[int, Option(min=1, help="Random latents of the regression.")] = 20_000,
     reader: Annotated[
-        Path | None, typer.Option(help="Portrait reader of `train reader`: measure the directions with it.")
+        Path | None, Option(help="Portrait reader of `train reader`: measure the directions with it.")
     ] = None,
-    measure: Annotated[
-        int | None, typer.Option(min=3, help="Faces to measure on; needs --reader. Default 200.")
-    ] = None,
+    measure: Annotated[int | None, Option(min=3, help="Faces to measure on; needs --reader. Default 200.")] = None,
     json: options.Json = False,
 ) -> None:
     """Directions for eyes, mouth and pose from the known parameters of a portrait-trained generator.
@@ -86,10 +85,10 @@ def lines(report: dict[str, Any]) -> list[str]:
 
 
 def gallery(
-    out: Annotated[Path, typer.Option("--out", "-o", help="The CSV to write.")] = Path("runs/gallery.csv"),
-    count: Annotated[int, typer.Option("--count", "-n", min=1, help="Number of faces.")] = 24,
-    candidates: Annotated[int, typer.Option(min=1, help="Seeds to choose from.")] = 3000,
-    first_seed: Annotated[int, typer.Option(min=0, help="The first of them.")] = 0,
+    out: Annotated[Path, Option("--out", "-o", help="The CSV to write.")] = Path("runs/gallery.csv"),
+    count: Annotated[int, Option("--count", "-n", min=1, help="Number of faces.")] = 24,
+    candidates: Annotated[int, Option(min=1, help="Seeds to choose from.")] = 3000,
+    first_seed: Annotated[int, Option(min=0, help="The first of them.")] = 0,
 ) -> None:
     """Choose named faces for a bundle: seeds whose portraits differ most from each other, without extremes.
 
@@ -109,7 +108,7 @@ def gallery(
 
 def reader(
     changes: Annotated[Changes, RecipeFields("directions.recipes:ReaderConfig")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Weights to write (.safetensors).")] = Path(
+    out: Annotated[Path, Option("--out", "-o", help="Weights to write (.safetensors).")] = Path(
         "runs/reader.safetensors"
     ),
     json: options.Json = False,

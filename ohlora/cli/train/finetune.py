@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer import Argument, Option
 
 from ohlora.cli import options
 from ohlora.cli.train.machine import Machine, first_process
 from ohlora.cli.train.recipe_options import Changes, RecipeFields
 from ohlora.cli.train.report import answer, indented, note, state, trained
 
-StopAfter = Annotated[int, typer.Option("--stop-after", min=0, help="Stop cleanly after so many batches; 0 = never.")]
+StopAfter = Annotated[int, Option("--stop-after", min=0, help="Stop cleanly after so many batches; 0 = never.")]
 
 
 def show(event: dict[str, Any]) -> None:
@@ -32,22 +33,20 @@ def show(event: dict[str, Any]) -> None:
 
 
 def finetune(
-    version: Annotated[str, typer.Argument(help="v1, v2, v3, v4, v5, v8 or v9.")],
+    version: Annotated[str, Argument(help="v1, v2, v3, v4, v5, v8 or v9.")],
     machine: Machine,
-    generator: Annotated[
-        str | None, typer.Option(help="Start generator: .pth, .safetensors, or a bundle's name.")
-    ] = None,
-    discriminator: Annotated[Path | None, typer.Option(help="Start discriminator.")] = None,
-    images: Annotated[Path | None, typer.Option(help="Folder of pictures NNNNNN.jpg.")] = None,
-    scores: Annotated[Path | None, typer.Option(help="Score table of the pictures.")] = None,
-    property_cnn: Annotated[Path | None, typer.Option(help="For v2, v3, v5; v4 is judged by it.")] = None,
-    gender_cnn: Annotated[Path | None, typer.Option(help="For v3.")] = None,
-    monitor_models: Annotated[Path | None, typer.Option(help="Folder of classifier CNNs that watch v8 and v9.")] = None,
-    set: Annotated[list[str] | None, typer.Option(help="NAME=VALUE of any field of the recipe. Repeatable.")] = None,
+    generator: Annotated[str | None, Option(help="Start generator: .pth, .safetensors, or a bundle's name.")] = None,
+    discriminator: Annotated[Path | None, Option(help="Start discriminator.")] = None,
+    images: Annotated[Path | None, Option(help="Folder of pictures NNNNNN.jpg.")] = None,
+    scores: Annotated[Path | None, Option(help="Score table of the pictures.")] = None,
+    property_cnn: Annotated[Path | None, Option(help="For v2, v3, v5; v4 is judged by it.")] = None,
+    gender_cnn: Annotated[Path | None, Option(help="For v3.")] = None,
+    monitor_models: Annotated[Path | None, Option(help="Folder of classifier CNNs that watch v8 and v9.")] = None,
+    set: Annotated[list[str] | None, Option(help="NAME=VALUE of any field of the recipe. Repeatable.")] = None,
     compat: Annotated[
-        bool, typer.Option("--compat", help="As the published program ran it, where that differs (docs/finetune.md).")
+        bool, Option("--compat", help="As the published program ran it, where that differs (docs/finetune.md).")
     ] = False,
-    show_recipe: Annotated[bool, typer.Option("--show", help="Print the recipe as JSON and stop.")] = False,
+    show_recipe: Annotated[bool, Option("--show", help="Print the recipe as JSON and stop.")] = False,
     out: options.Out = Path("runs/finetune"),
     stop_after: StopAfter = 0,
     restart: options.Restart = False,
@@ -81,8 +80,8 @@ def finetune(
 
 
 def finetune_discriminator(
-    generator: Annotated[str, typer.Option(help="The frozen generator: file or bundle's name.")],
-    images: Annotated[Path, typer.Option(help="Folder of real pictures NNNNNN.jpg.")],
+    generator: Annotated[str, Option(help="The frozen generator: file or bundle's name.")],
+    images: Annotated[Path, Option(help="Folder of real pictures NNNNNN.jpg.")],
     changes: Annotated[Changes, RecipeFields("finetune.recipes:DiscriminatorStart")],
     machine: Machine,
     out: options.Out = Path("runs/discriminator"),
@@ -108,17 +107,15 @@ def finetune_discriminator(
 
 
 def finetune_test(
-    generator: Annotated[Path, typer.Argument(help="Fine-tuned generator with a label (.safetensors or .pth).")],
+    generator: Annotated[Path, Argument(help="Fine-tuned generator with a label (.safetensors or .pth).")],
     z: Annotated[
         str,
-        typer.Option(help="Row of a z-vector table, FILE.csv:ROW (such as test_zs.csv of a run), or a seed."),
+        Option(help="Row of a z-vector table, FILE.csv:ROW (such as test_zs.csv of a run), or a seed."),
     ] = "0",
-    property_cnn: Annotated[
-        Path | None, typer.Option(help="Score the pictures: correlation and error per property.")
-    ] = None,
-    final: Annotated[int, typer.Option(min=0, help="Also so many pictures of the chosen face, near its latent.")] = 0,
-    files: Annotated[bool, typer.Option("--files", help="Single PNG files instead of sheets.")] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Of the latents near z.")] = 0,
+    property_cnn: Annotated[Path | None, Option(help="Score the pictures: correlation and error per property.")] = None,
+    final: Annotated[int, Option(min=0, help="Also so many pictures of the chosen face, near its latent.")] = 0,
+    files: Annotated[bool, Option("--files", help="Single PNG files instead of sheets.")] = False,
+    seed: Annotated[int, Option(min=0, help="Of the latents near z.")] = 0,
     out: options.Out = Path("runs/finetune-test"),
     json: options.Json = False,
 ) -> None:

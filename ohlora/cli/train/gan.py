@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
+from typer import Argument, Option
 
 from ohlora.cli import options
 from ohlora.cli.train.machine import Accelerator
@@ -34,26 +34,20 @@ def show(row: dict[str, Any]) -> None:
 def gan(
     changes: Annotated[Changes, RecipeFields("gan.config:GanConfig")],
     data: Annotated[
-        list[Path] | None, typer.Argument(help="Folders of pictures (recipe stylegan); none for portraits.")
+        list[Path] | None, Argument(help="Folders of pictures (recipe stylegan); none for portraits.")
     ] = None,
     out: options.Out = Path("runs/gan"),
-    recipe: Annotated[
-        str, typer.Option(help="portraits (the demo generator) or stylegan (any pictures).")
-    ] = "portraits",
-    resolution: Annotated[int | None, typer.Option(help="Train the phases up to this size.")] = None,
-    kimg: Annotated[float | None, typer.Option(min=0.001, help="Thousand pictures, all phases.")] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Of all phases.")] = None,
-    time_limit: Annotated[
-        float | None, typer.Option(min=0.01, help="Minutes of training, shared by the phases.")
-    ] = None,
-    store: Annotated[
-        Path | None, typer.Option(help="Keep the rendered portraits here instead of OUT/pictures.")
-    ] = None,
+    recipe: Annotated[str, Option(help="portraits (the demo generator) or stylegan (any pictures).")] = "portraits",
+    resolution: Annotated[int | None, Option(help="Train the phases up to this size.")] = None,
+    kimg: Annotated[float | None, Option(min=0.001, help="Thousand pictures, all phases.")] = None,
+    batch_size: Annotated[int | None, Option(min=1, help="Of all phases.")] = None,
+    time_limit: Annotated[float | None, Option(min=0.01, help="Minutes of training, shared by the phases.")] = None,
+    store: Annotated[Path | None, Option(help="Keep the rendered portraits here instead of OUT/pictures.")] = None,
     accelerator: Accelerator = "auto",
-    checkpoint_minutes: Annotated[float, typer.Option(min=0.1)] = 5.0,
-    sample_minutes: Annotated[float, typer.Option(min=0.1)] = 5.0,
+    checkpoint_minutes: Annotated[float, Option(min=0.1)] = 5.0,
+    sample_minutes: Annotated[float, Option(min=0.1)] = 5.0,
     measure: Annotated[
-        int, typer.Option(min=0, help="Pictures to measure the finished generator with, 0 = not at all.")
+        int, Option(min=0, help="Pictures to measure the finished generator with, 0 = not at all.")
     ] = 2048,
     restart: options.Restart = False,
     json: options.Json = False,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
 from ohlora.cli import options
 from ohlora.cli.train.machine import Accelerator
@@ -15,12 +15,12 @@ from ohlora.cli.train.report import answer, end, note
 
 def hairzoo(
     changes: Annotated[Changes, RecipeFields("hairzoo.config:ZooConfig")],
-    data: Annotated[list[Path] | None, typer.Option(help="Folder of the recipe's layout; faces: repeatable.")] = None,
+    data: Annotated[list[Path] | None, Option(help="Folder of the recipe's layout; faces: repeatable.")] = None,
     out: options.Out = Path("runs/hairzoo"),
-    recipe: Annotated[str, typer.Option(help="celeb, korean (both as documented) or faces.")] = "celeb",
-    num_workers: Annotated[int, typer.Option(min=0, help="Processes that read pictures.")] = 0,
+    recipe: Annotated[str, Option(help="celeb, korean (both as documented) or faces.")] = "celeb",
+    num_workers: Annotated[int, Option(min=0, help="Processes that read pictures.")] = 0,
     accelerator: Accelerator = "auto",
-    list_names: Annotated[bool, typer.Option("--list", help="Print the encoders and decoders and exit.")] = False,
+    list_names: Annotated[bool, Option("--list", help="Print the encoders and decoders and exit.")] = False,
     restart: options.Restart = False,
     json: options.Json = False,
 ) -> None:
@@ -73,7 +73,7 @@ def show_names(as_json: bool) -> None:
 
 
 def hairzoo_data(
-    source: Annotated[Path, typer.Argument(help="The folder that CelebAMask-HQ.zip unpacks to.")],
+    source: Annotated[Path, Argument(help="The folder that CelebAMask-HQ.zip unpacks to.")],
     out: options.Out = Path("data/CelebAMask-HQ"),
     json: options.Json = False,
 ) -> None:
@@ -100,15 +100,13 @@ def hairzoo_data(
 
 
 def hairzoo_inference(
-    checkpoint: Annotated[Path, typer.Argument(help="ENCODER_DECODER_foldN_....pth, published or ours.")],
-    sources: Annotated[list[Path], typer.Argument(help="Pictures or folders of pictures.")],
+    checkpoint: Annotated[Path, Argument(help="ENCODER_DECODER_foldN_....pth, published or ours.")],
+    sources: Annotated[list[Path], Argument(help="Pictures or folders of pictures.")],
     out: options.Out = Path("result"),
-    encoder_type: Annotated[str | None, typer.Option(help="Where the file's name does not say it.")] = None,
-    decoder_type: Annotated[str | None, typer.Option(help="Where the file's name does not say it.")] = None,
-    img_size: Annotated[
-        int | None, typer.Option(help="Default: as trained (report.json beside the file), else 512.")
-    ] = None,
-    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Also look into subfolders.")] = False,
+    encoder_type: Annotated[str | None, Option(help="Where the file's name does not say it.")] = None,
+    decoder_type: Annotated[str | None, Option(help="Where the file's name does not say it.")] = None,
+    img_size: Annotated[int | None, Option(help="Default: as trained (report.json beside the file), else 512.")] = None,
+    recursive: Annotated[bool, Option("--recursive", "-r", help="Also look into subfolders.")] = False,
     accelerator: Accelerator = "auto",
     json: options.Json = False,
 ) -> None:

@@ -5,23 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
 from ohlora.cli import options
 from ohlora.cli.train.report import answer
 
 
 def label(
-    images: Annotated[Path, typer.Argument(help="Folder of numbered pictures (000000.jpg ...).")],
-    attributes: Annotated[
-        str, typer.Option(help="quality,gender (v1) or gender,quality,age,glass (v3).")
-    ] = "quality,gender",
-    first: Annotated[int, typer.Option(min=1, help="Label this many, those of the lowest numbers.")] = 2000,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Table of labels (.csv or .csv.gz); it is gone on with.")] = (
+    images: Annotated[Path, Argument(help="Folder of numbered pictures (000000.jpg ...).")],
+    attributes: Annotated[str, Option(help="quality,gender (v1) or gender,quality,age,glass (v3).")] = "quality,gender",
+    first: Annotated[int, Option(min=1, help="Label this many, those of the lowest numbers.")] = 2000,
+    out: Annotated[Path, Option("--out", "-o", help="Table of labels (.csv or .csv.gz); it is gone on with.")] = (
         Path("labels.csv")
     ),
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 0,
-    open_browser: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in the browser.")] = True,
+    port: Annotated[int, Option(min=0, max=65535, help="0 takes a free one.")] = 0,
+    open_browser: Annotated[bool, Option("--open/--no-open", help="Open the page in the browser.")] = True,
     json: options.Json = False,
 ) -> None:
     """Label pictures by keys, two an attribute; every answer is saved at once. Ctrl-C ends, the same command goes on.

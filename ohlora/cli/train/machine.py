@@ -6,17 +6,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-import typer
+from typer import Option
 
-Accelerator = Annotated[str, typer.Option("--accelerator", help="auto, cpu or cuda.")]
-TrainPrecision = Annotated[str, typer.Option("--precision", help="fp32 (exact) or bf16.")]
+Accelerator = Annotated[str, Option("--accelerator", help="auto, cpu or cuda.")]
+TrainPrecision = Annotated[str, Option("--precision", help="fp32 (exact) or bf16.")]
 
 
 @dataclass(frozen=True)
 class Machine:
     accelerator: Accelerator = "auto"
-    devices: Annotated[int, typer.Option(min=1, help="Processes on this machine, one a device.")] = 1
-    nodes: Annotated[int, typer.Option(min=1, help="Machines; see docs/finetune.md.")] = 1
+    devices: Annotated[int, Option(min=1, help="Processes on this machine, one a device.")] = 1
+    nodes: Annotated[int, Option(min=1, help="Machines; see docs/finetune.md.")] = 1
     precision: TrainPrecision = "fp32"
 
     def launch(self) -> Any:

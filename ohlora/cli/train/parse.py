@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
 from ohlora.cli import options
 from ohlora.cli.train.report import end, note
@@ -13,24 +13,22 @@ from ohlora.cli.train.report import end, note
 
 def parse(
     sources: Annotated[
-        list[Path], typer.Argument(help="Pictures, folders of pictures, or .txt lists of them (one path a line).")
+        list[Path], Argument(help="Pictures, folders of pictures, or .txt lists of them (one path a line).")
     ],
-    teacher: Annotated[
-        Path, typer.Option(help="Published weights: FaceXFormer (model.pt) or BiSeNet (79999_iter.pth).")
-    ],
+    teacher: Annotated[Path, Option(help="Published weights: FaceXFormer (model.pt) or BiSeNet (79999_iter.pth).")],
     out: options.Out = Path("runs/parse"),
     variant: Annotated[
-        str, typer.Option(help="crop (the largest face with its margin) or full-frame (hair labels).")
+        str, Option(help="crop (the largest face with its margin) or full-frame (hair labels).")
     ] = "crop",
     kind: Annotated[
-        str | None, typer.Option("--teacher-kind", help="facexformer or bisenet-19; default: what the file is.")
+        str | None, Option("--teacher-kind", help="facexformer or bisenet-19; default: what the file is.")
     ] = None,
     exact_face: Annotated[
-        bool, typer.Option("--exact-face", help="face_* without the documented round trip, which darkens by up to 1.")
+        bool, Option("--exact-face", help="face_* without the documented round trip, which darkens by up to 1.")
     ] = False,
-    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Also look into subfolders.")] = False,
-    batch: Annotated[int, typer.Option(min=1, max=256, help="Pictures in one run of the teacher.")] = 8,
-    device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "auto",
+    recursive: Annotated[bool, Option("--recursive", "-r", help="Also look into subfolders.")] = False,
+    batch: Annotated[int, Option(min=1, max=256, help="Pictures in one run of the teacher.")] = 8,
+    device: Annotated[str, Option(help="cpu, cuda or auto.")] = "auto",
     restart: options.Restart = False,
     json: options.Json = False,
 ) -> None:

@@ -6,34 +6,29 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer import Option
 
 from ohlora.cli import options
 from ohlora.cli.train.report import answer, note
 
-Names = Annotated[list[str] | None, typer.Option("--only", help="Run this stage alone. Repeatable.")]
+Names = Annotated[list[str] | None, Option("--only", help="Run this stage alone. Repeatable.")]
 
 
 def pipeline(
     preset: Annotated[
         str | None,
-        typer.Option(help="demo (20 minutes on two cores) or documented; default: the file's, or demo."),
+        Option(help="demo (20 minutes on two cores) or documented; default: the file's, or demo."),
     ] = None,
-    settings: Annotated[Path | None, typer.Option(help="YAML file, read over the preset.")] = None,
-    changes: Annotated[
-        list[str] | None, typer.Option("--set", help="SECTION.FIELD=VALUE over both. Repeatable.")
-    ] = None,
+    settings: Annotated[Path | None, Option(help="YAML file, read over the preset.")] = None,
+    changes: Annotated[list[str] | None, Option("--set", help="SECTION.FIELD=VALUE over both. Repeatable.")] = None,
     out: options.Out = Path("runs/pipeline"),
     only: Names = None,
-    until: Annotated[str | None, typer.Option(help="This stage and what it needs.")] = None,
-    start: Annotated[str | None, typer.Option("--from", help="This stage and what needs it.")] = None,
-    force: Annotated[
-        list[str] | None, typer.Option(help="Make this stage again though nothing changed. Repeatable.")
-    ] = None,
-    write_settings: Annotated[
-        Path | None, typer.Option(help="Write all settings, explained, to this file and stop.")
-    ] = None,
-    list_stages: Annotated[bool, typer.Option("--list", help="Show the stages and stop.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would run and stop.")] = False,
+    until: Annotated[str | None, Option(help="This stage and what it needs.")] = None,
+    start: Annotated[str | None, Option("--from", help="This stage and what needs it.")] = None,
+    force: Annotated[list[str] | None, Option(help="Make this stage again though nothing changed. Repeatable.")] = None,
+    write_settings: Annotated[Path | None, Option(help="Write all settings, explained, to this file and stop.")] = None,
+    list_stages: Annotated[bool, Option("--list", help="Show the stages and stop.")] = False,
+    dry_run: Annotated[bool, Option("--dry-run", help="Show what would run and stop.")] = False,
     json: options.Json = False,
 ) -> None:
     """Sample, filter, score and fine-tune v1 to v9, in order. Finished stages are skipped, stopped ones go on.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Argument, Option
 
 from ohlora.cli import options
 from ohlora.cli.train.report import answer, table
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 
 def portraits(
-    count: Annotated[int, typer.Option("--count", "-n", help="Number of portraits.")] = 1000,
-    resolution: Annotated[int, typer.Option("--resolution", "-r", help="Pixels a side.")] = 256,
+    count: Annotated[int, Option("--count", "-n", help="Number of portraits.")] = 1000,
+    resolution: Annotated[int, Option("--resolution", "-r", help="Pixels a side.")] = 256,
     out: options.Out = Path("runs/portraits"),
     first_seed: Annotated[
-        int, typer.Option(help="Seeds count up from here; below lie demo people, above test people.")
+        int, Option(help="Seeds count up from here; below lie demo people, above test people.")
     ] = 2_000_000,
-    format: Annotated[str, typer.Option("--format", "-f", help="png or jpeg; the maps are PNG.")] = "png",
+    format: Annotated[str, Option("--format", "-f", help="png or jpeg; the maps are PNG.")] = "png",
     workers: options.Workers = None,
     json: options.Json = False,
 ) -> None:
@@ -49,25 +49,19 @@ def portraits(
 
 
 def evaluate_hair(
-    student: Annotated[str, typer.Argument(help="Student (.safetensors of `train distill`) or a bundle.")],
-    data: Annotated[
-        list[Path] | None, typer.Option(help="Folder of pictures with hair_soft/NAME.png. Repeatable.")
-    ] = None,
-    holdout: Annotated[
-        float, typer.Option(min=0, max=0.9, help="Only the people that `train distill` holds out.")
-    ] = 0.0,
-    split_seed: Annotated[int, typer.Option(help="The --seed of that training.")] = 7,
-    portraits: Annotated[int | None, typer.Option(min=1, help="This many unseen portraits.")] = None,
-    generated: Annotated[
-        str | None, typer.Option(help="Pictures of this portrait-trained generator or bundle.")
-    ] = None,
-    count: Annotated[int, typer.Option("--count", "-n", min=1, help="Number of generated pictures.")] = 500,
+    student: Annotated[str, Argument(help="Student (.safetensors of `train distill`) or a bundle.")],
+    data: Annotated[list[Path] | None, Option(help="Folder of pictures with hair_soft/NAME.png. Repeatable.")] = None,
+    holdout: Annotated[float, Option(min=0, max=0.9, help="Only the people that `train distill` holds out.")] = 0.0,
+    split_seed: Annotated[int, Option(help="The --seed of that training.")] = 7,
+    portraits: Annotated[int | None, Option(min=1, help="This many unseen portraits.")] = None,
+    generated: Annotated[str | None, Option(help="Pictures of this portrait-trained generator or bundle.")] = None,
+    count: Annotated[int, Option("--count", "-n", min=1, help="Number of generated pictures.")] = 500,
     teacher: Annotated[
         Path | None,
-        typer.Option(help="Published BiSeNet-19 or FaceXFormer: its maps of drawn pictures join the truth."),
+        Option(help="Published BiSeNet-19 or FaceXFormer: its maps of drawn pictures join the truth."),
     ] = None,
-    first_seed: Annotated[int, typer.Option(min=0, help="Of portraits and generated pictures.")] = 4_000_000,
-    resolution: Annotated[int, typer.Option("--resolution", "-r", help="Of the portraits.")] = 256,
+    first_seed: Annotated[int, Option(min=0, help="Of portraits and generated pictures.")] = 4_000_000,
+    resolution: Annotated[int, Option("--resolution", "-r", help="Of the portraits.")] = 256,
     out: options.Out = Path("runs/evaluate-hair"),
     json: options.Json = False,
 ) -> None:

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from typing import Annotated, Any, get_args, get_type_hints
 
-import typer
+from typer import Option
 
 from ohlora.base.recipe import Setting, path_text, settings_of
 
@@ -99,7 +99,7 @@ def _option(entry: Setting, recipes: set[Any]) -> inspect.Parameter:
     numeric = entry.kind in (int, float) and about.read is None
     optional: Any = (entry.kind if numeric or entry.kind is bool else str) | None
     default = _words(recipes.pop(), names) if len(recipes) == 1 else "the recipe's"
-    option = typer.Option(
+    option = Option(
         *(["/".join(names)] if entry.kind is bool else names),
         help=about.help,
         metavar="PATH" if about.read is path_text else f"[{'|'.join(entry.choices)}]" if entry.choices else None,

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Argument, Option
 
 from ohlora.cli import options
 from ohlora.cli.train.machine import Accelerator
@@ -21,16 +21,12 @@ if TYPE_CHECKING:
 def sample(
     changes: Annotated[Changes, RecipeFields("sampling.recipes:SampleSettings")],
     generator: Annotated[
-        str, typer.Option("--generator", "-g", help="Weights (.pth published, .safetensors of ours), or a bundle.")
+        str, Option("--generator", "-g", help="Weights (.pth published, .safetensors of ours), or a bundle.")
     ] = "demo",
     out: options.Out = Path("runs/sample"),
-    preset: Annotated[
-        str, typer.Option(help="original-10k (no label) or finetune-v1-15k (random labels).")
-    ] = "original-10k",
-    kind: Annotated[
-        str | None, typer.Option(help="Kind of the weights file; default: recognised by its contents.")
-    ] = None,
-    smooth: Annotated[bool, typer.Option("--smooth", help="The weight-averaged copy of a published file.")] = False,
+    preset: Annotated[str, Option(help="original-10k (no label) or finetune-v1-15k (random labels).")] = "original-10k",
+    kind: Annotated[str | None, Option(help="Kind of the weights file; default: recognised by its contents.")] = None,
+    smooth: Annotated[bool, Option("--smooth", help="The weight-averaged copy of a published file.")] = False,
     accelerator: Accelerator = "auto",
     restart: options.Restart = False,
     json: options.Json = False,
@@ -70,14 +66,12 @@ def sample(
 
 
 def unbundle(
-    bundle: Annotated[str, typer.Argument(help="Bundle folder, or 'demo' for the one that ships.")],
+    bundle: Annotated[str, Argument(help="Bundle folder, or 'demo' for the one that ships.")],
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="Weights to write; default generator.safetensors or student.safetensors."),
+        Option("--out", "-o", help="Weights to write; default generator.safetensors or student.safetensors."),
     ] = None,
-    network: Annotated[
-        str, typer.Option(help="`generator` (kind stylegan) or `hair`, the hair student.")
-    ] = "generator",
+    network: Annotated[str, Option(help="`generator` (kind stylegan) or `hair`, the hair student.")] = "generator",
     json: options.Json = False,
 ) -> None:
     """Write a bundle's generator or hair student as weights to train on; what they make is checked against the bundle.

@@ -5,26 +5,26 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
 from ohlora.cli import options
 from ohlora.cli.train.report import answer
 
 
 def select(
-    run: Annotated[Path, typer.Argument(help="Run folder of `ohlora train vectorfind`.")],
+    run: Annotated[Path, Argument(help="Run folder of `ohlora train vectorfind`.")],
     keep: Annotated[
-        str | None, typer.Option(help="Keep these case numbers and drop the others, without a page: 12,40.")
+        str | None, Option(help="Keep these case numbers and drop the others, without a page: 12,40.")
     ] = None,
-    everybody: Annotated[bool, typer.Option("--all", help="Also the cases that did not pass the test.")] = False,
-    order: Annotated[str, typer.Option(help="case, sum (of correlations) or leakage.")] = "case",
+    everybody: Annotated[bool, Option("--all", help="Also the cases that did not pass the test.")] = False,
+    order: Annotated[str, Option(help="case, sum (of correlations) or leakage.")] = "case",
     report: Annotated[
-        Path | None, typer.Option(help="Another folder of test results; default image_generation_report.")
+        Path | None, Option(help="Another folder of test results; default image_generation_report.")
     ] = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Default: RUN/selected; it is gone on with.")] = None,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 0,
-    open_browser: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in the browser.")] = True,
-    restart: Annotated[bool, typer.Option("--restart", help="Forget the decisions that --out holds.")] = False,
+    out: Annotated[Path | None, Option("--out", "-o", help="Default: RUN/selected; it is gone on with.")] = None,
+    port: Annotated[int, Option(min=0, max=65535, help="0 takes a free one.")] = 0,
+    open_browser: Annotated[bool, Option("--open/--no-open", help="Open the page in the browser.")] = True,
+    restart: Annotated[bool, Option("--restart", help="Forget the decisions that --out holds.")] = False,
     json: options.Json = False,
 ) -> None:
     """Keep or drop tested faces by one key each; decisions are saved at once. Ctrl-C ends, the same command goes on.

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
+from typer import Option
 
 from ohlora.cli import options
 from ohlora.cli.train.machine import Accelerator
@@ -14,11 +14,11 @@ from ohlora.cli.train.recipe_options import Changes, RecipeFields
 from ohlora.cli.train.report import answer, note, table
 
 HairMaps = Annotated[
-    list[Path], typer.Option("--data", help="Folder of pictures with hair_soft/NAME.png teacher maps. Repeatable.")
+    list[Path], Option("--data", help="Folder of pictures with hair_soft/NAME.png teacher maps. Repeatable.")
 ]
 Portraits = Annotated[
     str | None,
-    typer.Option("--portraits", help="Mix in painted portraits: how many, or a folder of `train portraits`."),
+    Option("--portraits", help="Mix in painted portraits: how many, or a folder of `train portraits`."),
 ]
 
 
@@ -29,12 +29,12 @@ class Mixed:
     portraits: Portraits = None
     generated: Annotated[
         str | None,
-        typer.Option(help="Mix in pictures of this portrait-trained generator (.safetensors, bundle)."),
+        Option(help="Mix in pictures of this portrait-trained generator (.safetensors, bundle)."),
     ] = None
-    generated_count: Annotated[int | None, typer.Option(min=1, help="How many; default 1000.")] = None
+    generated_count: Annotated[int | None, Option(min=1, help="How many; default 1000.")] = None
     portrait_share: Annotated[
         float | None,
-        typer.Option(help="Part of an epoch that is painted or generated; default 0.5."),
+        Option(help="Part of an epoch that is painted or generated; default 0.5."),
     ] = None
 
     def into(self, config: Any) -> Any:
@@ -51,7 +51,7 @@ def distill(
     out: options.Out = Path("runs/distill"),
     recipe: Annotated[
         str,
-        typer.Option(help="documented (B0, thousands of faces), few-faces, or portraits (fine-tunes)."),
+        Option(help="documented (B0, thousands of faces), few-faces, or portraits (fine-tunes)."),
     ] = "documented",
     accelerator: Accelerator = "auto",
     restart: options.Restart = False,
@@ -83,7 +83,7 @@ def distill(
 def parsing(
     data: Annotated[
         list[Path],
-        typer.Option(
+        Option(
             help="Folder of pictures with class maps in parsing11/ or parsing19/, or of `train parse`. Repeatable.",
         ),
     ],
@@ -126,15 +126,13 @@ def compare_losses(
         Changes, RecipeFields("students.recipes:DistillConfig", without=("loss", "phases", "encoder_weights"))
     ],
     out: options.Out = Path("runs/losses"),
-    losses: Annotated[str, typer.Option(help="Comma-separated.")] = "mse,soft_bce,kl",
-    recipe: Annotated[str, typer.Option(help="Of `train distill`: documented or few-faces.")] = "documented",
-    epochs: Annotated[
-        int | None, typer.Option(min=1, help="Instead of the recipe's phases: so many at --size.")
-    ] = None,
-    size: Annotated[int, typer.Option(min=64, help="Pixels of the training pictures, with --epochs.")] = 224,
+    losses: Annotated[str, Option(help="Comma-separated.")] = "mse,soft_bce,kl",
+    recipe: Annotated[str, Option(help="Of `train distill`: documented or few-faces.")] = "documented",
+    epochs: Annotated[int | None, Option(min=1, help="Instead of the recipe's phases: so many at --size.")] = None,
+    size: Annotated[int, Option(min=64, help="Pixels of the training pictures, with --epochs.")] = 224,
     portraits: Portraits = None,
-    held_out_portraits: Annotated[int, typer.Option(min=1, help="Portraits to measure on, with --portraits.")] = 40,
-    shown: Annotated[int, typer.Option(min=0, help="Test pictures to draw overlays of.")] = 4,
+    held_out_portraits: Annotated[int, Option(min=1, help="Portraits to measure on, with --portraits.")] = 40,
+    shown: Annotated[int, Option(min=0, help="Test pictures to draw overlays of.")] = 4,
     accelerator: Accelerator = "auto",
     restart: options.Restart = False,
     json: options.Json = False,

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer import Argument, Option
 
 from ohlora.cli import options
 from ohlora.cli.train.machine import Accelerator
@@ -18,27 +19,25 @@ ENGINES = ("auto", "torch", "openvino", "onnxruntime")
 def vectorfind(
     changes: Annotated[Changes, RecipeFields("vectorfind.settings:SearchSettings")],
     version: Annotated[
-        str, typer.Argument(help="v6, v7, v8, v9-svm, v9-gradient, v9-mixed, v9-svm-ms2, or orthogonal (ours).")
+        str, Argument(help="v6, v7, v8, v9-svm, v9-gradient, v9-mixed, v9-svm-ms2, or orthogonal (ours).")
     ] = "orthogonal",
     generator: Annotated[
-        str, typer.Option("--generator", "-g", help="Checkpoint (.pth, .safetensors) or a bundle's name.")
+        str, Option("--generator", "-g", help="Checkpoint (.pth, .safetensors) or a bundle's name.")
     ] = "demo",
     scorer: Annotated[
         str | None,
-        typer.Option(help="Property or merged CNN, a portrait reader, or parsing:BUNDLE."),
+        Option(help="Property or merged CNN, a portrait reader, or parsing:BUNDLE."),
     ] = None,
     out: options.Out = Path("runs/vectorfind"),
-    sample_folder: Annotated[Path | None, typer.Option(help="Keep the samples there, for several searches.")] = None,
-    faces: Annotated[list[str] | None, typer.Option(help="Test these faces instead (a z-vector table, seeds).")] = None,
-    set: Annotated[
-        list[str] | None, typer.Option(help="NAME=VALUE of any setting (--show lists them). Repeatable.")
-    ] = None,
+    sample_folder: Annotated[Path | None, Option(help="Keep the samples there, for several searches.")] = None,
+    faces: Annotated[list[str] | None, Option(help="Test these faces instead (a z-vector table, seeds).")] = None,
+    set: Annotated[list[str] | None, Option(help="NAME=VALUE of any setting (--show lists them). Repeatable.")] = None,
     positive_raises: Annotated[
-        bool, typer.Option("--positive-raises", help="Positive strengths raise the score in tables and tests.")
+        bool, Option("--positive-raises", help="Positive strengths raise the score in tables and tests.")
     ] = False,
-    engine: Annotated[str, typer.Option(help="auto, torch, openvino or onnxruntime.")] = "auto",
+    engine: Annotated[str, Option(help="auto, torch, openvino or onnxruntime.")] = "auto",
     accelerator: Accelerator = "auto",
-    show: Annotated[bool, typer.Option("--show", help="Print the settings as JSON and stop.")] = False,
+    show: Annotated[bool, Option("--show", help="Print the settings as JSON and stop.")] = False,
     restart: options.Restart = False,
     json: options.Json = False,
 ) -> None:
