@@ -11,7 +11,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, cast, get_type_hints
 
 from typer import Option
 
@@ -135,32 +135,52 @@ class ImageRun(Run):
     ] = False
 
 
-def grouped(command: Callable[..., None]) -> Callable[..., None]:
+Gather = Callable[[dict[str, Any]], Any]  # takes its own values out of a command's
+
+
+class Group(Protocol):
+    """Marks a parameter of a command (`Annotated[T, mark]`) that stands for several options."""
+
+    def parameters(self) -> tuple[list[inspect.Parameter], Gather]:
+        """The options, and what the command is given of their values."""
+
+
+def option(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+    missing = inspect.Parameter.empty if default is dataclasses.MISSING else default
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=missing, annotation=annotation)
+
+
+def fields_of(group: type[Any], defaults: object = None) -> tuple[list[inspect.Parameter], Gather]:
+    """An option for each field of a dataclass, and how one is made of their values. defaults: an instance, or none."""
+    types, fields = get_type_hints(group, include_extras=True), dataclasses.fields(group)
+    made = [option(field.name, types[field.name], getattr(defaults, field.name, field.default)) for field in fields]
+    return made, lambda values: group(**{field.name: values.pop(field.name) for field in fields})
+
+
+def grouped(command: Callable[..., None], before: Callable[[], object] = lambda: None) -> Callable[..., None]:
     """A command whose parameters may be groups: typer sees their fields, the command gets the groups.
 
-    The default of a parameter gives its fields' defaults.
+    A group is a dataclass, whose fields have the defaults of the parameter's default, or a mark (`Group`). before: is
+    called first.
     """
     types = get_type_hints(command, include_extras=True)
     parameters: list[inspect.Parameter] = []
-    groups: dict[str, type[Any]] = {}
+    groups: dict[str, Gather] = {}
     for parameter in inspect.signature(command).parameters.values():
-        group = types[parameter.name]
-        if not dataclasses.is_dataclass(group):
-            parameters.append(parameter.replace(annotation=group, kind=inspect.Parameter.KEYWORD_ONLY))
-            continue
-        groups[parameter.name] = cast("type[Any]", group)
-        annotations = get_type_hints(group, include_extras=True)
-        for field in dataclasses.fields(group):
-            default = getattr(parameter.default, field.name, field.default)
-            default = inspect.Parameter.empty if default is dataclasses.MISSING else default
-            kind = inspect.Parameter.KEYWORD_ONLY
-            parameters.append(inspect.Parameter(field.name, kind, default=default, annotation=annotations[field.name]))
+        kind = types[parameter.name]
+        marks = [mark for mark in getattr(kind, "__metadata__", ()) if hasattr(mark, "parameters")]
+        if marks or dataclasses.is_dataclass(kind):
+            found = marks[0].parameters() if marks else fields_of(cast("type[Any]", kind), parameter.default)
+            groups[parameter.name] = found[1]
+            parameters += found[0]
+        else:
+            parameters.append(parameter.replace(annotation=kind, kind=inspect.Parameter.KEYWORD_ONLY))
 
     @functools.wraps(command)
     def run(**values: Any) -> None:
-        for name, group in groups.items():
-            values[name] = group(**{field.name: values.pop(field.name) for field in dataclasses.fields(group)})
-        command(**values)
+        before()
+        made = {name: gather(values) for name, gather in groups.items()}
+        command(**values, **made)
 
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}

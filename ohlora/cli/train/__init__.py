@@ -10,6 +10,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand
 
+from ohlora.cli.options import grouped
 from ohlora.cli.train import (
     cnn,
     directions,
@@ -25,7 +26,6 @@ from ohlora.cli.train import (
     students,
     vectorfind,
 )
-from ohlora.cli.train.recipe_options import with_options
 from ohlora.cli.train.requirements import TRAINING, ZOO, require_training
 
 
@@ -78,7 +78,7 @@ class StageCommand(TyperCommand):
         if not self.params:
             stage = STAGES[str(self.name)]
             alone = typer.Typer(add_completion=False)
-            alone.command()(with_options(stage.run, before=lambda: require_training(stage.packages)))
+            alone.command()(grouped(stage.run, before=lambda: require_training(stage.packages)))
             made = typer.main.get_command(alone)
             self.params, self.callback = made.params, made.callback
         return super().get_params(ctx)

@@ -10,10 +10,9 @@ from typing import Annotated, Any
 
 from typer import Argument, Option
 
-from ohlora.cli import options
 from ohlora.cli.train.machine import Accelerator, Machine, TrainPrecision, first_process
 from ohlora.cli.train.recipe_options import Changes, RecipeFields
-from ohlora.cli.train.report import answer, end, note
+from ohlora.cli.train.report import Results, Training, note
 
 Images = Annotated[Path, Argument(help="Folder of pictures NNNNNN.jpg; those in the table are used.")]
 AllImages = Annotated[Path, Argument(help="Folder of pictures NNNNNN.jpg.")]
@@ -22,16 +21,15 @@ ScoreChanges = Annotated[Changes, RecipeFields("cnn.recipes:ScoreCnnRecipe", tab
 
 
 def classifier(
+    *,
     attribute: Annotated[str, Argument(help="gender, quality, age or glass.")],
     images: Annotated[Path, Argument(help="Folder of pictures NNNNNN.jpg; those with a label are used.")],
     labels: Annotated[Path, Option(help="Hand labels (.csv) of `train label`, v1 or v3 layout.")],
     changes: Annotated[Changes, RecipeFields("cnn.recipes:ClassifierRecipe", table="CLASSIFIERS")],
     machine: Machine,
-    out: options.Out = Path("runs/cnn"),
     version: Annotated[str, Option(help="Documented recipe: v1 (gender, quality) or v3.")] = "v3",
     start_from: Annotated[Path | None, Option(help="v1 model that v3 gender and quality start from.")] = None,
-    restart: options.Restart = False,
-    json: options.Json = False,
+    how: Training = Training(out=Path("runs/cnn")),
 ) -> None:
     """Train a classifier on hand-labelled pictures, one model per fold. Stopped runs resume from the same --out.
 
@@ -54,10 +52,10 @@ def classifier(
         attribute,
         images,
         labels,
-        out,
+        how.out,
         recipe,
         start_from=start_from,
-        resume=not restart,
+        resume=how.resume,
         fabric=fabric,
         report=first_process(fabric, show),
         note=note,
@@ -68,18 +66,18 @@ def classifier(
             for loss, success in zip(result.min_val_loss, result.success, strict=True)
         )
         line = f"{len(result.models)} {attribute} models -> {result.folder}; validation loss {losses}"
-        answer(json, result.summary(), line)
+        how.tell(result.summary(), line)
 
 
 def classify(
+    *,
     images: AllImages,
     models: Annotated[Path, Option(help="Folder of {attribute}_model_{fold} files.")],
     labels: Annotated[Path | None, Option(help="Hand labels: these pictures keep them and are not scored.")] = None,
     attributes: Annotated[list[str] | None, Option("--attribute", help="Repeatable; default: all with models.")] = None,
-    out: options.Out = Path("runs/classify"),
     accelerator: Accelerator = "auto",
     precision: TrainPrecision = "fp32",
-    json: options.Json = False,
+    how: Results = Results(out=Path("runs/classify")),
 ) -> None:
     """Score pictures with the mean of the models of each attribute: {attribute}.csv, and one table of all.
 
@@ -98,13 +96,13 @@ def classify(
         find_models(models, name)
         if hand is not None:
             hand.of(name)
-    with Progress(len(names) * len(numbered_images(images)), "scores", quiet=json) as progress:
+    with Progress(len(names) * len(numbered_images(images)), "scores", quiet=how.json) as progress:
         done = [
             predict(
                 name,
                 images,
                 models,
-                out,
+                how.out,
                 labels=labels,
                 accelerator=accelerator,
                 precision=precision,
@@ -112,7 +110,7 @@ def classify(
             )
             for name in names
         ]
-    table = merge(images, {result.attribute: result.table for result in done}, out, labels=labels)
+    table = merge(images, {result.attribute: result.table for result in done}, how.out, labels=labels)
     failed = {number: why for result in done for number, why in result.failed.items()}
     summary = {
         "table": str(table),
@@ -122,13 +120,13 @@ def classify(
         "seconds": round(progress.seconds, 3),
     }
     scored = ", ".join(f"{result.attribute} {result.pictures}" for result in done)
-    end(json, summary, list(failed.values()), f"scored: {scored} pictures, {progress.seconds:.1f} s -> {table}")
+    how.end(summary, list(failed.values()), f"scored: {scored} pictures, {progress.seconds:.1f} s -> {table}")
 
 
 def filter(
+    *,
     scores: Annotated[Path, Argument(help="Table of `train classify`.")],
     images: Annotated[Path, Option(help="Folder of the pictures.")],
-    out: options.Out = Path("runs/filtered"),
     recipe: Annotated[str, Option(help="Documented thresholds: v1 or v3.")] = "v3",
     rule: Annotated[list[str] | None, Option(help="COLUMN>=NUMBER or COLUMN<=NUMBER instead. Repeatable.")] = None,
     first_number: Annotated[
@@ -136,7 +134,7 @@ def filter(
     ] = None,
     labels: Annotated[Path | None, Option(help="Do not keep the pictures that this table labels.")] = None,
     link: Annotated[bool, Option("--link", help="Hard links instead of copies (same file system).")] = False,
-    json: options.Json = False,
+    how: Results = Results(out=Path("runs/filtered")),
 ) -> None:
     """Copy the pictures whose scores pass, names unchanged, and list them in filtered.csv. The same command goes on.
 
@@ -151,53 +149,49 @@ def filter(
         chosen = replace(chosen, first_number=first_number)
     elif labels is not None:
         chosen = replace(chosen, first_number=0)  # the table says which ones, not their numbers
-    with Progress(1, "pictures", quiet=json) as progress:
+    with Progress(1, "pictures", quiet=how.json) as progress:
         result = filter_pictures(
-            scores, images, out, chosen, labels=labels, link=link, advance=progress.advance, started=progress.expect
+            scores, images, how.out, chosen, labels=labels, link=link, advance=progress.advance, started=progress.expect
         )
     lines = [
         f"{name}: rejects {count}" + (f", {result.only[name]} of them by nothing else" if name in result.only else "")
         for name, count in result.rejects.items()
     ]
-    last = f"{result.kept} of {result.pictures} pictures kept ({result.copied} copied now) -> {out}"
-    answer(json, result.summary(), *lines, last)
+    last = f"{result.kept} of {result.pictures} pictures kept ({result.copied} copied now) -> {how.out}"
+    how.tell(result.summary(), *lines, last)
 
 
 def property_cnn(
+    *,
     images: Images,
     scores: Scores,
     changes: ScoreChanges,
     machine: Machine,
-    out: options.Out = Path("runs/property-cnn"),
-    restart: options.Restart = False,
-    json: options.Json = False,
+    how: Training = Training(out=Path("runs/property-cnn")),
 ) -> None:
     """Train the CNN that reads the seven property scores off a picture. Stopped runs resume from the same --out.
 
     Example: `ohlora train property-cnn runs/filtered --scores all_scores_v2.csv --out runs/property-cnn`
     """
-    _train("property", images, scores, out, changes, machine, restart, json)
+    _train("property", images, scores, changes, machine, how)
 
 
 def hairstyle_cnn(
+    *,
     images: Images,
     scores: Scores,
     changes: ScoreChanges,
     machine: Machine,
-    out: options.Out = Path("runs/hairstyle-cnn"),
-    restart: options.Restart = False,
-    json: options.Json = False,
+    how: Training = Training(out=Path("runs/hairstyle-cnn")),
 ) -> None:
     """Train the CNN that reads off how curly the hair is. Stopped runs resume from the same --out.
 
     Example: `ohlora train hairstyle-cnn runs/filtered --scores all_scores_ohlora_v3.csv --out runs/hairstyle-cnn`
     """
-    _train("hairstyle", images, scores, out, changes, machine, restart, json)
+    _train("hairstyle", images, scores, changes, machine, how)
 
 
-def _train(
-    name: str, images: Path, scores: Path, out: Path, changes: Changes, machine: Machine, restart: bool, json: bool
-) -> None:
+def _train(name: str, images: Path, scores: Path, changes: Changes, machine: Machine, how: Training) -> None:
     from ohlora.training.cnn.recipes import score_cnn_recipe
     from ohlora.training.cnn.regression import train_score_cnn
 
@@ -211,7 +205,9 @@ def _train(
         )
 
     report = first_process(fabric, show)
-    result = train_score_cnn(images, scores, out, recipe, resume=not restart, fabric=fabric, report=report, note=note)
+    result = train_score_cnn(
+        images, scores, how.out, recipe, resume=how.resume, fabric=fabric, report=report, note=note
+    )
     if fabric.is_global_zero:
         correlations = ", ".join(
             f"{key.removesuffix('_score_corr')} {'-' if value is None else f'{value:.3f}'}"
@@ -219,14 +215,14 @@ def _train(
             if key.endswith("_corr")
         )
         best = f"best epoch {result.best_epoch} of {result.epochs}; correlation with the scores: {correlations}"
-        answer(json, result.summary(), best, f"network -> {result.model}")
+        how.tell(result.summary(), best, f"network -> {result.model}")
 
 
 def merge_cnn(
+    *,
     properties: Annotated[Path, Argument(help="Property CNN (.pth published or .safetensors).")],
     hairstyle: Annotated[Path, Argument(help="Hairstyle CNN (.pth published or .safetensors).")],
-    out: options.Out = Path("runs/merged-cnn"),
-    json: options.Json = False,
+    how: Results = Results(out=Path("runs/merged-cnn")),
 ) -> None:
     """Put the property CNN and the hairstyle CNN into one network with eight outputs.
 
@@ -234,21 +230,21 @@ def merge_cnn(
     """
     from ohlora.training.cnn.regression import merge_cnns
 
-    model = merge_cnns(properties, hairstyle, out)
-    answer(json, {"model": str(model)}, f"network -> {model}")
+    model = merge_cnns(properties, hairstyle, how.out)
+    how.tell({"model": str(model)}, f"network -> {model}")
 
 
 def rescore(
+    *,
     images: AllImages,
     model: Annotated[Path, Option(help="A score CNN (.pth published or .safetensors).")],
     kind: Annotated[str, Option(help="property (7 scores), hairstyle (1) or merged (8).")] = "property",
     scores: Annotated[
         Path | None, Option(help="The table it learned: writes compare/all_scores_v2_vs_cnn.csv.")
     ] = None,
-    out: options.Out = Path("runs/rescore"),
     accelerator: Accelerator = "auto",
     precision: TrainPrecision = "fp32",
-    json: options.Json = False,
+    how: Results = Results(out=Path("runs/rescore")),
 ) -> None:
     """Read the scores of pictures off with a trained CNN: all_scores_v2_cnn.csv. The same command goes on.
 
@@ -258,11 +254,11 @@ def rescore(
     from ohlora.io.numbered_images import numbered_images
     from ohlora.training.cnn import rescore as rescoring
 
-    with Progress(len(numbered_images(images)), "pictures", quiet=json) as progress:
+    with Progress(len(numbered_images(images)), "pictures", quiet=how.json) as progress:
         result = rescoring.rescore(
             images,
             model,
-            out,
+            how.out,
             kind=kind,
             scores=scores,
             accelerator=accelerator,
@@ -282,4 +278,4 @@ def rescore(
         for column, value in result.correlations.items()
     ]
     last = f"{result.pictures} pictures scored, {progress.seconds:.1f} s -> {result.table}"
-    end(json, summary, list(result.failed.values()), *lines, last)
+    how.end(summary, list(result.failed.values()), *lines, last)

@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-import json as json_module
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer import Argument, Option
 
-from ohlora.cli import options
 from ohlora.cli.train.recipe_options import Changes, RecipeFields
-from ohlora.cli.train.report import answer, note
+from ohlora.cli.train.report import Results, Told, note
 
 MEASURED_FACES = 200
+READER = Path("runs/reader.safetensors")
 
 
 def directions(
+    *,
     generator: Annotated[Path, Argument(help="Generator trained on portraits (.safetensors).")],
-    out: options.Out = Path("runs/directions"),
     samples: Annotated[int, Option(min=1, help="Random latents of the regression.")] = 20_000,
     reader: Annotated[
         Path | None, Option(help="Portrait reader of `train reader`: measure the directions with it.")
     ] = None,
     measure: Annotated[int | None, Option(min=3, help="Faces to measure on; needs --reader. Default 200.")] = None,
-    json: options.Json = False,
+    how: Results = Results(out=Path("runs/directions")),
 ) -> None:
     """Directions for eyes, mouth and pose from the known parameters of a portrait-trained generator.
 
@@ -32,7 +31,7 @@ def directions(
 
     Example: `ohlora train directions runs/gan/generator.safetensors --out runs/directions`
     """
-    from ohlora.base.atomic import make_folder, write_bytes
+    from ohlora.base.atomic import make_folder, write_json
     from ohlora.errors import InvalidInputError
 
     if measure is not None and reader is None:
@@ -48,11 +47,11 @@ def directions(
     module = checkpoints.load_as(Generator, "stylegan", generator)
     found, report = find_directions(module, samples=samples)
     if eye is not None:
-        report["measured"] = measured(from_generator(module, found), eye, measure or MEASURED_FACES, json)
-    make_folder(out)
-    write_directions(out / FILE_NAME, found)
-    write_bytes(out / "directions.json", as_json(report))
-    answer(json, {"out": str(out), **report}, *lines(report), f"directions -> {out / FILE_NAME}")
+        report["measured"] = measured(from_generator(module, found), eye, measure or MEASURED_FACES, how.json)
+    make_folder(how.out)
+    write_directions(how.out / FILE_NAME, found)
+    write_json(how.out / "directions.json", report, indent=2)
+    how.tell({"out": str(how.out), **report}, *lines(report), f"directions -> {how.out / FILE_NAME}")
 
 
 def measured(portray: Any, eye: Any, faces: int, quiet: bool) -> dict[str, Any]:
@@ -63,10 +62,6 @@ def measured(portray: Any, eye: Any, faces: int, quiet: bool) -> dict[str, Any]:
     runs = 1 + sum(s != 0 for strengths in STRENGTHS.values() for s in strengths)
     with Progress(faces * runs, "images", quiet=quiet) as progress:
         return measure_directions(portray, eye, seeds=faces, advance=progress.advance)
-
-
-def as_json(report: dict[str, Any]) -> bytes:
-    return (json_module.dumps(report, indent=2) + "\n").encode()
 
 
 def lines(report: dict[str, Any]) -> list[str]:
@@ -107,17 +102,16 @@ def gallery(
 
 
 def reader(
+    *,
     changes: Annotated[Changes, RecipeFields("directions.recipes:ReaderConfig")],
-    out: Annotated[Path, Option("--out", "-o", help="Weights to write (.safetensors).")] = Path(
-        "runs/reader.safetensors"
-    ),
-    json: options.Json = False,
+    out: Annotated[Path, Option("--out", "-o", help="Weights to write (.safetensors).")] = READER,
+    told: Told,
 ) -> None:
     """Train the small network that reads eyes, mouth, tilt and turn off a portrait (minutes on two cores).
 
     Example: `ohlora train reader --out runs/reader.safetensors`
     """
-    from ohlora.base.atomic import make_folder, write_bytes
+    from ohlora.base.atomic import make_folder, write_json
     from ohlora.errors import InvalidInputError
 
     if out.suffix != ".safetensors":
@@ -131,7 +125,7 @@ def reader(
         report=lambda row: note(f"epoch {row['epoch']}/{row['epochs']}: loss {row['loss']:.4f}"),
     )
     save_reader(out, network)
-    write_bytes(out.with_suffix(".json"), as_json(figures))
+    write_json(out.with_suffix(".json"), figures, indent=2)
     shares = ", ".join(f"{name} {value:.3f}" for name, value in figures["r2"].items())
     line = f"reader -> {out}; R2 on {figures['held_out']} held-out portraits: {shares}"
-    answer(json, {"out": str(out), **figures}, line)
+    told.tell({"out": str(out), **figures}, line)

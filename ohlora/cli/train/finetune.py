@@ -11,10 +11,9 @@ from typing import Annotated, Any
 import typer
 from typer import Argument, Option
 
-from ohlora.cli import options
 from ohlora.cli.train.machine import Machine, first_process
 from ohlora.cli.train.recipe_options import Changes, RecipeFields
-from ohlora.cli.train.report import answer, indented, note, state, trained
+from ohlora.cli.train.report import Results, Training, indented, note, state
 
 StopAfter = Annotated[int, Option("--stop-after", min=0, help="Stop cleanly after so many batches; 0 = never.")]
 
@@ -33,6 +32,7 @@ def show(event: dict[str, Any]) -> None:
 
 
 def finetune(
+    *,
     version: Annotated[str, Argument(help="v1, v2, v3, v4, v5, v8 or v9.")],
     machine: Machine,
     generator: Annotated[str | None, Option(help="Start generator: .pth, .safetensors, or a bundle's name.")] = None,
@@ -47,10 +47,8 @@ def finetune(
         bool, Option("--compat", help="As the published program ran it, where that differs (docs/finetune.md).")
     ] = False,
     show_recipe: Annotated[bool, Option("--show", help="Print the recipe as JSON and stop.")] = False,
-    out: options.Out = Path("runs/finetune"),
     stop_after: StopAfter = 0,
-    restart: options.Restart = False,
-    json: options.Json = False,
+    how: Training = Training(out=Path("runs/finetune")),
 ) -> None:
     """Fine-tune a generator by a documented recipe. Stopped runs (Ctrl-C too) resume from the same --out.
 
@@ -73,21 +71,20 @@ def finetune(
     inputs.require(chosen)  # before further processes are started
     fabric = machine.launch()
     report = first_process(fabric, show)
-    result = run_recipe(chosen, inputs, out, resume=not restart, fabric=fabric, report=report, stop_after=stop_after)
+    result = run_recipe(chosen, inputs, how.out, resume=how.resume, fabric=fabric, report=report, stop_after=stop_after)
     if fabric.is_global_zero:
         steps = f"{result['epochs']} epochs, {result['steps']} steps"
-        trained(json, result, f"{version} -> {out} ({steps}; {state(result)})", asked=stop_after > 0)
+        how.trained(result, f"{version} -> {how.out} ({steps}; {state(result)})", asked=stop_after > 0)
 
 
 def finetune_discriminator(
+    *,
     generator: Annotated[str, Option(help="The frozen generator: file or bundle's name.")],
     images: Annotated[Path, Option(help="Folder of real pictures NNNNNN.jpg.")],
     changes: Annotated[Changes, RecipeFields("finetune.recipes:DiscriminatorStart")],
     machine: Machine,
-    out: options.Out = Path("runs/discriminator"),
     stop_after: StopAfter = 0,
-    restart: options.Restart = False,
-    json: options.Json = False,
+    how: Training = Training(out=Path("runs/discriminator")),
 ) -> None:
     """Train a start discriminator for a generator that has none, such as the demo's. Resumes from the same --out.
 
@@ -99,14 +96,22 @@ def finetune_discriminator(
     settings, fabric = DiscriminatorStart(**changes), machine.launch()
     report = first_process(fabric, show)
     result = train_discriminator(
-        generator, images, out, settings, resume=not restart, fabric=fabric, report=report, stop_after=stop_after
+        generator,
+        images,
+        how.out,
+        settings,
+        resume=how.resume,
+        fabric=fabric,
+        report=report,
+        stop_after=stop_after,
     )
     if fabric.is_global_zero:
         line = f"discriminator -> {result['discriminator']} ({result['steps']} steps; {state(result)})"
-        trained(json, result, line, asked=stop_after > 0)
+        how.trained(result, line, asked=stop_after > 0)
 
 
 def finetune_test(
+    *,
     generator: Annotated[Path, Argument(help="Fine-tuned generator with a label (.safetensors or .pth).")],
     z: Annotated[
         str,
@@ -116,8 +121,7 @@ def finetune_test(
     final: Annotated[int, Option(min=0, help="Also so many pictures of the chosen face, near its latent.")] = 0,
     files: Annotated[bool, Option("--files", help="Single PNG files instead of sheets.")] = False,
     seed: Annotated[int, Option(min=0, help="Of the latents near z.")] = 0,
-    out: options.Out = Path("runs/finetune-test"),
-    json: options.Json = False,
+    how: Results = Results(out=Path("runs/finetune-test")),
 ) -> None:
     """Draw 125 labels (eyes, mouth, pose) at one latent and near it, and compare label and score.
 
@@ -135,12 +139,14 @@ def finetune_test(
     module = load_generator(generator)
     cnn = None if property_cnn is None else checkpoints.load_as(PropertyCnn, "cnn-property", property_cnn)
     latent = read_latent(z, module.config.z_size)
-    result = checkpoint_test(module, latent, out, property_cnn=cnn, seed=seed, dump="files" if files else "grid")
+    result = checkpoint_test(module, latent, how.out, property_cnn=cnn, seed=seed, dump="files" if files else "grid")
     if final:
-        result["final"] = str(final_pictures(module, latent, out / "final_inference_test_v3", count=final, seed=seed))
+        result["final"] = str(
+            final_pictures(module, latent, how.out / "final_inference_test_v3", count=final, seed=seed)
+        )
     lines = [
         f"{name}, {label}: correlation {figures['correlation']:.3f}, error {figures['mae']:.3f}"
         for name in ("exact", "near")
         for label, figures in result.get(name, {}).items()
     ]
-    answer(json, {"out": str(out), **result}, *lines, f"{result['pictures']} pictures -> {out}")
+    how.tell({"out": str(how.out), **result}, *lines, f"{result['pictures']} pictures -> {how.out}")

@@ -8,10 +8,9 @@ from typing import Annotated, Any
 
 from typer import Argument, Option
 
-from ohlora.cli import options
 from ohlora.cli.train.machine import Accelerator
 from ohlora.cli.train.recipe_options import Changes, RecipeFields
-from ohlora.cli.train.report import note, state, trained
+from ohlora.cli.train.report import Training, note, state
 
 LOSSES = ("pixel", "perceptual", "generator", "discriminator", "penalty", "readout")
 EVENTS = {
@@ -32,11 +31,11 @@ def show(row: dict[str, Any]) -> None:
 
 
 def gan(
+    *,
     changes: Annotated[Changes, RecipeFields("gan.config:GanConfig")],
     data: Annotated[
         list[Path] | None, Argument(help="Folders of pictures (recipe stylegan); none for portraits.")
     ] = None,
-    out: options.Out = Path("runs/gan"),
     recipe: Annotated[str, Option(help="portraits (the demo generator) or stylegan (any pictures).")] = "portraits",
     resolution: Annotated[int | None, Option(help="Train the phases up to this size.")] = None,
     kimg: Annotated[float | None, Option(min=0.001, help="Thousand pictures, all phases.")] = None,
@@ -49,8 +48,7 @@ def gan(
     measure: Annotated[
         int, Option(min=0, help="Pictures to measure the finished generator with, 0 = not at all.")
     ] = 2048,
-    restart: options.Restart = False,
-    json: options.Json = False,
+    how: Training = Training(out=Path("runs/gan")),
 ) -> None:
     """Train a generator. Stopped runs (Ctrl-C too) resume from the same --out.
 
@@ -66,9 +64,9 @@ def gan(
     source = make_source(config, data or [], store)
     result = run(
         config,
-        out,
+        how.out,
         source,
-        resume=not restart,
+        resume=how.resume,
         time_limit=time_limit,
         accelerator=accelerator,
         watch=Watch(checkpoint_minutes=checkpoint_minutes, sample_minutes=sample_minutes),
@@ -79,7 +77,7 @@ def gan(
     if measure and not result["stopped"]:
         from ohlora.training.gan import quality
 
-        figures = quality.measure(out, config, source, result, count=measure, report=note)
+        figures = quality.measure(how.out, config, source, result, count=measure, report=note)
         result["figures"] = {k: v for k, v in asdict(figures).items() if v == v}
         result["memorised"] = figures.memorised
         lines.append(
@@ -87,4 +85,4 @@ def gan(
             f"{figures.coverage:.3f}, copies {100 * figures.copied:.1f} %"
             + (f", PSNR {figures.psnr:.2f} dB" if figures.psnr is not None else "")
         )
-    trained(json, result, *lines)
+    how.trained(result, *lines)

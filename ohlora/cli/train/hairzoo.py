@@ -7,29 +7,27 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from ohlora.cli import options
 from ohlora.cli.train.machine import Accelerator
 from ohlora.cli.train.recipe_options import Changes, RecipeFields
-from ohlora.cli.train.report import answer, end, note
+from ohlora.cli.train.report import Results, Training, note
 
 
 def hairzoo(
+    *,
     changes: Annotated[Changes, RecipeFields("hairzoo.config:ZooConfig")],
     data: Annotated[list[Path] | None, Option(help="Folder of the recipe's layout; faces: repeatable.")] = None,
-    out: options.Out = Path("runs/hairzoo"),
     recipe: Annotated[str, Option(help="celeb, korean (both as documented) or faces.")] = "celeb",
     num_workers: Annotated[int, Option(min=0, help="Processes that read pictures.")] = 0,
     accelerator: Accelerator = "auto",
     list_names: Annotated[bool, Option("--list", help="Print the encoders and decoders and exit.")] = False,
-    restart: options.Restart = False,
-    json: options.Json = False,
+    how: Training = Training(out=Path("runs/hairzoo")),
 ) -> None:
     """Train a hair-segmentation network of any encoder and decoder. Stopped runs resume from the same --out.
 
     Example: `ohlora train hairzoo --recipe celeb --data data/CelebAMask-HQ --decoder-type FPN --out runs/fpn`
     """
     if list_names:
-        show_names(json)
+        show_names(how)
         return
     from ohlora.training.hairzoo.config import preset
     from ohlora.training.hairzoo.loop import run
@@ -39,32 +37,30 @@ def hairzoo(
     result = run(
         config,
         data or [],
-        out,
+        how.out,
         workers=num_workers,
-        resume=not restart,
+        resume=how.resume,
         accelerator=accelerator,
         report=lambda row: note(epoch_line(row, config.epochs)),
         note=note,
     )
     figures = ", ".join(f"{name} {result['held_out'][name]:.4f}" for name in ("iou", "dice", "recall", "precision"))
-    answer(
-        json,
+    how.tell(
         result,
-        f"network -> {out / result['checkpoint']}",
+        f"network -> {how.out / result['checkpoint']}",
         f"best epoch {result['best_epoch'] + 1} of {result['epochs']}, Dice {result['best_dice']:.4f}; all "
-        f"{result['pictures']['held_out']} held-out pictures pooled: {figures}",
+        f"{result['pictures']['held_out']} held-how.out pictures pooled: {figures}",
     )
 
 
-def show_names(as_json: bool) -> None:
+def show_names(how: Results) -> None:
     """The encoders and decoders of the installed library."""
     from segmentation_models_pytorch.encoders import get_encoder_names
 
     from ohlora.training.hairzoo.models import DECODERS, TIMM
 
     names = {"encoders": list(get_encoder_names()), "decoders": list(DECODERS)}
-    answer(
-        as_json,
+    how.tell(
         names,
         "decoders: " + ", ".join(names["decoders"]),
         "encoders: " + ", ".join(names["encoders"]),
@@ -73,9 +69,9 @@ def show_names(as_json: bool) -> None:
 
 
 def hairzoo_data(
+    *,
     source: Annotated[Path, Argument(help="The folder that CelebAMask-HQ.zip unpacks to.")],
-    out: options.Out = Path("data/CelebAMask-HQ"),
-    json: options.Json = False,
+    how: Results = Results(out=Path("data/CelebAMask-HQ")),
 ) -> None:
     """Make the zoo's images/ and masks/ from CelebAMask-HQ's annotation folders. The same command goes on.
 
@@ -84,11 +80,11 @@ def hairzoo_data(
     from ohlora.cli.progress import Progress
     from ohlora.training.hairzoo.celeb import NO_MASK, find_pictures, prepare
 
-    with Progress(max(len(find_pictures(source)), 1), "pictures", quiet=json) as progress:
-        pairs, copied, left_out = prepare(source, out, progress.expect, progress.advance)
+    with Progress(max(len(find_pictures(source)), 1), "pictures", quiet=how.json) as progress:
+        pairs, copied, left_out = prepare(source, how.out, progress.expect, progress.advance)
     without = [name for name, why in left_out.items() if why == NO_MASK]
-    summary = {"out": str(out), "pictures": pairs, "copied": copied, "left_out": left_out}
-    lines = [f"{pairs} pictures with masks ({copied} copied now) -> {out}"]
+    summary = {"out": str(how.out), "pictures": pairs, "copied": copied, "left_out": left_out}
+    lines = [f"{pairs} pictures with masks ({copied} copied now) -> {how.out}"]
     if left_out:
         shown = ", ".join(without[:5]) + (" ..." if len(without) > 5 else "")
         others = len(left_out) - len(without)
@@ -96,19 +92,19 @@ def hairzoo_data(
             f"left out: {len(without)} pictures without a hair mask{f' ({shown})' if without else ''}, {others} masks "
             "without a picture; --json lists them"
         )
-    answer(json, {**summary, "seconds": round(progress.seconds, 2)}, *lines)
+    how.tell({**summary, "seconds": round(progress.seconds, 2)}, *lines)
 
 
 def hairzoo_inference(
+    *,
     checkpoint: Annotated[Path, Argument(help="ENCODER_DECODER_foldN_....pth, published or ours.")],
     sources: Annotated[list[Path], Argument(help="Pictures or folders of pictures.")],
-    out: options.Out = Path("result"),
     encoder_type: Annotated[str | None, Option(help="Where the file's name does not say it.")] = None,
     decoder_type: Annotated[str | None, Option(help="Where the file's name does not say it.")] = None,
     img_size: Annotated[int | None, Option(help="Default: as trained (report.json beside the file), else 512.")] = None,
     recursive: Annotated[bool, Option("--recursive", "-r", help="Also look into subfolders.")] = False,
     accelerator: Accelerator = "auto",
-    json: options.Json = False,
+    how: Results = Results(out=Path("result")),
 ) -> None:
     """Find hair: NAME_mask.png, and picture and mask side by side in NAME_output.jpg.
 
@@ -119,11 +115,11 @@ def hairzoo_inference(
     from ohlora.io.images import list_images
     from ohlora.training.hairzoo.inference import open_segmenter, segment
 
-    pictures = without(list_images(list(sources), recursive), out)
+    pictures = without(list_images(list(sources), recursive), how.out)
     segmenter = open_segmenter(checkpoint, encoder_type, decoder_type, img_size, accelerator)
-    with Progress(len(pictures), "pictures", quiet=json) as progress:
-        hair, failed = segment(segmenter, pictures, out, progress.advance)
-    summary = {"out": str(out), "pictures": len(hair), "img_size": segmenter.size, "hair": hair, "failed": failed}
-    line = f"{len(hair)} pictures at {segmenter.size} pixels, {progress.seconds:.1f} s -> {out}"
+    with Progress(len(pictures), "pictures", quiet=how.json) as progress:
+        hair, failed = segment(segmenter, pictures, how.out, progress.advance)
+    summary = {"out": str(how.out), "pictures": len(hair), "img_size": segmenter.size, "hair": hair, "failed": failed}
+    line = f"{len(hair)} pictures at {segmenter.size} pixels, {progress.seconds:.1f} s -> {how.out}"
     line += f"; {len(failed)} failed" if failed else ""
-    end(json, {**summary, "seconds": round(progress.seconds, 3)}, list(failed.values()), line)
+    how.end({**summary, "seconds": round(progress.seconds, 3)}, list(failed.values()), line)

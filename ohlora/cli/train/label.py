@@ -7,11 +7,11 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from ohlora.cli import options
-from ohlora.cli.train.report import answer
+from ohlora.cli.train.report import Told
 
 
 def label(
+    *,
     images: Annotated[Path, Argument(help="Folder of numbered pictures (000000.jpg ...).")],
     attributes: Annotated[str, Option(help="quality,gender (v1) or gender,quality,age,glass (v3).")] = "quality,gender",
     first: Annotated[int, Option(min=1, help="Label this many, those of the lowest numbers.")] = 2000,
@@ -20,7 +20,7 @@ def label(
     ),
     port: Annotated[int, Option(min=0, max=65535, help="0 takes a free one.")] = 0,
     open_browser: Annotated[bool, Option("--open/--no-open", help="Open the page in the browser.")] = True,
-    json: options.Json = False,
+    told: Told,
 ) -> None:
     """Label pictures by keys, two an attribute; every answer is saved at once. Ctrl-C ends, the same command goes on.
 
@@ -44,8 +44,7 @@ def label(
     rest = (
         f"; {result['partly']} partly, {result['skipped']} skipped" if result["labelled"] < result["pictures"] else ""
     )
-    answer(
-        json,
+    told.tell(
         {**result, "labelled_now": result["labelled"] - before["labelled"]},
         f"{result['labelled']} of {result['pictures']} pictures labelled (1: {ones}){rest} -> {out}",
     )

@@ -7,16 +7,15 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from ohlora.cli import options
-from ohlora.cli.train.report import end, note
+from ohlora.cli.train.report import Training, note
 
 
 def parse(
+    *,
     sources: Annotated[
         list[Path], Argument(help="Pictures, folders of pictures, or .txt lists of them (one path a line).")
     ],
     teacher: Annotated[Path, Option(help="Published weights: FaceXFormer (model.pt) or BiSeNet (79999_iter.pth).")],
-    out: options.Out = Path("runs/parse"),
     variant: Annotated[
         str, Option(help="crop (the largest face with its margin) or full-frame (hair labels).")
     ] = "crop",
@@ -29,8 +28,7 @@ def parse(
     recursive: Annotated[bool, Option("--recursive", "-r", help="Also look into subfolders.")] = False,
     batch: Annotated[int, Option(min=1, max=256, help="Pictures in one run of the teacher.")] = 8,
     device: Annotated[str, Option(help="cpu, cuda or auto.")] = "auto",
-    restart: options.Restart = False,
-    json: options.Json = False,
+    how: Training = Training(out=Path("runs/parse")),
 ) -> None:
     """Label pictures with a teacher: face, class map, overlay and soft hair map of each. The same command resumes.
 
@@ -43,20 +41,27 @@ def parse(
     from ohlora.training.teachers.registry import load_teacher
 
     settings = ParseSettings(variant, exact_face)
-    paths = without(list_images(expand_lists(sources), recursive), out)
+    paths = without(list_images(expand_lists(sources), recursive), how.out)
     expert = load_teacher(teacher, kind, device)
-    with Progress(len(paths), "pictures", quiet=json) as progress:
+    with Progress(len(paths), "pictures", quiet=how.json) as progress:
 
         def started(pending: int, done: int) -> None:
             progress.expect(pending)
-            if done and not json:
+            if done and not how.json:
                 note(f"resuming: {done} of {pending + done} pictures are there")
 
         result = parse_pictures(
-            paths, out, expert, settings, batch=batch, restart=restart, started=started, advance=progress.advance
+            paths,
+            how.out,
+            expert,
+            settings,
+            batch=batch,
+            restart=how.restart,
+            started=started,
+            advance=progress.advance,
         )
     summary = {
-        "out": str(out),
+        "out": str(how.out),
         "pictures": result.pictures,
         "parsed": result.parsed,
         "already_there": result.already_there,
@@ -64,10 +69,10 @@ def parse(
         "seconds": round(progress.seconds, 3),
         "failures": result.failures,
     }
-    parts = [f"{result.parsed} pictures parsed in {progress.seconds:.1f} s -> {out}"]
+    parts = [f"{result.parsed} pictures parsed in {progress.seconds:.1f} s -> {how.out}"]
     parts += [f"{result.already_there} were there already"] if result.already_there else []
-    parts += [f"{len(result.failures)} left out (parse.jsonl)"] if result.failures else []
-    end(json, summary, [f"{row['status']}: {row['error']}" for row in result.failures], "; ".join(parts))
+    parts += [f"{len(result.failures)} left how.out (parse.jsonl)"] if result.failures else []
+    how.end(summary, [f"{row['status']}: {row['error']}" for row in result.failures], "; ".join(parts))
 
 
 def expand_lists(sources: list[Path]) -> list[Path]:

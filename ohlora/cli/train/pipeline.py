@@ -8,20 +8,19 @@ from typing import Annotated, Any
 import typer
 from typer import Option
 
-from ohlora.cli import options
-from ohlora.cli.train.report import answer, note
+from ohlora.cli.train.report import Results, note
 
 Names = Annotated[list[str] | None, Option("--only", help="Run this stage alone. Repeatable.")]
 
 
 def pipeline(
+    *,
     preset: Annotated[
         str | None,
         Option(help="demo (20 minutes on two cores) or documented; default: the file's, or demo."),
     ] = None,
     settings: Annotated[Path | None, Option(help="YAML file, read over the preset.")] = None,
     changes: Annotated[list[str] | None, Option("--set", help="SECTION.FIELD=VALUE over both. Repeatable.")] = None,
-    out: options.Out = Path("runs/pipeline"),
     only: Names = None,
     until: Annotated[str | None, Option(help="This stage and what it needs.")] = None,
     start: Annotated[str | None, Option("--from", help="This stage and what needs it.")] = None,
@@ -29,7 +28,7 @@ def pipeline(
     write_settings: Annotated[Path | None, Option(help="Write all settings, explained, to this file and stop.")] = None,
     list_stages: Annotated[bool, Option("--list", help="Show the stages and stop.")] = False,
     dry_run: Annotated[bool, Option("--dry-run", help="Show what would run and stop.")] = False,
-    json: options.Json = False,
+    how: Results = Results(out=Path("runs/pipeline")),
 ) -> None:
     """Sample, filter, score and fine-tune v1 to v9, in order. Finished stages are skipped, stopped ones go on.
 
@@ -57,31 +56,31 @@ def pipeline(
         rows = [
             {"stage": s.name, "about": s.about, "needs": list(s.needs), "settings": list(s.settings)} for s in GRAPH
         ]
-        answer(json, rows, *(f"{r['stage']:<22} {r['about']}" for r in rows))
+        how.tell(rows, *(f"{r['stage']:<22} {r['about']}" for r in rows))
         return
     selected = GRAPH.select(only=only or (), until=until, start=start, skip=chosen.skip)
     report: dict[str, Any] = {}
     states = run_stages(
         GRAPH,
         chosen,
-        out,
+        how.out,
         selected=selected,
         force=force or (),
         dry=dry_run,
         note=note,
-        opened=lambda: files.save_settings(out, chosen),
-        finished=lambda made: report.update(write_report(out, made, chosen)),
+        opened=lambda: files.save_settings(how.out, chosen),
+        finished=lambda made: report.update(write_report(how.out, made, chosen)),
     )
     asked = {stage.name: states[stage.name] for stage in selected}
     summary: dict[str, Any] = {
-        "out": str(out),
+        "out": str(how.out),
         "stages": {name: {"state": s.state, "why": s.why, "seconds": round(s.seconds, 1)} for name, s in asked.items()},
     }
     if not dry_run:
-        summary |= {"report": str(out / REPORT_HTML), "figures": report["figures"]}
+        summary |= {"report": str(how.out / REPORT_HTML), "figures": report["figures"]}
     if dry_run:
         lines = [f"{name:<22} {s.state}{f' ({s.why})' if s.why else ''}" for name, s in asked.items()]
     else:
         ran, seconds = sum(s.seconds > 0 for s in asked.values()), sum(s.seconds for s in asked.values())
-        lines = [f"{ran} of {len(asked)} stages ran, {seconds:.0f} s; report -> {out / REPORT_HTML}"]
-    answer(json, summary, *lines)
+        lines = [f"{ran} of {len(asked)} stages ran, {seconds:.0f} s; report -> {how.out / REPORT_HTML}"]
+    how.tell(summary, *lines)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Argument, Option
 
 from ohlora.cli import options
-from ohlora.cli.train.report import answer, table
+from ohlora.cli.train.report import Results, table
 
 if TYPE_CHECKING:
     from ohlora.training.data.generated_faces import PortraitGenerator
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 
 def portraits(
+    *,
     count: Annotated[int, Option("--count", "-n", help="Number of portraits.")] = 1000,
     resolution: Annotated[int, Option("--resolution", "-r", help="Pixels a side.")] = 256,
-    out: options.Out = Path("runs/portraits"),
     first_seed: Annotated[
         int, Option(help="Seeds count up from here; below lie demo people, above test people.")
     ] = 2_000_000,
     format: Annotated[str, Option("--format", "-f", help="png or jpeg; the maps are PNG.")] = "png",
     workers: options.Workers = None,
-    json: options.Json = False,
+    how: Results = Results(out=Path("runs/portraits")),
 ) -> None:
     """Paint portraits with their class maps, soft hair maps and parameters. The same command goes on or adds more.
 
@@ -33,9 +33,9 @@ def portraits(
     from ohlora.cli.progress import Progress
     from ohlora.training.data.portrait_faces import write_portraits
 
-    with Progress(max(count, 1), "portraits", quiet=json) as progress:
+    with Progress(max(count, 1), "portraits", quiet=how.json) as progress:
         about = write_portraits(
-            out,
+            how.out,
             count=count,
             resolution=resolution,
             first_seed=first_seed,
@@ -44,11 +44,12 @@ def portraits(
             advance=progress.advance,
         )
     rate = about["painted"] / max(progress.seconds, 1e-9)
-    line = f"{about['painted']} of {count} portraits painted, {rate:.1f}/s -> {out}"
-    answer(json, {"out": str(out), **about, "seconds": round(progress.seconds, 2)}, line)
+    line = f"{about['painted']} of {count} portraits painted, {rate:.1f}/s -> {how.out}"
+    how.tell({"out": str(how.out), **about, "seconds": round(progress.seconds, 2)}, line)
 
 
 def evaluate_hair(
+    *,
     student: Annotated[str, Argument(help="Student (.safetensors of `train distill`) or a bundle.")],
     data: Annotated[list[Path] | None, Option(help="Folder of pictures with hair_soft/NAME.png. Repeatable.")] = None,
     holdout: Annotated[float, Option(min=0, max=0.9, help="Only the people that `train distill` holds out.")] = 0.0,
@@ -62,8 +63,7 @@ def evaluate_hair(
     ] = None,
     first_seed: Annotated[int, Option(min=0, help="Of portraits and generated pictures.")] = 4_000_000,
     resolution: Annotated[int, Option("--resolution", "-r", help="Of the portraits.")] = 256,
-    out: options.Out = Path("runs/evaluate-hair"),
-    json: options.Json = False,
+    how: Results = Results(out=Path("runs/evaluate-hair")),
 ) -> None:
     """Measure a hair student: pooled IoU, mean and worst face, Dice, true MSE; the worst faces as overlays.
 
@@ -103,12 +103,12 @@ def evaluate_hair(
             generator: PortraitGenerator = stack.enter_context(closing(open_generator(generated)))
             made = generated_set(generator, count, first_seed)
             sets.append(made if expert is None else with_teacher(made, expert))
-        with Progress(sum(tests.size for tests in sets), "pictures", quiet=json) as progress:
-            result = evaluate_all(find, about, sets, out, progress.advance)
-    if not json:
+        with Progress(sum(tests.size for tests in sets), "pictures", quiet=how.json) as progress:
+            result = evaluate_all(find, about, sets, how.out, progress.advance)
+    if not how.json:
         table(table_rows(result), f"{result['student']} ({result['runs']})")
     lines = [
         f"worst, {name}: " + ", ".join(f"{face} {iou:.3f}" for face, iou in figures["worst"].items())
         for name, figures in result["sets"].items()
     ]
-    answer(json, result, *lines, f"evaluation.json and overlays -> {out}")
+    how.tell(result, *lines, f"evaluation.json and overlays -> {how.out}")

@@ -1,31 +1,26 @@
-"""Options of a command that are not typed by hand: the fields of a recipe, or a group that several commands share.
+"""Options of a command that are not typed by hand: the fields of a recipe.
 
-    def distill(
-        changes: Annotated[Changes, RecipeFields("students.recipes:DistillConfig")],
-        machine: Machine,
-        out: options.Out = Path("runs/distill"),
-    ) -> None:
+    @options.grouped
+    def distill(*, changes: Annotated[Changes, RecipeFields("students.recipes:DistillConfig")], ...) -> None:
 
-`with_options(distill)` has an option for every field of `DistillConfig` that says what it means (its type, help and
-limits, the default of the recipes), and one for every field of the dataclass `Machine`. `changes` is what the user set,
-by field; `machine` an instance.
+has an option for every field of `DistillConfig` that says what it means: its type, help and limits, the default of the
+recipes. `changes` is what the user set, by field.
 """
 
 from __future__ import annotations
 
-import functools
 import importlib
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields, is_dataclass
-from typing import Annotated, Any, get_args, get_type_hints
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Annotated, Any
 
 from typer import Option
 
 from ohlora.base.recipe import Setting, path_text, settings_of
+from ohlora.cli.options import Gather, option
 
 Changes = dict[str, Any]
-Gather = Callable[[dict[str, Any]], Any]  # takes its own values out of a command's
 
 
 @dataclass(frozen=True)
@@ -33,12 +28,11 @@ class RecipeFields:
     """Marks the parameter of a command that takes the changes of a recipe.
 
     source: "module:class" below ohlora.training, of a module that can be imported without PyTorch. table: the recipes
-    of that module, whose values are the defaults. only: these fields; without: all but these.
+    of that module, whose values are the defaults. without: fields that are left out.
     """
 
     source: str
     table: str = "PRESETS"
-    only: tuple[str, ...] = ()
     without: tuple[str, ...] = ()
 
     def parameters(self) -> tuple[list[inspect.Parameter], Gather]:
@@ -47,9 +41,7 @@ class RecipeFields:
         module = importlib.import_module(f"ohlora.training.{place}")
         kind: type = getattr(module, name)
         chosen = {
-            name: entry
-            for name, entry in settings_of(kind).items()
-            if entry.meaning.help and name not in self.without and (not self.only or name in self.only)
+            name: entry for name, entry in settings_of(kind).items() if entry.meaning.help and name not in self.without
         }
         recipes = list(_entries(getattr(module, self.table, {}), kind))
         own = {entry.name: entry.default for entry in fields(kind)}
@@ -62,44 +54,13 @@ class RecipeFields:
         return [_option(entry, defaults[name]) for name, entry in chosen.items()], gather
 
 
-def with_options(command: Callable[..., Any], before: Callable[[], object] = lambda: None) -> Callable[..., Any]:
-    """The command with groups of options in the place of the parameters that stand for them. before: called first."""
-    parameters: list[inspect.Parameter] = []
-    groups: dict[str, Gather] = {}
-    for parameter in inspect.signature(command, eval_str=True).parameters.values():
-        marks = [mark for mark in get_args(parameter.annotation)[1:] if isinstance(mark, RecipeFields)]
-        if marks:
-            more, groups[parameter.name] = marks[0].parameters()
-        elif isinstance(parameter.annotation, type) and is_dataclass(parameter.annotation):
-            more, groups[parameter.name] = _group(parameter.annotation)
-        else:
-            more = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)]
-        parameters += more
-
-    @functools.wraps(command)
-    def run(**values: Any) -> Any:
-        before()
-        made = {name: gather(values) for name, gather in groups.items()}
-        return command(**values, **made)
-
-    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    return run
-
-
-def _group(kind: type) -> tuple[list[inspect.Parameter], Gather]:
-    hints = get_type_hints(kind, include_extras=True)
-    parameters = [_parameter(entry.name, hints[entry.name], entry.default) for entry in fields(kind)]
-    return parameters, lambda values: kind(**{entry.name: values.pop(entry.name) for entry in fields(kind)})
-
-
 def _option(entry: Setting, recipes: set[Any]) -> inspect.Parameter:
     """None by default; what recipes have in that case is said."""
     about, names = entry.meaning, _flags(entry)
     numeric = entry.kind in (int, float) and about.read is None
     optional: Any = (entry.kind if numeric or entry.kind is bool else str) | None
     default = _words(recipes.pop(), names) if len(recipes) == 1 else "the recipe's"
-    option = Option(
+    shown = Option(
         *(["/".join(names)] if entry.kind is bool else names),
         help=about.help,
         metavar="PATH" if about.read is path_text else f"[{'|'.join(entry.choices)}]" if entry.choices else None,
@@ -108,7 +69,7 @@ def _option(entry: Setting, recipes: set[Any]) -> inspect.Parameter:
         min=about.low if numeric else None,
         max=about.high if numeric else None,
     )
-    return _parameter(entry.name, Annotated[optional, option], None)
+    return option(entry.name, Annotated[optional, shown], None)
 
 
 def _flags(entry: Setting) -> list[str]:
@@ -116,11 +77,6 @@ def _flags(entry: Setting) -> list[str]:
     name = entry.name.replace("_", "-")
     own = [f"--{name}", f"--no-{name}"] if entry.kind is bool else [f"--{name}"]
     return entry.meaning.flag.split("/") if entry.meaning.flag else own
-
-
-def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
-    missing = inspect.Parameter.empty if default is MISSING else default
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=missing, annotation=annotation)
 
 
 def _value(entry: Setting, value: Any) -> Any:

@@ -4,49 +4,72 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NoReturn
 
 import typer
 
-SHOWN_FAILURES = 20
+from ohlora.cli import options
 
 
 def note(text: str) -> None:
     typer.echo(text, err=True)
 
 
-def indented(content: Mapping[str, Any]) -> str:
-    """JSON for people: a recipe with all its values."""
-    return json.dumps(content, indent=1)
+@dataclass(frozen=True, kw_only=True)
+class Told:
+    """How results are told."""
+
+    json: options.Json = False
+
+    def tell(self, summary: Any, *lines: str) -> None:
+        """One JSON object, or lines."""
+        for line in (json.dumps(summary),) if self.json else lines:
+            typer.echo(line)
+
+    def end(self, summary: Any, failed: Sequence[str], *lines: str) -> NoReturn:
+        """The same after the first of what failed. The exit status says whether anything did."""
+        from ohlora.cli.execute import show_failures
+
+        if not self.json:
+            show_failures(list(failed))
+        self.tell(summary, *lines)
+        raise typer.Exit(1 if failed else 0)
 
 
-def answer(as_json: bool, summary: Any, *lines: str) -> None:
-    """The result: one JSON object, or lines."""
-    for line in (json.dumps(summary),) if as_json else lines:
-        typer.echo(line)
+@dataclass(frozen=True, kw_only=True)
+class Results(Told):
+    """And where they go."""
+
+    out: options.Out = Path("out")
 
 
-def end(as_json: bool, summary: Mapping[str, Any], failed: Sequence[str], *lines: str) -> NoReturn:
-    """The result after the first of what failed. The exit status says whether anything did."""
-    if not as_json:
-        for why in failed[:SHOWN_FAILURES]:
-            note(why)
-        if len(failed) > SHOWN_FAILURES:
-            note(f"... and {len(failed) - SHOWN_FAILURES} more; --json lists them all")
-    answer(as_json, summary, *lines)
-    raise typer.Exit(1 if failed else 0)
+@dataclass(frozen=True, kw_only=True)
+class Training(Results):
+    """Of a training that resumes."""
 
+    restart: options.Restart = False
 
-def trained(as_json: bool, result: Mapping[str, Any], *lines: str, asked: bool = False) -> None:
-    """The result of a training; ends as Ctrl-C does when it was stopped and the user had not `asked` for that."""
-    answer(as_json, result, *lines)
-    if result["stopped"] and not asked:
-        raise KeyboardInterrupt
+    @property
+    def resume(self) -> bool:
+        return not self.restart
+
+    def trained(self, result: Mapping[str, Any], *lines: str, asked: bool = False) -> None:
+        """The result; ends as Ctrl-C does when the training was stopped and the user had not `asked` for that."""
+        self.tell(result, *lines)
+        if result["stopped"] and not asked:
+            raise KeyboardInterrupt
 
 
 def state(result: Mapping[str, Any]) -> str:
     """How a training ended."""
     return "stopped; the same command resumes" if result["stopped"] else "done"
+
+
+def indented(content: Mapping[str, Any]) -> str:
+    """JSON for people: a recipe with all its values."""
+    return json.dumps(content, indent=1)
 
 
 def table(rows: Sequence[Sequence[str]], title: str) -> None:

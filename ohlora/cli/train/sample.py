@@ -9,27 +9,25 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option
 
-from ohlora.cli import options
 from ohlora.cli.train.machine import Accelerator
 from ohlora.cli.train.recipe_options import Changes, RecipeFields
-from ohlora.cli.train.report import answer
+from ohlora.cli.train.report import Told, Training
 
 if TYPE_CHECKING:
     from ohlora.training.nets.stylegan import Generator
 
 
 def sample(
+    *,
     changes: Annotated[Changes, RecipeFields("sampling.recipes:SampleSettings")],
     generator: Annotated[
         str, Option("--generator", "-g", help="Weights (.pth published, .safetensors of ours), or a bundle.")
     ] = "demo",
-    out: options.Out = Path("runs/sample"),
     preset: Annotated[str, Option(help="original-10k (no label) or finetune-v1-15k (random labels).")] = "original-10k",
     kind: Annotated[str | None, Option(help="Kind of the weights file; default: recognised by its contents.")] = None,
     smooth: Annotated[bool, Option("--smooth", help="The weight-averaged copy of a published file.")] = False,
     accelerator: Accelerator = "auto",
-    restart: options.Restart = False,
-    json: options.Json = False,
+    how: Training = Training(out=Path("runs/sample")),
 ) -> None:
     """Sample a generator: NNNNNN.jpg, samples.safetensors (z, label) and metadata.jsonl. Stopped runs go on.
 
@@ -42,11 +40,11 @@ def sample(
     settings = recipes.preset(preset, **changes)
     module = open_generator(generator, kind, smooth)
     require_labels(module, settings)
-    progress = Progress(settings.count, "pictures", quiet=json and not sys.stderr.isatty())
+    progress = Progress(settings.count, "pictures", quiet=how.json and not sys.stderr.isatty())
     try:
         with progress:
             result = sample_images(
-                module, out, settings, accelerator=accelerator, restart=restart, advance=progress.advance
+                module, how.out, settings, accelerator=accelerator, restart=how.restart, advance=progress.advance
             )
     except KeyboardInterrupt:
         print("stopped; the same command goes on", file=sys.stderr)
@@ -62,17 +60,18 @@ def sample(
     }
     rate = result.made / max(progress.seconds, 1e-9)
     there = f", {result.count - result.made} were there" if result.made < result.count else ""
-    answer(json, summary, f"{result.made} pictures in {progress.seconds:.1f} s ({rate:.1f}/s){there} -> {result.out}")
+    how.tell(summary, f"{result.made} pictures in {progress.seconds:.1f} s ({rate:.1f}/s){there} -> {result.out}")
 
 
 def unbundle(
+    *,
     bundle: Annotated[str, Argument(help="Bundle folder, or 'demo' for the one that ships.")],
     out: Annotated[
         Path | None,
         Option("--out", "-o", help="Weights to write; default generator.safetensors or student.safetensors."),
     ] = None,
     network: Annotated[str, Option(help="`generator` (kind stylegan) or `hair`, the hair student.")] = "generator",
-    json: options.Json = False,
+    told: Told,
 ) -> None:
     """Write a bundle's generator or hair student as weights to train on; what they make is checked against the bundle.
 
@@ -88,7 +87,7 @@ def unbundle(
         student = student_from_bundle(bundle)
         save_student(out, student.state_dict(), student.encoder_name)
         line = f"hair student on {student.encoder_name} -> {out}"
-        answer(json, {"out": str(out), "encoder": student.encoder_name}, line)
+        told.tell({"out": str(out), "encoder": student.encoder_name}, line)
         return
     if network != "generator":
         raise InvalidInputError(f"there is no network '{network}' to take out of a bundle: choose generator or hair")
@@ -100,7 +99,7 @@ def unbundle(
     checkpoints.save(module, out, "stylegan")
     config = module.config
     line = f"generator of {config.resolution} px, {config.label_size} label values -> {out}"
-    answer(json, {"out": str(out), **asdict(config)}, line)
+    told.tell({"out": str(out), **asdict(config)}, line)
 
 
 def open_generator(source: str, kind: str | None, smooth: bool) -> Generator:

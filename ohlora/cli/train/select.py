@@ -7,11 +7,11 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from ohlora.cli import options
-from ohlora.cli.train.report import answer
+from ohlora.cli.train.report import Told
 
 
 def select(
+    *,
     run: Annotated[Path, Argument(help="Run folder of `ohlora train vectorfind`.")],
     keep: Annotated[
         str | None, Option(help="Keep these case numbers and drop the others, without a page: 12,40.")
@@ -25,7 +25,7 @@ def select(
     port: Annotated[int, Option(min=0, max=65535, help="0 takes a free one.")] = 0,
     open_browser: Annotated[bool, Option("--open/--no-open", help="Open the page in the browser.")] = True,
     restart: Annotated[bool, Option("--restart", help="Forget the decisions that --out holds.")] = False,
-    json: options.Json = False,
+    told: Told,
 ) -> None:
     """Keep or drop tested faces by one key each; decisions are saved at once. Ctrl-C ends, the same command goes on.
 
@@ -48,7 +48,7 @@ def select(
                 server.run(f"{decided} of {before['cases']} faces are decided in {store.out}", open_browser)
         result = store.summary()
     rest = f", {result['open']} open" if result["open"] else ""
-    answer(json, result, f"{len(result['kept'])} faces kept, {result['dropped']} dropped{rest} -> {result['out']}")
+    told.tell(result, f"{len(result['kept'])} faces kept, {result['dropped']} dropped{rest} -> {result['out']}")
 
 
 def _case_numbers(text: str) -> list[int]:

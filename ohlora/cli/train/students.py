@@ -8,10 +8,9 @@ from typing import Annotated, Any
 
 from typer import Option
 
-from ohlora.cli import options
 from ohlora.cli.train.machine import Accelerator
 from ohlora.cli.train.recipe_options import Changes, RecipeFields
-from ohlora.cli.train.report import answer, note, table
+from ohlora.cli.train.report import Training, note, table
 
 HairMaps = Annotated[
     list[Path], Option("--data", help="Folder of pictures with hair_soft/NAME.png teacher maps. Repeatable.")
@@ -45,17 +44,16 @@ class Mixed:
 
 
 def distill(
+    *,
     data: HairMaps,
     changes: Annotated[Changes, RecipeFields("students.recipes:DistillConfig")],
     mixed: Mixed,
-    out: options.Out = Path("runs/distill"),
     recipe: Annotated[
         str,
         Option(help="documented (B0, thousands of faces), few-faces, or portraits (fine-tunes)."),
     ] = "documented",
     accelerator: Accelerator = "auto",
-    restart: options.Restart = False,
-    json: options.Json = False,
+    how: Training = Training(out=Path("runs/distill")),
 ) -> None:
     """Distil a light hair student from a teacher's soft maps. Stopped runs resume from the same --out.
 
@@ -69,18 +67,19 @@ def distill(
     config = mixed.into(preset(recipe, **changes))
     result = run(
         data,
-        out,
+        how.out,
         config,
-        resume=not restart,
+        resume=how.resume,
         accelerator=accelerator,
         report=lambda row: note(epoch_line(row, config.epochs)),
         note=note,
     )
-    write_report(out, result, report_pictures(data, out, config))
-    answer(json, result, figures_line(out, result))
+    write_report(how.out, result, report_pictures(data, how.out, config))
+    how.tell(result, figures_line(how.out, result))
 
 
 def parsing(
+    *,
     data: Annotated[
         list[Path],
         Option(
@@ -89,10 +88,8 @@ def parsing(
     ],
     changes: Annotated[Changes, RecipeFields("students.parsing.recipes:ParsingConfig", without=("encoder_weights",))],
     mixed: Mixed,
-    out: options.Out = Path("runs/parsing"),
     accelerator: Accelerator = "auto",
-    restart: options.Restart = False,
-    json: options.Json = False,
+    how: Training = Training(out=Path("runs/parsing")),
 ) -> None:
     """Distil a face parser from a teacher's class maps, with 2000 painted portraits (--portraits 0: without).
     Stopped runs resume from the same --out.
@@ -109,23 +106,23 @@ def parsing(
     config = replace(config, mix=None) if alone else mixed.into(config)
     result, sources = run(
         data,
-        out,
+        how.out,
         config,
-        resume=not restart,
+        resume=how.resume,
         accelerator=accelerator,
         report=lambda row: note(epoch_line(row, config.epochs)),
         note=note,
     )
-    write_report(out, result, sources.pictures)
-    answer(json, result, figures_line(out, result))
+    write_report(how.out, result, sources.pictures)
+    how.tell(result, figures_line(how.out, result))
 
 
 def compare_losses(
+    *,
     data: HairMaps,
     changes: Annotated[
         Changes, RecipeFields("students.recipes:DistillConfig", without=("loss", "phases", "encoder_weights"))
     ],
-    out: options.Out = Path("runs/losses"),
     losses: Annotated[str, Option(help="Comma-separated.")] = "mse,soft_bce,kl",
     recipe: Annotated[str, Option(help="Of `train distill`: documented or few-faces.")] = "documented",
     epochs: Annotated[int | None, Option(min=1, help="Instead of the recipe's phases: so many at --size.")] = None,
@@ -134,8 +131,7 @@ def compare_losses(
     held_out_portraits: Annotated[int, Option(min=1, help="Portraits to measure on, with --portraits.")] = 40,
     shown: Annotated[int, Option(min=0, help="Test pictures to draw overlays of.")] = 4,
     accelerator: Accelerator = "auto",
-    restart: options.Restart = False,
-    json: options.Json = False,
+    how: Training = Training(out=Path("runs/losses")),
 ) -> None:
     """Train one student per loss under one recipe, start and split; compare. Stopped comparisons resume.
 
@@ -151,15 +147,15 @@ def compare_losses(
         config = replace(config, mix=replace(config.mix, held_out=held_out_portraits))
     result = compare(
         data,
-        out,
+        how.out,
         config,
         losses=losses.split(","),
         shown=shown,
-        resume=not restart,
+        resume=how.resume,
         accelerator=accelerator,
         report=lambda loss, row: note(f"{loss}: {epoch_line(row, config.epochs)}"),
         note=note,
     )
-    if not json:
+    if not how.json:
         table(table_rows(result["rows"]), "Distillation losses")
-    answer(json, result, *verdict(result["ordering"]), f"comparison.md, .csv, .json and overlays -> {out}")
+    how.tell(result, *verdict(result["ordering"]), f"comparison.md, .csv, .json and overlays -> {how.out}")

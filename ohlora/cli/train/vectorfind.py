@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer import Argument, Option
 
-from ohlora.cli import options
 from ohlora.cli.train.machine import Accelerator
 from ohlora.cli.train.recipe_options import Changes, RecipeFields
-from ohlora.cli.train.report import answer, indented, note
+from ohlora.cli.train.report import Training, indented, note
 
 ENGINES = ("auto", "torch", "openvino", "onnxruntime")
 
 
 def vectorfind(
+    *,
     changes: Annotated[Changes, RecipeFields("vectorfind.settings:SearchSettings")],
     version: Annotated[
         str, Argument(help="v6, v7, v8, v9-svm, v9-gradient, v9-mixed, v9-svm-ms2, or orthogonal (ours).")
@@ -28,7 +29,6 @@ def vectorfind(
         str | None,
         Option(help="Property or merged CNN, a portrait reader, or parsing:BUNDLE."),
     ] = None,
-    out: options.Out = Path("runs/vectorfind"),
     sample_folder: Annotated[Path | None, Option(help="Keep the samples there, for several searches.")] = None,
     faces: Annotated[list[str] | None, Option(help="Test these faces instead (a z-vector table, seeds).")] = None,
     set: Annotated[list[str] | None, Option(help="NAME=VALUE of any setting (--show lists them). Repeatable.")] = None,
@@ -38,8 +38,7 @@ def vectorfind(
     engine: Annotated[str, Option(help="auto, torch, openvino or onnxruntime.")] = "auto",
     accelerator: Accelerator = "auto",
     show: Annotated[bool, Option("--show", help="Print the settings as JSON and stop.")] = False,
-    restart: options.Restart = False,
-    json: options.Json = False,
+    how: Training = Training(out=Path("runs/vectorfind")),
 ) -> None:
     """Search a generator for latent directions: scored samples -> SVM, Gradient or orthogonal -> test on 50 pictures a
     face.
@@ -65,12 +64,16 @@ def vectorfind(
         )
     if engine not in ENGINES:
         raise InvalidInputError(f"--engine must be one of {', '.join(ENGINES)}, got '{engine}'")
+    from ohlora.training.sampling.sample import device_named
     from ohlora.training.vectorfind.scorers import load_scorer, require_columns
     from ohlora.training.vectorfind.search import run_search
 
-    judge = load_scorer(scorer, _device(accelerator) if engine in ("auto", "torch") else "cpu")
+    # Compiled on a CPU, in PyTorch on a GPU, unless told.
+    device = "cpu" if engine in ENGINES[2:] else device_named(accelerator).type
+    in_torch = engine == "torch" or (engine == "auto" and device == "cuda")
+    judge = load_scorer(scorer, device)
     require_columns(judge, settings.columns)
-    portrayer = _portrayer(generator, engine, accelerator)
+    portrayer = _portrayer(generator, None if in_torch else engine, device)
     portrayer.size(settings.space)
     listed = None
     if faces:
@@ -79,23 +82,25 @@ def vectorfind(
 
         own = Bundle.open(generator) if not Path(generator).is_file() else None
         listed = list(load_faces(faces, portrayer.generator.config.label_size, own))
-    columns = judge.columns if sample_folder is not None else settings.columns
-    judge = _compiled(judge, portrayer.generator.config.resolution, columns, engine, accelerator)
-    with _Steps(json, {"samples": settings.samples, "faces": len(listed) if listed else settings.codes}) as steps:
+    if not in_torch:
+        columns = judge.columns if sample_folder is not None else settings.columns
+        judge = _compiled(judge, portrayer.generator.config.resolution, columns, engine)
+    totals = {"samples": settings.samples, "faces": len(listed) if listed else settings.codes}
+    with _Steps(how.json, totals) as steps:
         result = run_search(
             portrayer,
             judge,
-            out,
+            how.out,
             settings,
             source=f"vectorfind {version}",
             samples=sample_folder,
             faces=listed,
-            restart=restart,
+            restart=how.restart,
             note=steps.note,
             advance=steps.advance,
         )
-    last = f"directions -> {out / 'directions.safetensors'}"
-    answer(json, {"out": str(out), **result.summary}, *lines(result.summary), last)
+    last = f"directions -> {how.out / 'directions.safetensors'}"
+    how.tell({"out": str(how.out), **result.summary}, *lines(result.summary), last)
 
 
 def lines(summary: dict[str, Any]) -> list[str]:
@@ -115,71 +120,46 @@ def lines(summary: dict[str, Any]) -> list[str]:
     return said
 
 
-def _device(accelerator: str) -> str:
-    from ohlora.training.sampling.sample import device_named
-
-    return device_named(accelerator).type
-
-
-def _portrayer(generator: str, engine: str, accelerator: str) -> Any:
-    """On a CPU compiled, on a GPU in PyTorch, unless told."""
-    from ohlora.training.vectorfind.portrayer import bundle_portrayer, torch_portrayer
-
-    in_torch = engine == "torch" or (engine == "auto" and _device(accelerator) == "cuda")
-    backend: Any = "auto" if engine in ("auto", "torch") else engine
-    if not Path(generator).is_file():
-        if not in_torch:
-            return bundle_portrayer(generator, backend)
-        from ohlora.training.unbundle.generator import generator_from_bundle
-
-        return torch_portrayer(generator_from_bundle(generator), _device(accelerator))
+def _portrayer(generator: str, backend: str | None, device: str) -> Any:
+    """A bundle's or a checkpoint's generator, compiled for a backend; without one in PyTorch."""
     from ohlora.export.search_engines import compiled_portrayer
     from ohlora.training.finetune.inputs import load_generator
+    from ohlora.training.vectorfind.portrayer import bundle_portrayer, torch_portrayer
 
-    module = load_generator(generator)
-    return torch_portrayer(module, _device(accelerator)) if in_torch else compiled_portrayer(module, backend)
+    if backend is None:
+        return torch_portrayer(load_generator(generator), device)
+    if Path(generator).is_file():
+        return compiled_portrayer(load_generator(generator), backend)
+    return bundle_portrayer(generator, backend)
 
 
-def _compiled(judge: Any, resolution: int, columns: Any, engine: str, accelerator: str) -> Any:
-    """A score CNN compiled for the generator's pictures, where that is asked for and possible."""
+def _compiled(judge: Any, resolution: int, columns: Any, backend: str) -> Any:
+    """A score CNN compiled for the generator's pictures, where that is possible."""
     from ohlora.export.search_engines import compiled_scorer
     from ohlora.training.nets.score_cnns import SIZE
     from ohlora.training.vectorfind.scorers import CnnScorer
 
-    in_torch = engine == "torch" or (engine == "auto" and _device(accelerator) == "cuda")
-    if in_torch or not isinstance(judge, CnnScorer) or resolution > SIZE:
-        return judge
-    return compiled_scorer(judge, resolution, columns, "auto" if engine == "auto" else engine)
+    compilable = isinstance(judge, CnnScorer) and resolution <= SIZE
+    return compiled_scorer(judge, resolution, columns, backend) if compilable else judge
 
 
-class _Steps:
+class _Steps(ExitStack):
     """A progress bar for each part of a search, one after the other."""
 
     def __init__(self, quiet: bool, totals: dict[str, int]) -> None:
-        self.quiet, self.totals = quiet, totals
-        self.bar: Any = None
-        self.what = ""
-
-    def __enter__(self) -> _Steps:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._end()
-
-    def _end(self) -> None:
-        if self.bar is not None:
-            self.bar.__exit__(None, None, None)
-        self.bar, self.what = None, ""
+        super().__init__()
+        self.quiet, self.totals, self.what = quiet, totals, ""
 
     def advance(self, what: str, count: int) -> None:
         from ohlora.cli.progress import Progress
 
         if what != self.what:
-            self._end()
-            self.what, self.bar = what, Progress(self.totals[what], what, quiet=self.quiet).__enter__()
+            self.close()
+            self.what, self.bar = what, self.enter_context(Progress(self.totals[what], what, quiet=self.quiet))
         self.bar.advance(count)
 
     def note(self, text: str) -> None:
-        self._end()
+        self.close()
+        self.what = ""
         if not self.quiet:
             note(text)

@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 
 from ohlora.base.recipe import settings_of
 from ohlora.cli import train
-from ohlora.cli.train.recipe_options import Changes, RecipeFields, with_options
+from ohlora.cli.options import grouped
+from ohlora.cli.train.recipe_options import Changes, RecipeFields
 from ohlora.errors import InvalidInputError
 
 # Names that scripts use. More may come; none of these may go.
@@ -165,7 +166,7 @@ def run(*arguments: str) -> Any:
         called.append((name, changes, pair, out))
 
     app = typer.Typer(add_completion=False)
-    app.command()(with_options(command, before=lambda: called.append("before")))
+    app.command()(grouped(command, before=lambda: called.append("before")))
     result = CliRunner().invoke(app, [*arguments])
     if isinstance(result.exception, InvalidInputError):
         raise result.exception
