@@ -4,6 +4,7 @@ choose the pictures a generator is fine-tuned on, and networks that read scores 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,10 +15,7 @@ from ohlora.cli.train.machine import Accelerator, Machine, TrainPrecision, first
 from ohlora.cli.train.recipe_options import Changes, RecipeFields
 from ohlora.cli.train.report import Results, Training, note
 
-Images = Annotated[Path, Argument(help="Folder of pictures NNNNNN.jpg; those in the table are used.")]
 AllImages = Annotated[Path, Argument(help="Folder of pictures NNNNNN.jpg.")]
-Scores = Annotated[Path, Option("--scores", help="Score table of `ohlora score`, normalised.")]
-ScoreChanges = Annotated[Changes, RecipeFields("cnn.recipes:ScoreCnnRecipe", table="SCORE_CNNS")]
 
 
 def classifier(
@@ -161,61 +159,60 @@ def filter(
     how.tell(result.summary(), *lines, last)
 
 
-def property_cnn(
-    *,
-    images: Images,
-    scores: Scores,
-    changes: ScoreChanges,
-    machine: Machine,
-    how: Training = Training(out=Path("runs/property-cnn")),
-) -> None:
+def score_cnn(name: str, about: str) -> Callable[..., None]:
+    """The command that trains one of the two CNNs that read scores off a picture."""
+
+    def command(
+        *,
+        images: Annotated[Path, Argument(help="Folder of pictures NNNNNN.jpg; those in the table are used.")],
+        scores: Annotated[Path, Option(help="Score table of `ohlora score`, normalised.")],
+        changes: Annotated[Changes, RecipeFields("cnn.recipes:ScoreCnnRecipe", table="SCORE_CNNS")],
+        machine: Machine,
+        how: Training = Training(out=Path(f"runs/{name}-cnn")),
+    ) -> None:
+        from ohlora.training.cnn.recipes import score_cnn_recipe
+        from ohlora.training.cnn.regression import train_score_cnn
+
+        recipe = score_cnn_recipe(name, **changes, precision=machine.precision)
+        fabric = machine.launch()
+
+        def show(row: dict[str, Any]) -> None:
+            note(
+                f"{name} CNN, epoch {row['epoch']}: validation loss {row['loss']:.4f} (all outputs "
+                f"{row['valid_loss']:.4f}), best epoch {row['best_epoch']}"
+            )
+
+        report = first_process(fabric, show)
+        result = train_score_cnn(
+            images, scores, how.out, recipe, resume=how.resume, fabric=fabric, report=report, note=note
+        )
+        if fabric.is_global_zero:
+            correlations = ", ".join(
+                f"{key.removesuffix('_score_corr')} {'-' if value is None else f'{value:.3f}'}"
+                for key, value in result.figures.items()
+                if key.endswith("_corr")
+            )
+            best = f"best epoch {result.best_epoch} of {result.epochs}; correlation with the scores: {correlations}"
+            how.tell(result.summary(), best, f"network -> {result.model}")
+
+    command.__doc__ = about
+    return command
+
+
+property_cnn = score_cnn(
+    "property",
     """Train the CNN that reads the seven property scores off a picture. Stopped runs resume from the same --out.
 
     Example: `ohlora train property-cnn runs/filtered --scores all_scores_v2.csv --out runs/property-cnn`
-    """
-    _train("property", images, scores, changes, machine, how)
-
-
-def hairstyle_cnn(
-    *,
-    images: Images,
-    scores: Scores,
-    changes: ScoreChanges,
-    machine: Machine,
-    how: Training = Training(out=Path("runs/hairstyle-cnn")),
-) -> None:
+    """,
+)
+hairstyle_cnn = score_cnn(
+    "hairstyle",
     """Train the CNN that reads off how curly the hair is. Stopped runs resume from the same --out.
 
     Example: `ohlora train hairstyle-cnn runs/filtered --scores all_scores_ohlora_v3.csv --out runs/hairstyle-cnn`
-    """
-    _train("hairstyle", images, scores, changes, machine, how)
-
-
-def _train(name: str, images: Path, scores: Path, changes: Changes, machine: Machine, how: Training) -> None:
-    from ohlora.training.cnn.recipes import score_cnn_recipe
-    from ohlora.training.cnn.regression import train_score_cnn
-
-    recipe = score_cnn_recipe(name, **changes, precision=machine.precision)
-    fabric = machine.launch()
-
-    def show(row: dict[str, Any]) -> None:
-        note(
-            f"{name} CNN, epoch {row['epoch']}: validation loss {row['loss']:.4f} (all outputs "
-            f"{row['valid_loss']:.4f}), best epoch {row['best_epoch']}"
-        )
-
-    report = first_process(fabric, show)
-    result = train_score_cnn(
-        images, scores, how.out, recipe, resume=how.resume, fabric=fabric, report=report, note=note
-    )
-    if fabric.is_global_zero:
-        correlations = ", ".join(
-            f"{key.removesuffix('_score_corr')} {'-' if value is None else f'{value:.3f}'}"
-            for key, value in result.figures.items()
-            if key.endswith("_corr")
-        )
-        best = f"best epoch {result.best_epoch} of {result.epochs}; correlation with the scores: {correlations}"
-        how.tell(result.summary(), best, f"network -> {result.model}")
+    """,
+)
 
 
 def merge_cnn(

@@ -114,8 +114,7 @@ def finetune_test(
     *,
     generator: Annotated[Path, Argument(help="Fine-tuned generator with a label (.safetensors or .pth).")],
     z: Annotated[
-        str,
-        Option(help="Row of a z-vector table, FILE.csv:ROW (such as test_zs.csv of a run), or a seed."),
+        str, Option(help="Row of a z-vector table, FILE.csv:ROW (such as test_zs.csv of a run), or a seed.")
     ] = "0",
     property_cnn: Annotated[Path | None, Option(help="Score the pictures: correlation and error per property.")] = None,
     final: Annotated[int, Option(min=0, help="Also so many pictures of the chosen face, near its latent.")] = 0,

@@ -16,8 +16,7 @@ Names = Annotated[list[str] | None, Option("--only", help="Run this stage alone.
 def pipeline(
     *,
     preset: Annotated[
-        str | None,
-        Option(help="demo (20 minutes on two cores) or documented; default: the file's, or demo."),
+        str | None, Option(help="demo (20 minutes on two cores) or documented; default: the file's, or demo.")
     ] = None,
     settings: Annotated[Path | None, Option(help="YAML file, read over the preset.")] = None,
     changes: Annotated[list[str] | None, Option("--set", help="SECTION.FIELD=VALUE over both. Repeatable.")] = None,

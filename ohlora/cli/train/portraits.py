@@ -58,8 +58,7 @@ def evaluate_hair(
     generated: Annotated[str | None, Option(help="Pictures of this portrait-trained generator or bundle.")] = None,
     count: Annotated[int, Option("--count", "-n", min=1, help="Number of generated pictures.")] = 500,
     teacher: Annotated[
-        Path | None,
-        Option(help="Published BiSeNet-19 or FaceXFormer: its maps of drawn pictures join the truth."),
+        Path | None, Option(help="Published BiSeNet-19 or FaceXFormer: its maps of drawn pictures join the truth.")
     ] = None,
     first_seed: Annotated[int, Option(min=0, help="Of portraits and generated pictures.")] = 4_000_000,
     resolution: Annotated[int, Option("--resolution", "-r", help="Of the portraits.")] = 256,

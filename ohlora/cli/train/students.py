@@ -27,13 +27,11 @@ class Mixed:
 
     portraits: Portraits = None
     generated: Annotated[
-        str | None,
-        Option(help="Mix in pictures of this portrait-trained generator (.safetensors, bundle)."),
+        str | None, Option(help="Mix in pictures of this portrait-trained generator (.safetensors, bundle).")
     ] = None
     generated_count: Annotated[int | None, Option(min=1, help="How many; default 1000.")] = None
     portrait_share: Annotated[
-        float | None,
-        Option(help="Part of an epoch that is painted or generated; default 0.5."),
+        float | None, Option(help="Part of an epoch that is painted or generated; default 0.5.")
     ] = None
 
     def into(self, config: Any) -> Any:
@@ -49,8 +47,7 @@ def distill(
     changes: Annotated[Changes, RecipeFields("students.recipes:DistillConfig")],
     mixed: Mixed,
     recipe: Annotated[
-        str,
-        Option(help="documented (B0, thousands of faces), few-faces, or portraits (fine-tunes)."),
+        str, Option(help="documented (B0, thousands of faces), few-faces, or portraits (fine-tunes).")
     ] = "documented",
     accelerator: Accelerator = "auto",
     how: Training = Training(out=Path("runs/distill")),
@@ -82,9 +79,7 @@ def parsing(
     *,
     data: Annotated[
         list[Path],
-        Option(
-            help="Folder of pictures with class maps in parsing11/ or parsing19/, or of `train parse`. Repeatable.",
-        ),
+        Option(help="Folder of pictures with class maps in parsing11/ or parsing19/, or of `train parse`. Repeatable."),
     ],
     changes: Annotated[Changes, RecipeFields("students.parsing.recipes:ParsingConfig", without=("encoder_weights",))],
     mixed: Mixed,

@@ -25,10 +25,7 @@ def vectorfind(
     generator: Annotated[
         str, Option("--generator", "-g", help="Checkpoint (.pth, .safetensors) or a bundle's name.")
     ] = "demo",
-    scorer: Annotated[
-        str | None,
-        Option(help="Property or merged CNN, a portrait reader, or parsing:BUNDLE."),
-    ] = None,
+    scorer: Annotated[str | None, Option(help="Property or merged CNN, a portrait reader, or parsing:BUNDLE.")] = None,
     sample_folder: Annotated[Path | None, Option(help="Keep the samples there, for several searches.")] = None,
     faces: Annotated[list[str] | None, Option(help="Test these faces instead (a z-vector table, seeds).")] = None,
     set: Annotated[list[str] | None, Option(help="NAME=VALUE of any setting (--show lists them). Repeatable.")] = None,
