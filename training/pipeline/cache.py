@@ -10,14 +10,14 @@ of external files are no part of it.
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
 
 from ohlora.base.atomic import explain_os_error, make_folder, write_json
 from ohlora.bundle.files import file_sha256
@@ -26,32 +26,31 @@ from ohlora.training.pipeline.graph import Stage
 from ohlora.training.pipeline.manifest import Manifest, changed_file, key_of
 from ohlora.training.pipeline.settings import Section
 
-FORMAT = 1
+T = TypeVar("T")
+
 RECORD = ".stage"
 KEYLESS = "keyless"  # json_schema_extra of a setting that does not decide what is made
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Done:
     """The record of a finished stage."""
 
+    format: Literal[1] = 1
     key: str
-    outputs: Mapping[str, Manifest]
-    figures: Mapping[str, Any]
-    timings: Mapping[str, Any]
-    exhibits: Mapping[str, Any]
+    outputs: dict[str, Manifest]
+    figures: dict[str, Any]
+    timings: dict[str, Any]
+    exhibits: dict[str, Any]
     seconds: float
 
-    def as_dict(self) -> dict[str, Any]:
-        outputs = {name: manifest.as_dict() for name, manifest in self.outputs.items()}
-        return {"format": FORMAT, **vars(self), "outputs": outputs, "seconds": round(self.seconds, 3)}
 
-    @classmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> Done:
-        """Raises KeyError, TypeError or ValueError for something else."""
-        outputs = {name: Manifest.from_dict(value) for name, value in content["outputs"].items()}
-        figures, timings, exhibits = (dict(content[name]) for name in ("figures", "timings", "exhibits"))
-        return cls(str(content["key"]), outputs, figures, timings, exhibits, float(content["seconds"]))
+@dataclass(frozen=True)
+class Started:
+    """The record of an unfinished stage: the key it is being made for, the seconds so far."""
+
+    key: str
+    seconds: float = 0.0
 
 
 def deciding(settings: Section, name: str) -> Any:
@@ -95,13 +94,7 @@ class StageFolder:
 
     def done(self) -> Done | None:
         """The record of a finished stage; None when there is none that can be read."""
-        content = _read(self.done_file)
-        if content is None or content.get("format") != FORMAT:
-            return None
-        try:
-            return Done.from_dict(content)
-        except (KeyError, TypeError, ValueError, AttributeError):
-            return None
+        return _read(Done, self.done_file)
 
     def changed(self, done: Done) -> str | None:
         """A file that is no longer what the stage made; None when all are."""
@@ -110,11 +103,8 @@ class StageFolder:
 
     def started(self, key: str) -> float | None:
         """Seconds that went into an unfinished stage of this key; None when there is nothing to go on with."""
-        content = _read(self.started_file)
-        if content is None or content.get("key") != key:
-            return None
-        seconds = content.get("seconds")
-        return float(seconds) if isinstance(seconds, int | float) else 0.0
+        started = _read(Started, self.started_file)
+        return None if started is None or started.key != key else started.seconds
 
     def start(self, key: str, *, afresh: bool = False) -> float:
         """Prepare the folder for making `key`; returns the seconds spent before. What is of another key is deleted.
@@ -146,13 +136,15 @@ class StageFolder:
         write_json(self.started_file, {"key": key, "seconds": round(seconds, 3)}, indent=None)
 
     def finish(self, done: Done) -> None:
-        write_json(self.done_file, done.as_dict())
+        content = {**asdict(done), "seconds": round(done.seconds, 3)}
+        for name, manifest in done.outputs.items():
+            content["outputs"][name]["sha256"] = manifest.sha256  # for people
+        write_json(self.done_file, content)
         self.started_file.unlink(missing_ok=True)
 
 
-def _read(path: Path) -> dict[str, Any] | None:
+def _read(kind: type[T], path: Path) -> T | None:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return TypeAdapter(kind).validate_json(path.read_bytes())
+    except (OSError, ValidationError):
         return None
-    return content if isinstance(content, dict) else None

@@ -67,7 +67,7 @@ class Run:
                     f"stage {producer} made no '{output}', which {stage.name} needs: --force {producer}"
                 )
             manifest = done.outputs[output]
-            paths[name], hashes[name] = self.out / producer / manifest.output.path, manifest.sha256
+            paths[name], hashes[name] = self.out / producer / manifest.path, manifest.sha256
         return paths, hashes
 
     def _cached(self, state: StageState, hashes: Mapping[str, str]) -> str:
@@ -132,8 +132,8 @@ class Run:
             state.seconds = time.monotonic() - began
             manifests = {name: describe(folder.path, name, output) for name, output in outcome.outputs.items()}
             timings = {"cpu_seconds": round(time.process_time() - cpu, 1), **outcome.timings}
-            figures, timings, exhibits = (plain(part) for part in (outcome.figures, timings, work.shown.as_dict()))
-            state.done = Done(key, manifests, figures, timings, exhibits, before + state.seconds)
+            told = {"figures": outcome.figures, "timings": timings, "exhibits": work.shown.as_dict()}
+            state.done = Done(key=key, outputs=manifests, **plain(told), seconds=before + state.seconds)
             folder.finish(state.done)
         except OSError as error:
             if error.errno in DISK_FULL:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import field
 from pathlib import Path
 from typing import Any
+
+from pydantic.dataclasses import dataclass
 
 from ohlora.base.atomic import TEMPORARY_PREFIX
 from ohlora.bundle.files import file_sha256
@@ -30,7 +31,7 @@ class Output:
     path: str
     pattern: str = ""
 
-    def files(self, stage: Path) -> list[Path]:
+    def paths(self, stage: Path) -> list[Path]:
         """What belongs to it, sorted by name; nothing that a killed run left half written."""
         target = stage / self.path
         if not self.pattern:
@@ -39,11 +40,10 @@ class Output:
 
 
 @dataclass(frozen=True)
-class Manifest:
+class Manifest(Output):
     """The files of one output, by name (relative to the stage's folder)."""
 
-    output: Output
-    files: Mapping[str, Entry]
+    files: dict[str, Entry] = field(default_factory=dict)
 
     @property
     def sha256(self) -> str:
@@ -53,32 +53,22 @@ class Manifest:
             digest.update(f"{name}\0{content}\n".encode())
         return digest.hexdigest()
 
-    def as_dict(self) -> dict[str, Any]:
-        files = {name: list(entry) for name, entry in self.files.items()}
-        return {"path": self.output.path, "pattern": self.output.pattern, "sha256": self.sha256, "files": files}
-
-    @classmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> Manifest:
-        """Raises KeyError, TypeError or ValueError for something else."""
-        files = {str(name): (int(size), int(time), str(sha)) for name, (size, time, sha) in content["files"].items()}
-        return cls(Output(str(content["path"]), str(content["pattern"])), files)
-
 
 def describe(stage: Path, name: str, output: Output) -> Manifest:
     """Read everything of one output. Raises OutputError when a stage did not make what it says it makes."""
-    files = output.files(stage)
+    files = output.paths(stage)
     if not files or not all(path.is_file() for path in files):
         raise OutputError(f"stage {stage.name} has not made its output '{name}' ({stage / output.path})")
     entries: dict[str, Entry] = {}
     for path in files:
         status = path.stat()
         entries[path.relative_to(stage).as_posix()] = (status.st_size, status.st_mtime_ns, file_sha256(path))
-    return Manifest(output, entries)
+    return Manifest(output.path, output.pattern, entries)
 
 
 def changed_file(stage: Path, manifest: Manifest) -> str | None:
     """The first file that is not as the manifest says: gone, other, or new among them; None when there is none."""
-    there = {path.relative_to(stage).as_posix() for path in manifest.output.files(stage) if path.is_file()}
+    there = {path.relative_to(stage).as_posix() for path in manifest.paths(stage) if path.is_file()}
     if different := sorted(there ^ set(manifest.files)):
         return different[0]
     for name, (size, time, content) in manifest.files.items():
