@@ -9,6 +9,7 @@ OUT/training_{p}.json                 which folds are done; OUT/resume_{p}.pt, t
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -127,19 +128,12 @@ def _network_maker(recipe: ClassifierRecipe, start_from: Path | None) -> Callabl
             f"(--start-from {recipe.attribute}_model_0.pt), or start from random ones (--start random)"
         )
     weights = checkpoints.load_as(ClassifierCnn, f"cnn-{recipe.attribute}", start_from)
-    state = weights.state_dict()
-    if shapes_of(state) != shapes_of(ClassifierCnn(config).state_dict()):
+    if shapes_of(weights.state_dict()) != shapes_of(ClassifierCnn(config).state_dict()):
         raise InvalidInputError(
             f"{start_from} has width {weights.config.width:g}, the recipe {recipe.width:g}: use --width "
             f"{weights.config.width:g}"
         )
-
-    def make() -> nn.Module:
-        network = ClassifierCnn(config)
-        network.load_state_dict(state)
-        return network
-
-    return make
+    return lambda: copy.deepcopy(weights)
 
 
 class _Folds:

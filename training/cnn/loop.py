@@ -50,10 +50,7 @@ class Examples:
 
 
 class CnnRun(RunFolder):
-    """The folder of one training of score CNNs, by the recipe's name.
-
-    OUT/training_NAME.json    what was asked (the identity), and what is done
-    OUT/resume_NAME.pt        the attempt under way
+    """The folder of one training: training_NAME.json says what was asked and done, resume_NAME.pt what is under way.
 
     parts: of the identity, beside the recipe, the pictures and the number of processes.
     """

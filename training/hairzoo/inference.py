@@ -37,15 +37,13 @@ class Segmenter:
     size: int
     device: torch.device
 
-    def probability(self, image: Rgb) -> NDArray[np.float32]:
-        """uint8 RGB [H,W,3] -> hair probability float32 [size,size]; the aspect is not kept, as documented."""
-        small = cv2.resize(image, (self.size, self.size), interpolation=cv2.INTER_LINEAR).astype(np.uint8, copy=False)
-        return np.asarray(hair_maps(self.model, [small], self.device)[0])
-
     def mask(self, image: Rgb) -> NDArray[np.uint8]:
         """uint8 RGB [H,W,3] -> uint8 [H,W], 255 where the logit, brought to the picture's size, is above 0."""
+        # The network sees another aspect, as documented.
+        small = cv2.resize(image, (self.size, self.size), interpolation=cv2.INTER_LINEAR).astype(np.uint8, copy=False)
+        hair = hair_maps(self.model, [small], self.device)[0]
         # Probability .5 is logit 0. The smooth map is enlarged, not the mask: its edge would be stairs.
-        large = cv2.resize(self.probability(image), image.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+        large = cv2.resize(hair, image.shape[1::-1], interpolation=cv2.INTER_LINEAR)
         return np.where(large > 0.5, 255, 0).astype(np.uint8)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ohlora.errors import InvalidInputError
-from ohlora.training.hairzoo.config import ZooConfig
+from ohlora.training.hairzoo.config import WARMING, ZooConfig
 
 T_MAX = 4  # CosineAnnealingLR: epochs from top to bottom; then it climbs back
 T_0 = 4  # CosineAnnealingWarmRestarts: epochs until it jumps to the top again
@@ -38,20 +38,12 @@ def gradual_warmup_v2(config: ZooConfig, epoch: int) -> float:
     return cosine(config.encoder_lr * config.warmup_factor, bottom, (done % period) / period)
 
 
-def cosine_annealing(config: ZooConfig, epoch: int) -> float:
-    """Down to min_lr in T_MAX epochs, up again in as many, and so on."""
-    return cosine(config.encoder_lr, config.min_lr, epoch / T_MAX)
-
-
-def warm_restarts(config: ZooConfig, epoch: int) -> float:
-    """Down towards min_lr in T_0 epochs, then from the top again."""
-    return cosine(config.encoder_lr, config.min_lr, (epoch % T_0) / T_0)
-
-
 BY_EPOCH: dict[str, Callable[[ZooConfig, int], float]] = {
-    "GradualWarmupSchedulerV2": gradual_warmup_v2,
-    "CosineAnnealingLR": cosine_annealing,
-    "CosineAnnealingWarmRestarts": warm_restarts,
+    WARMING: gradual_warmup_v2,
+    # Down to min_lr in T_MAX epochs, up again in as many, and so on.
+    "CosineAnnealingLR": lambda config, epoch: cosine(config.encoder_lr, config.min_lr, epoch / T_MAX),
+    # Down towards min_lr in T_0 epochs, then from the top again.
+    "CosineAnnealingWarmRestarts": lambda config, epoch: cosine(config.encoder_lr, config.min_lr, epoch % T_0 / T_0),
 }
 
 
@@ -67,23 +59,16 @@ class Schedule:
     @property
     def rate(self) -> float:
         by_epoch = BY_EPOCH.get(self.config.scheduler)
-        if by_epoch is None:
-            return float(self.state["rate"])
-        return by_epoch(self.config, self.state["last_epoch"])
+        return by_epoch(self.config, self.state["last_epoch"]) if by_epoch else float(self.state["rate"])
 
     def after_epoch(self, dice: float) -> None:
         """dice: of the held-out pictures; only ReduceLROnPlateau looks at it."""
-        self.state["last_epoch"] += 1
-        if self.config.scheduler == "ReduceLROnPlateau":
-            self._plateau(dice)
-
-    def _plateau(self, dice: float) -> None:
-        """Reduce after more than PATIENCE epochs without a better Dice.
-
-        The published program hands the Dice to a scheduler that waits for it to fall; ours waits for it to rise.
-        """
         state = self.state
-        # As torch: relative, and a first value always counts.
+        state["last_epoch"] += 1
+        if self.config.scheduler in BY_EPOCH:
+            return
+        # Reduced after more than PATIENCE epochs without a better Dice. The published program hands the Dice to a
+        # scheduler that waits for it to fall; ours waits for it to rise. As torch: relative, and a first value counts.
         if state["best"] == -math.inf or dice > state["best"] * (1 + THRESHOLD):
             state["best"], state["bad_epochs"] = dice, 0
             return
