@@ -24,7 +24,7 @@ from ohlora.training.students.loop import STUDENT
 from ohlora.training.students.metrics import LOSSES
 from ohlora.training.students.recipes import DistillConfig
 from ohlora.training.students.report import found_hair, overlay
-from ohlora.training.students.sources import REAL, Note, report_pictures
+from ohlora.training.students.sources import REAL, Note
 from ohlora.training.weights.student import load_student
 
 TITLES = {"mse": "MSE", "soft_bce": "Soft BCE", "kl": "KL"}  # in the order of the published table
@@ -69,7 +69,7 @@ def compare(
     runs: dict[str, dict[str, Any]] = {}
     for name in losses:
         note(f"loss {TITLES[name]}")
-        runs[name] = distill.run(
+        runs[name], sources = distill.run(
             data,
             out / name,
             replace(config, loss=name),
@@ -78,7 +78,7 @@ def compare(
             report=partial(report, name),
             note=note,
         )
-        faces = {picture.name: picture for picture in report_pictures(data, out / name, config)}
+        faces = {picture.name: picture for picture in sources.pictures}
         tested = [faces[face] for face in list(runs[name]["test_faces"])[:shown]]
         write_overlays(make_folder(out / name / "overlays"), out / name / STUDENT, tested)
     result: dict[str, Any] = {

@@ -6,6 +6,7 @@ Recipes are rows of `recipes.PRESETS`; the loop (`loop`) is the same for all.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ohlora.base.atomic import make_folder
 from ohlora.errors import InvalidInputError
 from ohlora.photos.segmentation import resize_area
+from ohlora.training.data.hair_faces import find_faces
 from ohlora.training.nets.effisegnet import DOCUMENTED_ENCODER, SIZE, EffiSegNet
-from ohlora.training.students.loop import Lesson, Report, Training
+from ohlora.training.students.loop import Lesson, Task, learn
 from ohlora.training.students.metrics import LOSSES, HairMetrics
 from ohlora.training.students.recipes import DistillConfig
-from ohlora.training.students.sources import Note, find_sources, training_batches
+from ohlora.training.students.sources import training_batches
 from ohlora.training.weights.student import documented_encoder_state, imagenet_encoder_state, load_student
 
 
@@ -65,23 +66,5 @@ def new_student(config: DistillConfig, outputs: int = 1) -> EffiSegNet:
     return model
 
 
-def run(
-    data: list[Path],
-    out: Path,
-    config: DistillConfig,
-    *,
-    resume: bool = True,
-    accelerator: str = "auto",
-    report: Report = lambda row: None,
-    note: Note = lambda text: None,
-) -> dict[str, Any]:
-    """Train, keep the best, measure. `report` gets one row per epoch, `note` what takes long. Returns the final report.
-
-    The best epoch is the one of the least held-out loss; with portraits mixed in, of the least mean of the loss on
-    real pictures and that on drawn ones (itself the mean of theirs). With no real picture held out (holdout 0) the
-    last epoch is kept.
-    Writes to `out`: student.safetensors (best, averaged weights), last.pt (resume state), log.jsonl,
-    valid_loss.csv, report.json. Raises InvalidInputError for unusable data or a folder of another recipe.
-    """
-    lesson = HairLesson(find_sources(data, make_folder(out), config, note), config)
-    return Training(build_model(config), lesson, out, resume=resume, accelerator=accelerator).run(report)
+HAIR = Task(HairLesson, build_model, find_faces, view=lambda picture: picture)
+run = partial(learn, HAIR)

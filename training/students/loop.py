@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ohlora.base.atomic import write_csv, write_json
+from ohlora.base.atomic import make_folder, write_csv, write_json
+from ohlora.errors import InvalidInputError
 from ohlora.photos.segmentation import resize_area
 from ohlora.training.data.hair_faces import to_tensor_layout
 from ohlora.training.loop.distributed import make_fabric
@@ -27,12 +29,13 @@ from ohlora.training.loop.states import Stateful, load_states, states_of
 from ohlora.training.loop.steps import EpochState, require_finite, train_epochs
 from ohlora.training.nets.effisegnet import SIZE, EffiSegNet
 from ohlora.training.students.recipes import NEWER, DistillConfig
-from ohlora.training.students.sources import REAL, Sources, epoch_order
+from ohlora.training.students.sources import REAL, Note, RealPicture, Sources, View, epoch_order, find_sources
 from ohlora.training.weights.student import load_student, save_student
 
 BATCH = 8  # of pictures that are measured
 STUDENT = "student.safetensors"
 Report = Callable[[dict[str, Any]], None]
+C = TypeVar("C", bound=DistillConfig)
 
 
 class Metrics(Protocol):
@@ -186,8 +189,7 @@ class Training:
         """Train, measure the kept weights on the test pictures, write report.json; returns its content.
 
         `test` and `test_faces` are those of the real pictures; with drawn ones, `sources` has the same for every kind.
-        Also writes student.safetensors (the kept weights), last.pt (resume state), log.jsonl, valid_loss.csv. report
-        gets one row an epoch. Raises TrainingStoppedError when the loss is no longer a number.
+        Raises TrainingStoppedError when the loss is no longer a number.
         """
         with self.folder:
             train_epochs(self.state, self._finished, self._epoch, keep=self._keep, save=self._save, report=report)
@@ -259,3 +261,41 @@ class Training:
         measured = [(row["epoch"], f"{row['valid_loss']:.6f}") for row in self.state.log if "valid_loss" in row]
         write_rows(self.out / "log.jsonl", self.state.log)
         write_csv(self.out / "valid_loss.csv", [("epoch", "valid_loss"), *measured])
+
+
+@dataclass(frozen=True)
+class Task(Generic[C]):
+    """What students are taught. find: the labelled pictures of folders; view: a drawn picture with its label."""
+
+    lesson: Callable[[Sources, C], Lesson]
+    build: Callable[[C], EffiSegNet]
+    find: Callable[[Sequence[Path]], Sequence[RealPicture]]
+    view: View
+
+
+def learn(
+    task: Task[C],
+    data: Sequence[Path],
+    out: Path,
+    config: C,
+    *,
+    resume: bool = True,
+    accelerator: str = "auto",
+    report: Report = lambda row: None,
+    note: Note = lambda text: None,
+) -> tuple[dict[str, Any], Sources]:
+    """Train, keep the best epoch, measure; returns the final report and what it was measured on.
+
+    `report` gets one row per epoch, `note` what takes long. The best epoch is the one of the least held-out loss; with
+    portraits mixed in, of the least mean of the loss on real pictures and that on drawn ones (itself the mean of
+    theirs). With no real picture held out (holdout 0) the last epoch is kept. The same folders, holdout and seed hold
+    out the same people. Writes to `out`: student.safetensors (best, averaged weights), last.pt (resume state),
+    log.jsonl, valid_loss.csv, report.json. Raises InvalidInputError for unusable data or a folder of another run.
+    """
+    sources = find_sources(data, make_folder(out), config, note, find=task.find, view=task.view)
+    if not len(sources.splits[REAL].train):
+        raise InvalidInputError(
+            "nothing to train on: the split left no real picture; use more pictures or a lower --holdout"
+        )
+    lesson, model = task.lesson(sources, config), task.build(config)
+    return Training(model, lesson, out, resume=resume, accelerator=accelerator).run(report), sources

@@ -104,7 +104,7 @@ def make_split(faces: Sequence[LabelledPicture], config: DistillConfig) -> Split
 
 
 def find_sources(
-    data: list[Path],
+    data: Sequence[Path],
     out: Path,
     config: DistillConfig,
     note: Note = lambda text: None,
@@ -114,9 +114,8 @@ def find_sources(
 ) -> Sources:
     """Real pictures of the folders `data` and, where the recipe mixes them in, portraits and generated pairs.
 
-    Generated pairs are made once, below `out`. note: gets a line when that takes a while. find: the labelled pictures
-    of folders. view: gives a drawn picture the label that is to be learned, where that is not its hair map. Raises
-    InvalidInputError for unusable data.
+    Generated pairs are made once, below `out`. note: gets a line when that takes a while. find, view: see `loop.Task`.
+    Raises InvalidInputError for unusable data.
     """
     real = find(data)
     pictures: list[LabelledPicture] = list(real)
@@ -135,7 +134,8 @@ def drawn_pictures(mix: PortraitMix, out: Path, note: Note, view: View) -> Itera
         train, made_by = portrait_pictures(mix)
         note(f"painting {mix.held_out} held-out portraits")
         # Painted once: they are read again after every epoch.
-        held = [NamedPicture(face.name, cache(view(face).read)) for face in held_out_portraits(mix)]
+        faces = [PortraitFace(seed, mix.resolution) for seed in check_seeds(HELD_OUT_SEEDS.start, mix.held_out)]
+        held = [NamedPicture(face.name, cache(view(face).read)) for face in faces]
         yield PORTRAITS, list(map(view, train)), held, made_by
     if mix.generator is not None and mix.generated:
         folders, made_by = [], {}
@@ -145,10 +145,6 @@ def drawn_pictures(mix: PortraitMix, out: Path, note: Note, view: View) -> Itera
             made_by = pairs_of(mix.generator, folder, check_seeds(seeds.start, count), lambda count: None)
             folders.append(list(map(view, dataset_faces(folder))))
         yield GENERATED, folders[0], folders[1], {"generator": made_by["source"], "renderer": made_by["renderer"]}
-
-
-def held_out_portraits(mix: PortraitMix) -> list[PortraitFace]:
-    return [PortraitFace(seed, mix.resolution) for seed in check_seeds(HELD_OUT_SEEDS.start, mix.held_out)]
 
 
 def portrait_pictures(mix: PortraitMix) -> tuple[Sequence[LabelledPicture], Any]:
@@ -166,16 +162,6 @@ def portrait_pictures(mix: PortraitMix) -> tuple[Sequence[LabelledPicture], Any]
                 "for measuring: paint others (--first-seed)"
             )
     return dataset_faces(folder), about
-
-
-def report_pictures(data: list[Path], out: Path, config: DistillConfig) -> list[LabelledPicture]:
-    """Every picture that a finished run may have been measured on; nothing is made."""
-    pictures: list[LabelledPicture] = list(find_faces(data))
-    if config.mix is not None:
-        pictures += held_out_portraits(config.mix)
-        if config.mix.generator is not None and config.mix.generated:
-            pictures += dataset_faces(out / GENERATED / "held_out")
-    return pictures
 
 
 def epoch_order(sources: Sources, config: DistillConfig, epoch: int) -> NDArray[np.int64]:

@@ -59,10 +59,9 @@ def distill(
     from ohlora.training.students.distill import run
     from ohlora.training.students.recipes import preset
     from ohlora.training.students.report import epoch_line, figures_line, write_report
-    from ohlora.training.students.sources import report_pictures
 
     config = mixed.into(preset(recipe, **changes))
-    result = run(
+    result, sources = run(
         data,
         how.out,
         config,
@@ -71,7 +70,7 @@ def distill(
         report=lambda row: note(epoch_line(row, config.epochs)),
         note=note,
     )
-    write_report(how.out, result, report_pictures(data, how.out, config))
+    write_report(how.out, result, sources.pictures)
     how.tell(result, figures_line(how.out, result))
 
 

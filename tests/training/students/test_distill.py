@@ -279,13 +279,13 @@ def stop_after(epochs: int) -> Any:
 
 def test_stopped_run_resumes_to_the_same_weights(faces_folder: Path, tmp_path: Path) -> None:
     config = replace(TINY, phases=((64, 3),))
-    whole = run([faces_folder], tmp_path / "a", config, accelerator="cpu")
+    whole, _ = run([faces_folder], tmp_path / "a", config, accelerator="cpu")
     with pytest.raises(KeyboardInterrupt):
         run([faces_folder], tmp_path / "b", config, accelerator="cpu", report=stop_after(2))
     last = tmp_path / "b" / "last.pt"
     saved = torch.load(last, weights_only=True)
     torch.save({key: saved[key] for key in saved.keys() - {"format", "logged"}}, last)  # as before `training/loop`
-    resumed = run([faces_folder], tmp_path / "b", config, accelerator="cpu")
+    resumed, _ = run([faces_folder], tmp_path / "b", config, accelerator="cpu")
     one, other = weights(tmp_path / "a"), weights(tmp_path / "b")
     assert all(torch.equal(one[key], other[key]) for key in one)
     assert whole["test"] == resumed["test"]
@@ -301,7 +301,7 @@ def test_stopped_run_resumes_to_the_same_weights(faces_folder: Path, tmp_path: P
 
 def test_training_on_everything_keeps_the_last_weights(faces_folder: Path, tmp_path: Path) -> None:
     config: DistillConfig = replace(TINY, phases=((64, 1),), holdout=0.0)
-    result = run([faces_folder], tmp_path / "a", config, accelerator="cpu")
+    result, _ = run([faces_folder], tmp_path / "a", config, accelerator="cpu")
     assert "test" not in result
     assert result["pictures"]["train"] == 12
     further = replace(config, start_from=str(tmp_path / "a" / "student.safetensors"))
@@ -328,13 +328,13 @@ def test_command(faces_folder: Path, tmp_path: Path) -> None:
 
 def test_patience_is_kept_by_a_resumed_run(faces_folder: Path, tmp_path: Path) -> None:
     config = replace(TINY, phases=((64, 9),), patience=1, learning_rate=0.0)  # nothing ever gets better
-    stopped = run([faces_folder], tmp_path, config, accelerator="cpu")
+    stopped, _ = run([faces_folder], tmp_path, config, accelerator="cpu")
     assert stopped["epochs"] < 9
-    assert run([faces_folder], tmp_path, config, accelerator="cpu")["epochs"] == stopped["epochs"]
+    assert run([faces_folder], tmp_path, config, accelerator="cpu")[0]["epochs"] == stopped["epochs"]
 
 
 @pytest.mark.slow
 def test_it_learns(faces_folder: Path, tmp_path: Path) -> None:
     config = replace(PRESETS["few-faces"], phases=((128, 10), (224, 30)), batch_size=4, warmup_steps=10)
-    result = run([faces_folder], tmp_path / "a", config, accelerator="cpu")
+    result, _ = run([faces_folder], tmp_path / "a", config, accelerator="cpu")
     assert result["test"]["iou"] > 0.8

@@ -27,7 +27,6 @@ from ohlora.training.students.sources import (
     epoch_order,
     find_sources,
     next_in_turn,
-    report_pictures,
     training_batches,
 )
 from ohlora.training.weights.student import load_student
@@ -126,8 +125,6 @@ def test_sources_keep_held_out_people_apart(real_folder: Path, tmp_path: Path, m
         assert train[0] == f"{first}_{TRAIN_SEEDS.start}"
         assert held == [f"{first}_{HELD_OUT_SEEDS.start + i}" for i in range(2)]
         assert len(train) == {"portraits": 6, "generated": 4}[name]
-    named = {picture.name for picture in report_pictures([real_folder], tmp_path, config)}
-    assert {sources.pictures[i].name for split in sources.splits.values() for i in split.test} <= named
     for image, label in training_batches(sources, config, 0):
         assert image.shape[1:] == (3, 64, 64)
         assert label.shape[1:] == (1, 64, 64)
@@ -246,10 +243,10 @@ def test_stopped_mixed_run_resumes_to_the_same_weights(
     imitate(monkeypatch)
     config = replace(TINY, mix=replace(MIX, generator="g.safetensors", generated=3))
     rows: list[dict[str, Any]] = []
-    whole = run([real_folder], tmp_path / "a", config, accelerator="cpu", report=rows.append)
+    whole, sources = run([real_folder], tmp_path / "a", config, accelerator="cpu", report=rows.append)
     with pytest.raises(KeyboardInterrupt):
         run([real_folder], tmp_path / "b", config, accelerator="cpu", report=stop_after(1))
-    resumed = run([real_folder], tmp_path / "b", config, accelerator="cpu")
+    resumed, _ = run([real_folder], tmp_path / "b", config, accelerator="cpu")
     one, other = (load_student(tmp_path / run / "student.safetensors").state_dict() for run in "ab")
     assert all(torch.equal(one[key], other[key]) for key in one)
     assert whole["sources"] == resumed["sources"]
@@ -263,7 +260,7 @@ def test_stopped_mixed_run_resumes_to_the_same_weights(
     changed = replace(config, mix=replace(MIX, generator="g.safetensors", generated=3, share=0.4))
     with pytest.raises(InvalidInputError, match=r"other config \(mix was"):
         run([real_folder], tmp_path / "b", changed, accelerator="cpu")
-    write_report(tmp_path / "a", whole, report_pictures([real_folder], tmp_path / "a", config))
+    write_report(tmp_path / "a", whole, sources.pictures)
     text = (tmp_path / "a" / "report.md").read_text()
     assert "held-out people" in text
     assert "unseen generated" in text
@@ -288,17 +285,15 @@ def test_command_passes_the_options_on(tmp_path: Path, monkeypatch: pytest.Monke
 
     from ohlora.cli import app
     from ohlora.training.students import report
-    from ohlora.training.students import sources as distill_sources
 
     seen: list[DistillConfig] = []
 
-    def recorded(data: Any, out: Any, config: DistillConfig, **options: Any) -> dict[str, Any]:
+    def recorded(data: Any, out: Any, config: DistillConfig, **options: Any) -> tuple[dict[str, Any], Sources]:
         seen.append(config)
-        return {"config": config.as_dict()}
+        return {"config": config.as_dict()}, Sources([], [], {}, {})
 
     monkeypatch.setattr(distill, "run", recorded)
     monkeypatch.setattr(report, "write_report", lambda *arguments: None)
-    monkeypatch.setattr(distill_sources, "report_pictures", lambda *arguments: [])
     job = ["train", "distill", "--data", "faces", "--out", str(tmp_path), "--recipe", "portraits"]
     options = ["--start-from", "s.safetensors", "--generated", "demo", "--generated-count", "9"]
     done = CliRunner().invoke(app, [*job, *options, "--portraits", "4", "--portrait-share", "0.25", "--json"])

@@ -29,7 +29,7 @@ from ohlora.training.data.hair_faces import find_faces
 from ohlora.training.data.parsing_classes import NAMES11
 from ohlora.training.data.portrait_faces import PortraitFace, write_portraits
 from ohlora.training.nets.effisegnet import SHIPPED_ENCODER, EffiSegNet
-from ohlora.training.students.parsing.distill import build_parser, class_loss, class_weights, find_sources, run
+from ohlora.training.students.parsing.distill import PARSING, build_parser, class_loss, class_weights, run
 from ohlora.training.students.parsing.examples import CLASSES, MIRRORED, class_example, class_shares
 from ohlora.training.students.parsing.faces import find_parsed_faces, with_classes
 from ohlora.training.students.parsing.metrics import ParsingMetrics
@@ -37,7 +37,7 @@ from ohlora.training.students.parsing.recipes import ParsingConfig
 from ohlora.training.students.parsing.report import figures_line, write_report
 from ohlora.training.students.recipes import PortraitMix
 from ohlora.training.students.report import epoch_line
-from ohlora.training.students.sources import make_split
+from ohlora.training.students.sources import find_sources, make_split
 from ohlora.training.weights.student import load_student, save_student
 from tests.support.small_students import random_parser, random_student
 
@@ -130,7 +130,7 @@ def test_drawn_pictures_bring_their_classes(tmp_path: Path) -> None:
         image, classes, _ = PortraitFace(seed, 32).read_classes()
         cv2.imwrite(str(tmp_path / "real" / f"{seed}.png"), image[..., ::-1])
         cv2.imwrite(str(tmp_path / "real" / "parsing11" / f"{seed}.png"), classes)
-    sources = find_sources([tmp_path / "real"], tmp_path, config, lambda text: None)
+    sources = find_sources([tmp_path / "real"], tmp_path, config, find=PARSING.find, view=PARSING.view)
     for split in sources.splits.values():
         for index in (*split.train, *split.test):
             classes = sources.pictures[index].read()[1]

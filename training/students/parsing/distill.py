@@ -16,25 +16,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from ohlora.base.atomic import make_folder
-from ohlora.errors import InvalidInputError
 from ohlora.training.data.hair_faces import LabelledPicture
 from ohlora.training.data.parsing_classes import HAIR
 from ohlora.training.nets.effisegnet import SIZE, EffiSegNet
-from ohlora.training.students import sources
 from ohlora.training.students.distill import new_student
-from ohlora.training.students.loop import Lesson, Report, Training
+from ohlora.training.students.loop import Lesson, Task, learn
 from ohlora.training.students.parsing.examples import CLASSES, class_example, class_shares
 from ohlora.training.students.parsing.faces import find_parsed_faces, with_classes
 from ohlora.training.students.parsing.metrics import ParsingMetrics
 from ohlora.training.students.parsing.recipes import ParsingConfig
-from ohlora.training.students.sources import REAL, Note, Sources
+from ohlora.training.students.sources import REAL, Sources, training_batches
 from ohlora.training.weights.student import load_student
 
 RAREST = 1e-4  # share of the pixels: rarer classes (or absent ones) weigh no more
-
-# Real pictures with class maps and, where the recipe mixes them in, drawn ones with their true classes.
-find_sources = partial(sources.find_sources, find=find_parsed_faces, view=with_classes)
 
 
 class ClassLesson(Lesson):
@@ -47,7 +41,7 @@ class ClassLesson(Lesson):
         self.weights = class_weights(sources.pictures, sources.splits[REAL].train, config.balance)
 
     def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        return sources.training_batches(self.sources, self.config, epoch, class_example)
+        return training_batches(self.sources, self.config, epoch, class_example)
 
     def loss(self, logits: Tensor, label: Tensor) -> Tensor:
         return class_loss(logits, label, self.weights.to(logits.device), self.config.loss)
@@ -98,25 +92,5 @@ def build_parser(config: ParsingConfig) -> EffiSegNet:
     return model
 
 
-def run(
-    data: list[Path],
-    out: Path,
-    config: ParsingConfig,
-    *,
-    resume: bool = True,
-    accelerator: str = "auto",
-    report: Report = lambda row: None,
-    note: Note = lambda text: None,
-) -> tuple[dict[str, Any], Sources]:
-    """Train, keep the best epoch, measure; returns the report and what it was measured on.
-
-    Options, files and resume are those of `distill.run`; the same folders, holdout and seed hold out the same people.
-    Raises InvalidInputError for unusable data or a folder of another run.
-    """
-    pictures = find_sources(data, make_folder(out), config, note)
-    if not len(pictures.splits[REAL].train):
-        raise InvalidInputError(
-            "nothing to train on: the split left no real picture; use more pictures or a lower --holdout"
-        )
-    lesson, model = ClassLesson(pictures, config), build_parser(config)
-    return Training(model, lesson, out, resume=resume, accelerator=accelerator).run(report), pictures
+PARSING = Task(ClassLesson, build_parser, find_parsed_faces, with_classes)
+run = partial(learn, PARSING)
