@@ -58,11 +58,6 @@ class ClassifierResult:
     pictures: int
     seconds: float
 
-    def summary(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        values = {key: list(value) if isinstance(value, tuple) else value for key, value in vars(self).items()}
-        return {**values, "folder": str(self.folder), "models": [str(path) for path in self.models]}
-
 
 def train_classifier(
     attribute: str,

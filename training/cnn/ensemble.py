@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,9 +56,9 @@ def _models(folder: Path, attribute: str) -> Iterator[tuple[int, Path]]:
             yield int(match[1]), path
 
 
-def present(folder: Path, attributes: Sequence[str] = ATTRIBUTES) -> tuple[str, ...]:
-    """Which of `attributes` have at least one model file in `folder`."""
-    return tuple(attribute for attribute in attributes if any(_models(folder, attribute)))
+def present(folder: Path) -> tuple[str, ...]:
+    """The attributes that have at least one model file in `folder`."""
+    return tuple(attribute for attribute in ATTRIBUTES if any(_models(folder, attribute)))
 
 
 @dataclass(frozen=True)

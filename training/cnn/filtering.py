@@ -7,7 +7,6 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,10 +45,6 @@ class FilterResult:
     there: int
     rejects: dict[str, int]
     only: dict[str, int]
-
-    def summary(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return {**vars(self), "folder": str(self.folder), "table": str(self.table)}
 
 
 def select(table: ScoreTable, recipe: FilterRecipe, labelled: NDArray[np.int64] | None = None) -> Selection:

@@ -51,10 +51,6 @@ class ScoreCnnResult:
     without_row: int
     seconds: float
 
-    def summary(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return {**vars(self), "model": str(self.model), "published": str(self.published)}
-
 
 def train_score_cnn(
     images: Path,

@@ -22,13 +22,13 @@ from ohlora.errors import InvalidInputError
 from ohlora.training.hairzoo.checkpoint import load_weights, save_checkpoint
 from ohlora.training.hairzoo.config import ZooConfig
 from ohlora.training.hairzoo.encoder_weights import NONE, Note, start_model
+from ohlora.training.hairzoo.inference import measure, write_overlays
 from ohlora.training.hairzoo.losses import LOSSES, batch_dice
 from ohlora.training.hairzoo.models import check_size
 from ohlora.training.hairzoo.pictures import ZooData
 from ohlora.training.hairzoo.pipeline import batches
 from ohlora.training.hairzoo.schedules import Schedule
 from ohlora.training.hairzoo.sources import fingerprint, open_data
-from ohlora.training.hairzoo.zoo_report import measure, write_overlays
 from ohlora.training.loop import distributed
 from ohlora.training.loop.logs import write_rows
 from ohlora.training.loop.precision import lightning_precision
@@ -252,3 +252,13 @@ def run(
             name, why = next(iter(data.left_out.items()))
             note(f"{len(data.left_out)} left out, listed in {out / 'left_out.json'}; the first: {name} ({why})")
         return training.train(report)
+
+
+def epoch_line(row: dict[str, Any], epochs: int) -> str:
+    """One epoch for a terminal."""
+    mark = ", best so far" if row["best"] else ""
+    return (
+        f"epoch {row['epoch'] + 1}/{epochs}, rate {row['lr']:.4g}: loss {row['train_loss']:.4f}, Dice "
+        f"{row['train_dice']:.4f}; held out: loss {row['valid_loss']:.4f}, Dice {row['valid_dice']:.4f}{mark}, "
+        f"{row['seconds']:.0f} s"
+    )

@@ -94,10 +94,6 @@ class Teacher(ABC):
         """Hair probability of one image, float32 [s,s]."""
         return np.asarray(self.probabilities([image])[0, self.classes.index("hair")])
 
-    def parsing11(self, images: Sequence[Image], eyes: Sequence[EyePoints | None] | None = None) -> NDArray[np.uint8]:
-        """`labels` without the hair: class numbers 0..10, uint8 [N,224,224]."""
-        return self.labels(images, eyes).parsing
-
 
 def network_input(images: Sequence[Image], size: int, resampling: PilImage.Resampling, device: torch.device) -> Tensor:
     """Stretched to size x size by Pillow, whose filters are antialiased, then ImageNet-normalized: [N,3,size,size].

@@ -64,7 +64,7 @@ def classifier(
             for loss, success in zip(result.min_val_loss, result.success, strict=True)
         )
         line = f"{len(result.models)} {attribute} models -> {result.folder}; validation loss {losses}"
-        how.tell(result.summary(), line)
+        how.tell(vars(result), line)
 
 
 def classify(
@@ -156,7 +156,7 @@ def filter(
         for name, count in result.rejects.items()
     ]
     last = f"{result.kept} of {result.pictures} pictures kept ({result.copied} copied now) -> {how.out}"
-    how.tell(result.summary(), *lines, last)
+    how.tell(vars(result), *lines, last)
 
 
 def score_cnn(name: str, about: str) -> Callable[..., None]:
@@ -193,7 +193,7 @@ def score_cnn(name: str, about: str) -> Callable[..., None]:
                 if key.endswith("_corr")
             )
             best = f"best epoch {result.best_epoch} of {result.epochs}; correlation with the scores: {correlations}"
-            how.tell(result.summary(), best, f"network -> {result.model}")
+            how.tell(vars(result), best, f"network -> {result.model}")
 
     command.__doc__ = about
     return command

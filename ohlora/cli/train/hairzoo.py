@@ -30,8 +30,7 @@ def hairzoo(
         show_names(how)
         return
     from ohlora.training.hairzoo.config import preset
-    from ohlora.training.hairzoo.loop import run
-    from ohlora.training.hairzoo.zoo_report import epoch_line
+    from ohlora.training.hairzoo.loop import epoch_line, run
 
     config = preset(recipe, **changes)
     result = run(

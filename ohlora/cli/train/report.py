@@ -24,8 +24,8 @@ class Told:
     json: options.Json = False
 
     def tell(self, summary: Any, *lines: str) -> None:
-        """One JSON object, or lines."""
-        for line in (json.dumps(summary),) if self.json else lines:
+        """One JSON object, paths as text, or lines."""
+        for line in (json.dumps(summary, default=str),) if self.json else lines:
             typer.echo(line)
 
     def end(self, summary: Any, failed: Sequence[str], *lines: str) -> NoReturn:

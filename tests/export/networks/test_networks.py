@@ -133,7 +133,7 @@ def test_facexformer() -> None:
     made = check("facexformer", model)["facexformer"]
     image = portraits.render(portraits.parameters_from_seeds([5]), 224).images
     maps = run(session(made), {"image": image})["parsing"]
-    teacher = FaceXFormerTeacher(model).parsing11(list(image))  # 224 pixels: its own resize has nothing to do
+    teacher = FaceXFormerTeacher(model).labels(list(image)).parsing  # 224 pixels: its own resize has nothing to do
     assert (maps != teacher).mean() < 1e-3
     weights = sum(int(np.prod(t.dims)) for t in made.model.graph.initializer)
     assert weights < 95_000_000

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 from PIL import Image as PilImage
 from typer.testing import CliRunner
 
@@ -57,11 +56,6 @@ class Half:
         for one, image in zip(hair, images, strict=True):
             one[:112] = image[..., 0].mean() / 255
         return Labels(parsing, hair)
-
-    def parsing11(self, images: Sequence[Image], eyes: Any = None) -> NDArray[np.uint8]:
-        raise NotImplementedError
-
-    parse = probabilities = hair = parsing11
 
     @property
     def seen(self) -> int:
