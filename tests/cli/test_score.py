@@ -391,24 +391,13 @@ def test_parsers_that_cannot(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_command_with_a_real_bundle(shared: Path, tmp_path: Path) -> None:
     pytest.importorskip("torch")
-    from ohlora.export.bundle.builder import build_bundle
     from ohlora.render.renderer import Renderer
     from ohlora.training.weights.student import save_student
-    from tests.support.small_students import random_parser
+    from tests.support.small_students import parser_bundle, random_parser
 
     model = random_parser()
     save_student(tmp_path / "parser.safetensors", model.state_dict(), model.encoder_name)
-    bundle = build_bundle(
-        tmp_path / "bundle",
-        generator=None,
-        kind="",
-        hair="demo",
-        directions=None,
-        name="parser",
-        license="none",
-        provenance="random",
-        parsing=str(tmp_path / "parser.safetensors"),
-    )
+    bundle = parser_bundle(tmp_path / "bundle", tmp_path / "parser.safetensors")
     faces = [shared / "data" / "faces" / f"ftv1_00000{i}.jpg" for i in range(3)]
     options = ("--bundle", bundle.path, "--variant", "full-frame")
     status, summary = run(*faces, *options, "--out", tmp_path / "out")

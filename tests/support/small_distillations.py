@@ -3,16 +3,35 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
 
+from ohlora.training.data.portrait_faces import PortraitFace
 from ohlora.training.students.recipes import PRESETS
 
 BACKGROUNDS = [(40, 40, 40), (200, 60, 60), (60, 200, 60), (60, 60, 200), (200, 200, 60), (220, 220, 220)]
 TINY = replace(
     PRESETS["few-faces"], imagenet=False, phases=((64, 2), (96, 2)), batch_size=4, evaluate_every=1, warmup_steps=2
 )
+
+
+def write_face(folder: Path, name: str, image: np.ndarray, **maps: np.ndarray) -> None:
+    """NAME and below KIND/ the maps NAME.png of a labelled face."""
+    cv2.imwrite(str(folder / name), image[..., ::-1])
+    for kind, label in maps.items():
+        (folder / kind).mkdir(exist_ok=True)
+        cv2.imwrite(str(folder / kind / f"{Path(name).stem}.png"), label)
+
+
+def write_portraits(folder: Path, sizes: list[int]) -> Path:
+    """ "Real" people with their maps: portraits of seeds that nothing else uses, as real0.png ..."""
+    for seed, size in enumerate(sizes):
+        face = PortraitFace(seed, size)
+        image, hair, _ = face.read()
+        write_face(folder, f"real{seed}.png", image, hair_soft=hair, parsing11=face.read_classes()[1])
+    return folder
 
 
 def portrait(person: int, variant: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

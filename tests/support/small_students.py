@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import zlib
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ohlora.bundle import Bundle
+from ohlora.export.bundle.builder import build_bundle
 from ohlora.training.nets.effisegnet import SHIPPED_ENCODER, EffiSegNet
 from ohlora.training.students.parsing.examples import CLASSES
 
@@ -44,3 +48,9 @@ def random_parser() -> EffiSegNet:
     model = EffiSegNet(SHIPPED_ENCODER, CLASSES)
     model.decoder.head.weight.data *= 40
     return model.eval()
+
+
+def parser_bundle(out: Path, weights: Path, **options: Any) -> Bundle:
+    """A bundle of a parser's weights file and the demo's hair student."""
+    nothing: dict[str, Any] = {"generator": None, "kind": "", "directions": None, "provenance": None}
+    return build_bundle(out, hair="demo", name="parser", license="none", parsing=str(weights), **nothing, **options)

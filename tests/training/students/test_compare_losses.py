@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 
@@ -17,17 +16,15 @@ from ohlora.io.images import read_image
 from ohlora.training.students import compare_losses
 from ohlora.training.students.compare_losses import FIGURES, PUBLISHED, TITLES, as_markdown, colors, compare, ordering
 from ohlora.training.students.recipes import PRESETS, PortraitMix
-from tests.support.small_distillations import TINY, portrait
+from tests.support.small_distillations import TINY, portrait, write_face
 
 
 @pytest.fixture(scope="module")
 def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("faces")
-    (folder / "hair_soft").mkdir()
     for person in range(6):
         image, hair, _ = portrait(person, 0)
-        cv2.imwrite(str(folder / f"p{person}.png"), image[..., ::-1])
-        cv2.imwrite(str(folder / "hair_soft" / f"p{person}.png"), hair)
+        write_face(folder, f"p{person}.png", image, hair_soft=hair)
     return folder
 
 

@@ -23,7 +23,7 @@ from ohlora.training.students.report import write_report
 from ohlora.training.students.sources import Sources, make_split
 from ohlora.training.weights.effisegnet_keys import IMAGENET_LAYOUT
 from ohlora.training.weights.student import load_student
-from tests.support.small_distillations import TINY, portrait
+from tests.support.small_distillations import TINY, portrait, write_face
 
 # --- against reference data -----------------------------------------------------------------------------------------
 
@@ -124,15 +124,10 @@ def test_losses_teach_that_there_is_no_hair(loss: str) -> None:
 @pytest.fixture(scope="module")
 def faces_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("faces")
-    (folder / "hair_soft").mkdir()
-    (folder / "parsing19").mkdir()
     for person in range(6):
         for variant in range(2):
             image, hair, parsing = portrait(person, variant)
-            name = f"p{person}_{variant}"
-            cv2.imwrite(str(folder / f"{name}.jpg"), image[..., ::-1])
-            cv2.imwrite(str(folder / "hair_soft" / f"{name}.png"), hair)
-            cv2.imwrite(str(folder / "parsing19" / f"{name}.png"), parsing)
+            write_face(folder, f"p{person}_{variant}.jpg", image, hair_soft=hair, parsing19=parsing)
     return folder
 
 

@@ -7,14 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 import torch
 
 from ohlora.errors import InvalidInputError, OhloraError
 from ohlora.training.data import generated_faces
-from ohlora.training.data.portrait_faces import HELD_OUT_SEEDS, TEST_SEEDS, TRAIN_SEEDS, PortraitFace, write_portraits
+from ohlora.training.data.portrait_faces import HELD_OUT_SEEDS, TEST_SEEDS, TRAIN_SEEDS, write_portraits
 from ohlora.training.nets.effisegnet import EffiSegNet
 from ohlora.training.students import distill
 from ohlora.training.students.distill import HairLesson, run
@@ -30,6 +29,7 @@ from ohlora.training.students.sources import (
     training_batches,
 )
 from ohlora.training.weights.student import load_student
+from tests.support import small_distillations
 from tests.support.imitators import Imitator, Stranger
 
 MIX = PortraitMix(portraits=6, held_out=2, resolution=64)
@@ -40,14 +40,8 @@ TINY = DistillConfig(
 
 @pytest.fixture(scope="module")
 def real_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Nine "real" people: portraits of seeds that nothing else uses."""
-    folder = tmp_path_factory.mktemp("real")
-    (folder / "hair_soft").mkdir()
-    for seed in range(9):
-        image, hair, _ = PortraitFace(seed, 64).read()
-        cv2.imwrite(str(folder / f"real{seed}.png"), image[..., ::-1])
-        cv2.imwrite(str(folder / "hair_soft" / f"real{seed}.png"), hair)
-    return folder
+    """Nine "real" people."""
+    return small_distillations.write_portraits(tmp_path_factory.mktemp("real"), [64] * 9)
 
 
 def imitate(monkeypatch: pytest.MonkeyPatch, kind: type[Imitator] = Imitator) -> None:

@@ -35,6 +35,7 @@ from ohlora.training.students.report import SHOWN
 from ohlora.training.students.sources import make_split
 from ohlora.training.weights.student import save_student
 from tests.support.imitators import Imitator, Stranger
+from tests.support.small_distillations import write_portraits
 
 Finder = Callable[[Sequence[np.ndarray]], list[np.ndarray]]
 
@@ -57,13 +58,7 @@ def knows(tests: PictureSet) -> Finder:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Eight people, of several sizes."""
-    folder = tmp_path_factory.mktemp("faces")
-    (folder / "hair_soft").mkdir()
-    for seed in range(8):
-        image, hair, _ = PortraitFace(seed, 48 + 16 * (seed % 2)).read()
-        cv2.imwrite(str(folder / f"face{seed}.png"), image[..., ::-1])
-        cv2.imwrite(str(folder / "hair_soft" / f"face{seed}.png"), hair)
-    return folder
+    return write_portraits(tmp_path_factory.mktemp("faces"), [48 + 16 * (seed % 2) for seed in range(8)])
 
 
 def test_known_answers_are_perfect(folder: Path) -> None:
@@ -74,7 +69,7 @@ def test_known_answers_are_perfect(folder: Path) -> None:
     assert tests.size == sum(steps) == figures["faces"] == 8
     assert figures["iou"] == pytest.approx(1, abs=1e-6)
     assert figures["mse"] < 1e-6
-    assert list(figures["per_face"]) == [f"face{i}" for i in range(8)]
+    assert list(figures["per_face"]) == [f"real{i}" for i in range(8)]
 
 
 def test_figures_are_those_of_the_maps(folder: Path) -> None:
@@ -89,7 +84,7 @@ def test_figures_are_those_of_the_maps(folder: Path) -> None:
     assert bald, "seeds 0 and 2 are bald"
     assert (figures["faces_without_hair"], figures["marked_without_hair"]) == (bald, 1)
     assert figures["iou_face_min"] == 0 < figures["iou_hairy_face_min"]
-    assert next(iter(figures["worst"])) == f"face{hair.index(0)}"
+    assert next(iter(figures["worst"])) == f"real{hair.index(0)}"
 
 
 def test_held_out_people_are_those_of_the_training(folder: Path) -> None:

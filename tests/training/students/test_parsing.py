@@ -24,10 +24,11 @@ from ohlora.export.bundle.students import smallest_margin
 from ohlora.export.graphs.student import export_student, reference_logits
 from ohlora.export.rewrites.student import rewrite_student
 from ohlora.render.renderer import Renderer
+from ohlora.training.data import portrait_faces
 from ohlora.training.data.augment import Augmentation
 from ohlora.training.data.hair_faces import find_faces
 from ohlora.training.data.parsing_classes import NAMES11
-from ohlora.training.data.portrait_faces import PortraitFace, write_portraits
+from ohlora.training.data.portrait_faces import PortraitFace
 from ohlora.training.nets.effisegnet import SHIPPED_ENCODER, EffiSegNet
 from ohlora.training.students.parsing.distill import PARSING, build_parser, class_loss, class_weights, run
 from ohlora.training.students.parsing.examples import CLASSES, MIRRORED, class_example, class_shares
@@ -39,7 +40,8 @@ from ohlora.training.students.recipes import PortraitMix
 from ohlora.training.students.report import epoch_line
 from ohlora.training.students.sources import find_sources, make_split
 from ohlora.training.weights.student import load_student, save_student
-from tests.support.small_students import random_parser, random_student
+from tests.support.small_distillations import write_portraits
+from tests.support.small_students import parser_bundle, random_parser, random_student
 
 STILL = Augmentation(
     rotation=0, zoom=(1, 1), shift=0, perspective=0, elastic=0, flip=0, new_background=0, new_hair_color=0,
@@ -53,17 +55,8 @@ TINY = ParsingConfig(
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six "real" people with 11-class maps: portraits of seeds that nothing else uses."""
-    folder = tmp_path_factory.mktemp("parsed")
-    for below in ("parsing11", "hair_soft"):
-        (folder / below).mkdir()
-    for seed in range(6):
-        face = PortraitFace(seed, 64)
-        image, classes, _ = face.read_classes()
-        cv2.imwrite(str(folder / f"real{seed}.png"), image[..., ::-1])
-        cv2.imwrite(str(folder / "parsing11" / f"real{seed}.png"), classes)
-        cv2.imwrite(str(folder / "hair_soft" / f"real{seed}.png"), face.read()[1])
-    return folder
+    """Six "real" people."""
+    return write_portraits(tmp_path_factory.mktemp("parsed"), [64] * 6)
 
 
 @pytest.fixture(scope="module")
@@ -123,13 +116,10 @@ def test_drawn_pictures_bring_their_classes(tmp_path: Path) -> None:
     drawn = with_classes(portrait)
     assert drawn.name == portrait.name
     assert np.array_equal(drawn.read()[1], portrait.read_classes()[1])
-    write_portraits(tmp_path / "set", count=2, resolution=32)
+    portrait_faces.write_portraits(tmp_path / "set", count=2, resolution=32)
     config = replace(TINY, mix=replace(MIX, portraits=0, folder=str(tmp_path / "set"), resolution=32))
-    (tmp_path / "real" / "parsing11").mkdir(parents=True)
-    for seed in range(4):
-        image, classes, _ = PortraitFace(seed, 32).read_classes()
-        cv2.imwrite(str(tmp_path / "real" / f"{seed}.png"), image[..., ::-1])
-        cv2.imwrite(str(tmp_path / "real" / "parsing11" / f"{seed}.png"), classes)
+    (tmp_path / "real").mkdir()
+    write_portraits(tmp_path / "real", [32] * 4)
     sources = find_sources([tmp_path / "real"], tmp_path, config, find=PARSING.find, view=PARSING.view)
     for split in sources.splits.values():
         for index in (*split.train, *split.test):
@@ -333,18 +323,8 @@ def test_it_learns(folder: Path, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory, weights_file: Path) -> Bundle:
-    return build_bundle(
-        tmp_path_factory.mktemp("bundle") / "b",
-        generator=None,
-        kind="",
-        hair="demo",
-        directions=None,
-        name="parser",
-        license="none",
-        provenance=None,
-        parsing=str(weights_file),
-        parsing_metrics={"iou": 0.5, "iou_hair": 0.9},
-    )
+    metrics = {"iou": 0.5, "iou_hair": 0.9}
+    return parser_bundle(tmp_path_factory.mktemp("bundle") / "b", weights_file, parsing_metrics=metrics)
 
 
 def test_exported_graph(tmp_path: Path) -> None:
