@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import cv2
 import numpy as np
@@ -18,6 +18,7 @@ from ohlora.errors import InvalidInputError
 from ohlora.faces import face_from_seed
 from ohlora.io.images import list_images, read_image
 from ohlora.photos.segmentation import resize_area
+from ohlora.training.data import portraits
 from ohlora.training.gan.store import ImageStore, area_mean
 
 Renderer = Callable[[NDArray[np.float32], int], Rgb]  # (z [N, z_size], R) -> uint8 [N, R, R, 3]
@@ -27,59 +28,59 @@ PROBE = 4  # pictures that identify a renderer
 PART = 256  # pictures drawn at once
 
 
-class Source(Protocol):
-    """What the loop trains on. `latents`: how many first z values decide a picture, 0 without targets."""
+class Source:
+    """What the loop trains on: `count` pictures, kept in a store.
+
+    latents: how many first z values decide a picture, 0 without targets.
+    """
 
     count: int
-    latents: int
+    latents = 0
+    _store: ImageStore | None = None
 
     def identity(self) -> dict[str, Any]:
         """JSON-able: two sources with the same identity give the same pictures."""
-        ...
+        raise NotImplementedError
+
+    def make(self, first: int, end: int, resolution: int) -> Rgb:
+        """Pictures first .. end - 1, uint8 [N, resolution, resolution, 3]."""
+        raise NotImplementedError
 
     def prepare(self, folder: Path, resolution: int, report: Report) -> None:
         """Make the pictures below `folder`, once; called before anything else is asked for."""
-        ...
+        self._store = store = ImageStore(folder, self.identity(), self.count, resolution)
+        store.fill(lambda first, end: self.make(first, end, store.resolution), report)
 
     def images(self, indices: NDArray[np.int64], resolution: int) -> Rgb:
         """uint8 [N, resolution, resolution, 3]."""
-        ...
+        if self._store is None:
+            raise InvalidInputError("the training pictures have not been made: call prepare first")
+        return self._store.gather(indices, resolution)
 
     def z(self, indices: NDArray[np.int64]) -> NDArray[np.float32] | None:
         """The latents [N, z_size] whose targets `images(indices)` are; None for a source without."""
-        ...
+        return None
 
     def features(self, indices: NDArray[np.int64]) -> NDArray[np.float32] | None:
         """Numbers [N, F] that are known of these pictures and decide how they look; None for a source without."""
-        ...
+        return None
 
     def unseen(self, count: int, resolution: int) -> tuple[NDArray[np.float32] | None, Rgb]:
         """Up to `count` pairs (z, picture) that are not trained on."""
-        ...
+        raise NotImplementedError
 
 
 def render_portraits(z: NDArray[np.float32], resolution: int) -> Rgb:
     """The portraits of latents z [N, >= LATENTS]."""
-    from ohlora.training.data import portraits
-
     return portraits.render(portraits.parameters_from_latents(z), resolution).images
 
 
 def portrait_features(z: NDArray[np.float32]) -> NDArray[np.float32]:
     """The numbers of the scenes of latents z."""
-    from ohlora.training.data import portraits
-
     return portraits.scene_numbers(portraits.parameters_from_latents(z))
 
 
-def portrait_latents() -> int:
-    """How many latents decide a portrait."""
-    from ohlora.training.data import portraits
-
-    return int(portraits.LATENTS)
-
-
-class PortraitSource:
+class PortraitSource(Source):
     """Portrait i is that of seed first_seed + i: z from `face_from_seed`, picture from the renderer.
 
     Seeds below `first_seed` are never trained on; `unseen` takes them from `judged_from` on.
@@ -97,64 +98,52 @@ class PortraitSource:
         store: Path | None = None,
     ) -> None:
         self.count, self.first_seed, self.renderer, self.judged_from = count, first_seed, renderer, judged_from
-        self.latents = portrait_latents() if latents is None else latents
+        self.latents = int(portraits.LATENTS) if latents is None else latents
         # Another renderer's pictures are not described by this one's scenes.
         self._features = portrait_features if features is None and renderer is render_portraits else features
         self._folder = store
-        self._store: ImageStore | None = None
 
     def identity(self) -> dict[str, Any]:
         """Names the renderer by what it draws: a changed renderer must not go on with the old one's pictures."""
-        probe = self.renderer(self._z(range(PROBE)), 64)
+        probe = self.renderer(latents_of(range(PROBE)), 64)
         drawn = hashlib.sha256(np.ascontiguousarray(probe).tobytes()).hexdigest()[:16]
         return {"source": "portraits", "first_seed": self.first_seed, "latents": self.latents, "renderer": drawn}
 
-    def _z(self, seeds: Sequence[int]) -> NDArray[np.float32]:
-        return np.stack([face_from_seed(int(seed)).z for seed in seeds])
-
     def prepare(self, folder: Path, resolution: int, report: Report) -> None:
-        self._store = ImageStore(self._folder or folder, self.identity(), self.count, resolution)
-        self._store.fill(self._render, report)
+        super().prepare(self._folder or folder, resolution, report)
 
-    def _render(self, first: int, end: int) -> Rgb:
-        assert self._store is not None
-        seeds = range(self.first_seed + first, self.first_seed + end)
-        return self.renderer(self._z(seeds), self._store.resolution)
-
-    def images(self, indices: NDArray[np.int64], resolution: int) -> Rgb:
-        if self._store is None:
-            raise InvalidInputError("the portraits have not been rendered: call prepare first")
-        return self._store.gather(indices, resolution)
+    def make(self, first: int, end: int, resolution: int) -> Rgb:
+        return self.renderer(self.z(np.arange(first, end)), resolution)
 
     def z(self, indices: NDArray[np.int64]) -> NDArray[np.float32]:
-        return self._z([self.first_seed + int(i) for i in indices])
+        return latents_of(self.first_seed + indices)
 
     def features(self, indices: NDArray[np.int64]) -> NDArray[np.float32] | None:
         return None if self._features is None else self._features(self.z(indices))
 
     def unseen(self, count: int, resolution: int) -> tuple[NDArray[np.float32], Rgb]:
-        z = self._z(range(self.judged_from, self.judged_from + min(count, self.first_seed - self.judged_from)))
+        z = latents_of(range(self.judged_from, self.judged_from + min(count, self.first_seed - self.judged_from)))
         # Drawn as fine as the training pictures and scaled like them: lines drawn for fewer pixels look different.
         fine = resolution if self._store is None else self._store.resolution
         parts = [area_mean(self.renderer(z[i : i + PART], fine), resolution) for i in range(0, len(z), PART)]
         return z, np.concatenate(parts)
 
 
-class FolderSource:
-    """Pictures of a folder (not of its subfolders), centre square, scaled. Every `held`-th is kept for judging."""
+def latents_of(seeds: Iterable[int]) -> NDArray[np.float32]:
+    """z [N, z_size] of faces."""
+    return np.stack([face_from_seed(int(seed)).z for seed in seeds])
 
-    latents = 0
+
+class FolderSource(Source):
+    """Pictures of a folder (not of its subfolders), center square, scaled. Every `held`-th is kept for judging."""
 
     def __init__(self, paths: Sequence[Path], held: int = 20) -> None:
         files = list_images(list(paths))
         if len(files) < 4:
             raise InvalidInputError(f"{', '.join(map(str, paths))}: {len(files)} pictures; training needs at least 4")
-        judged = files[held - 1 :: held] if len(files) >= held else []
-        self.judged = judged
-        kept = set(judged)
-        self.files = [file for file in files if file not in kept]
+        self.judged = files[held - 1 :: held]
+        self.files = [file for i, file in enumerate(files, 1) if i % held]
         self.count = len(self.files)
-        self._store: ImageStore | None = None
 
     def identity(self) -> dict[str, Any]:
         text = "".join(f"{file.name} {file.stat().st_size}\n" for file in self.files)
@@ -164,26 +153,12 @@ class FolderSource:
             "files": hashlib.sha256(text.encode()).hexdigest()[:16],
         }
 
-    def prepare(self, folder: Path, resolution: int, report: Report) -> None:
-        self._store = store = ImageStore(folder, self.identity(), self.count, resolution)
-        self._store.fill(lambda a, b: np.stack([read_square(f, store.resolution) for f in self.files[a:b]]), report)
-
-    def images(self, indices: NDArray[np.int64], resolution: int) -> Rgb:
-        if self._store is None:
-            raise InvalidInputError("the pictures have not been read: call prepare first")
-        return self._store.gather(indices, resolution)
-
-    def z(self, indices: NDArray[np.int64]) -> None:
-        return None
-
-    def features(self, indices: NDArray[np.int64]) -> None:
-        return None
+    def make(self, first: int, end: int, resolution: int) -> Rgb:
+        return np.stack([read_square(file, resolution) for file in self.files[first:end]])
 
     def unseen(self, count: int, resolution: int) -> tuple[None, Rgb]:
-        files = self.judged[:count]
-        if not files:
-            return None, np.empty((0, resolution, resolution, 3), np.uint8)
-        return None, np.stack([read_square(file, resolution) for file in files])
+        pictures = [read_square(file, resolution) for file in self.judged[:count]]
+        return None, np.stack(pictures) if pictures else np.empty((0, resolution, resolution, 3), np.uint8)
 
 
 def read_square(path: Path, size: int) -> NDArray[np.uint8]:

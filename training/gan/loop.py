@@ -23,6 +23,7 @@ from ohlora.training.gan.curve import draw_curve
 from ohlora.training.gan.data import FolderSource, PortraitSource, Source, batch_indices, to_images, to_tensor
 from ohlora.training.gan.fast import keep_freed_memory
 from ohlora.training.gan.mapping_fit import readout_fit, teach
+from ohlora.training.gan.quality import psnr
 from ohlora.training.gan.steps import Batch, Steps
 from ohlora.training.loop.distributed import make_fabric
 from ohlora.training.loop.logs import append_row, read_rows, write_rows
@@ -232,9 +233,8 @@ class Run:
         name = f"{state['step']:08d}-{self.phase.resolution}"
         write_preview(out / "samples", name, sample_grid(generated, self.shown))
         if self.shown is not None:
-            error = np.mean((generated.astype(np.float64) - self.shown) ** 2, axis=(1, 2, 3))
-            psnr = float(np.mean(10 * np.log10(255.0**2 / np.maximum(error, 1e-9))))
-            append_row(self.curve, {"step": state["step"], "images": state["images"], "unseen_psnr": psnr})
+            figure = psnr(generated, self.shown)
+            append_row(self.curve, {"step": state["step"], "images": state["images"], "unseen_psnr": figure})
         draw_curve(read_rows(self.curve), out / "curve.png")
 
     def _not_finite(self, error: TrainingStoppedError) -> TrainingStoppedError:

@@ -43,6 +43,11 @@ def readout_matrix(latents: int, w_size: int, seed: int) -> Tensor:
     return orthonormal_rows(latents, w_size, seed) / scale
 
 
+def dense_layers(mapping: Mapping) -> list[Dense]:
+    """The layers of a mapping, first to last."""
+    return [cast(Dense, module) for module in mapping.dense]
+
+
 @torch.no_grad()
 def make_linear(mapping: Mapping, readout: Tensor) -> None:
     """Set the weights of `mapping` (an even number of layers, no label, no split) so that w = pinv(readout) u."""
@@ -57,14 +62,13 @@ def make_linear(mapping: Mapping, readout: Tensor) -> None:
         raise InvalidInputError(
             f"readout {list(readout.shape)} does not fit z_size {config.z_size}, w_size {config.w_size}"
         )
-    for i, module in enumerate(mapping.dense):
-        layer = cast(Dense, module)
-        weight = torch.zeros_like(layer.weight)
-        if i == 0:
-            weight[:, :latents] = -PASS * torch.linalg.pinv(readout)
-        else:
-            weight.copy_(-PASS * torch.eye(config.w_size))
-        layer.weight.copy_(weight / layer.weight_gain)
+    first, *others = dense_layers(mapping)
+    weight = torch.zeros_like(first.weight)
+    weight[:, :latents] = -PASS * torch.linalg.pinv(readout)
+    first.weight.copy_(weight / first.weight_gain)
+    for layer in others:
+        layer.weight.copy_(-PASS * torch.eye(config.w_size) / layer.weight_gain)
+    for layer in (first, *others):
         layer.bias.zero_()
 
 
@@ -97,12 +101,12 @@ def feature_rows(readout: Tensor, count: int, seed: int) -> Tensor:
     return (q.T / readout[0].norm().cpu()).to(readout.device)
 
 
-def _open_up(mapping: Mapping, readout: Tensor, stream: torch.Generator) -> None:
+def _open_up(layers: list[Dense], readout: Tensor, stream: torch.Generator) -> None:
     """The same linear function, but only as many units as latents carry it: the others are free to bend.
 
     The rotation into w moves to the layer before the last, so that the last two still pass it on unchanged.
     """
-    latents, layers = len(readout), [cast(Dense, module) for module in mapping.dense]
+    latents = len(readout)
     for i, layer in enumerate(layers[:-1]):
         outputs, inputs = layer.weight.shape
         used = latents if i == 0 else inputs  # further z values do nothing in the picture: they must do nothing in w
@@ -137,37 +141,24 @@ def teach(
     spread = features.std(0)
     features = ((features - features.mean(0)) / spread.clamp_min(1e-9))[:, spread > 1e-6]
     rows = feature_rows(readout, features.shape[1], seed)
-    latents, held = len(readout), len(z) // 8
+    latents, held, layers = len(readout), len(z) // 8, dense_layers(mapping)
     with torch.no_grad():
         u = mapping.normalized(z)[:, :latents]
         wanted = u @ torch.linalg.pinv(readout).T + features @ rows
         stream = torch.Generator().manual_seed(seed)
-        _open_up(mapping, readout, stream)
-    first = cast(Dense, mapping.dense[0]).weight
-    groups = [
-        {
-            "params": [cast(Dense, m).weight],
-            "lr": rate / cast(Dense, m).weight_gain,
-            "initial": rate / cast(Dense, m).weight_gain,
-        }
-        for m in mapping.dense
-    ] + [
-        {
-            "params": [cast(Dense, m).bias for m in mapping.dense],
-            "lr": rate / cast(Dense, mapping.dense[0]).bias_gain,
-            "initial": rate / cast(Dense, mapping.dense[0]).bias_gain,
-        }
-    ]
-    optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99))
+        _open_up(layers, readout, stream)
+    rates = {layer.weight: rate / layer.weight_gain for layer in layers}
+    rates |= {layer.bias: rate / layer.bias_gain for layer in layers}
+    optimizer = torch.optim.Adam([{"params": [p], "lr": r} for p, r in rates.items()], betas=(0.9, 0.99))
     for step in range(steps):
-        for group in optimizer.param_groups:
-            group["lr"] = group["initial"] * min(1.0, (step + 1) / 50) * (0.5 + 0.5 * math.cos(math.pi * step / steps))
+        for group, initial in zip(optimizer.param_groups, rates.values(), strict=True):
+            group["lr"] = initial * min(1.0, (step + 1) / 50) * (0.5 + 0.5 * math.cos(math.pi * step / steps))
         chosen = torch.randint(0, len(z) - held, (batch_size,), generator=stream).to(z.device)
         loss = F.mse_loss(mapping(z[chosen]), wanted[chosen])
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        if first.grad is not None:
-            first.grad[:, latents:] = 0.0
+        torch.autograd.backward(loss)
+        if (slope := layers[0].weight.grad) is not None:
+            slope[:, latents:] = 0.0
         optimizer.step()
     with torch.no_grad():
         error = mapping(z[-held:]) - wanted[-held:]

@@ -6,9 +6,8 @@ are therefore not comparable with published FIDs, only with each other.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +16,21 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
-from ohlora.base.atomic import write_bytes
+from ohlora.base.atomic import write_json
 from ohlora.base.types import Rgb
 from ohlora.errors import InvalidInputError
 from ohlora.training import checkpoints
 from ohlora.training.gan.config import GanConfig
 from ohlora.training.gan.data import Source, to_images, to_tensor
 from ohlora.training.gan.losses import FeatureNet, feature_distance, pyramid_l1
+from ohlora.training.loop.streams import normal
 from ohlora.training.nets.stylegan import Generator
 
 Features = NDArray[np.float64]  # [N, D]
 
 FEATURE_SIZE = 224  # pictures are scaled to what the network was trained on
 BATCH = 32
-NEIGHBOURS = 5
+NEIGHBORS = 5
 COPIED = 0.01  # share of unseen real pictures that count as copies, by chance
 
 
@@ -42,7 +42,7 @@ class Figures:
         of real pictures, which a perfect generator reaches (both fall with more pictures).
     kernel: unbiased squared MMD with a cubic kernel (x 1000).
     precision, recall, coverage: generated inside the real cloud; real inside the generated one; real pictures with a
-        generated one in their neighbourhood. By NEIGHBOURS-th neighbour balls.
+        generated one in their neighborhood. By NEIGHBORS-th neighbor balls.
     diversity, diversity_real: mean distance of two pictures.
     nearest_train, nearest_train_real: median distance to the nearest training picture, of generated and of unseen
         real pictures; copied: share of generated ones nearer than 1 % of the unseen real ones.
@@ -108,11 +108,11 @@ def kernel_distance(first: Features, second: Features) -> float:
 def distances(first: Features, second: Features) -> Features:
     """Euclidean [N, M]."""
     squares = (first**2).sum(1)[:, None] + (second**2).sum(1)[None] - 2 * first @ second.T
-    return np.sqrt(np.maximum(squares, 0))
+    return np.asarray(np.sqrt(np.maximum(squares, 0)))
 
 
-def neighbourhoods(real: Features, generated: Features, k: int = NEIGHBOURS) -> tuple[float, float, float]:
-    """(precision, recall, coverage) by balls out to each picture's k-th neighbour among its own kind."""
+def neighborhoods(real: Features, generated: Features, k: int = NEIGHBORS) -> tuple[float, float, float]:
+    """(precision, recall, coverage) by balls out to each picture's k-th neighbor among its own kind."""
     if min(len(real), len(generated)) <= k:
         raise InvalidInputError(f"precision and recall need more than {k} pictures of each kind")
     radius_real = np.sort(distances(real, real), axis=1)[:, k]  # column 0 is the picture itself
@@ -139,23 +139,31 @@ def copies(generated: Features, unseen: Features, training: Features) -> tuple[f
 
 
 def compare(generated: Features, unseen: Features, training: Features) -> Figures:
-    """The figures that need features only. unseen: real pictures that were not trained on, training: that were."""
-    precision, recall, coverage = neighbourhoods(unseen, generated)
-    near, near_real, copied = copies(generated, unseen, training)
-    half = len(unseen) // 2
+    """The figures that need features only. unseen: real pictures that were not trained on, training: that were.
+
+    Where fewer pictures are unseen than the clouds need, training pictures join them (and the copies are only told by
+    those unseen, NaN where there is none). Raises InvalidInputError when there are still too few.
+    """
+    few = 2 * NEIGHBORS + 2
+    real = unseen if len(unseen) >= min(len(generated), 10 * few) else np.concatenate([unseen, training])
+    if len(real) < few:
+        raise InvalidInputError(f"{len(real)} real pictures are too few to measure a generator: {few} are needed")
+    precision, recall, coverage = neighborhoods(real, generated)
+    near, near_real, copied = copies(generated, unseen if len(unseen) > 1 else real, training)
+    half = len(real) // 2
     return Figures(
         pictures=len(generated),
-        frechet=frechet_distance(generated, unseen),
-        frechet_floor=frechet_distance(unseen[:half], unseen[half:]),
-        kernel=1000 * kernel_distance(generated, unseen),
+        frechet=frechet_distance(generated, real),
+        frechet_floor=frechet_distance(real[:half], real[half:]),
+        kernel=1000 * kernel_distance(generated, real),
         precision=precision,
         recall=recall,
         coverage=coverage,
         diversity=diversity(generated),
-        diversity_real=diversity(unseen),
+        diversity_real=diversity(real),
         nearest_train=near,
-        nearest_train_real=near_real,
-        copied=copied,
+        nearest_train_real=near_real if len(unseen) > 1 else float("nan"),
+        copied=copied if len(unseen) > 1 else float("nan"),
     )
 
 
@@ -167,69 +175,48 @@ def evaluate(
     count: int = 2048,
     seed: int = 0,
     device: torch.device | str = "cpu",
-    net: FeatureNet | None = None,
     report: Callable[[str], None] = lambda text: None,
 ) -> Figures:
     """Measure a generator (evaluation mode, no label) against a prepared source, with `count` pictures of each kind.
 
     With targets, pictures are generated from the unseen latents; otherwise from random ones. A folder has few pictures
-    kept aside: the real ones are then filled up with training pictures (and the copies are only told by those kept).
-    Raises InvalidInputError when there are too few pictures to measure anything.
+    kept aside: see `compare`. Raises InvalidInputError when there are too few pictures to measure anything.
     """
-    device = torch.device(device)
-    size = generator.config.resolution
-    net = (net or FeatureNet(5)).to(device)
-    generator = generator.to(device).eval()
+    device, size = torch.device(device), generator.config.resolution
+    net, generator = FeatureNet(5).to(device), generator.to(device).eval()
     z, unseen = source.unseen(count, size)
-    paired = z is not None
-    if z is None:
-        z = np.random.default_rng((seed, 5)).standard_normal((count, generator.config.z_size)).astype(np.float32)
-    report(f"{len(z)} pictures to generate and measure")
-    generated = np.concatenate([
-        to_images(generator(torch.from_numpy(z[i : i + BATCH]).to(device), lod=0.0)) for i in range(0, len(z), BATCH)
-    ])  # fmt: skip
+    latents = normal((seed, 5), count, generator.config.z_size) if z is None else z
+    report(f"{len(latents)} pictures to generate and measure")
+    inputs = (torch.from_numpy(latents[i : i + BATCH]).to(device) for i in range(0, len(latents), BATCH))
+    generated = np.concatenate([to_images(generator(part, lod=0.0)) for part in inputs])
     order = np.random.default_rng((seed, 6)).permutation(source.count)[:count]
-    training = picture_features(_training_batches(source, order, size), net, device)
+    batches = (source.images(order[i : i + BATCH], size) for i in range(0, len(order), BATCH))
+    training = picture_features(batches, net, device)
     fakes = picture_features(_batches(generated), net, device)
     reals = picture_features(_batches(unseen), net, device) if len(unseen) else training[:0]
-    figures = _compare_kept(fakes, reals, training)
-    if not paired:
-        return figures
-    return Figures(**{**asdict(figures), **_against_targets(generated, unseen, net, device)})
-
-
-def _compare_kept(fakes: Features, kept: Features, training: Features) -> Figures:
-    """As `compare`; where fewer real pictures were kept aside than the clouds need, training pictures join them."""
-    few = 2 * NEIGHBOURS + 2
-    if len(kept) >= min(len(fakes), 10 * few):
-        return compare(fakes, kept, training)
-    real = np.concatenate([kept, training])
-    if len(real) < few:
-        raise InvalidInputError(f"{len(real)} real pictures are too few to measure a generator: {few} are needed")
-    whole = compare(fakes, real, training)
-    if len(kept) < 2:
-        return Figures(**{**asdict(whole), "nearest_train_real": float("nan"), "copied": float("nan")})
-    near, near_real, copied = copies(fakes, kept, training)
-    return Figures(**{**asdict(whole), "nearest_train": near, "nearest_train_real": near_real, "copied": copied})
+    figures = compare(fakes, reals, training)
+    return figures if z is None else _against_targets(figures, generated, unseen, net, device)
 
 
 def _batches(images: Rgb) -> Iterator[Rgb]:
     return (images[i : i + BATCH] for i in range(0, len(images), BATCH))
 
 
-def _training_batches(source: Source, order: NDArray[np.int64], size: int) -> Iterator[Rgb]:
-    return (source.images(order[i : i + BATCH], size) for i in range(0, len(order), BATCH))
-
-
-def _against_targets(generated: Rgb, targets: Rgb, net: FeatureNet, device: torch.device) -> dict[str, float]:
-    psnr, l1, feature = [], [], []
+def _against_targets(figures: Figures, generated: Rgb, targets: Rgb, net: FeatureNet, device: torch.device) -> Figures:
+    l1, feature = [], []
     for a, b in zip(_batches(generated), _batches(targets), strict=True):
-        error = ((a.astype(np.float64) - b) ** 2).mean((1, 2, 3))
-        psnr.extend(10 * np.log10(255.0**2 / np.maximum(error, 1e-9)))
         x, y = to_tensor(a, device), to_tensor(b, device)
         l1.append(float(pyramid_l1(x, y)))
         feature.append(float(feature_distance(net(x)[:4], net(y)[:4])))
-    return {"psnr": float(np.mean(psnr)), "target_l1": float(np.mean(l1)), "target_feature": float(np.mean(feature))}
+    means = float(np.mean(l1)), float(np.mean(feature))
+    return replace(figures, psnr=psnr(generated, targets), target_l1=means[0], target_feature=means[1])
+
+
+def psnr(generated: Rgb, targets: Rgb) -> float:
+    """Mean over pictures of the peak signal-to-noise ratio, dB."""
+    pairs = zip(_batches(generated), _batches(targets), strict=True)
+    errors = np.concatenate([((a.astype(np.float64) - b) ** 2).mean((1, 2, 3)) for a, b in pairs])
+    return float(np.mean(10 * np.log10(255.0**2 / np.maximum(errors, 1e-9))))
 
 
 def measure(
@@ -243,8 +230,7 @@ def measure(
     report: Callable[[str], None] = lambda text: None,
 ) -> Figures:
     """Measure the generator of a finished run in `out` against its (prepared) source; writes report.json."""
-    generator = checkpoints.load("stylegan", out / "generator.safetensors")
-    assert isinstance(generator, Generator)
+    generator = checkpoints.load_as(Generator, "stylegan", out / "generator.safetensors")
     figures = evaluate(generator, source, count=count, seed=config.seed, device=device, report=report)
     write_report(out, summary, figures, asdict(config))
     return figures
@@ -253,10 +239,6 @@ def measure(
 def write_report(out: Path, summary: dict[str, Any], figures: Figures, config: dict[str, Any]) -> None:
     """report.json: the recipe, how the training went, the figures. NaN (not measurable) becomes null."""
     values = {key: None if value != value else value for key, value in asdict(figures).items()}
-    content = {
-        "config": config,
-        "training": summary,
-        "figures": {k: round(v, 5) if isinstance(v, float) else v for k, v in values.items()},
-        "memorised": figures.memorised,
-    }
-    write_bytes(out / "report.json", (json.dumps(content, indent=1) + "\n").encode())
+    rounded = {key: round(value, 5) if isinstance(value, float) else value for key, value in values.items()}
+    content = {"config": config, "training": summary, "figures": rounded, "memorised": figures.memorised}
+    write_json(out / "report.json", content)

@@ -121,23 +121,23 @@ class ClassifierConfig:
 
 
 @dataclass(frozen=True)
-class PropertyCnnConfig:
+class WidthConfig:
     """width: scales every layer, 1 as documented."""
 
     width: float = 1.0
 
     def __post_init__(self) -> None:
-        require_width("PropertyCnnConfig", self.width)
+        require_width(type(self).__name__, self.width)
 
 
 @dataclass(frozen=True)
-class HairstyleCnnConfig:
-    """width: scales every layer, 1 as documented."""
+class PropertyCnnConfig(WidthConfig):
+    """Of the seven scores."""
 
-    width: float = 1.0
 
-    def __post_init__(self) -> None:
-        require_width("HairstyleCnnConfig", self.width)
+@dataclass(frozen=True)
+class HairstyleCnnConfig(WidthConfig):
+    """Of the hairstyle's score."""
 
 
 @dataclass(frozen=True)
@@ -195,7 +195,8 @@ class CropCnn(nn.Module):
         require_shape("image", image, 3, SIZE, SIZE)
         flat = [tower(image) for tower in self.towers]
         hidden = torch.tanh(self.hidden(torch.cat(flat, 1) if len(flat) > 1 else flat[0]))
-        return self.output(F.dropout(hidden, self.network.dropout, self.training))
+        scores: Tensor = self.output(F.dropout(hidden, self.network.dropout, self.training))
+        return scores
 
     def forward(self, image: Tensor) -> Tensor:
         return self.raw(image)

@@ -23,8 +23,30 @@ SPLIT_INIT = 0.15  # raw standard deviation of the second mapping branch, which 
 W_AVG_DECAY = 0.995  # documented for training
 
 
+class Pyramid:
+    """What the configurations of generators and discriminators share: blocks from 4 pixels to `resolution`."""
+
+    resolution: int
+    channel_base: int
+    channel_max: int
+
+    def require_power_of_two(self) -> None:
+        size = self.resolution
+        if size < 8 or size & (size - 1):
+            name = type(self).__name__
+            raise InvalidInputError(f"{name}.resolution must be a power of two from 8 on, got {size}")
+
+    @property
+    def rising(self) -> tuple[int, ...]:
+        """4, 8, ... resolution."""
+        return tuple(2**k for k in range(2, self.resolution.bit_length()))
+
+    def channels(self, resolution: int) -> int:
+        return min(self.channel_base // resolution, self.channel_max)
+
+
 @dataclass(frozen=True)
-class GeneratorConfig:
+class GeneratorConfig(Pyramid):
     """Shape of one generator.
 
     resolution: power of two, at least 8. channel_base, channel_max: channels at r pixels = min(base / r,
@@ -50,9 +72,7 @@ class GeneratorConfig:
     mixing: float = 0.0
 
     def __post_init__(self) -> None:
-        size = self.resolution
-        if size < 8 or size & (size - 1):
-            raise InvalidInputError(f"GeneratorConfig.resolution must be a power of two from 8 on, got {size}")
+        self.require_power_of_two()
         if self.embedding_size and not self.label_size:
             raise InvalidInputError("GeneratorConfig.embedding_size needs a label_size: there is no label to embed")
         if self.split_size and self.mapping_layers < 3:
@@ -61,15 +81,12 @@ class GeneratorConfig:
     @property
     def resolutions(self) -> tuple[int, ...]:
         """4, 8, ... resolution: one block each."""
-        return tuple(2**k for k in range(2, int(math.log2(self.resolution)) + 1))
+        return self.rising
 
     @property
     def layers(self) -> int:
         """Number of style layers, two a block."""
         return 2 * len(self.resolutions)
-
-    def channels(self, resolution: int) -> int:
-        return min(self.channel_base // resolution, self.channel_max)
 
     @property
     def label_width(self) -> int:
@@ -95,6 +112,21 @@ def require_shape(name: str, tensor: Tensor, *tail: int) -> None:
         raise InvalidInputError(f"{name} must have shape [{wanted}], got {list(tensor.shape)}")
 
 
+def with_label(x: Tensor, label: Tensor | None, size: int, network: str, embed: nn.Parameter | None = None) -> Tensor:
+    """x [N, C] and the label [N, size], times `embed` where there is one, beside each other.
+
+    Raises InvalidInputError where a label is missing, of another shape, or not asked for.
+    """
+    if size:
+        if label is None:
+            raise InvalidInputError(f"this {network} needs a label [N, {size}], got none")
+        require_shape("label", label, size)
+        return torch.cat([x, label if embed is None else label @ embed], 1)
+    if label is not None and label.shape[-1]:
+        raise InvalidInputError(f"this {network} takes no label, got one of shape {list(label.shape)}")
+    return x
+
+
 class Mapping(nn.Module):
     """z [N, z_size] and label [N, label_size] -> w [N, w_size]."""
 
@@ -116,22 +148,12 @@ class Mapping(nn.Module):
                 nn.init.normal_(layer.bias, std=SPLIT_INIT)
                 self.split.append(layer)
 
-    def embed(self, label: Tensor) -> Tensor:
-        """label [N, label_size] -> what is appended to z, [N, label_width]."""
-        return label if self.embedding is None else label @ self.embedding
-
     def normalized(self, z: Tensor, label: Tensor | None = None) -> Tensor:
         """The normalised input of the first layer, [N, z_size + label_width]. Raises InvalidInputError on a wrong
         shape.
         """
         require_shape("z", z, self.config.z_size)
-        if self.config.label_size:
-            if label is None:
-                raise InvalidInputError(f"this generator needs a label [N, {self.config.label_size}], got none")
-            require_shape("label", label, self.config.label_size)
-            z = torch.cat([z, self.embed(label)], 1)
-        elif label is not None and label.shape[-1]:
-            raise InvalidInputError(f"this generator takes no label, got one of shape {list(label.shape)}")
+        z = with_label(z, label, self.config.label_size, "generator", self.embedding)
         return z * torch.rsqrt(z.square().mean(1, keepdim=True) + EPSILON)
 
     def hidden(self, z: Tensor, label: Tensor | None = None) -> tuple[Tensor, Tensor]:

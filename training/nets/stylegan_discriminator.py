@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ohlora.errors import InvalidInputError
-from ohlora.training.nets.stylegan import require_shape
+from ohlora.training.nets.stylegan import Pyramid, require_shape, with_label
 from ohlora.training.nets.stylegan_layers import Conv, Dense, DownConv, leaky, minibatch_std
 
 
 @dataclass(frozen=True)
-class DiscriminatorConfig:
+class DiscriminatorConfig(Pyramid):
     """Shape of one discriminator.
 
     label_size: numbers appended to the features before the last layer. group: batch size over which the
@@ -31,19 +31,14 @@ class DiscriminatorConfig:
     channel_max: int = 512
 
     def __post_init__(self) -> None:
-        size = self.resolution
-        if size < 8 or size & (size - 1):
-            raise InvalidInputError(f"DiscriminatorConfig.resolution must be a power of two from 8 on, got {size}")
+        self.require_power_of_two()
         if self.group < 1:
             raise InvalidInputError(f"DiscriminatorConfig.group must be 1 or more, got {self.group}")
 
     @property
     def resolutions(self) -> tuple[int, ...]:
         """resolution, ..., 8, 4: one block each."""
-        return tuple(2**k for k in range(int(math.log2(self.resolution)), 1, -1))
-
-    def channels(self, resolution: int) -> int:
-        return min(self.channel_base // resolution, self.channel_max)
+        return self.rising[::-1]
 
 
 CONFIGS: dict[str, DiscriminatorConfig] = {
@@ -129,12 +124,6 @@ class Discriminator(nn.Module):
         return x
 
     def forward(self, image: Tensor, label: Tensor | None = None, *, lod: float | None = None) -> Tensor:
-        features = self.features(image, lod)
-        if self.config.label_size:
-            if label is None:
-                raise InvalidInputError(f"this discriminator needs a label [N, {self.config.label_size}], got none")
-            require_shape("label", label, self.config.label_size)
-            features = torch.cat([features, label], 1)
-        elif label is not None and label.shape[-1]:
-            raise InvalidInputError(f"this discriminator takes no label, got one of shape {list(label.shape)}")
-        return self.score(features)
+        features = with_label(self.features(image, lod), label, self.config.label_size, "discriminator")
+        score: Tensor = self.score(features)
+        return score

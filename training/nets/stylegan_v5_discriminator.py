@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ohlora.errors import InvalidInputError
-from ohlora.training.nets.score_cnns import PROPERTY_PARTS, CropCnn, PropertyCnn, at_cnn_size, require_width
+from ohlora.training.nets.score_cnns import PROPERTY_PARTS, CropCnn, PropertyCnn, WidthConfig, at_cnn_size
 from ohlora.training.nets.stylegan import require_shape
 
 BRANCHES = ("eyes", "mouth", "pose")
@@ -19,13 +19,8 @@ HIDDEN = 64
 
 
 @dataclass(frozen=True)
-class V5DiscriminatorConfig:
-    """width: scales the branches as in the property CNN they come from, 1 as documented."""
-
-    width: float = 1.0
-
-    def __post_init__(self) -> None:
-        require_width("V5DiscriminatorConfig", self.width)
+class V5DiscriminatorConfig(WidthConfig):
+    """Of the branches, as in the property CNN they come from."""
 
     @property
     def label_size(self) -> int:
@@ -55,7 +50,8 @@ class V5Discriminator(nn.Module):
     def forward(self, image: Tensor, label: Tensor) -> Tensor:
         require_shape("label", label, len(BRANCHES))
         seen = self.scores(image)
-        return self.output(torch.tanh(self.hidden(torch.cat([seen, label], 1))))
+        score: Tensor = self.output(torch.tanh(self.hidden(torch.cat([seen, label], 1))))
+        return score
 
 
 def from_property_cnn(cnn: PropertyCnn) -> V5Discriminator:

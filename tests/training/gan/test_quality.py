@@ -19,7 +19,7 @@ from ohlora.training.gan.quality import (
     evaluate,
     frechet_distance,
     kernel_distance,
-    neighbourhoods,
+    neighborhoods,
     write_report,
 )
 from ohlora.training.nets.stylegan import Generator, GeneratorConfig
@@ -70,14 +70,14 @@ def test_kernel_distance_is_unbiased_and_sees_shifts() -> None:
 def test_collapse_and_strangers_are_told_apart() -> None:
     rng = np.random.default_rng(6)
     real, good = rng.standard_normal((300, 4)), rng.standard_normal((300, 4))
-    precision, recall, coverage = neighbourhoods(real, good)
+    precision, recall, coverage = neighborhoods(real, good)
     assert min(precision, recall, coverage) > 0.8
     collapsed = 0.05 * rng.standard_normal((300, 4))  # all alike, all plausible
-    precision, recall, coverage = neighbourhoods(real, collapsed)
+    precision, recall, coverage = neighborhoods(real, collapsed)
     assert precision > 0.9
     assert recall < 0.1
     assert coverage < 0.3
-    assert neighbourhoods(real, good + 10)[0] == 0
+    assert neighborhoods(real, good + 10)[0] == 0
     assert diversity(collapsed) < 0.1 * diversity(real)
 
 
