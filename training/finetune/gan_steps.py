@@ -116,18 +116,21 @@ class GanSteps:
             wp = generator.truncate(wp, recipe.psi, generator.config.layers)
         noise = draws.noise(use, generator.config) if recipe.random_noise else None
         with self.fabric.autocast():
-            return self.generator.synthesis(wp, lod=0.0, noise=noise).float()
+            images: Tensor = generator.synthesis(wp, lod=0.0, noise=noise)
+        return images.float()
 
     def _label_average(self, labels: Tensor, centers: Tensor) -> Tensor:
         """Mean w [N, w_size] of centers [N, K, z_size] under each label, all in one pass."""
         count, samples = centers.shape[:2]
         rows = labels.repeat_interleave(samples, 0)
-        return self.generator.mapping(centers.flatten(0, 1), rows).unflatten(0, (count, samples)).mean(1)
+        w: Tensor = self.generator.mapping(centers.flatten(0, 1), rows)
+        return torch.unflatten(w, 0, (count, samples)).mean(1)
 
     def _scores(self, images: Tensor, labels: Tensor) -> Tensor:
         net: nn.Module = self.discriminator
         # The level of detail is stored in a tensor; asking for it would wait for the device.
-        return net(images, labels, lod=0.0) if hasattr(net, "lod") else net(images, labels)
+        scores: Tensor = net(images, labels, lod=0.0) if hasattr(net, "lod") else net(images, labels)
+        return scores
 
     # Updates
 

@@ -31,8 +31,7 @@ class _SelfAdjoint(torch.autograd.Function):
 
 def blurred(x: Tensor, kernel: Tensor) -> Tensor:
     """x [N,C,H,W] through a constant, symmetric kernel [C,1,3,3], zero padding; differentiable any number of times."""
-    result = _SelfAdjoint.apply(x, kernel)
-    assert isinstance(result, Tensor)
+    result: Tensor = _SelfAdjoint.apply(x, kernel)
     return result
 
 

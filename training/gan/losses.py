@@ -86,10 +86,9 @@ def _fold_norms(net: nn.Module) -> None:
         if isinstance(module, nn.Conv2d):
             previous = module
         elif isinstance(module, nn.BatchNorm2d):
-            assert previous is not None
             mean, variance = module.running_mean, module.running_var
-            assert mean is not None
-            assert variance is not None
+            if previous is None or mean is None or variance is None:
+                raise ValueError("a batch norm of the feature network follows no convolution, or keeps no statistics")
             scale = module.weight.detach() * torch.rsqrt(variance + module.eps)
             previous.weight.data.mul_(scale[:, None, None, None])
             previous.bias = nn.Parameter(module.bias.detach() - mean * scale)

@@ -98,7 +98,8 @@ def feature_rows(readout: Tensor, count: int, seed: int) -> Tensor:
     normal = torch.from_numpy(np.random.default_rng((seed, 1)).standard_normal((columns, count)).astype(np.float32))
     inside = torch.linalg.qr(readout.T.cpu())[0]
     q, _ = torch.linalg.qr(normal - inside @ (inside.T @ normal))
-    return (q.T / readout[0].norm().cpu()).to(readout.device)
+    rows: Tensor = q.T / readout[0].norm().cpu()
+    return rows.to(readout.device)
 
 
 def _open_up(layers: list[Dense], readout: Tensor, stream: torch.Generator) -> None:

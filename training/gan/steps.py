@@ -168,11 +168,14 @@ class Steps:
         return parts
 
     def _draw(self, wp: Tensor, lod: float) -> Tensor:
+        image: Tensor
         if lod == 0:
-            return self._synthesis(wp)
-        if lod <= 1:
-            return self._synthesis_fading(wp, torch.tensor(1.0 - lod, device=self.device))
-        return self.generator.synthesis(wp, lod=lod, random_noise=self.config.random_noise)
+            image = self._synthesis(wp)
+        elif lod <= 1:
+            image = self._synthesis_fading(wp, torch.tensor(1.0 - lod, device=self.device))
+        else:
+            image = self.generator.synthesis(wp, lod=lod, random_noise=self.config.random_noise)
+        return image
 
     def _set_rates(self, phase_step: int, progress: float) -> None:
         phase = self.phase
@@ -188,7 +191,8 @@ class Steps:
     def _score(self, network: Discriminator, images: Tensor, lod: float) -> Tensor:
         images = augment(images.float(), self.config.augment, torch.default_generator)
         with self.fabric.autocast():
-            return network(images, lod=lod)
+            scores: Tensor = network(images, lod=lod)
+        return scores
 
     def _train_discriminator(
         self, adversary: Adversary, number: int, real: Tensor, fake: Tensor, lod: float

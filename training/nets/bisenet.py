@@ -53,8 +53,9 @@ class Fusion(nn.Module):
 
     def forward(self, detail: Tensor, context: Tensor) -> Tensor:
         x = self.conv(torch.cat([detail, context], 1))
-        gate = self.expand(F.relu(self.squeeze(x.mean((2, 3), keepdim=True))))
-        return x + x * torch.sigmoid(gate)
+        gate: Tensor = self.expand(F.relu(self.squeeze(x.mean((2, 3), keepdim=True))))
+        out: Tensor = x + x * torch.sigmoid(gate)
+        return out
 
 
 class Output(nn.Module):
@@ -97,4 +98,5 @@ class BiSeNet(nn.Module):
 
     def parse(self, image: Tensor) -> Tensor:
         """image [N,3,H,W], ImageNet-normalised -> class logits [N,classes,H,W]."""
-        return self.out(self.levels(image)[0], (image.shape[-2], image.shape[-1]))
+        logits: Tensor = self.out(self.levels(image)[0], (image.shape[-2], image.shape[-1]))
+        return logits

@@ -55,7 +55,7 @@ class EncoderConfig:
     @property
     def features(self) -> int:
         """Numbers that the convolutions leave of a picture."""
-        return self.scaled(CHANNELS[-1]) * (self.resolution // REDUCTION) ** 2
+        return self.scaled(CHANNELS[-1]) * int((self.resolution // REDUCTION) ** 2)
 
 
 class CvaeEncoder(nn.Module):

@@ -37,7 +37,8 @@ class ConvReluNorm(nn.Module):
         self.norm = nn.BatchNorm2d(outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.norm(F.relu(self.conv(x)))
+        out: Tensor = self.norm(F.relu(self.conv(x)))
+        return out
 
 
 class Ghost(nn.Module):
@@ -83,7 +84,8 @@ class Decoder(nn.Module):
         total = upsample(maps[0], size)
         for x in maps[1:]:
             total = total + upsample(x, size)
-        return self.head(self.ghost2(self.ghost1(self.norm(total))))
+        logits: Tensor = self.head(self.ghost2(self.ghost1(self.norm(total))))
+        return logits
 
     def _by_halves(self, maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
         """The same function for whole-factor upsampling, with a quarter of the pixels in most of it.
@@ -159,7 +161,8 @@ class EffiSegNet(nn.Module):
 
     def logits(self, image: Tensor) -> Tensor:
         """image [N,3,H,W] in [-1,1] -> logits [N,outputs,224,224]. Other sizes than 224 only for compatibility."""
-        return self.decoder(self.encoder(image), (SIZE, SIZE))
+        logits: Tensor = self.decoder(self.encoder(image), (SIZE, SIZE))
+        return logits
 
     def forward(self, image: Tensor) -> Tensor:
         """image [N,3,H,W] in [-1,1] -> probability [N,outputs,224,224]: sigmoid of one output, soft-max of several."""

@@ -44,7 +44,7 @@ class WindowAttention(ShiftedWindowAttention):
     def get_relative_position_bias(self) -> Tensor:
         """[1, heads, 49, 49]"""
         index = position_index().to(self.relative_position_bias_table.device)
-        bias = self.relative_position_bias_table[index].unflatten(0, (WINDOW**2, WINDOW**2))
+        bias: Tensor = self.relative_position_bias_table[index].unflatten(0, (WINDOW**2, WINDOW**2))
         return bias.permute(2, 0, 1)[None]
 
 
@@ -107,7 +107,8 @@ class FaceXFormer(nn.Module):
         levels = [
             enlarge(projection(stage)) for projection, stage in zip(self.projections, self.stages(image), strict=True)
         ]
-        return self.fuse(torch.cat(levels[::-1], 1)).flatten(2).transpose(1, 2)  # the coarsest stage comes first
+        fused: Tensor = self.fuse(torch.cat(levels[::-1], 1))  # the coarsest stage comes first
+        return fused.flatten(2).transpose(1, 2)
 
     def parse(self, image: Tensor) -> Tensor:
         """image float32 [N,3,224,224], ImageNet-normalised -> class logits [N,11,224,224]."""

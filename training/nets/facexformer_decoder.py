@@ -43,12 +43,13 @@ class Attention(nn.Module):
     def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """query [N,Q,256], key and value [N,K,256] -> [N,Q,256]"""
         q, k, v = (split_heads(x) for x in (self.query(query), self.key(key), self.value(value)))
-        return self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        out: Tensor = self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        return out
 
 
 def split_heads(x: Tensor) -> Tensor:
     """[N,L,C] -> [N,HEADS,L,C/HEADS]"""
-    return x.unflatten(2, (HEADS, -1)).transpose(1, 2)
+    return torch.unflatten(x, 2, (HEADS, -1)).transpose(1, 2)
 
 
 class TwoWayLayer(nn.Module):
@@ -128,8 +129,8 @@ class FaceDecoder(nn.Module):
     def masks(self, tokens: Tensor, picture: Tensor) -> Tensor:
         """parsing tokens [N,11,256], picture [N,S*S,256] -> class logits [N,11,4S,4S]"""
         side = round(picture.shape[1] ** 0.5)
-        pixels = self.upscale(picture.transpose(1, 2).unflatten(2, (side, side)))
-        return (self.heads[PARSING](tokens) @ pixels.flatten(2)).unflatten(2, pixels.shape[2:])
+        pixels: Tensor = self.upscale(torch.unflatten(picture.transpose(1, 2), 2, (side, side)))
+        return torch.unflatten(self.heads[PARSING](tokens) @ pixels.flatten(2), 2, pixels.shape[2:])
 
     def parse(self, picture: Tensor, places: Tensor) -> Tensor:
         """Class logits alone."""

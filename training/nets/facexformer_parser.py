@@ -12,12 +12,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils import skip_init
 
 from ohlora.training.nets.facexformer import CHANNELS, GRID, WINDOW, FaceXFormer, WindowAttention, enlarge, require_size
 from ohlora.training.nets.facexformer import STAGES as TAKEN
@@ -31,8 +30,14 @@ def shift_mask(grid: int, shift: int) -> Tensor:
     line = torch.zeros(grid, dtype=torch.long)
     line[-WINDOW:], line[-shift:] = 1, 2
     region = line[:, None] * 3 + line
-    pixels = region.unflatten(0, (-1, WINDOW)).unflatten(2, (-1, WINDOW)).transpose(1, 2).flatten(2).flatten(0, 1)
+    pixels = windows(region[None, :, :, None]).flatten(1)
     return torch.where(pixels[:, None] == pixels[:, :, None], 0.0, FORBIDDEN)
+
+
+def windows(x: Tensor) -> Tensor:
+    """[N,grid,grid,C] -> [N*windows, 49, C]"""
+    x = torch.unflatten(torch.unflatten(x, 1, (-1, WINDOW)), 3, (-1, WINDOW)).transpose(2, 3)
+    return x.reshape(-1, WINDOW**2, x.shape[-1])
 
 
 class Windows(nn.Module):
@@ -52,8 +57,7 @@ class Windows(nn.Module):
         count, grid = x.shape[0], x.shape[1]
         if self.shift:
             x = x.roll((-self.shift, -self.shift), (1, 2))
-        # [N*windows, 49, C]
-        x = x.unflatten(1, (-1, WINDOW)).unflatten(3, (-1, WINDOW)).transpose(2, 3).reshape(-1, WINDOW**2, x.shape[-1])
+        x = windows(x)
         qkv = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         bias = self.bias.repeat(len(x) // len(self.bias), 1, 1, 1) if 1 < len(self.bias) < len(x) else self.bias
         x = F.scaled_dot_product_attention(qkv[0], qkv[1], qkv[2], attn_mask=bias)
@@ -89,7 +93,7 @@ class Upscale(nn.Module):
         self.bias: Tensor
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight, self.bias).unflatten(-1, (4, self.outputs))
+        return torch.unflatten(F.linear(x, self.weight, self.bias), -1, (4, self.outputs))
 
 
 class ParseGraph(nn.Module):
@@ -105,10 +109,13 @@ class ParseGraph(nn.Module):
             parts.append(nn.Sequential(*(Block(block, grid) for block in part)) if grid else part)
         self.backbone = nn.ModuleList(parts)
         # The coarsest stage comes first in the fusion's input.
-        blocks = model.fuse.weight[:, :, 0, 0].split(WIDTH, 1)[::-1]
-        self.fused = nn.ModuleList(skip_init(nn.Linear, channels, WIDTH, bias=False) for channels in CHANNELS)
+        blocks = torch.split(model.fuse.weight[:, :, 0, 0], WIDTH, 1)[::-1]
+        self.fused = nn.ModuleList(
+            nn.Linear(channels, WIDTH, bias=False, device="meta").to_empty(device="cpu") for channels in CHANNELS
+        )
         bias = torch.zeros(WIDTH)
-        for linear, block, projection in zip(self.fused, blocks, model.projections, strict=True):
+        for linear, block, module in zip(self.fused, blocks, model.projections, strict=True):
+            projection = cast(nn.Linear, module)
             linear.load_state_dict({"weight": block @ projection.weight})
             bias += block @ projection.bias
         self.register_buffer("fused_bias", bias)
@@ -134,7 +141,7 @@ class ParseGraph(nn.Module):
         """parsing tokens [N,11,256], picture [N,3136,256] -> class logits [N,11,224,224]"""
         pixels = F.gelu(nn.LayerNorm.forward(self.norm, self.first(picture)))  # channels stand last here
         pixels = F.gelu(self.second(pixels)).flatten(1, 3)  # [N, 3136 * 4 * 4, 32]
-        logits = self.decoder.heads[PARSING](tokens) @ pixels.transpose(1, 2)
+        logits: Tensor = self.decoder.heads[PARSING](tokens) @ pixels.transpose(1, 2)
         # Each of the two steps split a pixel into 2x2.
         return (
             logits.view(-1, CLASSES, GRID, GRID, 2, 2, 2, 2)

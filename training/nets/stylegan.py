@@ -189,7 +189,8 @@ class SynthesisLayer(nn.Module):
         self.adain = AdaIN(channels, w_size)
 
     def forward(self, x: Tensor, w: Tensor, noise: Tensor | None = None) -> Tensor:
-        return self.adain(leaky(self.offset(self.conv(x), noise)), w)
+        styled: Tensor = self.adain(leaky(self.offset(self.conv(x), noise)), w)
+        return styled
 
 
 class Synthesis(nn.Module):
@@ -238,8 +239,7 @@ class Synthesis(nn.Module):
         level = float(self.lod) if lod is None else lod
         if not 0 <= level <= last:
             raise InvalidInputError(f"lod must be in [0, {last}] for {self.config.resolution} pixels, got {level:g}")
-        x = self.const.expand(wp.shape[0], -1, -1, -1)
-        image: Tensor | None = None
+        x = image = self.const.expand(wp.shape[0], -1, -1, -1)
         for k, resolution in enumerate(self.config.resolutions):
             coarser = last - k  # this block draws alone at level `coarser`, fades out until coarser + 1
             if level < coarser + 1:
@@ -248,14 +248,13 @@ class Synthesis(nn.Module):
                     if random_noise:
                         drawn = _normal((wp.shape[0], 1, resolution, resolution), wp, generator)
                     x = self.layers[index](x, wp[:, index], drawn)
-            if coarser - 1 < level <= coarser:
+            if coarser - 1 < level <= coarser:  # of some block
                 image = self.to_rgb[k](x)
-            elif image is not None:
+            elif level > coarser:
                 doubled = F.interpolate(image, scale_factor=2, mode="nearest")
                 share = math.ceil(level) - level
                 fading = coarser < level < coarser + 1
                 image = torch.lerp(doubled, self.to_rgb[k](x), share) if fading else doubled
-        assert image is not None  # block 0 draws whenever no later one does
         return image
 
 
@@ -398,4 +397,5 @@ class Generator(nn.Module):
         elif psi < 1.0 and label is not None:
             average = self.label_average(label, generator=generator)
             wp = torch.lerp(self.broadcast(average), wp, psi)
-        return self.synthesis(wp, lod=lod, random_noise=random_noise, generator=generator)
+        image: Tensor = self.synthesis(wp, lod=lod, random_noise=random_noise, generator=generator)
+        return image

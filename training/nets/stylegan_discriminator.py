@@ -75,7 +75,8 @@ class FinalBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         spread = minibatch_std(x, self.group).expand(-1, 1, *x.shape[2:])
-        return self.dense(leaky(self.conv(torch.cat([x, spread], 1))).flatten(1))
+        features: Tensor = self.dense(leaky(self.conv(torch.cat([x, spread], 1))).flatten(1))
+        return features
 
 
 class Discriminator(nn.Module):
@@ -109,18 +110,17 @@ class Discriminator(nn.Module):
         level = float(self.lod) if lod is None else lod
         if not 0 <= level <= last:
             raise InvalidInputError(f"lod must be in [0, {last}] for {config.resolution} pixels, got {level:g}")
-        x: Tensor | None = None
+        x = image  # replaced by some block, which takes it at every level
         for b, module in enumerate(self.blocks):
             block = cast(Block | FinalBlock, module)
             if b <= level < b + 1:
                 x = leaky(block.from_rgb(image))
-            elif b - 1 < level < b and x is not None:
+            elif b - 1 < level < b:
                 x = torch.lerp(x, leaky(block.from_rgb(image)), level - math.floor(level))
             if level < b + 1:
                 x = block(x)
             if level > b:
                 image = F.avg_pool2d(image, 2)
-        assert x is not None  # some block takes the image at every level
         return x
 
     def forward(self, image: Tensor, label: Tensor | None = None, *, lod: float | None = None) -> Tensor:

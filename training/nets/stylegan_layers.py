@@ -109,7 +109,8 @@ class UpConv(Conv):
         return widen(weight).transpose(0, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.blur(F.conv_transpose2d(x, self.transposed_kernel(), stride=2, padding=1))
+        blurred: Tensor = self.blur(F.conv_transpose2d(x, self.transposed_kernel(), stride=2, padding=1))
+        return blurred
 
 
 class DownConv(Conv):
@@ -175,7 +176,7 @@ def minibatch_std(x: Tensor, group_size: int) -> Tensor:
     multiple.
     """
     members = min(group_size, x.shape[0])
-    grouped = x.unflatten(0, (members, -1))  # [members, groups, C, H, W]
+    grouped = torch.unflatten(x, 0, (members, -1))  # [members, groups, C, H, W]
     centred = grouped - grouped.mean(0, keepdim=True)
     spread = (centred.square().mean(0) + EPSILON).sqrt().mean((1, 2, 3))  # [groups]
     return spread.repeat(members).view(-1, 1, 1, 1)
