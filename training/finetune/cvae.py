@@ -14,21 +14,14 @@ import torch
 from torch import Tensor
 
 from ohlora.training import checkpoints
-from ohlora.training.finetune.cvae_losses import (
-    COLUMNS,
-    LOSSES,
-    cvae_loss,
-    gender_picture,
-    property_scores,
-)
 from ohlora.training.finetune.draws import Draws
 from ohlora.training.finetune.inputs import FineTuneInputs
 from ohlora.training.finetune.pictures import Batch, Batches, Pictures, open_pictures
-from ohlora.training.finetune.property_test import label_columns
+from ohlora.training.finetune.property_test import gender_picture, label_columns
 from ohlora.training.finetune.property_test_files import Scorers, epoch_test
 from ohlora.training.finetune.published import generator_file, write_published
 from ohlora.training.finetune.recipes import Recipe
-from ohlora.training.finetune.scored import ScoredTraining
+from ohlora.training.finetune.scored import LOGGED, ScoredTraining, property_scores, scored_loss
 from ohlora.training.finetune.training import Report
 from ohlora.training.gan.fast import in_channels_last
 from ohlora.training.loop.distributed import gathered
@@ -38,6 +31,8 @@ from ohlora.training.nets.cvae_encoder import REDUCTION, CvaeEncoder, EncoderCon
 from ohlora.training.nets.score_cnns import ClassifierCnn
 from ohlora.training.nets.stylegan import CONFIGS, GeneratorConfig
 
+LOSSES = ("total_loss", "mse", "gender_loss", "mu_loss", "logvar_loss")
+COLUMNS = (*LOSSES, *(f"{name}_{what}" for what in ("mse", "abs") for name in LOGGED.values()))
 LOGGED_EPOCHS = 10  # single batches are logged in the first epochs only
 MEAN_ROW = "-"
 ENCODER_DRAW = 13  # beside those of `transfer`
@@ -162,3 +157,34 @@ class CvaeTraining(ScoredTraining):
             "passed": self.at["passed"],
             "encoder": str(self.folder.out / "encoder.safetensors"),
         }
+
+
+def cvae_loss(
+    recipe: Recipe, scores: Tensor, label: Tensor, gender: Tensor | None, mean: Tensor, log_variance: Tensor
+) -> dict[str, Tensor]:
+    """The columns of the log, of which "total_loss" is what is minimised; weights and properties are the recipe's.
+
+    There is no KL divergence: the mean squares of mean and log variance hold the latents near N(0, 1) instead.
+
+    scores, label [N, len(properties)]; gender [N,1]: probability of a woman, None leaves the term out (0); mean,
+    log_variance [N, z_size].
+    """
+    parts = {
+        "mse": scored_loss(scores, label, recipe.properties, recipe.scored),
+        "gender_loss": torch.zeros_like(mean[0, 0]) if gender is None else (gender - 1).square().mean(),
+        "mu_loss": mean.square().mean(),
+        "logvar_loss": log_variance.square().mean(),
+    }
+    total = (
+        parts["mse"]
+        + recipe.gender_weight * parts["gender_loss"]
+        + recipe.mean_weight * parts["mu_loss"]
+        + recipe.log_variance_weight * parts["logvar_loss"]
+    )
+    errors = (scores - label).detach()
+    logged = {
+        f"{LOGGED[name]}_{what}": value
+        for what, values in (("mse", errors.square().mean(0)), ("abs", errors.abs().mean(0)))
+        for name, value in zip(recipe.properties, values.unbind(), strict=True)
+    }
+    return {"total_loss": total, **parts, **logged}

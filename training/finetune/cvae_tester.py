@@ -9,20 +9,20 @@ from typing import Any
 
 import numpy as np
 
-from ohlora.base.atomic import make_folder, write_bytes, write_json
+from ohlora.base.atomic import make_folder, write_json
 from ohlora.errors import InvalidInputError
-from ohlora.io.images import encode_image
 from ohlora.training.finetune.property_test import (
     TESTER_GRID,
     Conditioning,
     Float32s,
     compare,
-    draw,
+    draw_parts,
     label_columns,
     label_grid,
     tested_scores,
 )
 from ohlora.training.finetune.property_test_files import TestPictures, write_scores, write_vectors
+from ohlora.training.finetune.trial_pictures import write_pictures
 from ohlora.training.gan.data import to_images
 from ohlora.training.loop.streams import normal
 from ohlora.training.nets.score_cnns import PropertyCnn
@@ -31,7 +31,6 @@ from ohlora.training.nets.stylegan import Generator
 SPREAD = 0.3  # of the latents around the chosen one
 FINAL_LABEL = (1.8, 0.0, 0.0, 1.6, -1.2, 0.0, 0.0)
 FINAL_COUNT = 20
-BATCH = 16
 NEAR_KEY, FINAL_KEY = 41, 42
 
 
@@ -80,8 +79,7 @@ def _grid(
 ) -> Conditioning | None:
     pictures = TestPictures(folder, dump, columns=len(TESTER_GRID["pose"]) * len(TESTER_GRID["mouth"]))
     scores = []
-    for first in range(0, len(z), BATCH):
-        images = draw(generator, z[first : first + BATCH], labels[first : first + BATCH])
+    for images in draw_parts(generator, z, labels):
         pictures.add(images)
         if property_cnn is not None:
             scores.append(tested_scores(property_cnn, images))
@@ -102,10 +100,6 @@ def final_pictures(generator: Generator, z: Float32s, out: Path, *, count: int =
     label[list(columns)] = [FINAL_LABEL[i] for i in label_columns(len(FINAL_LABEL))]
     latents = row + SPREAD * normal((seed, FINAL_KEY), count, row.size)
     latents[0] = row
-    folder = make_folder(out)
-    for first in range(0, count, BATCH):
-        part = latents[first : first + BATCH]
-        images = to_images(draw(generator, part, np.repeat(label[None], len(part), 0)))
-        for i, image in enumerate(images):
-            write_bytes(folder / f"{first + i:06d}.jpg", encode_image(image, "jpeg", 95))
-    return folder
+    parts = draw_parts(generator, latents, np.repeat(label[None], count, 0))
+    write_pictures(out, np.concatenate([to_images(images) for images in parts]), "files")
+    return out

@@ -20,6 +20,8 @@ from ohlora.training.finetune.recipes import EXPRESSIONS
 from ohlora.training.nets.score_cnns import PropertyCnn, at_cnn_size
 from ohlora.training.nets.stylegan import Generator
 
+AT_ONCE = 16  # pictures drawn in one pass
+
 Floats = NDArray[np.float64]
 Float32s = NDArray[np.float32]
 
@@ -83,7 +85,7 @@ def conditioning(
     z: ArrayLike,
     labels: ArrayLike,
     *,
-    batch_size: int = 16,
+    batch_size: int = AT_ONCE,
     watch: Callable[[int, Tensor], None] = lambda latent, images: None,
 ) -> Conditioning:
     """Draw every label for every latent and compare label and score; deterministic, networks in evaluation mode.
@@ -101,14 +103,12 @@ def conditioning(
         asked = np.broadcast_to(asked, (len(latents), *asked.shape))
     if asked.ndim != 3 or asked.shape[0] != len(latents) or asked.shape[2] != size or not asked.shape[1]:
         raise InvalidInputError(f"labels must have shape [L, {size}] or [Z, L, {size}], got {list(np.shape(labels))}")
-    scores = np.empty((*asked.shape[:2], len(EXPRESSIONS)))
-    for number, latent in enumerate(latents):
-        for first in range(0, asked.shape[1], batch_size):
-            part = asked[number, first : first + batch_size]
-            images = draw(generator, np.broadcast_to(latent, (len(part), len(latent))), part)
-            scores[number, first : first + batch_size] = tested_scores(property_cnn, images)
+    scores: list[Floats] = []
+    for number, (latent, rows) in enumerate(zip(latents, asked, strict=True)):
+        for images in draw_parts(generator, np.broadcast_to(latent, (len(rows), len(latent))), rows, batch_size):
+            scores.append(tested_scores(property_cnn, images))
             watch(number, images)
-    return compare(asked[..., columns].astype(np.float64), scores)
+    return compare(asked[..., columns].astype(np.float64), np.concatenate(scores).reshape(*asked.shape[:2], -1))
 
 
 def compare(labels: Floats, scores: Floats) -> Conditioning:
@@ -125,6 +125,12 @@ def pearson(first: Floats, second: Floats) -> float:
     return float(a @ b) / scale if scale > 0 else float("nan")
 
 
+def draw_parts(generator: Generator, z: Float32s, label: Float32s, size: int = AT_ONCE) -> Iterator[Tensor]:
+    """`draw`, so many pictures at a time."""
+    for first in range(0, len(z), size):
+        yield draw(generator, z[first : first + size], label[first : first + size])
+
+
 @torch.no_grad()
 def draw(generator: Generator, z: Float32s, label: Float32s) -> Tensor:
     """Pictures [N,3,R,R] on the generator's device: stored noise, no truncation, nothing random."""
@@ -133,6 +139,15 @@ def draw(generator: Generator, z: Float32s, label: Float32s) -> Tensor:
     with evaluating(generator):
         images: Tensor = generator(latent, given, lod=0.0)
     return images
+
+
+def gender_picture(image: Tensor, value_range: str) -> Tensor:
+    """What the gender CNN is given of a generated picture in [-1,1].
+
+    "unit": [0,1], as it was trained; "signed": as it is, which is what the published v3 was trained with
+    (docs/spec/stylegan.md, section 13, P11).
+    """
+    return at_cnn_size((image + 1) / 2 if value_range == "unit" else image)
 
 
 @torch.no_grad()

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,14 +18,14 @@ from ohlora.errors import InvalidInputError
 from ohlora.faces import face_from_seed
 from ohlora.io.contact_sheet import contact_sheet
 from ohlora.io.images import encode_image
-from ohlora.training.finetune.cvae_losses import gender_picture
 from ohlora.training.finetune.property_test import (
     EPOCH_GRID,
     Conditioning,
     Float32s,
     conditioning,
-    draw,
+    draw_parts,
     evaluating,
+    gender_picture,
     label_grid,
 )
 from ohlora.training.finetune.recipes import EXPRESSIONS, PROPERTIES, Recipe
@@ -39,7 +38,6 @@ from ohlora.training.nets.stylegan import Generator
 FOLDER = "inference_test_during_finetuning_v3"
 COLUMNS = len(EPOCH_GRID["eyes"]) * len(EPOCH_GRID["pose"])  # of a sheet: one row for each value of the mouth
 TEST_DRAW, RANDOM_DRAW = 31, 32
-AT_ONCE = 16
 
 
 @dataclass(frozen=True)
@@ -98,15 +96,13 @@ def _random_pictures(folder: Path, recipe: Recipe, epoch: int, networks: Scorers
     config, count = networks.generator.config, recipe.test_latents
     drawn = normal((recipe.seed, RANDOM_DRAW, epoch), count, config.z_size + config.label_size)
     pictures = TestPictures(folder, recipe.dump, "test_random_gen_img")
-    rows: list[list[Any]] = []
-    for first in range(0, count, AT_ONCE):
-        z, labels = np.split(drawn[first : first + AT_ONCE], [config.z_size], 1)
-        images = draw(networks.generator, z, labels)
+    rows: list[list[float | None]] = []
+    for images in draw_parts(networks.generator, drawn[:, : config.z_size], drawn[:, config.z_size :]):
         pictures.add(images)
-        rows += ([first + i, *row] for i, row in enumerate(networks.scores(images)))
+        rows += networks.scores(images)
     pictures.close()
     header = ("img_no", *(f"{name}_score" for name in PROPERTIES), "gender_score")
-    write_table(folder / "test_random_gen_result.csv", header, rows)
+    write_table(folder / "test_random_gen_result.csv", header, ([i, *row] for i, row in enumerate(rows)))
 
 
 class TestPictures:

@@ -17,14 +17,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ohlora.training import checkpoints
-from ohlora.training.finetune.cvae_losses import LOGGED, property_scores, scored_loss
 from ohlora.training.finetune.draws import Draws
 from ohlora.training.finetune.inputs import FineTuneInputs
 from ohlora.training.finetune.property_test import draw
 from ohlora.training.finetune.property_test_files import TestPictures
 from ohlora.training.finetune.published import generator_file, write_published
 from ohlora.training.finetune.recipes import PROPERTIES, Recipe
-from ohlora.training.finetune.scored import ScoredTraining
+from ohlora.training.finetune.scored import LOGGED, ScoredTraining, property_scores, scored_loss
 from ohlora.training.finetune.training import Report
 from ohlora.training.loop.distributed import my_share
 from ohlora.training.loop.run_folder import RunFolder

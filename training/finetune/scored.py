@@ -10,21 +10,22 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ohlora.errors import InvalidInputError
 from ohlora.training import checkpoints
-from ohlora.training.finetune.cvae_losses import require_scored
 from ohlora.training.finetune.inputs import FineTuneInputs, load_generator
 from ohlora.training.finetune.published import save_networks
-from ohlora.training.finetune.recipes import Recipe
+from ohlora.training.finetune.recipes import PROPERTIES, Recipe
 from ohlora.training.finetune.training import Report, Training
 from ohlora.training.finetune.transfer import start_generator, train_only, trained_parameters, trained_report
 from ohlora.training.gan.fast import in_channels_last
 from ohlora.training.loop.distributed import average_gradients, mean_of
 from ohlora.training.loop.run_folder import RunFolder
 from ohlora.training.loop.steps import gradient_norm, require_finite
-from ohlora.training.nets.score_cnns import PropertyCnn
+from ohlora.training.nets.score_cnns import PROPERTY_PARTS, PropertyCnn, at_cnn_size
 
+LOGGED = {name: name.replace("background", "back") for name in PROPERTIES}  # names in the logs
 PLAIN = {"mixing": 0.0, "random_noise": False, "psi": 1.0, "conditional_truncation": False}
 
 
@@ -34,6 +35,43 @@ def rate_factor(epoch: int, half_period: int) -> float:
     0 as half_period: constant.
     """
     return (1 + math.cos(math.pi * epoch / half_period)) / 2 if half_period else 1.0
+
+
+def part_of(name: str) -> str:
+    """The part of the property CNN that gives a property."""
+    return "background" if name.startswith("background") else name
+
+
+def property_scores(cnn: PropertyCnn, image: Tensor, properties: Sequence[str], scored: Sequence[str]) -> Tensor:
+    """image [N,3,R,R] in [-1,1] -> scores [N, len(properties)]; gradients through those of `scored` only.
+
+    Eyes, mouth and pose are a thirteenth of the CNN's work: the others are computed for the log, without gradients.
+    """
+    at_size = at_cnn_size(image)
+    wanted, needed = ({part_of(name) for name in names} for names in (properties, scored))
+    columns: dict[str, Tensor] = {}
+    for part in (part for part in PROPERTY_PARTS if part in wanted):
+        with torch.set_grad_enabled(torch.is_grad_enabled() and part in needed):
+            made = cnn.only(at_size, (part,))
+        names = [name for name in PROPERTIES if part_of(name) == part]
+        columns |= dict(zip(names, made.unbind(1), strict=True))
+    return torch.stack([columns[name] for name in properties], 1)
+
+
+def scored_loss(scores: Tensor, label: Tensor, properties: Sequence[str], scored: Sequence[str]) -> Tensor:
+    """Mean of the squared errors of the `scored` ones; scores and label [N, len(properties)]."""
+    chosen = [list(properties).index(name) for name in scored]
+    return F.mse_loss(scores[:, chosen], label[:, chosen])
+
+
+def require_scored(recipe: Recipe) -> None:
+    """Raises InvalidInputError when the recipe's loss asks for nothing, or for what its label does not hold."""
+    foreign = [name for name in recipe.scored if name not in recipe.properties]
+    if foreign or not recipe.scored:
+        raise InvalidInputError(
+            f"recipe {recipe.version}: scored must be some of its properties {', '.join(recipe.properties)}, got "
+            f"{', '.join(recipe.scored) or 'none'}"
+        )
 
 
 def require_plain(recipe: Recipe) -> None:

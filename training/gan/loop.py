@@ -19,7 +19,6 @@ from ohlora.base.atomic import atomic_path, write_json
 from ohlora.errors import InvalidInputError
 from ohlora.training import checkpoints
 from ohlora.training.gan.config import GanConfig, Phase, time_shares
-from ohlora.training.gan.curve import draw_curve
 from ohlora.training.gan.data import FolderSource, PortraitSource, Source, batch_indices, to_images, to_tensor
 from ohlora.training.gan.fast import keep_freed_memory
 from ohlora.training.gan.mapping_fit import readout_fit, teach
@@ -27,7 +26,7 @@ from ohlora.training.gan.quality import psnr
 from ohlora.training.gan.steps import Batch, Steps
 from ohlora.training.loop.distributed import make_fabric
 from ohlora.training.loop.logs import append_row, read_rows, write_rows
-from ohlora.training.loop.previews import sample_grid, write_preview
+from ohlora.training.loop.previews import draw_curve, sample_grid, write_preview
 from ohlora.training.loop.run_folder import RunFolder
 from ohlora.training.loop.steps import TrainingStoppedError, train_steps
 from ohlora.training.loop.streams import normal

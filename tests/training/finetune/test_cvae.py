@@ -25,7 +25,6 @@ from ohlora.errors import InvalidInputError
 from ohlora.faces import face_from_seed, load_faces
 from ohlora.training import checkpoints
 from ohlora.training.finetune.cvae import CvaeTraining, encoder_config
-from ohlora.training.finetune.cvae_losses import gender_picture, property_scores
 from ohlora.training.finetune.cvae_tester import checkpoint_test, final_pictures
 from ohlora.training.finetune.draws import Draws
 from ohlora.training.finetune.inputs import MADE_BY, FineTuneInputs, load_generator
@@ -36,13 +35,14 @@ from ohlora.training.finetune.property_test import (
     Conditioning,
     compare,
     conditioning,
+    gender_picture,
     label_grid,
     pearson,
 )
 from ohlora.training.finetune.property_test_files import read_latent, write_vectors
 from ohlora.training.finetune.recipes import PROPERTIES, Recipe, recipe
 from ohlora.training.finetune.run import run_recipe
-from ohlora.training.finetune.scored import rate_factor
+from ohlora.training.finetune.scored import property_scores, rate_factor
 from ohlora.training.finetune.transfer import published_names
 from ohlora.training.loop.distributed import make_fabric
 from ohlora.training.loop.run_folder import RunFolder

@@ -14,12 +14,12 @@ from safetensors.torch import load_file
 
 from ohlora.errors import InvalidInputError
 from ohlora.training import checkpoints
-from ohlora.training.finetune.cvae_losses import scored_loss
 from ohlora.training.finetune.draws import Draws
 from ohlora.training.finetune.inputs import FineTuneInputs, load_generator
 from ohlora.training.finetune.recipes import PROPERTIES, Recipe, recipe
 from ohlora.training.finetune.run import run_recipe
 from ohlora.training.finetune.score_guided import GuidedTraining, shown_labels, warm_share
+from ohlora.training.finetune.scored import scored_loss
 from ohlora.training.finetune.transfer import published_names
 from ohlora.training.loop.distributed import make_fabric
 from ohlora.training.loop.run_folder import RunFolder

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from ohlora.errors import CheckpointError, InvalidInputError
 from ohlora.training import checkpoints
-from ohlora.training.finetune.cvae_losses import COLUMNS, cvae_loss, scored_loss
+from ohlora.training.finetune.cvae import COLUMNS, cvae_loss
 from ohlora.training.finetune.recipes import PROPERTIES, RECIPES, recipe
+from ohlora.training.finetune.scored import scored_loss
 from ohlora.training.nets.cvae_encoder import CvaeEncoder, EncoderConfig, draw_latent
 from ohlora.training.nets.score_cnns import ClassifierCnn, PropertyCnn
 from ohlora.training.nets.stylegan import CONFIGS, Generator
