@@ -1,15 +1,20 @@
-"""Words of messages: lists of alternatives, and the name that was probably meant."""
+"""Words of messages: lists of names, and the one that was probably meant."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 def one_of(names: Iterable[object]) -> str:
     """ "a", "a or b", "a, b or c"."""
     *others, last = map(str, names)
     return f"{', '.join(others)} or {last}" if others else last
+
+
+def first_of(names: Sequence[object], shown: int = 5) -> str:
+    """The first few, with dots where there are more."""
+    return ", ".join(map(str, names[:shown])) + (" ..." if len(names) > shown else "")
 
 
 def near(name: str, known: Iterable[str], most: int = 1) -> str:

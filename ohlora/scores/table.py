@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ohlora.base.atomic import write_csv
 from ohlora.base.tables import read_csv_rows
+from ohlora.base.text import first_of
 from ohlora.errors import InvalidInputError
 
 PROPERTY_COLUMNS = (
@@ -85,7 +86,7 @@ class ScoreTable:
         place = {int(number): row for row, number in enumerate(self.numbers)}
         missing = [int(number) for number in wanted if int(number) not in place]
         if missing:
-            shown = ", ".join(map(str, missing[:SHOWN])) + (" ..." if len(missing) > SHOWN else "")
+            shown = first_of(missing)
             raise InvalidInputError(
                 f"no scores for {len(missing)} of {len(wanted)} pictures: number {shown}; score them first"
             )

@@ -8,9 +8,6 @@ The first column is the picture's number in both. Every row is complete: a pictu
 
 from __future__ import annotations
 
-import csv
-import gzip
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,27 +16,19 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ohlora.base.atomic import write_bytes
+from ohlora.base.atomic import write_csv
+from ohlora.base.tables import read_csv_rows
+from ohlora.base.text import first_of
 from ohlora.errors import InvalidInputError
 
 LabelLayout = Literal["v1", "v3"]
 
 
-@dataclass(frozen=True)
-class _Columns:
-    number: str
-    attributes: tuple[str, ...]
-
-    @property
-    def header(self) -> tuple[str, ...]:
-        return (self.number, *self.attributes)
-
-
-LAYOUTS: dict[str, _Columns] = {
-    "v1": _Columns("img_name", ("quality", "gender")),
-    "v3": _Columns("idx", ("gender", "quality", "age", "glass")),
+# The column of the number, then the attributes.
+LAYOUTS: dict[LabelLayout, tuple[str, ...]] = {
+    "v1": ("img_name", "quality", "gender"),
+    "v3": ("idx", "gender", "quality", "age", "glass"),
 }
-_SHOWN = 5  # numbers named in a message
 
 
 @dataclass(frozen=True)
@@ -97,18 +86,19 @@ class Labels:
         place = {int(number): at for at, number in enumerate(self.numbers)}
         missing = [int(number) for number in numbers if int(number) not in place]
         if missing:
-            shown = ", ".join(map(str, missing[:_SHOWN])) + (" ..." if len(missing) > _SHOWN else "")
-            raise InvalidInputError(f"{len(missing)} pictures have no label: {shown}; label them or leave them out")
+            raise InvalidInputError(
+                f"{len(missing)} pictures have no label: {first_of(missing)}; label them or leave them out"
+            )
         at = np.array([place[int(number)] for number in numbers], dtype=np.int64)
         return Labels(self.numbers[at], {name: column[at] for name, column in self.values.items()})
 
 
 def layout_of(attributes: Sequence[str]) -> LabelLayout:
     """The layout whose attributes these are, in any order. Raises InvalidInputError naming the known sets."""
-    for name, columns in LAYOUTS.items():
-        if set(columns.attributes) == set(attributes) and len(attributes) == len(columns.attributes):
-            return "v1" if name == "v1" else "v3"
-    known = " or ".join(",".join(columns.attributes) for columns in LAYOUTS.values())
+    for name, (_, *columns) in LAYOUTS.items():
+        if sorted(columns) == sorted(attributes):
+            return name
+    known = " or ".join(",".join(columns[1:]) for columns in LAYOUTS.values())
     raise InvalidInputError(f"labels of '{','.join(attributes)}' have no documented table: label {known}")
 
 
@@ -119,28 +109,27 @@ def read_labels(path: Path | str) -> Labels:
     none or comes twice, and a label other than 0 or 1.
     """
     path = Path(path)
-    rows = _rows(path)
-    header = tuple(cell.strip() for cell in rows[0]) if rows else ()
-    columns = next((columns for columns in LAYOUTS.values() if columns.header == header), None)
-    if columns is None:
-        known = " or ".join("'" + ",".join(columns.header) + "'" for columns in LAYOUTS.values())
+    if not path.exists():
+        raise InvalidInputError(f"there is no label table {path}: label pictures first with `ohlora train label`")
+    rows = read_csv_rows(path, "label table")
+    header = tuple(cell.strip() for cell in rows[0][1]) if rows else ()
+    if header not in LAYOUTS.values():
+        known = " or ".join("'" + ",".join(columns) + "'" for columns in LAYOUTS.values())
         raise InvalidInputError(f"{path} starts with '{','.join(header)[:80]}', a table of labels with {known}")
     numbers: list[int] = []
-    table = np.empty((len(rows) - 1, len(columns.attributes)))
-    for line, row in enumerate(rows[1:], start=2):
+    table: dict[str, list[float]] = {name: [] for name in header[1:]}
+    for line, row in rows[1:]:
         if len(row) != len(header):
-            raise InvalidInputError(f"{path}, row {line}: {len(row)} cells instead of {len(header)}")
+            raise InvalidInputError(f"{path}, line {line}: {len(row)} cells instead of {len(header)}")
         if not row[0].strip().isdecimal() or len(row[0]) > 18:  # 18 digits fit int64
-            raise InvalidInputError(f"{path}, row {line}: '{row[0]}' is no picture number")
+            raise InvalidInputError(f"{path}, line {line}: '{row[0]}' is no picture number")
         numbers.append(int(row[0]))
-        for at, (name, cell) in enumerate(zip(columns.attributes, row[1:], strict=True)):
+        for name, cell in zip(table, row[1:], strict=True):
             if cell.strip() not in ("0", "1", "0.0", "1.0"):
-                raise InvalidInputError(f"{path}, row {line}: {name} must be 0 or 1, got '{cell}'")
-            table[line - 2, at] = float(cell)
+                raise InvalidInputError(f"{path}, line {line}: {name} must be 0 or 1, got '{cell}'")
+            table[name].append(float(cell))
     try:
-        return Labels(
-            np.array(numbers, dtype=np.int64), {name: table[:, at].copy() for at, name in enumerate(columns.attributes)}
-        )
+        return Labels(np.array(numbers, dtype=np.int64), {name: np.array(cells) for name, cells in table.items()})
     except InvalidInputError as error:
         raise InvalidInputError(f"{path}: {error}") from error
 
@@ -153,30 +142,11 @@ def write_labels(path: Path | str, labels: Labels, layout: LabelLayout) -> None:
     path = Path(path)
     if layout not in LAYOUTS:
         raise InvalidInputError(f"unknown label layout '{layout}': choose one of {', '.join(LAYOUTS)}")
-    columns = LAYOUTS[layout]
-    if set(labels.attributes) != set(columns.attributes):
+    _, *attributes = LAYOUTS[layout]
+    if set(labels.attributes) != set(attributes):
         raise InvalidInputError(
-            f"layout {layout} holds {', '.join(columns.attributes)}; these labels are of {', '.join(labels.attributes)}"
+            f"layout {layout} holds {', '.join(attributes)}; these labels are of {', '.join(labels.attributes)}"
         )
     order = np.argsort(labels.numbers, kind="stable")
-    lines = [",".join(columns.header)]
-    table = [labels.numbers, *(labels.of(name) for name in columns.attributes)]
-    lines += [",".join(str(int(column[at])) for column in table) for at in order]
-    data = ("\n".join(lines) + "\n").encode()
-    # No time stamp inside: equal labels give equal bytes.
-    write_bytes(path, gzip.compress(data, mtime=0) if path.suffix.lower() == ".gz" else data)
-
-
-def _rows(path: Path) -> list[list[str]]:
-    try:
-        data = path.read_bytes()
-        if path.suffix.lower() == ".gz":
-            data = gzip.decompress(data)
-        text = data.decode("utf-8-sig")
-        return [row for row in csv.reader(io.StringIO(text, newline=""), strict=True) if row]
-    except FileNotFoundError as error:
-        raise InvalidInputError(
-            f"there is no label table {path}: label pictures first with `ohlora train label`"
-        ) from error
-    except (OSError, EOFError, ValueError, csv.Error) as error:
-        raise InvalidInputError(f"cannot read the label table {path}: {error}") from error
+    columns = (labels.numbers, *(labels.of(name).astype(np.int64) for name in attributes))
+    write_csv(path, [LAYOUTS[layout], *zip(*(column[order].tolist() for column in columns), strict=True)])

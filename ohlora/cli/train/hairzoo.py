@@ -7,6 +7,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
+from ohlora.base.text import first_of
 from ohlora.cli.train.machine import Accelerator
 from ohlora.cli.train.recipe_options import Changes, RecipeFields
 from ohlora.cli.train.report import Results, Training, note
@@ -85,7 +86,7 @@ def hairzoo_data(
     summary = {"out": str(how.out), "pictures": pairs, "copied": copied, "left_out": left_out}
     lines = [f"{pairs} pictures with masks ({copied} copied now) -> {how.out}"]
     if left_out:
-        shown = ", ".join(without[:5]) + (" ..." if len(without) > 5 else "")
+        shown = first_of(without)
         others = len(left_out) - len(without)
         lines.append(
             f"left out: {len(without)} pictures without a hair mask{f' ({shown})' if without else ''}, {others} masks "

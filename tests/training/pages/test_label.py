@@ -210,9 +210,9 @@ def test_a_table_changed_by_others_is_not_overwritten(pictures: Path) -> None:
 
 
 def test_every_documented_attribute_has_words_and_keys() -> None:
-    for columns in LAYOUTS.values():
-        questions = asked(columns.attributes)
-        assert [one.name for one in questions] == list(columns.attributes)
+    for _, *attributes in LAYOUTS.values():
+        questions = asked(attributes)
+        assert [one.name for one in questions] == attributes
         keys = [key for one in questions for key in one.keys]
         assert len(set(keys)) == 2 * len(questions)
         assert not set(keys) & set("unxzm")  # those of the tools

@@ -8,20 +8,19 @@ that is in both files (a process killed between writing the one and the other) t
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ohlora.base.atomic import explain_os_error, make_folder, write_bytes
+from ohlora.base.atomic import explain_os_error, make_folder, write_json
+from ohlora.base.text import first_of
 from ohlora.errors import InvalidInputError, OutputError
 from ohlora.training.data.labels import Labels, layout_of, read_labels, write_labels
-from ohlora.training.pages.local.cells import CellStore, Change
+from ohlora.training.pages.local.cells import CellStore, Change, read_decisions
 
 FORMAT = 1
-_SHOWN = 5
 
 Row = dict[str, int]  # attribute -> 0 or 1
 
@@ -46,28 +45,17 @@ class LabelStore(CellStore[int]):
             raise InvalidInputError(f"labels are written as .csv or .csv.gz, not {self.out.name}")
         make_folder(self.out.parent)
         self._progress = self.out.with_name(self.out.name + ".progress.json")
+        self._known = set(self.pictures if known is None else known)
         self.skipped: set[int] = set()
-        super().__init__(self.out)
-        try:
-            self._rows: dict[int, Row] = self._read_table(set(self.pictures if known is None else known))
-            self._read_progress()
-        except BaseException:
-            self.close()
-            raise
-        self._signature = self._sign()
         self._skip_revision: dict[int, int] = {}
+        super().__init__(self.out, self.pictures)
+        self._signature = self._sign()
 
     # Reading
 
     def state(self) -> dict[str, Any]:
-        """Everything a page needs to start: numbers, rows, skipped, revision."""
         with self._mutex:
-            return {
-                "numbers": list(self.pictures),
-                "rows": {number: row for number, row in self._rows.items() if row and number in self.pictures},
-                "skipped": sorted(self.skipped & self.pictures.keys()),
-                "revision": self.revision,
-            }
+            return super().state() | {"skipped": sorted(self.skipped & self.pictures.keys())}
 
     def changes(self, since: int) -> dict[str, Any]:
         """What changed after revision `since`, by any tab."""
@@ -104,7 +92,7 @@ class LabelStore(CellStore[int]):
         nothing has changed).
         """
         with self._mutex:
-            self._require(number)
+            self._require(number, self.pictures, f"no picture {number!r} is labelled here")
             if attribute not in self.attributes:
                 raise InvalidInputError(f"{attribute!r} is not asked here: {', '.join(self.attributes)}")
             if isinstance(value, bool) or value not in (None, 0, 1):
@@ -114,7 +102,7 @@ class LabelStore(CellStore[int]):
     def skip(self, number: int, skipped: bool) -> None:
         """Put a picture off, or take it up again. Raises InvalidInputError, OutputError."""
         with self._mutex:
-            self._require(number)
+            self._require(number, self.pictures, f"no picture {number!r} is labelled here")
             changed = self.skipped ^ {number} if (number in self.skipped) != skipped else set(self.skipped)
             self._write_progress(self._rows, changed)
             self.skipped = changed
@@ -126,17 +114,8 @@ class LabelStore(CellStore[int]):
     def _complete(self, row: Mapping[str, int]) -> bool:
         return len(row) == len(self.attributes)
 
-    def _require(self, number: Any) -> None:
-        self._require_open()
-        if isinstance(number, bool) or not isinstance(number, int) or number not in self.pictures:
-            raise InvalidInputError(f"no picture {number!r} is labelled here")
-
-    def _value(self, number: int, attribute: str) -> int | None:
-        return self._rows.get(number, {}).get(attribute)
-
     def _write(self, number: int, attribute: str, value: int | None) -> None:
-        old = self._rows.get(number, {})
-        row = {name: old[name] for name in self.attributes if name in old and name != attribute}
+        old, row = self._rows.get(number, {}), self._without(number, attribute)
         if value is not None:
             row[attribute] = value
         rows = {**self._rows, number: row}
@@ -194,9 +173,18 @@ class LabelStore(CellStore[int]):
             "partial": partial,
             "skipped": sorted(skipped),
         }
-        write_bytes(self._progress, (json.dumps(content) + "\n").encode())
+        write_json(self._progress, content, indent=None)
 
-    def _read_table(self, known: set[int]) -> dict[int, Row]:
+    def _read(self) -> dict[int, Row]:
+        rows = self._read_table()
+        partial, skipped = read_decisions(
+            self._progress, self._parsed, "delete it (the table itself stays) or choose another --out"
+        ) or ({}, set())
+        rows |= {number: row for number, row in partial.items() if not self._complete(rows.get(number, {}))}
+        self.skipped = {number for number in skipped if not self._complete(rows.get(number, {}))}
+        return rows
+
+    def _read_table(self) -> dict[int, Row]:
         if not self.out.exists():
             return {}
         labels = read_labels(self.out)
@@ -205,11 +193,10 @@ class LabelStore(CellStore[int]):
                 f"{self.out} holds labels of {', '.join(labels.attributes)}, asked are {', '.join(self.attributes)}: "
                 "choose another --out"
             )
-        foreign = sorted(set(labels.numbers.tolist()) - known)
+        foreign = sorted(set(labels.numbers.tolist()) - self._known)
         if foreign:
-            shown = ", ".join(map(str, foreign[:_SHOWN])) + (" ..." if len(foreign) > _SHOWN else "")
             raise InvalidInputError(
-                f"{self.out} has labels of {len(foreign)} pictures that are not in the folder ({shown}): "
+                f"{self.out} has labels of {len(foreign)} pictures that are not in the folder ({first_of(foreign)}): "
                 "name their folder or choose another --out"
             )
         return {
@@ -217,22 +204,11 @@ class LabelStore(CellStore[int]):
             for at, number in enumerate(labels.numbers)
         }
 
-    def _read_progress(self) -> None:
-        try:
-            content = json.loads(self._progress.read_bytes())
-            if content["format"] != FORMAT or set(content["attributes"]) != set(self.attributes):
-                raise ValueError("it is of another format or other attributes")
-            partial = {int(number): dict(row) for number, row in content["partial"].items()}
-            if any(set(row) - set(self.attributes) or set(row.values()) - {0, 1} for row in partial.values()):
-                raise ValueError("it has labels that are none")
-            skipped = {int(number) for number in content["skipped"]}
-        except FileNotFoundError:
-            return
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InvalidInputError(
-                f"cannot use {self._progress}: {error}; delete it (the table itself stays) or choose another --out"
-            ) from error
-        for number, row in partial.items():
-            if not self._complete(self._rows.get(number, {})):
-                self._rows[number] = row
-        self.skipped = {number for number in skipped if not self._complete(self._rows.get(number, {}))}
+    def _parsed(self, content: Any) -> tuple[dict[int, Row], set[int]]:
+        """Rows that are not complete, and pictures that were skipped, of the progress file."""
+        if content["format"] != FORMAT or set(content["attributes"]) != set(self.attributes):
+            raise ValueError("it is of another format or other attributes")
+        partial = {int(number): dict(row) for number, row in content["partial"].items()}
+        if any(set(row) - set(self.attributes) or set(row.values()) - {0, 1} for row in partial.values()):
+            raise ValueError("it has labels that are none")
+        return partial, {int(number) for number in content["skipped"]}

@@ -5,8 +5,10 @@ A cell is one attribute of one numbered thing. Where it is kept, and how it reac
 
 from __future__ import annotations
 
+import json
 import threading
 from abc import abstractmethod
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -18,6 +20,7 @@ from ohlora.errors import InvalidInputError, OutputError
 REMEMBERED = 10_000  # changes that can be undone
 
 V = TypeVar("V")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -43,29 +46,38 @@ class Change(Generic[V]):
 class CellStore(Closing, Generic[V]):
     """Use as a context manager; may be used from any thread, and by one process at a time.
 
-    guarded: the file that no other process may write meanwhile.
-    Subclasses say what a cell holds (`_value`), write it (`_write`: on disk when it returns, nothing changed when it
+    guarded: the file that no other process may write meanwhile. shown: the numbers that are asked about, in this order;
+    what is decided about others is kept.
+    Subclasses read what was decided (`_read`), write a cell (`_write`: on disk when it returns, nothing changed when it
     raises) and set cells with `_set` after they have checked them.
     """
 
     activity = "work"
 
-    def __init__(self, guarded: Path) -> None:
+    def __init__(self, guarded: Path, shown: Iterable[int]) -> None:
         self._mutex = threading.RLock()
+        self.shown = tuple(shown)
         self.revision = 0
         self._cells: dict[tuple[int, str], Cell[V]] = {}  # those changed since the start
         self._orders: dict[tuple[int, str], tuple[str, int]] = {}  # cell -> (client, order) of its last write
         self._history: list[tuple[str, Change[V]]] = []
         self._lock = lock_file(guarded.with_name(f".{guarded.name}.lock"), guarded, "use its page, or end it first")
+        try:
+            self._rows = self._read()
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Let other processes write the files. May be called again."""
         with self._mutex:
             self._lock.close()
 
-    @abstractmethod
     def state(self) -> dict[str, Any]:
-        """Everything a page needs to start, with the `revision` it is of."""
+        """Everything a page needs to start: numbers, rows, and the revision that they are of."""
+        with self._mutex:
+            rows = {number: row for number in self.shown if (row := self._rows.get(number))}
+            return {"numbers": list(self.shown), "rows": rows, "revision": self.revision}
 
     def changes(self, since: int) -> dict[str, Any]:
         """What changed after revision `since`, by any tab."""
@@ -88,9 +100,8 @@ class CellStore(Closing, Generic[V]):
                 if cell.revision == change.revision:
                     try:
                         undone = self._record(change.number, change.attribute, change.before)
-                    except (
-                        InvalidInputError
-                    ):  # what stood there cannot stand there any more: not in the way of older changes
+                    except InvalidInputError:
+                        # What stood there cannot stand there any more: not in the way of older changes.
                         del self._history[at]
                         raise
                     del self._history[at]
@@ -102,16 +113,25 @@ class CellStore(Closing, Generic[V]):
     # For subclasses
 
     @abstractmethod
-    def _value(self, number: int, attribute: str) -> V | None:
-        """What the cell holds now."""
+    def _read(self) -> dict[int, dict[str, V]]:
+        """What was decided before, by number and attribute. Raises InvalidInputError."""
 
     @abstractmethod
     def _write(self, number: int, attribute: str, value: V | None) -> None:
         """Put the value on disk. Raises OutputError; then nothing has changed."""
 
-    def _require_open(self) -> None:
+    def _value(self, number: int, attribute: str) -> V | None:
+        return self._rows.get(number, {}).get(attribute)
+
+    def _without(self, number: int, attribute: str) -> dict[str, V]:
+        return {name: value for name, value in self._rows.get(number, {}).items() if name != attribute}
+
+    def _require(self, number: Any, known: Container[int], unknown: str) -> None:
+        """Raises OutputError after `close`, InvalidInputError saying `unknown` for what is not a known number."""
         if self._lock.closed:
             raise OutputError(f"the {self.activity} has ended: start the same command again")
+        if isinstance(number, bool) or not isinstance(number, int) or number not in known:
+            raise InvalidInputError(unknown)
 
     def _set(
         self, client: str, order: int, number: int, attribute: str, value: V | None, seen: int | None
@@ -152,3 +172,15 @@ class CellStore(Closing, Generic[V]):
                 if owner == client and change.value == undone.before:
                     self._history[at] = (owner, replace(change, revision=revision))
                 return
+
+
+def read_decisions(path: Path, parsed: Callable[[Any], T], remedy: str) -> T | None:
+    """What `parsed` makes of a JSON file; None without one. Raises InvalidInputError with the remedy when it cannot."""
+    try:
+        return parsed(json.loads(path.read_bytes()))
+    except FileNotFoundError:
+        return None
+    except InvalidInputError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InvalidInputError(f"cannot use {path}: {type(error).__name__} {error}; {remedy}") from error

@@ -7,15 +7,15 @@ again at the start, so that a process killed between the files leaves nothing th
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ohlora.base.atomic import make_folder, write_bytes
+from ohlora.base.atomic import make_folder, write_json
+from ohlora.base.text import first_of
 from ohlora.bundle.gallery import is_face_name
 from ohlora.errors import InvalidInputError, OutputError
-from ohlora.training.pages.local.cells import CellStore, Change
+from ohlora.training.pages.local.cells import CellStore, Change, read_decisions
 from ohlora.training.pages.select.report import Case, Report
 from ohlora.training.pages.select.tables import tables_in, write_tables
 
@@ -23,7 +23,6 @@ FORMAT = 1
 FILE_NAME = "selection.json"
 KEEP, DROP = "keep", "drop"
 DECISION, NAME = "decision", "name"
-_SHOWN = 5
 
 Row = dict[str, str]  # attribute -> text
 
@@ -40,31 +39,12 @@ class SelectionStore(CellStore[str]):
     activity = "selection"
 
     def __init__(self, report: Report, shown: Sequence[int], out: Path | str, restart: bool = False) -> None:
-        self.report, self.shown, self.out = report, tuple(shown), Path(out)
+        self.report, self.out, self._restart = report, Path(out), restart
         make_folder(self.out)
         self._file = self.out / FILE_NAME
-        super().__init__(self._file)
-        try:
-            self._refuse_foreign_tables()
-            self._rows: dict[int, Row] = {} if restart else self._read()
-            # Decisions before tables: killed in between, nothing old comes back, and no table stands without them.
-            if restart or not self._file.exists():
-                self._commit(self._rows)
-            write_tables(self.out, report, self._kept(self._rows))
-        except BaseException:
-            self.close()
-            raise
+        super().__init__(self._file, shown)
 
     # Reading
-
-    def state(self) -> dict[str, Any]:
-        """Everything a page needs to start: numbers, rows, revision."""
-        with self._mutex:
-            return {
-                "numbers": list(self.shown),
-                "rows": {number: dict(self._rows.get(number, {})) for number in self.shown if self._rows.get(number)},
-                "revision": self.revision,
-            }
 
     def summary(self) -> dict[str, Any]:
         """How many cases are shown, dropped and open, and which are kept (those that are not shown too)."""
@@ -87,7 +67,7 @@ class SelectionStore(CellStore[str]):
         changed).
         """
         with self._mutex:
-            self._require(number)
+            self._require_case(number)
             if value not in (None, KEEP, DROP):
                 raise InvalidInputError(f"a decision is {KEEP}, {DROP} or null, got {value!r}")
             return self._set(client, order, number, DECISION, value, seen)
@@ -97,7 +77,7 @@ class SelectionStore(CellStore[str]):
         raises InvalidInputError for a name that a gallery cannot have or another case has.
         """
         with self._mutex:
-            case = self._require(number)
+            case = self._require_case(number)
             if not (value is None or isinstance(value, str)):
                 raise InvalidInputError(f"a name is a text or null, got {value!r}")
             name = (value or "").strip()
@@ -113,12 +93,12 @@ class SelectionStore(CellStore[str]):
         """
         with self._mutex:
             for number in numbers:
-                self._require(number)
+                self._require_case(number)
             before = sorted(self._kept(self._rows))
             if any(DECISION in row for row in self._rows.values()) and before != sorted(set(numbers)):
                 raise InvalidInputError(
-                    f"{self.out} keeps other faces already ({_listed(before)}): choose another --out, or --restart "
-                    "to forget them"
+                    f"{self.out} keeps other faces already ({first_of(before) or 'none'}): choose another --out, or "
+                    "--restart to forget them"
                 )
             rows = dict(self._rows)
             for number in self.shown:
@@ -127,10 +107,8 @@ class SelectionStore(CellStore[str]):
 
     # Inside
 
-    def _require(self, number: Any) -> Case:
-        self._require_open()
-        if isinstance(number, bool) or not isinstance(number, int) or number not in self.report.cases:
-            raise InvalidInputError(f"{self.report.folder} has no case {number!r}")
+    def _require_case(self, number: Any) -> Case:
+        self._require(number, self.report.cases, f"{self.report.folder} has no case {number!r}")
         if number not in self.shown:
             raise InvalidInputError(f"case {number} did not pass the test: choose with --all to decide about it")
         return self.report.cases[number]
@@ -147,13 +125,10 @@ class SelectionStore(CellStore[str]):
             if name.casefold() in (case.name.casefold(), self._rows.get(other, {}).get(NAME, "").casefold()):
                 raise InvalidInputError(f"the name {name!r} is that of case {other}: choose another")
 
-    def _value(self, number: int, attribute: str) -> str | None:
-        return self._rows.get(number, {}).get(attribute)
-
     def _write(self, number: int, attribute: str, value: str | None) -> None:
         if attribute == NAME and value is not None:  # undo may bring a name back that another case has by now
             self._require_name(number, value)
-        row = {name: text for name, text in self._rows.get(number, {}).items() if name != attribute}
+        row = self._without(number, attribute)
         if value is not None:
             row[attribute] = value
         self._save({**self._rows, number: row})
@@ -187,27 +162,28 @@ class SelectionStore(CellStore[str]):
             if row
         }
         content = {"format": FORMAT, "space": self.report.space, "faces": faces}
-        write_bytes(self._file, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
+        write_json(self._file, content, ensure_ascii=False)
 
     def _read(self) -> dict[int, Row]:
-        try:
-            content = json.loads(self._file.read_bytes())
-            if content["format"] != FORMAT:
-                raise ValueError(f"it is of format {content['format']!r}")
-            space, rows = content["space"], {int(number): dict(row) for number, row in content["faces"].items()}
-            codes = {number: row.pop("code") for number, row in rows.items()}
-            for row in rows.values():
-                if set(row) - {DECISION, NAME} or row.get(DECISION, KEEP) not in (KEEP, DROP):
-                    raise ValueError("it has decisions that are none")
-                if not is_face_name(row.get(NAME, "x")):
-                    raise ValueError("it has names that cannot be used")
-        except FileNotFoundError:
-            return {}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InvalidInputError(
-                f"cannot use {self._file}: {type(error).__name__} {error}; choose another --out, or --restart to begin "
-                "anew"
-            ) from error
+        self._refuse_foreign_tables()
+        remedy = "choose another --out, or --restart to begin anew"
+        rows = {} if self._restart else read_decisions(self._file, self._parsed, remedy) or {}
+        # Decisions before tables: killed in between, nothing old comes back, and no table stands without them.
+        if self._restart or not self._file.exists():
+            self._commit(rows)
+        write_tables(self.out, self.report, self._kept(rows))
+        return rows
+
+    def _parsed(self, content: Any) -> dict[int, Row]:
+        if content["format"] != FORMAT:
+            raise ValueError(f"it is of format {content['format']!r}")
+        space, rows = content["space"], {int(number): dict(row) for number, row in content["faces"].items()}
+        codes = {number: row.pop("code") for number, row in rows.items()}
+        for row in rows.values():
+            if set(row) - {DECISION, NAME} or row.get(DECISION, KEEP) not in (KEEP, DROP):
+                raise ValueError("it has decisions that are none")
+            if not is_face_name(row.get(NAME, "x")):
+                raise ValueError("it has names that cannot be used")
         self._require_report(space, codes)
         names = [name.casefold() for name in self._kept(rows).values()]
         if len(set(names)) != len(names):
@@ -220,7 +196,7 @@ class SelectionStore(CellStore[str]):
         if foreign or space != self.report.space:
             raise InvalidInputError(
                 f"{self._file} is a selection from another report (space {space!r}; {len(foreign)} of its faces are "
-                f"others here: case {_listed(foreign)}): choose another --out, or --restart to begin anew"
+                f"others here: case {first_of(foreign) or 'none'}): choose another --out, or --restart to begin anew"
             )
 
     def _refuse_foreign_tables(self) -> None:
@@ -231,7 +207,3 @@ class SelectionStore(CellStore[str]):
                 raise InvalidInputError(
                     f"{path} was not made by `ohlora train select` (no {FILE_NAME} beside it): choose another --out"
                 )
-
-
-def _listed(numbers: Sequence[int]) -> str:
-    return (", ".join(map(str, numbers[:_SHOWN])) + (" ..." if len(numbers) > _SHOWN else "")) or "none"
