@@ -7,12 +7,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ohlora.base.atomic import write_bytes
+from ohlora.base.atomic import write_json
 from ohlora.bench.runner.timing import Facts, Group, Timing
 from ohlora.errors import InvalidInputError
 
 FORMAT = 1
-GOAL_KINDS = ("times", "seconds", "ratio")
 
 
 @dataclass(frozen=True)
@@ -64,27 +63,27 @@ class Row:
 
 def rows_of(group: Group, timings: dict[str, Timing]) -> list[Row]:
     """Rows of a measured group, baseline first."""
-    order = sorted(group.works, key=lambda name: name != group.baseline)
     # Without the baseline (PyTorch is not installed) a ratio can neither be met nor missed.
     unjudged = group.goal_kind == "times" and group.baseline is None
     rows = []
-    for name in order:
+    for name in sorted(group.works, key=lambda name: name != group.baseline):
         work, timing = group.works[name], timings[name]
+        low, median, high = (_digits(1e3 * value) for value in timing.seconds)
+        ratios = None if timing.ratios is None else [_digits(value) for value in timing.ratios]
+        accuracy = {} if work.accuracy is None else work.accuracy()
         rows.append(
             Row(
                 group.suite,
                 group.name,
                 name,
                 group.unit,
-                ms=_digits(1e3 * timing.median),
-                quartiles_ms=(_digits(1e3 * timing.quartiles[0]), _digits(1e3 * timing.quartiles[1])),
+                ms=median,
+                quartiles_ms=(low, high),
                 rounds=timing.rounds,
                 baseline=group.baseline,
-                times_baseline=None if timing.ratio is None else _digits(timing.ratio),
-                times_quartiles=None
-                if timing.ratio_quartiles is None
-                else (_digits(timing.ratio_quartiles[0]), _digits(timing.ratio_quartiles[1])),
-                accuracy={} if work.accuracy is None else {k: _digits(v, 5) for k, v in work.accuracy().items()},
+                times_baseline=None if ratios is None else ratios[1],
+                times_quartiles=None if ratios is None else (ratios[0], ratios[2]),
+                accuracy={name: _digits(value, 5) for name, value in accuracy.items()},
                 goal=None if unjudged else work.goal,
                 goal_kind=group.goal_kind,
             )
@@ -107,14 +106,10 @@ class Run:
 
     def save(self, path: Path) -> None:
         """Atomic. Raises OutputError."""
-        content = {
-            "format": FORMAT,
-            "machine": self.machine,
-            "settings": self.settings,
-            "rows": [_lean(asdict(row)) for row in self.rows],
-            "left_out": self.left_out,
-        }
-        write_bytes(path, (json.dumps(content, indent=1) + "\n").encode())
+        content = {"format": FORMAT, **asdict(self)}
+        empty: tuple[Any, ...] = (None, {}, "")
+        rows = [{key: value for key, value in row.items() if value not in empty} for row in content["rows"]]
+        write_json(path, content | {"rows": rows})
 
     @classmethod
     def load(cls, path: Path) -> Run:
@@ -123,7 +118,8 @@ class Run:
             content = json.loads(path.read_text(encoding="utf-8"))
             if content["format"] != FORMAT:
                 raise InvalidInputError(f"{path} has bench format {content['format']}, this version reads {FORMAT}")
-            rows = [Row(**{**row, **_tuples(row)}) for row in content["rows"]]
+            pairs = ("quartiles_ms", "times_quartiles")
+            rows = [Row(**row | {key: tuple(row[key]) for key in pairs if key in row}) for row in content["rows"]]
             return cls(content["machine"], content["settings"], rows, content["left_out"])
         except OSError as error:
             raise InvalidInputError(f"cannot read the bench result {path}: {error.strerror or error}") from error
@@ -153,11 +149,3 @@ def joined(new: Run, old: Run) -> Run:
     rows = [row for row in old.rows if row.suite not in suites]
     left_out = [entry for entry in old.left_out if entry["suite"] not in suites]
     return Run(new.machine, settings, [*rows, *new.rows], [*left_out, *new.left_out])
-
-
-def _lean(row: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in row.items() if value not in (None, {}, "")}
-
-
-def _tuples(row: dict[str, Any]) -> dict[str, Any]:
-    return {key: tuple(row[key]) for key in ("quartiles_ms", "times_quartiles") if row.get(key) is not None}

@@ -18,6 +18,7 @@ ACCURACY = (
     ("max_difference", "at most {:.1g}"),
 )
 EQUAL_DB = 100.0
+GOALS = {"times": "x or more", "seconds": " s or less", "ratio": " or less"}
 COLUMNS = ("what", "way", "ms", "per second", "against", "accuracy", "goal")
 BEGIN, END = "<!-- bench table: begin -->", "<!-- bench table: end -->"
 
@@ -50,12 +51,7 @@ def times_text(row: Row) -> str:
 def goal_text(row: Row) -> str:
     if row.goal is None:
         return ""
-    wanted = {
-        "times": f"{row.goal:g}x or more",
-        "seconds": f"{row.goal:g} s or less",
-        "ratio": f"{row.goal:g} or less",
-    }[row.goal_kind]
-    return f"{wanted}: {'met' if row.met else 'missed'}"
+    return f"{row.goal:g}{GOALS[row.goal_kind]}: {'met' if row.met else 'missed'}"
 
 
 def time_text(row: Row) -> str:
@@ -69,15 +65,6 @@ def cells(row: Row) -> tuple[str, ...]:
     peak = row.facts.get("peak_mb")
     extra = accuracy_text(row) or (f"peak {peak:g} MB" if peak is not None else "")
     return row.name, time_text(row), rate, times_text(row), extra, goal_text(row)
-
-
-def table_rows(rows: Iterable[Row]) -> list[tuple[str, ...]]:
-    """Cells for every row, the group's name in the first of its rows."""
-    lines = []
-    for (_, group), members in groupby(rows, key=lambda row: (row.suite, row.group)):
-        for place, row in enumerate(members):
-            lines.append((group if place == 0 else "", *cells(row)))
-    return lines
 
 
 def markdown_table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
@@ -104,7 +91,7 @@ def markdown(run: Run, plots: Sequence[str] = ()) -> str:
     if goals:
         parts += ["## Goals", goal_table(goals)]
     for suite, rows in groupby(run.rows, key=lambda row: row.suite):
-        parts += [f"## {suite}", markdown_table(COLUMNS, table_rows(rows))]
+        parts += [f"## {suite}", markdown_table(COLUMNS, _once((row.group, *cells(row)) for row in rows))]
     if run.left_out:
         parts += ["## Not measured", "\n".join(f"- {entry['suite']}: {entry['why']}" for entry in run.left_out)]
     parts += [f"![{Path(name).stem}]({name})" for name in plots]
@@ -122,41 +109,25 @@ def goal_table(rows: Iterable[Row]) -> str:
 def readme_table(run: Run) -> str:
     """The README's table: whole jobs, the student, the kernels, start and memory, each beside its baseline."""
     lines = []
-    for (suite, group), members in groupby(run.rows, key=lambda row: (row.suite, row.group)):
-        shown = [row for row in members if _in_readme(row)]
-        for row in shown:
-            rate = "" if row.per_second is None or suite == "cold-start" else number(row.per_second)
-            measured = times_text(row) if row.times_baseline is not None else _plain(row)
-            lines.append((group, row.name, rate, measured, accuracy_text(row)))
+    for row in run.rows:
+        goals = row.group.startswith(("ombre, batch", "scores v2", "student, batch 8"))
+        base = row.name == row.baseline and row.suite in ("kernels", "engines") and goals
+        if row.suite == "pipeline" or row.goal is not None or base:
+            rate = "" if row.per_second is None or row.suite == "cold-start" else number(row.per_second)
+            plain = (
+                f"{row.value:g}x" if row.value is not None else f"{row.ms / 1e3:.2g} s" if row.ms is not None else ""
+            )
+            lines.append((row.group, row.name, rate, times_text(row) or plain, accuracy_text(row)))
     return markdown_table(("job", "way", "per second", "against the first way", "accuracy"), _once(lines))
-
-
-def _plain(row: Row) -> str:
-    if row.value is not None:
-        return f"{row.value:g}x"
-    return f"{row.ms / 1e3:.2g} s" if row.ms is not None else ""
-
-
-def _in_readme(row: Row) -> bool:
-    if row.suite == "pipeline":
-        return True
-    return row.goal is not None or (
-        row.name == row.baseline and row.suite in ("kernels", "engines") and _goal_group(row)
-    )
-
-
-def _goal_group(row: Row) -> bool:
-    return row.group.startswith(("ombre, batch", "scores v2", "student, batch 8"))
 
 
 def _once(lines: Iterable[Sequence[str]]) -> list[Sequence[str]]:
     """The first cell only where it changes."""
-    shown: list[Sequence[str]] = []
-    last = ""
-    for line in lines:
-        shown.append(("" if line[0] == last else line[0], *line[1:]))
-        last = line[0]
-    return shown
+    return [
+        (first if place == 0 else "", *rest)
+        for first, same in groupby(lines, key=lambda line: line[0])
+        for place, (_, *rest) in enumerate(same)
+    ]
 
 
 def readme_block(run: Run) -> str:

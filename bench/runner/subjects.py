@@ -43,11 +43,6 @@ class Subject:
     def bundle(self) -> Bundle:
         return next(iter(self.bundles.values()))
 
-    @property
-    def fastest(self) -> Bundle:
-        """At the loosest preset there is."""
-        return list(self.bundles.values())[-1]
-
     def close(self) -> None:
         self.opened.close()
 

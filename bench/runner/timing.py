@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 Facts = dict[str, float]
 Floats = NDArray[np.float64]
 Clock = Callable[[], float]
+Quartiles = tuple[float, float, float]  # lower quartile, median, upper quartile
 TURN, MOST_CALLS = 0.3, 1000
 
 
@@ -55,13 +56,11 @@ class Group:
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds a unit: median, quartiles, number of rounds. ratio: baseline over this, of the same round."""
+    """Quartiles over rounds. seconds: of a unit; ratios: of the baseline's time over this one's, of the same round."""
 
-    median: float
-    quartiles: tuple[float, float]
+    seconds: Quartiles
     rounds: int
-    ratio: float | None = None
-    ratio_quartiles: tuple[float, float] | None = None
+    ratios: Quartiles | None = None
 
 
 def measure(
@@ -86,7 +85,11 @@ def measure(
     counts = {name: min(max(1, round(TURN / max(taken[0], 1e-9))), MOST_CALLS) for name, taken in once.items()}
     taken = seconds_of(calls, rounds, warm=0, counts=counts, seconds=seconds, fewest=fewest, clock=clock)
     times = {name: values / works[name].units for name, values in taken.items()}
-    return {name: _timing(values, None if baseline is None else times[baseline]) for name, values in times.items()}
+    base = None if baseline is None else times[baseline]
+    return {
+        name: Timing(quartiles(own), len(own), None if base is None else quartiles(base / own))
+        for name, own in times.items()
+    }
 
 
 def seconds_of(
@@ -122,15 +125,6 @@ def seconds_of(
     return {name: np.array(values) for name, values in times.items()}
 
 
-def quartiles(values: Floats | Sequence[float]) -> tuple[float, float, float]:
-    """Lower quartile, median, upper quartile."""
+def quartiles(values: Floats | Sequence[float]) -> Quartiles:
     low, middle, high = (float(value) for value in np.percentile(values, [25, 50, 75]))
     return low, middle, high
-
-
-def _timing(taken: Floats, base: Floats | None) -> Timing:
-    low, middle, high = quartiles(taken)
-    if base is None:
-        return Timing(middle, (low, high), len(taken))
-    worst, ratio, best = quartiles(base / taken)
-    return Timing(middle, (low, high), len(taken), ratio, (worst, best))

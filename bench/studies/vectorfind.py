@@ -45,7 +45,6 @@ STRENGTH = (1.4, 0.8, 0.8)  # standard deviations of eyes, mouth, pose for a str
 READER_FACES = 40
 EPOCHS = 25  # of the gradient networks: by then the validation loss stands still
 MIXED: tuple[Method, Method, Method] = ("gradient", "svm", "svm")
-ORTHOGONAL = ("orthogonal", "orthogonal", "orthogonal")
 
 
 def searches(version: str, samples: int, codes: int) -> dict[str, SearchSettings]:

@@ -14,7 +14,6 @@ from ohlora.base.values import PROPERTIES, Expression, Face
 from ohlora.errors import InvalidInputError
 from ohlora.faces import face_from_seed
 from ohlora.latents.directions import Directions
-from ohlora.render.renderer import Renderer
 from ohlora.training.directions.reader import Reader
 from ohlora.training.nets.pixels import as_bytes
 from ohlora.training.nets.stylegan import Generator
@@ -45,11 +44,6 @@ def from_generator(generator: Generator, directions: Directions) -> Portray:
         return as_bytes(generator.synthesis(generator.broadcast(torch.from_numpy(moved)), lod=0.0))
 
     return portray
-
-
-def from_renderer(renderer: Renderer) -> Portray:
-    """Pictures from a bundle's engines and its own directions."""
-    return lambda faces, expression: renderer.render(list(faces), expression)
 
 
 def measure_directions(
