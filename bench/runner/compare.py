@@ -7,7 +7,9 @@ better quartile of the new run is beyond the margin from the old median.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from math import nan
 
 from ohlora.bench.runner.machine import same_machine
 from ohlora.bench.runner.records import Row, Run
@@ -40,43 +42,35 @@ def compare(new: Run, old: Run, margin: float = MARGIN) -> list[Change]:
     for row in old.rows:
         if row.suite not in measured:
             continue
-        other = now.get(row.key)
-        if other is None:
+        if (other := now.get(row.key)) is not None:
+            changes += [*_slower(other, row, alike, margin), *_less_accurate(other, row)]
+        else:
             kind = "not compared" if row.suite in left_out else "missing"
             changes.append(Change(row.key, kind, "the saved run has this row, the new one does not"))
-            continue
-        changes += [change for change in (_slower(other, row, alike, margin),) if change is not None]
-        changes += _less_accurate(other, row)
     return changes
 
 
-def _slower(new: Row, old: Row, alike: bool, margin: float) -> Change | None:
+def _slower(new: Row, old: Row, alike: bool, margin: float) -> Iterator[Change]:
     if new.name == new.baseline:
-        return None  # its ratio is 1 by definition
+        return  # its ratio is 1 by definition
     if new.times_baseline is not None and old.times_baseline is not None:
-        best = max((new.times_baseline, *(new.times_quartiles or ())))
-        if best < old.times_baseline * (1 - margin):
-            text = f"{new.times_baseline:.3g}x the baseline, was {old.times_baseline:.3g}x"
-            return Change(new.key, "slower", text)
-        return None
-    for what, is_now, was in (("value", new.value, old.value), ("ms", new.ms, old.ms)):
-        if is_now is None or was is None:
+        if max(new.times_baseline, *(new.times_quartiles or (0.0,))) < old.times_baseline * (1 - margin):
+            yield Change(new.key, "slower", f"{new.times_baseline:.3g}x the baseline, was {old.times_baseline:.3g}x")
+        return
+    for unit, now, best, was in (
+        ("", new.value, new.value, old.value),
+        (" ms", new.ms, min(filter(None, (new.ms, *(new.quartiles_ms or ()))), default=None), old.ms),
+    ):
+        if now is None or best is None or was is None:
             continue
-        if what == "ms" and not alike:
-            return Change(new.key, "not compared", "it has no baseline, and the machines differ")
-        best = min((is_now, *(new.quartiles_ms or ()))) if what == "ms" else is_now
-        if best > was * (1 + margin):
-            unit = " ms" if what == "ms" else ""
-            return Change(new.key, "slower", f"{is_now:.4g}{unit}, was {was:.4g}{unit}")
-    return None
+        if unit and not alike:
+            yield Change(new.key, "not compared", "it has no baseline, and the machines differ")
+        elif best > was * (1 + margin):
+            yield Change(new.key, "slower", f"{now:.4g}{unit}, was {was:.4g}{unit}")
 
 
-def _less_accurate(new: Row, old: Row) -> list[Change]:
-    changes = []
+def _less_accurate(new: Row, old: Row) -> Iterator[Change]:
     for name, allowed in WORSE.items():
-        if name in new.accuracy and name in old.accuracy:
-            moved = new.accuracy[name] - old.accuracy[name]
-            if (moved < allowed) if allowed < 0 else (moved > allowed):
-                text = f"{name} {new.accuracy[name]:.4g}, was {old.accuracy[name]:.4g}"
-                changes.append(Change(new.key, "less accurate", text))
-    return changes
+        moved = new.accuracy.get(name, nan) - old.accuracy.get(name, nan)
+        if (moved < allowed) if allowed < 0 else (moved > allowed):  # never of a figure that one of them lacks
+            yield Change(new.key, "less accurate", f"{name} {new.accuracy[name]:.4g}, was {old.accuracy[name]:.4g}")
