@@ -8,10 +8,11 @@ gives the same bytes however often it was interrupted; pictures that were delete
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +23,15 @@ from safetensors.numpy import save
 from torch import Tensor
 
 from ohlora.base.atomic import write_bytes
-from ohlora.base.values import Z_SIZE
+from ohlora.base.values import Z_SIZE, random_stream
+from ohlora.bundle.files import file_sha256
 from ohlora.errors import InvalidInputError
 from ohlora.faces import LABEL_SIZES, face_from_seed
 from ohlora.io.images import encode_image
 from ohlora.render.journal import Journal
 from ohlora.training.directions.known_latents import state_sha256
 from ohlora.training.nets.pixels import as_bytes
-from ohlora.training.nets.stylegan import W_AVG_DECAY, Generator
+from ohlora.training.nets.stylegan import W_AVG_DECAY, Generator, GeneratorConfig
 from ohlora.training.sampling.recipes import SampleSettings
 
 SAMPLES = "samples.safetensors"
@@ -144,26 +146,19 @@ def exact_arithmetic() -> Iterator[None]:
         torch.backends.cudnn.allow_tf32 = before
 
 
-def latents_of(numbers: range, settings: SampleSettings, label_size: int, layers: int) -> Latents:
+def latents_of(numbers: range, settings: SampleSettings, config: GeneratorConfig) -> Latents:
     """The inputs of these pictures. Each depends on its number and the first seed alone."""
-    drawn = label_size if settings.labels == "normal" else 0
+    drawn = config.label_size if settings.labels == "normal" else 0
     faces = [face_from_seed(settings.first_seed + number, drawn) for number in numbers]
-    label = np.zeros((len(faces), label_size), np.float32)
+    label = np.zeros((len(faces), config.label_size), np.float32)
     if drawn:
         label[:] = [face.label for face in faces]
-    cut = np.array([_cut(number, settings, layers) for number in numbers], dtype=np.int64)
+    cut = np.array([_cut(number, settings, config.layers) for number in numbers], dtype=np.int64)
     second = None
     if (cut != UNMIXED).any():
-        second = np.stack([_second_latent(settings.first_seed + number) for number in numbers])
+        streams = (random_stream({"seed": settings.first_seed + number, "stream": MIXING_LATENT}) for number in numbers)
+        second = np.stack([stream.standard_normal(Z_SIZE).astype(np.float32) for stream in streams])
     return Latents(np.array(numbers, dtype=np.int64), np.stack([face.z for face in faces]), label, second, cut)
-
-
-def _keyed(seed: int, stream: int) -> np.random.Generator:
-    return np.random.Generator(np.random.Philox(key=np.array([seed, stream], dtype=np.uint64)))
-
-
-def _second_latent(seed: int) -> NDArray[np.float32]:
-    return _keyed(seed, MIXING_LATENT).standard_normal(Z_SIZE).astype(np.float32)
 
 
 def _cut(number: int, settings: SampleSettings, layers: int) -> int:
@@ -173,7 +168,8 @@ def _cut(number: int, settings: SampleSettings, layers: int) -> int:
     """
     if not settings.train_mode or settings.mixing == 0.0:
         return UNMIXED
-    stream = _keyed(settings.first_seed + number // settings.mixing_batch, MIXING_CUT)
+    seed = settings.first_seed + number // settings.mixing_batch
+    stream = random_stream({"seed": seed, "stream": MIXING_CUT})
     return int(stream.integers(1, layers)) if stream.uniform() < settings.mixing else UNMIXED
 
 
@@ -183,15 +179,9 @@ def moving_averages(generator: Generator, settings: SampleSettings) -> Tensor:
     The mapping network is a hundredth of the work, so it is run over all pictures beforehand: a resumed run then needs
     nothing of what was done before it.
     """
-    config, numbers = generator.config, settings.numbers
-    w = torch.cat(
-        [
-            _mapped(
-                generator, latents_of(numbers[at : at + MAPPED_AT_ONCE], settings, config.label_size, config.layers)
-            )
-            for at in range(0, settings.count, MAPPED_AT_ONCE)
-        ]
-    )
+    numbers = settings.numbers
+    chunks = (numbers[at : at + MAPPED_AT_ONCE] for at in range(0, settings.count, MAPPED_AT_ONCE))
+    w = torch.cat([_mapped(generator, latents_of(chunk, settings, generator.config)) for chunk in chunks])
     bounds = [at for at, number in enumerate(numbers) if at and number % settings.mixing_batch == 0]
     averages = [generator.w_avg]
     for batch in w.tensor_split(bounds):
@@ -230,12 +220,8 @@ def _pending(journal: Journal, count: int) -> Iterator[int]:
     """Items to make: never made, gone, or of other bytes than recorded."""
     for item in range(count):
         row = journal.finished.get(item)
-        if row is not None and journal.verify(row):
-            try:
-                data = (journal.folder / row["file_name"]).read_bytes()
-            except OSError:
-                data = b""
-            if hashlib.sha256(data).hexdigest() == row["sha256"]:
+        with suppress(OSError):
+            if row and journal.verify(row) and file_sha256(journal.folder / row["file_name"]) == row["sha256"]:
                 continue
         journal.forget(item)
         yield item
@@ -249,46 +235,37 @@ def _make(
     averages: Tensor | None,
     advance: Callable[[int], None],
 ) -> None:
-    config = generator.config
+    written: Iterable[None] = ()
     with ThreadPoolExecutor(ENCODERS, thread_name_prefix="ohlora-sample") as pool:
-        under_way: list[Future[None]] = []
         for start in range(0, settings.count, settings.batch):
-            items = range(start, min(start + settings.batch, settings.count))
-            if pending.isdisjoint(items):
-                continue
             # The whole batch, though one picture of it may be missing: a network's last bits depend on the batch size.
-            numbers = range(settings.first_number + items.start, settings.first_number + items.stop)
-            inputs = latents_of(numbers, settings, config.label_size, config.layers)
-            images = images_of(generator, inputs, settings, averages)
-            for task in under_way:
-                task.result()
-            under_way = [
-                pool.submit(_write, journal, item, settings.first_seed, inputs, at, images[at])
-                for at, item in enumerate(items)
-                if item in pending
-            ]
-            for _ in under_way:
-                advance(1)
-        for task in under_way:
-            task.result()
+            items = range(start, min(start + settings.batch, settings.count))
+            missing = [at for at, item in enumerate(items) if item in pending]
+            if missing:
+                inputs = latents_of(settings.numbers[items.start : items.stop], settings, generator.config)
+                images = images_of(generator, inputs, settings, averages)
+                list(written)  # at most two batches are held
+                written = pool.map(partial(_write, journal, settings, inputs, images), missing)
+                advance(len(missing))
+        list(written)
 
 
-def _write(journal: Journal, item: int, first_seed: int, inputs: Latents, at: int, image: NDArray[np.uint8]) -> None:
+def _write(journal: Journal, settings: SampleSettings, inputs: Latents, images: NDArray[np.uint8], at: int) -> None:
     number = int(inputs.numbers[at])
-    data = encode_image(image, "jpeg", JPEG_QUALITY)
+    data = encode_image(images[at], "jpeg", JPEG_QUALITY)
+    written = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     write_bytes(journal.folder / picture_name(number), data)
-    row: dict[str, Any] = {"file_name": picture_name(number), "number": number, "seed": first_seed + number}
+    row: dict[str, Any] = {"file_name": picture_name(number), "number": number, "seed": settings.first_seed + number}
     if inputs.label.shape[1]:
         row["label"] = [float(value) for value in inputs.label[at]]
     if inputs.cut[at] != UNMIXED:
         row["mixed_from_layer"] = int(inputs.cut[at])
-    journal.record(item, row | {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()})
+    journal.record(number - settings.first_number, row | written)
 
 
 def _write_samples(path: Path, generator: Generator, settings: SampleSettings, averages: Tensor | None) -> int:
     """samples.safetensors of the whole set; returns how many pictures were mixed."""
-    config = generator.config
-    drawn = latents_of(settings.numbers, settings, config.label_size, config.layers)
+    drawn = latents_of(settings.numbers, settings, generator.config)
     arrays = {"numbers": drawn.numbers, "z": drawn.z, "label": drawn.label}
     if averages is not None:
         arrays |= {"cut": drawn.cut, "w_avg": averages[-1].cpu().numpy()}

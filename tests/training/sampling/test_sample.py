@@ -82,14 +82,14 @@ def test_files_latents_and_rows(labelled: Generator, tmp_path: Path) -> None:
     assert rows[3]["seed"] == 60
     np.testing.assert_allclose(rows[3]["label"], arrays["label"][3])
     with torch.no_grad():
-        inputs = latents_of(range(7, 11), replace(SMALL, labels="normal"), 7, labelled.config.layers)
+        inputs = latents_of(range(7, 11), replace(SMALL, labels="normal"), labelled.config)
         images = images_of(labelled, inputs, SMALL)
     assert (tmp_path / names[2]).read_bytes() == encode_image(images[2], "jpeg", 95)
     assert all(torch.equal(value, before[name]) for name, value in labelled.state_dict().items())
 
 
 def test_rounding_is_the_documented_one(plain: Generator) -> None:
-    inputs = latents_of(range(3), SMALL, 0, plain.config.layers)
+    inputs = latents_of(range(3), SMALL, plain.config)
     with torch.no_grad():
         made = images_of(plain, inputs, SMALL)
         image = plain(torch.from_numpy(inputs.z)).numpy().astype(np.float64)
@@ -150,10 +150,9 @@ def test_deleted_and_damaged_pictures_are_made_again(plain: Generator, tmp_path:
 
 def test_a_picture_does_not_depend_on_its_batch(plain: Generator) -> None:
     alone = [
-        images_of(plain, latents_of(range(n, n + 1), SMALL, 0, plain.config.layers), SMALL)[0].astype(int)
-        for n in range(12)
+        images_of(plain, latents_of(range(n, n + 1), SMALL, plain.config), SMALL)[0].astype(int) for n in range(12)
     ]
-    together = images_of(plain, latents_of(range(12), SMALL, 0, plain.config.layers), SMALL)
+    together = images_of(plain, latents_of(range(12), SMALL, plain.config), SMALL)
     difference = np.abs(np.stack(alone) - together)
     assert difference.max() <= 1
     assert (difference > 0).mean() < 1e-3
@@ -161,18 +160,18 @@ def test_a_picture_does_not_depend_on_its_batch(plain: Generator) -> None:
 
 def test_train_mode_mixes_styles_by_batches(plain: Generator, tmp_path: Path) -> None:
     settings = replace(SMALL, count=400, train_mode=True)
-    drawn = latents_of(settings.numbers, settings, 0, plain.config.layers)
+    drawn = latents_of(settings.numbers, settings, plain.config)
     cuts = drawn.cut.reshape(-1, 4)
     assert (cuts == cuts[:, :1]).all()  # one draw for a published batch
     assert 0.8 < (cuts[:, 0] != UNMIXED).mean() < 0.98
     assert set(cuts[:, 0]) - {UNMIXED} == set(range(1, plain.config.layers))
     # A part of the set, in other batches, is mixed alike.
-    part = latents_of(range(130, 141), replace(settings, batch=3), 0, plain.config.layers)
+    part = latents_of(range(130, 141), replace(settings, batch=3), plain.config)
     np.testing.assert_array_equal(part.cut, drawn.cut[130:141])
     np.testing.assert_array_equal(part.second, drawn.second[130:141])
     # Mixing changes a picture; layers before the cut keep the first latent.
     mixed = int(np.argmax(drawn.cut > 1))
-    one = latents_of(range(mixed, mixed + 1), settings, 0, plain.config.layers)
+    one = latents_of(range(mixed, mixed + 1), settings, plain.config)
     with torch.no_grad():
         difference = images_of(plain, one, settings) != images_of(plain, one, replace(settings, train_mode=False))
         assert difference.any() or one.second is not None
@@ -195,10 +194,10 @@ def test_w_avg_moves_as_in_training(plain: Generator, tmp_path: Path) -> None:
 
 
 def test_labels_are_drawn_zero_or_refused(plain: Generator, labelled: Generator, tmp_path: Path) -> None:
-    zeros = latents_of(range(4), replace(SMALL, labels="zeros"), 7, 8)
+    zeros = latents_of(range(4), replace(SMALL, labels="zeros"), labelled.config)
     assert zeros.label.shape == (4, 7)
     assert not zeros.label.any()
-    np.testing.assert_array_equal(zeros.z, latents_of(range(4), SMALL, 0, 8).z)
+    np.testing.assert_array_equal(zeros.z, latents_of(range(4), SMALL, plain.config).z)
     with pytest.raises(InvalidInputError, match="takes 7 label values: choose labels normal or zeros"):
         sample_images(labelled, tmp_path / "a", SMALL)
     with pytest.raises(InvalidInputError, match="takes no label"):
