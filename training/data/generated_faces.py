@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ohlora.base.types import Rgb
 from ohlora.base.values import Z_SIZE, Face
 from ohlora.bundle import Bundle, file_sha256
 from ohlora.errors import InvalidInputError
@@ -24,7 +26,6 @@ from ohlora.training import checkpoints
 from ohlora.training.data.portrait_faces import (
     RENDERER,
     DatasetSettings,
-    Painted,
     Painter,
     check_seeds,
     finish_dataset,
@@ -50,42 +51,22 @@ class PortraitGenerator(Protocol):
     identity: str
     resolution: int
 
-    def __call__(self, z: NDArray[np.float32]) -> NDArray[np.uint8]: ...
+    def __call__(self, z: NDArray[np.float32]) -> Rgb: ...
 
     def close(self) -> None: ...
 
 
-class ModuleGenerator:
-    """A generator's weights file (kind "stylegan"), run by PyTorch."""
+@dataclass
+class DrawnPortraits:
+    """A `PortraitGenerator` of two functions."""
 
-    def __init__(self, path: Path) -> None:
-        module = checkpoints.load_as(Generator, "stylegan", path)
-        require_portrait_interface(str(path), module.config.z_size, module.config.label_size)
-        self.module, self.identity, self.resolution = module, file_sha256(path), module.config.resolution
+    identity: str
+    resolution: int
+    draw: Callable[[NDArray[np.float32]], Rgb]
+    close: Callable[[], None] = lambda: None
 
-    def __call__(self, z: NDArray[np.float32]) -> NDArray[np.uint8]:
-        with torch.no_grad():
-            return as_bytes(self.module(torch.from_numpy(z), lod=0.0))
-
-    def close(self) -> None:
-        """Nothing to release."""
-
-
-class BundleGenerator:
-    """The generator of a bundle, through the engines that users run."""
-
-    def __init__(self, name: str | Path) -> None:
-        bundle = Bundle.open(name)
-        part = bundle.generator_part()
-        require_portrait_interface(f"bundle '{bundle.name}'", part.z_size, part.label_size)
-        self.renderer, self.identity, self.resolution = Renderer(bundle), bundle.generator_identity, part.resolution
-
-    def __call__(self, z: NDArray[np.float32]) -> NDArray[np.uint8]:
-        empty = np.zeros(0, np.float32)
-        return self.renderer.render([Face(row, empty, name=f"z{i}") for i, row in enumerate(z)])
-
-    def close(self) -> None:
-        self.renderer.close()
+    def __call__(self, z: NDArray[np.float32]) -> Rgb:
+        return self.draw(z)
 
 
 def require_portrait_interface(what: str, z_size: int, label_size: int) -> None:
@@ -102,12 +83,19 @@ def open_generator(source: str | Path) -> PortraitGenerator:
     Raises CheckpointError, BundleError, or InvalidInputError for a generator of another kind.
     """
     if Path(source).suffix == ".safetensors":
-        return ModuleGenerator(Path(source))
-    return BundleGenerator(source)
+        module = checkpoints.load_as(Generator, "stylegan", source)
+        require_portrait_interface(str(source), module.config.z_size, module.config.label_size)
+        draw = torch.no_grad()(lambda z: as_bytes(module(torch.from_numpy(z), lod=0.0)))
+        return DrawnPortraits(file_sha256(Path(source)), module.config.resolution, draw)
+    bundle = Bundle.open(source)
+    part = bundle.generator_part()
+    require_portrait_interface(f"bundle '{bundle.name}'", part.z_size, part.label_size)
+    renderer, empty = Renderer(bundle), np.zeros(0, np.float32)
 
+    def render_rows(z: NDArray[np.float32]) -> Rgb:
+        return renderer.render([Face(row, empty, name=f"z{i}") for i, row in enumerate(z)])
 
-def paint_together(parameters: NDArray[np.float32], resolution: int) -> Painted:
-    return render(parameters, resolution)
+    return DrawnPortraits(bundle.generator_identity, part.resolution, render_rows, renderer.close)
 
 
 def latents(seeds: Sequence[int]) -> NDArray[np.float32]:
@@ -116,7 +104,7 @@ def latents(seeds: Sequence[int]) -> NDArray[np.float32]:
 
 
 def require_following(
-    generator: PortraitGenerator, first_seed: int, painter: Painter = paint_together, what: str = "the generator"
+    generator: PortraitGenerator, first_seed: int, painter: Painter = render, what: str = "the generator"
 ) -> float:
     """How far the pictures are from their own portraits, as a share of the distance to other people's.
 
@@ -137,7 +125,7 @@ def require_following(
 
 
 def generate(
-    generator: PortraitGenerator, seeds: range, wanted: Container[int], painter: Painter = paint_together
+    generator: PortraitGenerator, seeds: range, wanted: Container[int], painter: Painter = render
 ) -> Iterator[tuple[int, NDArray[np.uint8], NDArray[np.float32], NDArray[np.uint8]]]:
     """(seed, generator's picture, renderer's hair map, its classes) of the seeds that are in `wanted`.
 
@@ -161,7 +149,7 @@ def write_generated_pairs(
     *,
     format: str = "png",
     advance: Callable[[int], None] = lambda count: None,
-    painter: Painter = paint_together,
+    painter: Painter = render,
 ) -> dict[str, Any]:
     """Pairs of these seeds in a data set folder, as `write_portraits` lays it out; goes on where a stopped run was.
 

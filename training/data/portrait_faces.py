@@ -21,7 +21,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ohlora.base.atomic import atomic_path, make_folder, remove_leftovers, write_bytes
+from ohlora.base.atomic import atomic_path, make_folder, remove_leftovers, write_bytes, write_json
 from ohlora.errors import InvalidInputError, OutputError
 from ohlora.faces import MAX_SEED
 from ohlora.io.images import encode_image
@@ -194,8 +194,7 @@ def start_dataset(folder: Path, settings: DatasetSettings, count: int) -> None:
 
 
 def write_description(folder: Path, settings: DatasetSettings, count: int, *, complete: bool) -> None:
-    content = {**asdict(settings), "count": count, "complete": complete}
-    write_bytes(folder / DESCRIPTION, (json.dumps(content, indent=1) + "\n").encode())
+    write_json(folder / DESCRIPTION, {**asdict(settings), "count": count, "complete": complete})
 
 
 def finish_dataset(folder: Path, settings: DatasetSettings, seeds: range) -> None:

@@ -20,7 +20,7 @@ from ohlora.training import checkpoints
 from ohlora.training.cnn.filtering import filter_pictures
 from ohlora.training.cnn.predict import merge, predict
 from ohlora.training.cnn.recipes import FilterRecipe, parse_rule
-from ohlora.training.data.generated_faces import ModuleGenerator, require_following
+from ohlora.training.data.generated_faces import open_generator, require_following
 from ohlora.training.data.labels import Labels, read_labels, write_labels
 from ohlora.training.directions.reader import save_reader
 from ohlora.training.finetune.inputs import STYLEGAN_DISCRIMINATORS, load_discriminator, load_generator
@@ -150,7 +150,7 @@ def labels_v1(work: Work) -> Outcome:
         labels = checked_labels(Path(section.file), images, V1_ATTRIBUTES)
     else:
         if not section.unchecked:
-            require_following(ModuleGenerator(work.inputs["generator"]), sampled.first_seed, what="the original")
+            require_following(open_generator(work.inputs["generator"]), sampled.first_seed, what="the original")
         labels = labels_of_seeds(sampled.first_seed, min(section.count, len(images)), V1_ATTRIBUTES)
     return labelled(work, labels, "v1")
 
