@@ -90,7 +90,7 @@ class Page:
         return HERE / name if name in FRAME_FILES else None
 
 
-class RefusedError(Exception):
+class RefusedError(OhloraError):
     """A request that is answered with this status and message."""
 
     def __init__(self, status: int, message: str) -> None:
@@ -204,16 +204,13 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self._answer(self._post)
 
-    def _answer(self, work: Callable[[str, str], tuple[int, str, bytes]]) -> None:
+    def _answer(self, work: Callable[[str, str], tuple[str, bytes]]) -> None:
         try:
             target = self._require_own()
-            status, kind, data = work(target.path.split("/", 2)[2], target.query)
-        except RefusedError as refused:
-            status, kind, data = refused.status, "application/json", _json({"error": str(refused)})
-        except OutputError as error:
-            status, kind, data = 507, "application/json", _json({"error": str(error)})
+            status, (kind, data) = 200, work(target.path.split("/", 2)[2], target.query)
         except OhloraError as error:
-            status, kind, data = 400, "application/json", _json({"error": str(error)})
+            status = error.status if isinstance(error, RefusedError) else 507 if isinstance(error, OutputError) else 400
+            kind, data = _json({"error": str(error)})
         if status >= 400 and self.command == "POST":
             self.close_connection = True  # the body may not have been read
         self.send_response(status)
@@ -239,24 +236,24 @@ class _Handler(BaseHTTPRequestHandler):
             raise RefusedError(404, "no such page")
         return target
 
-    def _get(self, path: str, query: str) -> tuple[int, str, bytes]:
+    def _get(self, path: str, query: str) -> tuple[str, bytes]:
         page = self.server.page
         if not path:
-            return 200, "text/html; charset=utf-8", page.html()
+            return "text/html; charset=utf-8", page.html()
         if (file := page.file(path)) is not None:
-            return 200, KINDS[file.suffix], file.read_bytes()
+            return KINDS[file.suffix], file.read_bytes()
         if path.startswith("image/"):
             return self._image(path.removeprefix("image/"))
         if path == "api/state":
-            return 200, "application/json", _json(self.server.state())
+            return _json(self.server.state())
         if path == "api/changes":
             since = number_in(parse_qs(query).get("since", ["0"])[0])
             if since is None:
                 raise RefusedError(400, "since must be a number")
-            return 200, "application/json", _json(self.server.changes(since))
+            return _json(self.server.changes(since))
         raise RefusedError(404, "no such page")
 
-    def _image(self, name: str) -> tuple[int, str, bytes]:
+    def _image(self, name: str) -> tuple[str, bytes]:
         path = self.server.picture(name)
         if path is None:
             raise RefusedError(404, "no such picture")
@@ -269,9 +266,9 @@ class _Handler(BaseHTTPRequestHandler):
                 kind, data = "image/png", encode_image(read_image(path), "png")
         except (OSError, ImageError) as error:
             raise RefusedError(422, f"{path.name} cannot be shown: {error}") from error
-        return 200, kind, data
+        return kind, data
 
-    def _post(self, path: str, query: str) -> tuple[int, str, bytes]:
+    def _post(self, path: str, query: str) -> tuple[str, bytes]:
         body = self._body()
         client = body.get("client", "")
         if not isinstance(client, str) or len(client) > 64:
@@ -279,7 +276,7 @@ class _Handler(BaseHTTPRequestHandler):
         answer = self.server.undo(client) if path == "api/undo" else self.server.post(path, client, body)
         if answer is None:
             raise RefusedError(404, "no such page")
-        return 200, "application/json", _json(answer)
+        return _json(answer)
 
     def _body(self) -> dict[str, Any]:
         # A page of another origin cannot send this type without asking first, and nobody answers its question.
@@ -297,5 +294,5 @@ class _Handler(BaseHTTPRequestHandler):
         return body
 
 
-def _json(value: Any) -> bytes:
-    return json.dumps(value).encode()
+def _json(value: Any) -> tuple[str, bytes]:
+    return "application/json", json.dumps(value).encode()

@@ -118,22 +118,20 @@ class Report:
             raise InvalidInputError(
                 f"none of the {len(self.cases)} cases of {self.folder} passed the test: --all shows them"
             )
-        keys = {"case": lambda case: 0.0, "sum": self._falling_sum, "leakage": self._leak}
-        return [case.number for case in sorted(chosen, key=lambda case: (keys[order](case), case.number))]
+
+        def place(case: Case) -> tuple[float, int]:
+            figure = 0.0 if order == "case" else self.total(case)
+            figure = _absolute_sum(case, self.leakage) if order == "leakage" else figure
+            # Those without come last.
+            return (math.inf if figure is None else -figure if order == "sum" else figure), case.number
+
+        return [case.number for case in sorted(chosen, key=place)]
 
     def total(self, case: Case) -> float | None:
         """Its sum_abs_corr, summed up where the report has none."""
         if SUM in self.columns:
             return case.value(SUM)
         return _absolute_sum(case, [f"{name}_corr" for name in PROPERTIES])
-
-    def _falling_sum(self, case: Case) -> float:
-        total = self.total(case)
-        return math.inf if total is None else -total  # those without come last
-
-    def _leak(self, case: Case) -> float:
-        total = _absolute_sum(case, self.leakage)
-        return math.inf if total is None else total
 
 
 def _absolute_sum(case: Case, columns: Sequence[str]) -> float | None:
@@ -184,9 +182,8 @@ def _read_settings(path: Path) -> tuple[str, dict[int, str]]:
     if space not in SPACES:
         raise InvalidInputError(f"{path}: the space must be one of {', '.join(SPACES)}, got {space!r}")
     named = content.get("names")
-    if not isinstance(named, dict):
-        return space, {}
-    return space, {int(key): str(name) for key, name in named.items() if key.isdecimal()}
+    names = named.items() if isinstance(named, dict) else ()
+    return space, {int(key): str(name) for key, name in names if key.isdecimal()}
 
 
 def _read_rows(path: Path) -> tuple[tuple[str, ...], list[dict[str, str]]]:

@@ -7,12 +7,10 @@ Nobody kept means no tables: readers refuse empty ones.
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping
 from pathlib import Path
 
-from ohlora.base.atomic import explain_os_error, write_bytes
+from ohlora.base.atomic import explain_os_error, write_csv
 from ohlora.base.values import Z_SIZE
 from ohlora.bundle.gallery import GalleryEntry, write_gallery
 from ohlora.latents.spaces import SPACES
@@ -40,20 +38,11 @@ def write_tables(out: Path, report: Report, kept: Mapping[int, str]) -> None:
                 raise explain_os_error(path, error) from error
         return
     cases = [case for case in report.cases.values() if case.number in kept]
-    header = ",".join(str(i) for i in range(report.width))
-    write_bytes(out / VECTORS, ("\n".join([header, *(case.code for case in cases)]) + "\n").encode())
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(report.columns)
-    writer.writerows([case.cells[name] for name in report.columns] for case in cases)
-    write_bytes(rows_file(out, report.space), text.getvalue().encode())
-    codes = {case.number: case.values() for case in cases}
-    write_gallery(
-        out / GALLERY,
-        [
-            GalleryEntry(
-                kept[case.number], report.group(case), codes[case.number][:Z_SIZE], codes[case.number][Z_SIZE:]
-            )
-            for case in cases
-        ],
-    )
+    write_csv(out / VECTORS, [range(report.width), *(case.code.split(",") for case in cases)])
+    rows = ([case.cells[name] for name in report.columns] for case in cases)
+    write_csv(rows_file(out, report.space), [report.columns, *rows])
+    entries = [
+        GalleryEntry(kept[case.number], report.group(case), code[:Z_SIZE], code[Z_SIZE:])
+        for case, code in ((case, case.values()) for case in cases)
+    ]
+    write_gallery(out / GALLERY, entries)
