@@ -171,9 +171,8 @@ def _fill_synthesis(module: Generator, weights: SynthesisWeights) -> None:
         for parameter in unused.parameters():
             parameter.zero_()
     last = cast(Conv, module.synthesis.to_rgb[-1])
-    assert last.bias is not None
     _copy("synthesis.to_rgb.weight", last.weight, weights.to_rgb.weight[:, :, None, None] / last.weight_gain)
-    _copy("synthesis.to_rgb.bias", last.bias, weights.to_rgb.bias)
+    _copy("synthesis.to_rgb.bias", cast(Tensor, last.bias), weights.to_rgb.bias)
 
 
 def start_constant(normalised: Array) -> Array:
@@ -204,7 +203,7 @@ def narrow(name: str, kernel: Array, limit: float) -> Array:
 def _fill_offset(name: str, target: NoiseBias, stored: Offset | None, fresh: Array, limit: float) -> None:
     noise, strength, bias = fresh[0, 0], np.zeros(target.bias.shape[0]), np.zeros(target.bias.shape[0])
     if stored is not None and stored.bias is not None and stored.strength is not None:
-        noise, strength, bias = fresh[0, 0] if stored.noise is None else stored.noise, stored.strength, stored.bias
+        noise, strength, bias = noise if stored.noise is None else stored.noise, stored.strength, stored.bias
     elif stored is not None:
         bias = stored.plane.mean((1, 2))
         rest = (stored.plane - bias[:, None, None]).reshape(bias.size, -1)

@@ -196,44 +196,32 @@ def read_mapping(data: bytes, name: str = "mapping.onnx") -> MappingWeights:
     normalised = next((n for n in graph.users.get(joined, []) if n.op_type == "Mul"), None)
     if normalised is None or graph.made_by(normalised.input[1], "Reciprocal") is None:
         raise graph.unexpected(normalised, "not the normalisation of the mapping's input")
-    tensor, width = normalised.output[0], sizes["z"] + _width(label_size, embedding)
+    tensor, width = normalised.output[0], sizes["z"] + (label_size if embedding is None else embedding.shape[1])
     dense: list[DenseWeights] = []
+    split: tuple[DenseWeights, ...] = ()
     while tensor != "w":
         nodes = [node for node in graph.users.get(tensor, []) if node.op_type == "Gemm"]
-        if len(nodes) == 2:
-            return _split_mapping(graph, nodes, width, sizes, embedding, dense)
+        if len(nodes) == 2:  # after the last shared layer; w is the sum of the branches
+            branches = [_branch(graph, node, width) for node in nodes]
+            # The plain branch keeps w's width; where both do, the trace has it first, and the function is the same
+            # anyway.
+            plain, split = sorted(branches, key=lambda branch: branch[0].weight.shape[0] != width)
+            dense += plain
+            break
         if len(nodes) != 1:
             raise graph.unexpected(graph.maker.get(tensor), f"followed by {len(nodes)} dense layers")
         dense.append(dense_of(graph, nodes[0], width))
         width = dense[-1].weight.shape[0]
         tensor = leaky_after(graph, nodes[0].output[0]).output[0]
-    return MappingWeights(sizes["z"], label_size, embedding, tuple(dense), ())
+    return MappingWeights(sizes["z"], label_size, embedding, tuple(dense), split)
 
 
-def _width(label_size: int, embedding: Array | None) -> int:
-    return label_size if embedding is None else embedding.shape[1]
-
-
-def _split_mapping(
-    graph: Graph,
-    nodes: list[onnx.NodeProto],
-    width: int,
-    sizes: dict[str, int],
-    embedding: Array | None,
-    dense: list[DenseWeights],
-) -> MappingWeights:
-    """The two branches after the last shared layer; w is their sum."""
-    branches = []
-    for node in nodes:
-        first = dense_of(graph, node, width)
-        last = graph.user(leaky_after(graph, node.output[0]).output[0], "Gemm")
-        end = leaky_after(graph, last.output[0]).output[0]
-        graph.require(last, graph.user(end, "Add").output[0] == "w", "not the end of a mapping branch")
-        branches.append((first, dense_of(graph, last, first.weight.shape[0])))
-    # The plain branch keeps w's width; where both do, the trace has it first, and the function is the same anyway.
-    branches.sort(key=lambda branch: branch[0].weight.shape[0] != width)
-    plain, split = branches
-    return MappingWeights(sizes["z"], sizes.get("label", 0), embedding, (*dense, *plain), split)
+def _branch(graph: Graph, node: onnx.NodeProto, width: int) -> tuple[DenseWeights, DenseWeights]:
+    first = dense_of(graph, node, width)
+    last = graph.user(leaky_after(graph, node.output[0]).output[0], "Gemm")
+    end = leaky_after(graph, last.output[0]).output[0]
+    graph.require(last, graph.user(end, "Add").output[0] == "w", "not the end of a mapping branch")
+    return first, dense_of(graph, last, first.weight.shape[0])
 
 
 def read_synthesis(data: bytes, name: str = "synthesis.onnx") -> SynthesisWeights:
@@ -247,7 +235,7 @@ def read_synthesis(data: bytes, name: str = "synthesis.onnx") -> SynthesisWeight
         rows[int(graph.constant(node, 1))] = node.output[0]
     if sorted(rows) != list(range(len(rows))) or len(rows) < 4 or len(rows) % 2:
         raise BundleError(f"{name} has style layers {sorted(rows)}: this package writes 0, 1, ... two a resolution")
-    start: Array | None = None
+    start = np.zeros(0)
     layers: list[LayerWeights] = []
     before = ""
     for index in range(len(rows)):
@@ -268,7 +256,6 @@ def read_synthesis(data: bytes, name: str = "synthesis.onnx") -> SynthesisWeight
         before = shifted.output[0]
     last = graph.user(before, "Conv")
     weight = graph.constant(last, 1, 3, None, 1, 1)
-    assert start is not None
     return SynthesisWeights(start, tuple(layers), DenseWeights(weight[:, :, 0, 0], bias_of(graph, last, 3)), graph.half)
 
 

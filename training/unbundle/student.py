@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnx
@@ -79,10 +79,8 @@ def _constants(model: onnx.ModelProto) -> dict[str, Array]:
 
 def _fill(student: EffiSegNet, model: onnx.ModelProto) -> None:
     constants = _constants(model)
-    convs = iter(
-        [tuple(constants.get(name) for name in (*node.input[1:], "")[:2]) for node in model.graph.node
-         if node.op_type == "Conv"]
-    )  # fmt: skip
+    nodes = (node for node in model.graph.node if node.op_type == "Conv")
+    convs = iter([tuple(constants.get(name) for name in (*node.input[1:], "")[:2]) for node in nodes])
     # Scales and shifts per channel, in the order of the graph: after the sum of the branches, after the mix.
     affine = [
         constants[name].ravel()
@@ -180,10 +178,8 @@ def _set(target: Tensor, value: Array | None) -> None:
 
 def _norm(norm: nn.BatchNorm2d, scale: Array | None = None, shift: Array | None = None) -> None:
     """A norm that multiplies by `scale` and adds `shift` (1 and 0 where None)."""
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    norm.running_mean.zero_()
-    norm.running_var.fill_(1.0)
+    cast(Tensor, norm.running_mean).zero_()
+    cast(Tensor, norm.running_var).fill_(1.0)
     gain = float(np.sqrt(1.0 + norm.eps))
     _set(norm.weight, np.full(norm.weight.shape[0], gain) if scale is None else scale * gain)
     _set(norm.bias, np.zeros(norm.bias.shape[0]) if shift is None else shift)
