@@ -66,17 +66,11 @@ def write_published(folder: Path, count: int, size: int) -> None:
 
 def one(encoder: str, decoder: str, data: Path, settings: Settings) -> dict[str, Any]:
     """Train one network for an epoch -> its row of the table."""
+    # One epoch is too short to warm up in; this schedule's first epoch has the base rate.
     config = ZooConfig(
-        encoder_type=encoder,
-        decoder_type=decoder,
-        image_size=settings.size,
-        epochs=1,
-        batch_size=settings.batch_size,
-        # One epoch is too short to warm up in; this schedule's first epoch has the base rate.
-        scheduler="CosineAnnealingLR",
-        encoder_lr=settings.rate,
-        seed=settings.seed,
-    )
+        encoder_type=encoder, decoder_type=decoder, image_size=settings.size, epochs=1, batch_size=settings.batch_size,
+        scheduler="CosineAnnealingLR", encoder_lr=settings.rate, seed=settings.seed,
+    )  # fmt: skip
     row: dict[str, Any] = {"encoder": encoder, "decoder": decoder}
     try:
         pictures = open_data(config, [data])
@@ -101,14 +95,6 @@ def one(encoder: str, decoder: str, data: Path, settings: Settings) -> dict[str,
     return row
 
 
-def read_rows(path: Path, settings: dict[str, Any]) -> list[dict[str, Any]]:
-    """Rows of an earlier call with the same settings; [] when there is none."""
-    if not path.is_file():
-        return []
-    content = json.loads(path.read_text())
-    return list(content["rows"]) if content.get("settings") == settings else []
-
-
 @study(on=dict, shown=False)
 def main(
     out: Path,
@@ -121,7 +107,8 @@ def main(
     seed: int = Settings.seed,
 ) -> dict[str, Any]:
     settings = Settings(pictures, size, batch_size, rate, seed)
-    rows = read_rows(out, asdict(settings))
+    earlier = json.loads(out.read_text()) if out.is_file() else {}
+    rows = list(earlier["rows"]) if earlier.get("settings") == asdict(settings) else []
     done = {(row["encoder"], row["decoder"]) for row in rows}
     cv2.setNumThreads(1)
     with tempfile.TemporaryDirectory(prefix="ohlora-bench-") as folder:

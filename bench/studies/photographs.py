@@ -13,6 +13,7 @@ import json
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,15 +64,13 @@ def compose(
         portrait = read_image(faces / f"{name}.jpg").astype(np.float32)
         matrix = cv2.getRotationMatrix2D((127.5, 127.5), -angle, side / 256)
         matrix[:, 2] += np.array([x, y]) - 127.5
-
-        def place(values: NDArray[Any], to: NDArray[Any] = matrix, how: int = cv2.INTER_CUBIC) -> NDArray[Any]:
-            return np.asarray(cv2.warpAffine(values, to, size, flags=how))
-
         # The portrait fades into the wall over its outer tenth.
         distance = np.minimum.outer(*[np.minimum(np.arange(256), np.arange(256)[::-1])] * 2) / 25.6
-        alpha = np.clip(place(np.clip(distance, 0, 1).astype(np.float32), how=cv2.INTER_LINEAR), 0, 1)
-        scene += alpha[..., None] * (place(portrait) - scene)
-        hair = np.clip(place(read_hair(faces, name)), 0, 1) * alpha
+        fading, soft = np.clip(distance, 0, 1).astype(np.float32), read_hair(faces, name)
+        alpha = np.clip(cv2.warpAffine(fading, matrix, size, flags=cv2.INTER_LINEAR), 0, 1)
+        pasted, hair = (cv2.warpAffine(values, matrix, size, flags=cv2.INTER_CUBIC) for values in (portrait, soft))
+        scene += alpha[..., None] * (pasted - scene)
+        hair = np.clip(hair, 0, 1) * alpha
         truths = [truth * (1 - alpha) for truth in truths] + [hair]
     return np.clip(scene + 0.5, 0, 255).astype(np.uint8), truths
 
@@ -165,41 +164,37 @@ def framing(faces: Path, engine: Engine) -> dict[str, Any]:
     """Cover IoU with the reference hair maps: taken whole, cut out around the face, cut out with the wider view."""
     detector = FaceDetector()
     scores: dict[str, list[float]] = {"whole": [], "portrait_cut_out": [], "portrait_and_wider_cut_out": []}
-    portraits = 0
-    names = sorted(path.stem for path in faces.glob("*.jpg"))
-    for name in names:
-        image, truth = read_image(faces / f"{name}.jpg"), read_hair(faces, name)
+    portraits, pictures = 0, sorted(faces.glob("*.jpg"))
+    for path in pictures:
+        image, truth = read_image(path), read_hair(faces, path.stem)
         frame = portrait_frame(detector.detect(image).landmarks[0])
         portraits += is_portrait(frame, *image.shape[:2])
         close = engine(image=cut_out(image, frame, SIZE, SIZE)[None])["hair"][0]
-        views = {
-            "portrait_cut_out": (close, np.ones_like(close), frame),
-            "portrait_and_wider_cut_out": (
-                head_maps(engine, image, [frame])[0], border_window(320), wide_frame(frame),
-            ),
-        }  # fmt: skip
+        wide = head_maps(engine, image, [frame])[0]
         scores["whole"].append(cover_iou(enlarged(image, find_hair(engine, [image])[0], cv2.INTER_CUBIC), truth))
-        for view, (hair, window, where) in views.items():
+        for view, hair, window, where in (
+            ("portrait_cut_out", close, np.ones_like(close), frame),
+            ("portrait_and_wider_cut_out", wide, border_window(320), wide_frame(frame)),
+        ):
             full = np.zeros_like(truth)
             part, (top, bottom, left, right) = spread_map(image, hair, window, where)
             full[top:bottom, left:right] = part
             scores[view].append(cover_iou(full, truth))
-    return {
-        "pictures": len(names),
-        "taken_whole": portraits,
-        "cover_iou_mean": {view: round(float(np.mean(values)), 4) for view, values in scores.items()},
-        "cover_iou_min": {view: round(float(np.min(values)), 4) for view, values in scores.items()},
+    figures = {
+        f"cover_iou_{name}": {view: round(float(of(values)), 4) for view, values in scores.items()}
+        for name, of in (("mean", np.mean), ("min", np.min))
     }
+    return {"pictures": len(pictures), "taken_whole": portraits, **figures}
 
 
 def edges(faces: Path, every: int = 2) -> dict[str, Any]:
     """Enlarging a small map: linear, cubic (what the ombre does by itself) and on the picture's edges."""
     methods: dict[str, Callable[[Rgb, Floats], Floats]] = {
-        "linear": lambda image, hair: enlarged(image, hair, cv2.INTER_LINEAR),
-        "cubic": lambda image, hair: enlarged(image, hair, cv2.INTER_CUBIC),
-        "guided_without_pulling_back": lambda image, hair: refined(image, hair, Refinement(pulls=0)),
+        "linear": partial(enlarged, how=cv2.INTER_LINEAR),
+        "cubic": partial(enlarged, how=cv2.INTER_CUBIC),
+        "guided_without_pulling_back": partial(refined, refinement=Refinement(pulls=0)),
         "refined": refined,
-        "refined_for_video": lambda image, hair: refined(image, hair, EDGES),
+        "refined_for_video": partial(refined, refinement=EDGES),
     }
     cases: dict[str, list[tuple[Rgb, Floats, Floats]]] = {"strands_4x": [strands()]}
     for shrink in (2, 3, 4):
