@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,6 +10,7 @@ import typer
 from typer import Argument, Option
 
 from ohlora.cli import options
+from ohlora.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -69,7 +71,6 @@ class Movement:
 
         Raises InvalidInputError for options that have no effect together.
         """
-        from ohlora.errors import InvalidInputError
         from ohlora.render.curves import curve_looks, find_curve
         from ohlora.render.job import Look
 
@@ -131,7 +132,6 @@ def animate(
     """
     from ohlora.cli.execute import run_job
     from ohlora.cli.sources import source_paths
-    from ohlora.errors import InvalidInputError
     from ohlora.io.animation import AnimationFormat
     from ohlora.io.images import list_images
     from ohlora.render.curves import find_curve
@@ -164,7 +164,6 @@ def animate(
 
 def _faces(renderer: Renderer, specs: list[str] | None, one_face: bool) -> Sequence[Face]:
     """Those asked for, or the first of the gallery."""
-    import sys
 
     from ohlora.faces import load_faces
 

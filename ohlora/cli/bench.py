@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
+from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Option
 
 from ohlora.cli import options
+from ohlora.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from ohlora.bench.runner.compare import Change
@@ -19,31 +22,26 @@ if TYPE_CHECKING:
 def bench(
     suite: Annotated[
         list[str] | None,
-        typer.Option(
+        Option(
             "--suite",
             "-s",
             help="kernels, engines, rewrites, stages, pipeline, roofline, cold-start, scaling; repeatable.",
         ),
     ] = None,
-    bundle: Annotated[str, typer.Option("--bundle", "-b", help="Bundle folder, or 'demo'.")] = "demo",
+    bundle: Annotated[str, Option("--bundle", "-b", help="Bundle folder, or 'demo'.")] = "demo",
     full_size: Annotated[
-        bool, typer.Option("--full-size", help="A 256-px generator of the published size in place of a bundle.")
+        bool, Option("--full-size", help="A 256-px generator of the published size in place of a bundle.")
     ] = False,
     presets: Annotated[
-        str | None,
-        typer.Option("--presets", help="Of exact, balanced, fast; default all with --full-size, else as given."),
+        str | None, Option(help="Of exact, balanced, fast; default all with --full-size, else as given.")
     ] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Fewer rounds, forms and items: a look, no figure.")] = False,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for bench.json, report.md and plots.")] = None,
+    quick: Annotated[bool, Option("--quick", help="Fewer rounds, forms and items: a look, no figure.")] = False,
+    out: Annotated[Path | None, Option("--out", "-o", help="Folder for bench.json, report.md and plots.")] = None,
     keep: Annotated[
-        bool, typer.Option("--keep", help="Keep rows of other suites that an earlier run here left in --out.")
+        bool, Option("--keep", help="Keep rows of other suites that an earlier run here left in --out.")
     ] = False,
-    compare: Annotated[
-        Path | None, typer.Option("--compare", help="A saved bench.json; exit status 1 when this run is worse.")
-    ] = None,
-    margin: Annotated[
-        float, typer.Option("--margin", help="Share of the speed that may be lost.", min=0.0, max=1.0)
-    ] = 0.2,
+    compare: Annotated[Path | None, Option(help="A saved bench.json; exit status 1 when this run is worse.")] = None,
+    margin: Annotated[float, Option(help="Share of the speed that may be lost.", min=0.0, max=1.0)] = 0.2,
     json: options.Json = False,
 ) -> None:
     """Measure kernels, engines, stages and whole jobs beside their baselines, each with its accuracy.
@@ -53,13 +51,10 @@ def bench(
 
     Example: `ohlora bench --suite kernels --suite pipeline --out bench-1`
     """
-    import json as json_module
-
     from ohlora.bench.runner.compare import compare as compare_runs
     from ohlora.bench.runner.records import Run, joined
     from ohlora.bench.suites import chosen, run_suites
     from ohlora.bench.suites.options import Options
-    from ohlora.errors import InvalidInputError
 
     names = chosen(suite or [])
     old = None if compare is None else Run.load(compare)
@@ -78,7 +73,7 @@ def bench(
         write(run if earlier is None else joined(run, earlier), out)
     if json:
         found = [{"row": list(change.row), "kind": change.kind, "text": change.text} for change in changes]
-        typer.echo(json_module.dumps({"out": None if out is None else str(out), "goals": goals(run), "changes": found}))
+        typer.echo(dumps({"out": None if out is None else str(out), "goals": goals(run), "changes": found}))
     else:
         finish(run, changes, old is not None, margin, out)
     if any(change.regression for change in changes):
@@ -89,7 +84,6 @@ def open_subject(bundle: str, full_size: bool, presets: str | None, names: list[
     """Raises InvalidInputError for what does not go together or needs the train extra."""
     from ohlora.base.installation import install_command
     from ohlora.bench.runner.subjects import FULL_SIZE, PRESET_NAMES, Subject, bundle_subject, full_size_subject
-    from ohlora.errors import InvalidInputError
 
     asked = [] if presets is None else [name.strip() for name in presets.split(",") if name.strip()]
     for name in asked:

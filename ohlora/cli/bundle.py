@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from json import dumps, loads
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import Annotated, Any
 
 import typer
+from typer import Option
 
 from ohlora.cli import options
-
-if TYPE_CHECKING:
-    from ohlora.export.graphs.generator import Storage
+from ohlora.errors import InvalidInputError
 
 app = typer.Typer(help="Build, inspect and verify model bundles.", no_args_is_help=True)
 Where = Annotated[str, typer.Argument(help="Bundle folder, or 'demo'.")]
@@ -19,14 +20,12 @@ Where = Annotated[str, typer.Argument(help="Bundle folder, or 'demo'.")]
 @app.command()
 def info(bundle: Where = "demo", json: options.Json = False) -> None:
     """Show what a bundle holds, after verifying every file's hash. Example: `ohlora bundle info demo`"""
-    import json as json_module
-
     from ohlora.bundle import Bundle
     from ohlora.bundle.description import describe
 
     opened = Bundle.open(bundle)
     if json:
-        typer.echo(json_module.dumps(opened.manifest.model_dump(mode="json")))
+        typer.echo(dumps(opened.manifest.model_dump(mode="json")))
         return
     from rich.console import Console
     from rich.table import Table
@@ -55,129 +54,113 @@ def verify(bundle: Where = "demo") -> None:
     typer.echo(f"bundle '{opened.name}': {len(opened.manifest.files)} files and all engines are good")
 
 
-@app.command()
-def build(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the new bundle.")],
-    generator: Annotated[
-        Path | None, typer.Option("--generator", help="Generator: a published .pth or a .safetensors of `train`.")
-    ] = None,
-    kind: Annotated[
-        str | None,
-        typer.Option("--kind", help="Of the checkpoint; default: stylegan for .safetensors, else stylegan-celeba256."),
-    ] = None,
-    storage: Annotated[
-        str, typer.Option("--storage", help="Generator weights: float32, or float16 (a third of the size).")
-    ] = "float32",
-    hair: Annotated[
-        str,
-        typer.Option("--hair", help="Student: .safetensors of `train distill`, published .pth, or a bundle's."),
-    ] = "demo",
-    parsing: Annotated[
-        str | None, typer.Option("--parsing", help="Face parser: .safetensors of `train parsing`, or a bundle's.")
-    ] = None,
+@dataclass(frozen=True)
+class NewBundle:
+    """Where a bundle goes and what is said of it."""
+
+    out: Annotated[Path, Option("--out", "-o", help="Folder of the new bundle.")]
+    name: Annotated[str | None, Option(help="Default: the folder's name, or as before.")] = None
+    provenance: Annotated[str | None, Option(help="Where the weights come from. Default: as before.")] = None
+    card: Annotated[Path | None, Option(help="Text for MODEL_CARD.md. Default: made of the parts.")] = None
+    overwrite: Annotated[bool, Option("--overwrite", help="Replace an existing bundle.")] = False
+
+
+@dataclass(frozen=True)
+class Additions:
+    """What needs no network of its own."""
+
     directions: Annotated[
         Path | None,
-        typer.Option("--directions", help="Of `train directions`, or a folder of published tables with its gallery."),
-    ] = None,
-    space: options.Space = None,
-    gallery: Annotated[
-        Path | None, typer.Option("--gallery", help="Named faces: a gallery.csv, as `train gallery` writes it.")
-    ] = None,
-    name: Annotated[str | None, typer.Option("--name", help="Default: the folder's name.")] = None,
-    license: Annotated[str, typer.Option("--license", help="Licence of the weights.")] = "unknown",
-    provenance: Annotated[str | None, typer.Option("--provenance", help="Where the weights come from.")] = None,
+        Option(help="A run of `train vectorfind` or `train directions`, or a folder of published tables."),
+    ] = None
+    space: options.Space = None
+    gallery: Annotated[Path | None, Option(help="Named faces: gallery.csv of `train select` or `train gallery`.")] = (
+        None
+    )
+
+
+@dataclass(frozen=True)
+class Networks:
+    """Checkpoints and their kinds."""
+
+    generator: Annotated[Path | None, Option(help="Generator: a published .pth or a .safetensors of `train`.")] = None
+    kind: Annotated[
+        str | None, Option(help="Of the checkpoint; default: stylegan for .safetensors, else stylegan-celeba256.")
+    ] = None
+    storage: Annotated[str, Option(help="Generator weights: float32, or float16 (a third of the size).")] = "float32"
+    hair: Annotated[str, Option(help="Student: .safetensors of `train distill`, published .pth, or a bundle's.")] = (
+        "demo"
+    )
+    parsing: Annotated[str | None, Option(help="Face parser: .safetensors of `train parsing`, or a bundle's.")] = None
+    license: Annotated[str, Option(help="Licence of the weights.")] = "unknown"
+
+
+@app.command()
+@options.grouped
+def build(
+    *,
+    new: NewBundle,
+    networks: Networks,
+    additions: Additions,
     metrics: Annotated[
-        Path | None, typer.Option("--metrics", help="report.json of `train distill`: its figures go into the bundle.")
+        Path | None, Option(help="report.json of `train distill`: its figures go into the bundle.")
     ] = None,
-    parsing_metrics: Annotated[
-        Path | None, typer.Option("--parsing-metrics", help="report.json of `train parsing`, likewise.")
-    ] = None,
-    card: Annotated[
-        Path | None, typer.Option("--card", help="Text for MODEL_CARD.md; default: made of the parts.")
-    ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing bundle.")] = False,
+    parsing_metrics: Annotated[Path | None, Option(help="report.json of `train parsing`, likewise.")] = None,
 ) -> None:
     """Compile checkpoints into a bundle: exact rewrites, ONNX, parity checks, hashes. Needs the train extra.
 
     Example: `ohlora bundle build --generator runs/gan/generator.safetensors --storage float16 --out my-bundle`
     """
-    import json
-
     from ohlora.cli.train.requirements import require_training
-    from ohlora.errors import InvalidInputError
 
     require_training()
-    try:
-        text = None if card is None else card.read_text(encoding="utf-8")
-        figures, parsed = (
-            None if report is None else json.loads(report.read_text(encoding="utf-8"))["test"]
-            for report in (metrics, parsing_metrics)
-        )
-    except (OSError, ValueError, KeyError) as error:
-        raise InvalidInputError(f"cannot read --card, --metrics or --parsing-metrics: {error!r}") from error
     from ohlora.export.bundle.builder import build_bundle
 
+    published = networks.generator is None or networks.generator.suffix != ".safetensors"
+    parts: dict[str, Any] = {**vars(networks), **vars(additions)}
+    parts["kind"] = networks.kind or ("stylegan-celeba256" if published else "stylegan")
     bundle = build_bundle(
-        out,
-        generator=generator,
-        kind=kind or ("stylegan" if generator and generator.suffix == ".safetensors" else "stylegan-celeba256"),
-        storage=cast("Storage", storage),
-        hair=hair,
-        directions=directions,
-        space=space,
-        gallery=gallery,
-        name=name or out.resolve().name,
-        license=license,
-        provenance=provenance,
-        metrics=figures,
-        card=text,
-        parsing=parsing,
-        parsing_metrics=parsed,
-        overwrite=overwrite,
+        new.out,
+        **parts,
+        name=new.name or new.out.resolve().name,
+        provenance=new.provenance,
+        card=_text(new.card, "--card"),
+        metrics=_figures(metrics, "--metrics"),
+        parsing_metrics=_figures(parsing_metrics, "--parsing-metrics"),
+        overwrite=new.overwrite,
         report=typer.echo,
     )
-    typer.echo(f"bundle '{bundle.name}' -> {out}")
+    typer.echo(f"bundle '{bundle.name}' -> {new.out}")
 
 
 @app.command()
-def update(
-    bundle: Where,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the new bundle.")],
-    directions: Annotated[
-        Path | None, typer.Option("--directions", help="A run of `train vectorfind` or `train directions`, or tables.")
-    ] = None,
-    space: options.Space = None,
-    gallery: Annotated[
-        Path | None, typer.Option("--gallery", help="Named faces: gallery.csv of `train select` or `train gallery`.")
-    ] = None,
-    card: Annotated[Path | None, typer.Option("--card", help="Text for MODEL_CARD.md.")] = None,
-    name: Annotated[str | None, typer.Option("--name", help="Default: as before.")] = None,
-    provenance: Annotated[str | None, typer.Option("--provenance", help="Default: as before.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing bundle.")] = False,
-) -> None:
+@options.grouped
+def update(*, bundle: Where, new: NewBundle, additions: Additions) -> None:
     """Give a bundle other directions, faces or card; its networks stay byte for byte. Needs the train extra.
 
     Example: `ohlora bundle update demo --directions runs/vectorfind --out my-demo`
     """
     from ohlora.cli.train.requirements import require_training
-    from ohlora.errors import InvalidInputError
 
     require_training()
-    try:
-        text = None if card is None else card.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInputError(f"cannot read --card {card}: {error}") from error
     from ohlora.export.bundle.update import update_bundle
 
-    made = update_bundle(
-        bundle,
-        out,
-        directions=directions,
-        space=space,
-        gallery=gallery,
-        card=text,
-        name=name,
-        provenance=provenance,
-        overwrite=overwrite,
-    )
-    typer.echo(f"bundle '{made.name}' -> {out}")
+    parts: dict[str, Any] = {**vars(new), **vars(additions), "card": _text(new.card, "--card")}
+    updated = update_bundle(bundle, parts.pop("out"), **parts)
+    typer.echo(f"bundle '{updated.name}' -> {new.out}")
+
+
+def _text(path: Path | None, option: str) -> str | None:
+    try:
+        return None if path is None else path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInputError(f"cannot read {option} {path}: {error}") from error
+
+
+def _figures(report: Path | None, option: str) -> Any:
+    """The test figures of a training's report."""
+    text = _text(report, option)
+    try:
+        return None if text is None else loads(text)["test"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InvalidInputError(f"cannot read {option} {report}: it is not a report.json ({error!r})") from error

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import platform
 import sys
-from collections.abc import Callable
+import time
+import warnings
+from collections.abc import Callable, Iterable
+from functools import partial
+from json import dumps
 from typing import TYPE_CHECKING
 
 import typer
 
 from ohlora.cli import options
+from ohlora.errors import OhloraError
 
 if TYPE_CHECKING:
     from ohlora.bundle import Bundle
@@ -24,68 +30,69 @@ def doctor(bundle: options.BundleName = "demo", json: options.Json = False) -> N
 
     Example: `ohlora doctor --bundle my-bundle`
     """
-    import json as json_module
-    import platform
-
-    from ohlora.base.version import __version__
-
-    rows: list[Row] = [
-        {"check": "ohlora", "ok": True, "detail": f"{__version__}, Python {platform.python_version()}"},
+    rows = [
+        *section("ohlora", version),
+        *section("machine", machine),
+        *section("packages", packages),
+        *section("numba kernel", numba_kernel),
+        *(backends := section("backends", engine_backends)),
+        *section("backend cuda", cuda_kernels),
+        *section(f"bundle {bundle}", lambda: bundle_and_engines(bundle)),
     ]
-    rows += section("machine", machine)
-    rows += section("packages", packages)
-    rows += section("numba kernel", numba_kernel)
-    backends = section("backends", engine_backends)
-    rows += backends
-    rows += section("backend cuda", cuda_kernels)
-    rows += section(f"bundle {bundle}", lambda: bundle_and_engines(bundle))
     works = any(row["ok"] for row in backends)
     healthy = works and all(row["ok"] is not False for row in rows if not str(row["check"]).startswith("backend"))
     if json:
-        typer.echo(json_module.dumps({"healthy": healthy, "checks": rows}))
+        typer.echo(dumps({"healthy": healthy, "checks": rows}))
     else:
-        from rich.console import Console
-        from rich.table import Table
-        from rich.text import Text
-
-        table = Table("check", "", "detail")
-        for row in rows:
-            mark = "-" if row["ok"] is None else "[green]ok" if row["ok"] else "[red]no"
-            table.add_row(Text(str(row["check"])), mark, Text(str(row["detail"])))  # no markup: '[train]' stays
-        Console().print(table)
-        # Below the table, whose columns would break them: commands are to be copied.
-        for row in rows:
-            if row.get("repair"):
-                verb = "repair" if row["ok"] is False else "install"
-                typer.echo(f"{verb} {str(row['check']).removeprefix('extra ')}: {row['repair']}")
+        show(rows)
     raise typer.Exit(0 if healthy else 1)
 
 
-def section(name: str, rows: Callable[[], list[Row]]) -> list[Row]:
+def show(rows: list[Row]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("check", "", "detail")
+    for row in rows:
+        mark = "-" if row["ok"] is None else "[green]ok" if row["ok"] else "[red]no"
+        table.add_row(Text(str(row["check"])), mark, Text(str(row["detail"])))  # no markup: '[train]' stays
+    Console().print(table)
+    # Below the table, whose columns would break them: commands are to be copied.
+    for row in rows:
+        if row.get("repair"):
+            verb = "repair" if row["ok"] is False else "install"
+            typer.echo(f"{verb} {str(row['check']).removeprefix('extra ')}: {row['repair']}")
+
+
+def section(name: str, rows: Callable[[], Iterable[Row]]) -> list[Row]:
     """What `rows` finds. A broken package breaks whatever imports it, in any way: then that is the row."""
     try:
         with contextlib.redirect_stdout(sys.stderr):  # packages that fail print: stdout is the report's alone
-            return rows()
+            return list(rows())
+    except OhloraError as error:
+        return [{"check": name, "ok": False, "detail": str(error)}]
     except Exception as error:
         return [{"check": name, "ok": False, "detail": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}]
 
 
-def machine() -> list[Row]:
-    """The processor's kind, and its cores that this process may use."""
-    import platform
+def version() -> Iterable[Row]:
+    from ohlora.base.version import __version__
 
+    yield {"check": "ohlora", "ok": True, "detail": f"{__version__}, Python {platform.python_version()}"}
+
+
+def machine() -> Iterable[Row]:
+    """The processor's kind, and its cores that this process may use."""
     from ohlora.engines import usable_cores
 
-    return [{"check": "machine", "ok": True, "detail": f"{platform.machine()}, {usable_cores()} usable cores"}]
+    yield {"check": "machine", "ok": True, "detail": f"{platform.machine()}, {usable_cores()} usable cores"}
 
 
-def packages() -> list[Row]:
+def packages() -> Iterable[Row]:
     """The packages that the runtime and each extra ask for: imported, and new enough."""
-    import warnings
-
     from ohlora.base.installation import install_command, package_reports
 
-    rows: list[Row] = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of other people's packages
         reports = list(package_reports())
@@ -93,22 +100,19 @@ def packages() -> list[Row]:
         check = f"extra {report.name}" if report.name else "packages"
         problems = [*report.failing.values(), *report.outdated.values()]
         if report.name and not report.working and not problems:
-            rows.append(
-                {"check": check, "ok": None, "detail": "not installed", "repair": install_command(report.name)},
-            )
+            yield {"check": check, "ok": None, "detail": "not installed", "repair": install_command(report.name)}
             continue
         if report.missing:
             problems.append(f"not installed: {', '.join(report.missing)}")
         # An extra of which some packages are missing was perhaps never asked for: the others are here for something
         # else, in versions of their own.
-        wanted = not report.name or not report.missing
-        ok = True if not problems else False if report.failing or wanted else None
+        needed = not report.name or not report.missing
+        ok = True if not problems else False if report.failing or needed else None
         detail = "; ".join(problems) or ", ".join(report.working)
-        rows.append({"check": check, "ok": ok, "detail": detail, "repair": report.repair})
-    return rows
+        yield {"check": check, "ok": ok, "detail": detail, "repair": report.repair}
 
 
-def numba_kernel() -> list[Row]:
+def numba_kernel() -> Iterable[Row]:
     """Compile the ombre kernel and hold it to the NumPy form, bit for bit."""
     import numpy as np
 
@@ -124,61 +128,52 @@ def numba_kernel() -> list[Row]:
         detail = f"the ombre kernel does not compile ({' '.join(str(error).split())[:200]})"
     else:
         if np.array_equal(dyed, apply_ombre(images, hair, 0.5, 0.7, 0.5, backend="reference")):
-            return [{"check": "numba kernel", "ok": True, "detail": "ombre, compiled: equal to NumPy"}]
+            yield {"check": "numba kernel", "ok": True, "detail": "ombre, compiled: equal to NumPy"}
+            return
         detail = "the compiled ombre kernel differs from NumPy"
     repair = repair_command("", ["numba", "llvmlite"])
-    return [{"check": "numba kernel", "ok": False, "detail": detail, "repair": repair}]
+    yield {"check": "numba kernel", "ok": False, "detail": detail, "repair": repair}
 
 
-def engine_backends() -> list[Row]:
+def engine_backends() -> Iterable[Row]:
     """The engines that are installed here; one that works is enough."""
     from ohlora.engines import backend_report
 
-    return [
-        {"check": f"backend {b.name}", "ok": b.available, "detail": f"{b.version} {b.detail}".strip()}
-        for b in backend_report()
-    ]
+    for backend in backend_report():
+        detail = f"{backend.version} {backend.detail}".strip()
+        yield {"check": f"backend {backend.name}", "ok": backend.available, "detail": detail}
 
 
-def cuda_kernels() -> list[Row]:
+def cuda_kernels() -> Iterable[Row]:
     """Whether `--device cuda` and the kernels' CUDA forms can be used; a machine without a GPU is healthy."""
     from ohlora.kernels.gpu.arrays import CudaUnavailableError, device_names
 
     try:
-        return [{"check": "backend cuda", "ok": True, "detail": "; ".join(device_names())}]
+        yield {"check": "backend cuda", "ok": True, "detail": "; ".join(device_names())}
     except CudaUnavailableError as error:
-        return [{"check": "backend cuda", "ok": False, "detail": error.reason}]
+        yield {"check": "backend cuda", "ok": False, "detail": error.reason}
 
 
-def bundle_and_engines(name: str) -> list[Row]:
+def bundle_and_engines(name: str) -> Iterable[Row]:
     """The bundle's files against their hashes, then its networks."""
     from ohlora.bundle import Bundle
-    from ohlora.errors import OhloraError
 
-    try:
-        bundle = Bundle.open(name)
-    except OhloraError as error:
-        return [{"check": f"bundle {name}", "ok": False, "detail": str(error)}]
-    files = {"check": f"bundle {bundle.name}", "ok": True, "detail": f"{len(bundle.manifest.files)} files verified"}
-    return [files, *(check_network(bundle, role) for role in ("hair", "generator") if getattr(bundle.manifest, role))]
+    bundle = Bundle.open(name)
+    yield {"check": f"bundle {bundle.name}", "ok": True, "detail": f"{len(bundle.manifest.files)} files verified"}
+    for role in ("hair", "generator"):
+        if getattr(bundle.manifest, role):
+            yield from section(f"{role} engine", partial(check_network, bundle, role))
 
 
-def check_network(bundle: Bundle, role: str) -> Row:
+def check_network(bundle: Bundle, role: str) -> Iterable[Row]:
     """Open an engine (which runs its self-test) and time a few rows."""
-    import time
-
     import numpy as np
 
-    from ohlora.errors import OhloraError
-
-    try:
-        engine = bundle.hair_engine() if role == "hair" else bundle.generator_engines()[1]
-        rows = 2 * engine.threads
-        inputs = {tensor.name: np.zeros((rows, *tensor.row_shape), dtype=tensor.dtype) for tensor in engine.spec.inputs}
-        engine(**inputs)
-        started = time.perf_counter()
-        engine(**inputs)
-        speed = rows / (time.perf_counter() - started)
-        return {"check": f"{role} engine", "ok": True, "detail": f"{engine.reason}; {speed:.0f} images/s"}
-    except OhloraError as error:
-        return {"check": f"{role} engine", "ok": False, "detail": str(error)}
+    engine = bundle.hair_engine() if role == "hair" else bundle.generator_engines()[1]
+    rows = 2 * engine.threads
+    inputs = {tensor.name: np.zeros((rows, *tensor.row_shape), dtype=tensor.dtype) for tensor in engine.spec.inputs}
+    engine(**inputs)
+    started = time.perf_counter()
+    engine(**inputs)
+    speed = rows / (time.perf_counter() - started)
+    yield {"check": f"{role} engine", "ok": True, "detail": f"{engine.reason}; {speed:.0f} images/s"}

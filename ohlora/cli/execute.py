@@ -11,10 +11,8 @@ from typing import NoReturn
 import typer
 
 from ohlora.cli.options import Run
-from ohlora.cli.progress import Progress
+from ohlora.cli.progress import Progress, show_failures
 from ohlora.render.run_items import Advance, Job, RunOptions, Summary, execute
-
-SHOWN_FAILURES = 20
 
 
 def run_job(job: Job, how: Run, *, workers: int | None = None, contact_sheet: bool = False) -> NoReturn:
@@ -47,10 +45,3 @@ def show(summary: Summary) -> None:
     parts += [f"{undyed} show no hair and were left as they are"] if undyed else []
     parts += [f"{value} {name.replace('_', ' ')}" for name, value in counts.items()]
     typer.echo("; ".join(parts))
-
-
-def show_failures(messages: list[str]) -> None:
-    for message in messages[:SHOWN_FAILURES]:
-        print(f"failed: {message}", file=sys.stderr)
-    if len(messages) > SHOWN_FAILURES:
-        print(f"... and {len(messages) - SHOWN_FAILURES} more; --json lists them all", file=sys.stderr)

@@ -4,57 +4,49 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
+from json import dumps
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Argument, Option
 
 from ohlora.cli import options
+from ohlora.errors import InvalidInputError
 
 
 def export(
     source: Annotated[
-        str, typer.Argument(help="Bundle ('demo' or a folder), a file of weights, or a packaged network ('mtcnn').")
+        str, Argument(help="Bundle ('demo' or a folder), a file of weights, or a packaged network ('mtcnn').")
     ],
-    to: Annotated[str, typer.Option("--to", help="onnx, openvino, tensorrt, triton or bundle.")] = "onnx",
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="New folder for the export.")] = None,
+    to: Annotated[str, Option(help="onnx, openvino, tensorrt, triton or bundle.")] = "onnx",
+    out: Annotated[Path | None, Option("--out", "-o", help="New folder for the export.")] = None,
     model: Annotated[
         list[str] | None,
-        typer.Option(
-            "--model", help="Only this network: mapping, synthesis, hair, parsing, portrait, recolor ... (repeat)."
-        ),
+        Option(help="Only this network: mapping, synthesis, hair, parsing, portrait, recolor ... (repeat)."),
     ] = None,
-    precision: Annotated[str | None, typer.Option("--precision", help="fp32 (default), fp16, bf16 or int8.")] = None,
+    precision: Annotated[str | None, Option(help="fp32 (default), fp16, bf16 or int8.")] = None,
     preset: Annotated[
-        str | None,
-        typer.Option("--preset", help="exact (2 levels), balanced (45 dB) or fast (35 dB): fastest that passes."),
+        str | None, Option(help="exact (2 levels), balanced (45 dB) or fast (35 dB): fastest that passes.")
     ] = None,
-    batch: Annotated[
-        str, typer.Option("--batch", help="MIN:OPT:MAX of TensorRT engines and Triton models.")
-    ] = "1:8:32",
+    batch: Annotated[str, Option(help="MIN:OPT:MAX of TensorRT engines and Triton models.")] = "1:8:32",
     compute_capability: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--compute-capability", help="Of the GPU an engine is for, e.g. 8.9 (repeat). Default: the one here."
-        ),
+        list[str] | None, Option(help="Of the GPU an engine is for, e.g. 8.9 (repeat). Default: the one here.")
     ] = None,
-    package: Annotated[str, typer.Option("--package", help="auto, tensorrt or tensorrt_rtx.")] = "auto",
-    size: Annotated[str, typer.Option("--size", help="Width x height of recolor.onnx's pictures.")] = "256x256",
+    package: Annotated[str, Option(help="auto, tensorrt or tensorrt_rtx.")] = "auto",
+    size: Annotated[str, Option(help="Width x height of recolor.onnx's pictures.")] = "256x256",
     network: Annotated[
-        str | None, typer.Option("--network", help="What a file of weights is: generator, facexformer, cnn-age ...")
+        str | None, Option(help="What a file of weights is: generator, facexformer, cnn-age ...")
     ] = None,
-    kind: Annotated[
-        str | None, typer.Option("--kind", help="Kind of the weights, where a network has several.")
-    ] = None,
+    kind: Annotated[str | None, Option(help="Kind of the weights, where a network has several.")] = None,
     option: Annotated[
-        list[str] | None, typer.Option("--option", help="NAME=VALUE of that network, e.g. collapse=subpixel (repeat).")
+        list[str] | None, Option(help="NAME=VALUE of that network, e.g. collapse=subpixel (repeat).")
     ] = None,
-    seeds: Annotated[int, typer.Option("--seeds", min=8, help="Faces that presets and int8 are judged on.")] = 200,
+    seeds: Annotated[int, Option(min=8, help="Faces that presets and int8 are judged on.")] = 200,
     verify: Annotated[
-        bool,
-        typer.Option("--verify", help="Run what was made beside PyTorch: parity, size, ms, images/s in one table."),
+        bool, Option("--verify", help="Run what was made beside PyTorch: parity, size, ms, images/s in one table.")
     ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an export that is there.")] = False,
+    overwrite: Annotated[bool, Option("--overwrite", help="Replace an export that is there.")] = False,
     json: options.Json = False,
 ) -> None:
     """Compile networks: exact rewrites, precision behind measured gates, one report. Needs the train extra.
@@ -67,10 +59,7 @@ def export(
 
     `ohlora export demo --verify`
     """
-    import json as json_module
-
     from ohlora.cli.train.requirements import require_training
-    from ohlora.errors import InvalidInputError
 
     require_training()
     if out is None and not verify:
@@ -104,7 +93,7 @@ def export(
                 show(found)
         if json:
             made = {one.name: {"files": [str(path) for path in one.files], **one.record} for one in written}
-            typer.echo(json_module.dumps({"out": str(out) if out else None, "networks": made, "verified": rows}))
+            typer.echo(dumps({"out": str(out) if out else None, "networks": made, "verified": rows}))
         elif out is not None:
             typer.echo(f"{to}: {', '.join(one.name for one in written) or 'bundle'} -> {out}")
 
@@ -114,8 +103,6 @@ def _say(quiet: bool) -> Callable[[str], None]:
 
 
 def _pairs(texts: list[str]) -> dict[str, str]:
-    from ohlora.errors import InvalidInputError
-
     pairs = {}
     for text in texts:
         name, sign, value = text.partition("=")
@@ -127,7 +114,6 @@ def _pairs(texts: list[str]) -> dict[str, str]:
 
 def _size(text: str) -> tuple[int, int]:
     """'WIDTHxHEIGHT' -> (height, width)."""
-    from ohlora.errors import InvalidInputError
 
     width, sign, height = text.lower().partition("x")
     if not sign or not width.isdigit() or not height.isdigit():

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol, cast, get_type_hints
 
 from typer import Option
 
+from ohlora.errors import InvalidInputError
+
 if TYPE_CHECKING:
     from ohlora.base.values import Expression, Ombre
     from ohlora.latents.directions import Directions as DirectionSet
@@ -26,6 +28,7 @@ BundleName = Annotated[str, Option("--bundle", "-b", help="Bundle folder, or 'de
 Backend = Annotated[str, Option("--backend", help="auto, openvino or onnxruntime.")]
 Threads = Annotated[int | None, Option("--threads", min=1, help="Engine streams; default: usable cores.")]
 Workers = Annotated[int | None, Option("--workers", min=1, max=256, help="Encoding threads; default: cores.")]
+Recursive = Annotated[bool, Option("--recursive", "-r", help="Also look into subfolders.")]
 Restart = Annotated[bool, Option("--restart", help="Start over where --out holds another job.")]
 Json = Annotated[bool, Option("--json", help="Print the summary as one JSON object.")]
 ExpressionSeed = Annotated[
@@ -47,7 +50,6 @@ class Dye:
     def ombres(self) -> list[Ombre] | None:
         """VALUES of the three, zipped -> ombres; None when no color is given. Raises InvalidInputError."""
         from ohlora.base.values import Ombre
-        from ohlora.errors import InvalidInputError
         from ohlora.render.job import spread, zip_values
 
         if self.color is not None:
@@ -106,7 +108,6 @@ class Directions:
 
     def read(self) -> DirectionSet | None:
         """None for the bundle's own. Raises InvalidInputError."""
-        from ohlora.errors import InvalidInputError
         from ohlora.latents.directions import read_directions
 
         if self.directions is None and self.space is not None:
@@ -190,7 +191,6 @@ def grouped(command: Callable[..., None], before: Callable[[], object] = lambda:
 
 def expressions_in_words(texts: list[str], seed: int | None) -> list[Expression]:
     """--expression, repeated -> expressions. Text i is drawn by (seed, i) alone; the middles without a seed."""
-    from ohlora.errors import InvalidInputError
     from ohlora.latents.expression_words import preset_expression
 
     if seed is not None and not texts:

@@ -39,7 +39,7 @@ def recolor(
     sources: Annotated[
         list[str] | None, Argument(help="Images, folders of images, or videos; 'example' is a portrait that ships.")
     ] = None,
-    recursive: Annotated[bool, Option("--recursive", "-r", help="Also look into subfolders.")] = False,
+    recursive: options.Recursive = False,
     dye: options.Dye = DYE,
     faces: Faces,
     smoothing: Annotated[

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Option
 
 from ohlora.cli import options
+from ohlora.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from ohlora.base.values import Face
@@ -40,9 +42,7 @@ class Portraits:
 
         Raises InvalidInputError for a count that no job can have.
         """
-        import sys
 
-        from ohlora.errors import InvalidInputError
         from ohlora.faces import MAX_FACES, load_faces
 
         if self.faces and self.count is not None:
@@ -76,7 +76,6 @@ class Expressions:
     def make_looks(self, dye: options.Dye) -> tuple[Look, ...]:
         """Every expression with every dye. Raises InvalidInputError when expressions are said in two ways."""
         from ohlora.base.values import Expression
-        from ohlora.errors import InvalidInputError
         from ohlora.render.edits import named_looks
         from ohlora.render.job import make_looks, spread, zip_values
 
@@ -120,7 +119,6 @@ class Engines:
 
     def check(self, devices: list[int]) -> None:
         """Raises InvalidInputError for options of a GPU without one."""
-        from ohlora.errors import InvalidInputError
 
         if self.engines is not None and not devices:
             raise InvalidInputError(f"--engines {self.engines} holds engines of a GPU: give --device cuda too")
@@ -175,7 +173,6 @@ def _asked(
     renderer: Renderer, portraits: Portraits, looks: tuple[Look, ...], images: options.Images, job: Path | None
 ) -> RenderJob:
     """What the options ask for, or the job file in their place."""
-    from ohlora.errors import InvalidInputError
     from ohlora.render.job import Look, RenderJob
     from ohlora.render.job_file import read_job_file
 

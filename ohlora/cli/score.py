@@ -2,55 +2,54 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Argument, Option
 
 from ohlora.cli import options
+from ohlora.cli.progress import Progress, show_failures
+from ohlora.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from ohlora.scores.result import ScoreResult
 
-SHOWN_FAILURES = 20
 SHOWN_NUMBERS = 8
 
 
 def score(
     sources: Annotated[
         list[Path] | None,
-        typer.Argument(help="Pictures or folders of them. With --parsing they may be left out."),
+        Argument(help="Pictures or folders of them. With --parsing they may be left out."),
     ] = None,
     parsing: Annotated[
-        Path | None, typer.Option("--parsing", help="Folder of `ohlora train parse`: parsing_*.png and face_*.png.")
+        Path | None, Option(help="Folder of `ohlora train parse`: parsing_*.png and face_*.png.")
     ] = None,
     bundle: Annotated[
-        str | None, typer.Option("--bundle", "-b", help="Bundle with a face parser, which makes the class maps.")
+        str | None, Option("--bundle", "-b", help="Bundle with a face parser, which makes the class maps.")
     ] = None,
     out: options.Out = Path("scores"),
     algorithm: Annotated[
-        list[str] | None,
-        typer.Option("--algorithm", "-a", help="v1, v2 (default), hairstyle or all. Repeatable."),
+        list[str] | None, Option("--algorithm", "-a", help="v1, v2 (default), hairstyle or all. Repeatable.")
     ] = None,
     apply: Annotated[
-        list[Path] | None,
-        typer.Option("--apply", help="NAME_stats.csv of another run: normalise with its figures. Repeatable."),
+        list[Path] | None, Option(help="NAME_stats.csv of another run: normalise with its figures. Repeatable.")
     ] = None,
-    ddof: Annotated[
-        int, typer.Option("--ddof", min=0, max=1, help="1 as in published tables, 0 as in the documents' example.")
-    ] = 1,
+    ddof: Annotated[int, Option(min=0, max=1, help="1 as in published tables, 0 as in the documents' example.")] = 1,
     strict_hairstyle: Annotated[
-        bool, typer.Option("--strict-hairstyle", help="Whole blocks must be hair, as documented, not eight pixels.")
+        bool, Option("--strict-hairstyle", help="Whole blocks must be hair, as documented, not eight pixels.")
     ] = False,
     variant: Annotated[
-        str, typer.Option("--variant", help="With --bundle: crop (the largest face with its margin) or full-frame.")
+        str, Option(help="With --bundle: crop (the largest face with its margin) or full-frame.")
     ] = "crop",
-    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Also look into subfolders.")] = False,
+    recursive: options.Recursive = False,
     backend: options.Backend = "auto",
-    threads: Annotated[
-        int | None, typer.Option("--threads", min=1, help="Pictures at once; default: usable cores.")
-    ] = None,
+    threads: Annotated[int | None, Option(min=1, help="Pictures at once; default: usable cores.")] = None,
     json: options.Json = False,
 ) -> None:
     """Score eyes, hair, mouth, pose and background of portraits from their class maps.
@@ -63,11 +62,8 @@ def score(
     Example: `ohlora score photos --bundle my-bundle --apply scores/all_scores_v2_stats.csv`
     """
     from concurrent.futures import ThreadPoolExecutor
-    from contextlib import ExitStack
 
-    from ohlora.cli.progress import Progress
     from ohlora.engines import usable_cores
-    from ohlora.errors import InvalidInputError
     from ohlora.kernels.properties import ALGORITHMS
     from ohlora.scores import score_folder, score_pictures
     from ohlora.scores.sources import BundlePictures, number_pictures, read_index
@@ -111,9 +107,6 @@ def _pictures(sources: Sequence[Path] | None, recursive: bool, out: Path) -> lis
 
 def summarise(out: Path, result: ScoreResult, seconds: float, as_json: bool) -> None:
     """Print what happened; raises typer.Exit with 1 when pictures were left out."""
-    import json
-    import math
-
     missing = result.missing()
     if as_json:
         figures = {
@@ -141,10 +134,7 @@ def summarise(out: Path, result: ScoreResult, seconds: float, as_json: bool) -> 
         }
         typer.echo(json.dumps(summary))
     else:
-        for row in result.failures[:SHOWN_FAILURES]:
-            typer.echo(f"failed: {row['error']}", err=True)
-        if len(result.failures) > SHOWN_FAILURES:
-            typer.echo(f"... and {len(result.failures) - SHOWN_FAILURES} more; --json lists them all", err=True)
+        show_failures([row["error"] for row in result.failures])
         for algorithm, columns in missing.items():
             for column, numbers in columns.items():
                 named = ", ".join(map(str, numbers[:SHOWN_NUMBERS])) + (" ..." if len(numbers) > SHOWN_NUMBERS else "")

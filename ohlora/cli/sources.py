@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from importlib.resources import files
 from pathlib import Path
 
 import typer
 
+from ohlora.errors import InvalidInputError
+
 
 def source_paths(texts: list[str] | None) -> list[Path]:
     """What a command is given; 'example', or nothing, is the portrait that ships with the package."""
-    from importlib.resources import files
 
     example = Path(str(files("ohlora"))) / "examples" / "astronaut.jpg"
     return [example if text == "example" else Path(text) for text in texts or ["example"]]
@@ -21,7 +23,6 @@ def sort_sources(roots: list[Path], recursive: bool) -> tuple[list[Path], list[P
     In a folder, animated GIFs count as pictures (their first frame), and videos beside pictures are left out, which is
     said. Raises InvalidInputError when both pictures and videos are named, and as `list_images` does.
     """
-    from ohlora.errors import InvalidInputError
     from ohlora.io.images import list_images
     from ohlora.io.video import is_video, list_videos
 
@@ -51,7 +52,6 @@ def sort_sources(roots: list[Path], recursive: bool) -> tuple[list[Path], list[P
 
 def without(paths: list[Path], out: Path) -> list[Path]:
     """Sources that do not lie in the output folder: results of an earlier run are not dyed again."""
-    from ohlora.errors import InvalidInputError
 
     folder = out.resolve()
     kept = [path for path in paths if not path.resolve().is_relative_to(folder)]
