@@ -192,7 +192,7 @@ def _package(asked: str, capabilities: Sequence[str] | None) -> tuple[str, Any]:
 def _logger(trt: Any) -> Any:
     """Keeps what TensorRT says of errors, which its exceptions do not carry, in place of printing it."""
 
-    class Log(trt.ILogger):
+    class Log(trt.ILogger):  # type: ignore[misc]  # the package has no types
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
             self.errors: list[str] = []

@@ -242,7 +242,9 @@ def dye_image(
     image: Rgb, mask: HairMask, ombre: Ombre, rounding: Rounding = "truncate", backend: Backend = "auto"
 ) -> Rgb:
     """The picture, uint8 RGB [H,W,3], dyed over its mask, on this thread: pictures are the parallelism."""
-    return blend_dyes(np.ascontiguousarray(image)[None], mask, dyes_of(ombre, rounding), None, backend, threads=1)[0]
+    dyes = dyes_of(ombre, rounding)
+    dyed: Rgb = blend_dyes(np.ascontiguousarray(image)[None], mask, dyes, None, backend, threads=1)[0]
+    return dyed
 
 
 def dye_heads(

@@ -35,7 +35,7 @@ def position_index() -> Tensor:
     return (rows * (2 * WINDOW - 1) + columns).flatten()
 
 
-class WindowAttention(ShiftedWindowAttention):
+class WindowAttention(ShiftedWindowAttention):  # type: ignore[misc]  # torchvision has no types
     """torchvision's, with the index table as a constant: it is the same in every block."""
 
     def define_relative_position_index(self) -> None:

@@ -30,7 +30,7 @@ class Told:
 
     def end(self, summary: Any, failed: Sequence[str], *lines: str) -> NoReturn:
         """The same after the first of what failed. The exit status says whether anything did."""
-        from ohlora.cli.execute import show_failures
+        from ohlora.cli.progress import show_failures
 
         if not self.json:
             show_failures(list(failed))

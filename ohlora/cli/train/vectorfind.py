@@ -117,7 +117,7 @@ def lines(summary: dict[str, Any]) -> list[str]:
     return said
 
 
-def _portrayer(generator: str, backend: str | None, device: str) -> Any:
+def _portrayer(generator: str, backend: Any, device: str) -> Any:
     """A bundle's or a checkpoint's generator, compiled for a backend; without one in PyTorch."""
     from ohlora.export.search_engines import compiled_portrayer
     from ohlora.training.finetune.inputs import load_generator
