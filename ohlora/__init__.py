@@ -4,49 +4,38 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ohlora.base.version import __version__
-
-__all__ = [
-    "Bundle",
-    "DeviceSetting",
-    "Expression",
-    "Face",
-    "LiveExpression",
-    "MovingPortrait",
-    "OhloraError",
-    "Ombre",
-    "Renderer",
-    "SeedRange",
-    "__version__",
-    "expression_from_words",
-    "parse_expression_text",
-]
+from ohlora.base.version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from ohlora.base.values import Expression, Face, Ombre
-    from ohlora.bundle import Bundle
-    from ohlora.errors import OhloraError
-    from ohlora.faces import SeedRange
-    from ohlora.latents.expression_words import expression_from_words, parse_expression_text
-    from ohlora.render.gpu.devices import DeviceSetting
-    from ohlora.render.live import LiveExpression
-    from ohlora.render.moving_portrait import MovingPortrait
-    from ohlora.render.renderer import Renderer
+    from ohlora.base.values import Expression as Expression
+    from ohlora.base.values import Face as Face
+    from ohlora.base.values import Ombre as Ombre
+    from ohlora.bundle import Bundle as Bundle
+    from ohlora.errors import InvalidInputError as InvalidInputError
+    from ohlora.errors import OhloraError as OhloraError
+    from ohlora.faces import SeedRange as SeedRange
+    from ohlora.latents.expression_words import expression_from_words as expression_from_words
+    from ohlora.latents.expression_words import parse_expression_text as parse_expression_text
+    from ohlora.render.gpu.devices import DeviceSetting as DeviceSetting
+    from ohlora.render.job import RenderJob as RenderJob
+    from ohlora.render.live import LiveExpression as LiveExpression
+    from ohlora.render.moving_portrait import MovingPortrait as MovingPortrait
+    from ohlora.render.renderer import Renderer as Renderer
 
-_HOME = {
-    "Bundle": "ohlora.bundle",
-    "DeviceSetting": "ohlora.render.gpu.devices",
-    "OhloraError": "ohlora.errors",
-    "Expression": "ohlora.base.values",
-    "Face": "ohlora.base.values",
-    "Ombre": "ohlora.base.values",
-    "LiveExpression": "ohlora.render.live",
-    "MovingPortrait": "ohlora.render.moving_portrait",
-    "Renderer": "ohlora.render.renderer",
-    "SeedRange": "ohlora.faces",
-    "expression_from_words": "ohlora.latents.expression_words",
-    "parse_expression_text": "ohlora.latents.expression_words",
+_ROOMS = {
+    "base.values": ("Expression", "Face", "Ombre"),
+    "bundle": ("Bundle",),
+    "errors": ("InvalidInputError", "OhloraError"),
+    "faces": ("SeedRange",),
+    "latents.expression_words": ("expression_from_words", "parse_expression_text"),
+    "render.gpu.devices": ("DeviceSetting",),
+    "render.job": ("RenderJob",),
+    "render.live": ("LiveExpression",),
+    "render.moving_portrait": ("MovingPortrait",),
+    "render.renderer": ("Renderer",),
 }
+_HOME = {name: f"ohlora.{room}" for room, names in _ROOMS.items() for name in names}
+__all__ = ["__version__", *sorted(_HOME)]
 
 
 def __getattr__(name: str) -> Any:
@@ -58,3 +47,7 @@ def __getattr__(name: str) -> Any:
     value = getattr(importlib.import_module(_HOME[name]), name)
     globals()[name] = value
     return value
+
+
+def __dir__() -> list[str]:
+    return __all__

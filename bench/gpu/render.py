@@ -19,7 +19,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 if "--simulate" in sys.argv:
     os.environ["NUMBA_ENABLE_CUDASIM"] = "1"  # before Numba is imported
@@ -28,6 +28,7 @@ import numpy as np
 import torch
 from numba import cuda
 
+from ohlora.base.types import FloatPrecision, check_choice
 from ohlora.base.values import Ombre
 from ohlora.bench.gpu.kernels import KERNELS, DeviceInputs, Kernel, differences, fresh
 from ohlora.bench.gpu.timing import Report, timed
@@ -126,7 +127,9 @@ class Nowhere(FolderSink):
         raise RuntimeError(message)
 
 
-def pipeline(report: Report, bundle: Bundle, portraits: int, bucket: int, precisions: list[str], workers: int) -> None:
+def pipeline(
+    report: Report, bundle: Bundle, portraits: int, bucket: int, precisions: list[FloatPrecision], workers: int
+) -> None:
     from ohlora.faces import load_faces
 
     faces = load_faces([f"0-{portraits - 1}"], bundle.generator_part().label_size, bundle)
@@ -201,7 +204,8 @@ def main(
     def rendering() -> None:
         with tempfile.TemporaryDirectory() as folder:
             bundle = full_size_bundle(Path(folder))
-            pipeline(report, bundle, portraits, bucket, precisions.split(","), workers)
+            asked = [check_choice("precision", one, get_args(FloatPrecision)) for one in precisions.split(",")]
+            pipeline(report, bundle, portraits, bucket, asked, workers)
 
     works: dict[str, Callable[[], None]] = {
         "exactness": lambda: check(report, 1 if simulated() else 32, 32 if simulated() else SIDE),

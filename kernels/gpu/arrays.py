@@ -87,9 +87,8 @@ def require_kernels(device: int) -> None:
             cuda.jit(mark)[1, 1](seen)
             seen.copy_to_host()
         except Exception as error:  # the driver's and the compiler's own types
-            text = " ".join(str(error).split())[:200]
             raise CudaUnavailableError(
-                f"kernels do not run on cuda:{device} ({text})",
+                f"kernels do not run on cuda:{device} ({_one_line(error)})",
                 "update the driver, or for one of CUDA 12 install ohlora's extra gpu-cu12, or use backend 'cpu'",
             ) from error
 
@@ -124,7 +123,11 @@ def _why(cuda: Any) -> str:
         cuda.current_context()
     except Exception as error:  # the driver's own types: missing, too old, no device
         reason = error
-    text = " ".join(str(reason or "no driver or no device").replace("Error at driver init:", "").split()).rstrip(" :.")
+    return _one_line(str(reason or "no driver or no device").replace("Error at driver init:", "")).rstrip(" :.")
+
+
+def _one_line(said: object) -> str:
+    text = " ".join(str(said).split())
     return text if len(text) <= 200 else text[:197] + "..."
 
 

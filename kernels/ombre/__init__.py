@@ -9,7 +9,6 @@ arrays that lie on a device). They agree bit for bit, given one mask.
 
 from __future__ import annotations
 
-import importlib
 import json
 import threading
 from collections.abc import Sequence
@@ -22,7 +21,7 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ohlora.kernels.choices import Backend, Rounding
+from ohlora.kernels.choices import Backend, Rounding, backend_module, check, check_threads
 from ohlora.kernels.gpu.arrays import DeviceArray, lies_on_device
 from ohlora.kernels.threads import for_each
 
@@ -122,7 +121,7 @@ def prepare_hair(
     if height < 1 or width < 1:
         raise ValueError(f"size must be (height, width) of at least 1, got {tuple(size)}")
     if _on_device(backend, hair):
-        return cast("DeviceMask", _form("cuda").prepare(hair, (height, width), stream))
+        return cast("DeviceMask", backend_module("ombre", "cuda").prepare(hair, (height, width), stream))
     maps = _checked_hair(hair, threads)
     return _masks(maps, (height, width), _form(backend, len(maps) * height * width), threads)
 
@@ -156,7 +155,7 @@ def blend_ombre(
     documented system does; by default such a picture is left unchanged.
     Pixels outside the hair are exactly the input. Raises ValueError naming the argument.
     """
-    _check_threads(threads)
+    check_threads(threads)
     on_device = _on_device(backend, images)
     if on_device is isinstance(mask, HairMask):
         raise ValueError(
@@ -166,7 +165,7 @@ def blend_ombre(
         )
     dyes = make_dyes((color, height, grad_height), _count(images), rounding, compat_unweighted)
     if on_device:
-        return cast(ImagesT, _form("cuda").blend(images, mask, dyes, out, stream))
+        return cast(ImagesT, backend_module("ombre", "cuda").blend(images, mask, dyes, out, stream))
     return cast(ImagesT, blend_dyes(cast(Any, images), cast(HairMask, mask), dyes, out, backend, threads))
 
 
@@ -211,10 +210,10 @@ def apply_ombre(
 
     Faster than the two with one dye a picture, and on a device: masks are not stored.
     """
-    _check_threads(threads)
+    check_threads(threads)
     dyes = make_dyes((color, height, grad_height), _count(images), rounding, compat_unweighted)
     if _on_device(backend, images):
-        return cast(ImagesT, _form("cuda").apply(images, hair, dyes, out, stream))
+        return cast(ImagesT, backend_module("ombre", "cuda").apply(images, hair, dyes, out, stream))
     pixels, maps = _checked("images", images), _checked_hair(hair, threads)
     size = (pixels.shape[1], pixels.shape[2])
     form = _form(backend, max(len(dyes), len(pixels)) * size[0] * size[1])
@@ -284,11 +283,6 @@ def _checked_hair(hair: Any, threads: int | None) -> NDArray[np.float32]:
     return maps
 
 
-def _check_threads(threads: int | None) -> None:
-    if threads is not None and threads < 1:
-        raise ValueError(f"threads must be at least 1, got {threads}")
-
-
 def _target(pixels: NDArray[np.uint8], dyes: Dyes, out: Any) -> NDArray[np.uint8]:
     """`out`, checked, or a new array for the result."""
     shape = (len(dyes), *pixels.shape[1:])
@@ -328,8 +322,7 @@ def make_dyes(
     values: Sequence[ArrayLike], pictures: int, rounding: Rounding = "truncate", unweighted: bool = False
 ) -> Dyes:
     """color, height, grad_height, checked."""
-    if rounding not in get_args(Rounding):
-        raise ValueError(f"rounding must be one of {', '.join(get_args(Rounding))}, got {rounding!r}")
+    check("rounding", rounding, get_args(Rounding))
     arrays = []
     for name, value in zip(("color", "height", "grad_height"), values, strict=True):
         if lies_on_device(value):
@@ -352,10 +345,6 @@ def make_dyes(
     )
 
 
-def _form(backend: Backend, pixels: int = 0) -> Any:
-    """The module of a backend; "auto", on the host, by the pixels of the call. Numba is imported when it is used."""
-    if backend not in get_args(Backend):
-        raise ValueError(f"backend must be one of {', '.join(get_args(Backend))}, got {backend!r}")
-    if backend == "auto":
-        backend = "reference" if pixels <= SMALL_PIXELS else "cpu"
-    return importlib.import_module(f"ohlora.kernels.ombre.{backend}")
+def _form(backend: Backend, pixels: int) -> Any:
+    """The module of a backend on the host; "auto": by the pixels of the call."""
+    return backend_module("ombre", backend, "reference" if pixels <= SMALL_PIXELS else "cpu")

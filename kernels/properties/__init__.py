@@ -11,49 +11,42 @@ alone is a mean of fractions, which a device adds up in an order of its own.
 
 from __future__ import annotations
 
-import importlib
 import math
-from typing import Any, cast, get_args, overload
+from typing import TYPE_CHECKING, Any, TypedDict, cast, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ohlora.kernels.choices import Algorithm, Backend
+from ohlora.kernels.choices import Algorithm, Backend, backend_module, check, check_threads
 from ohlora.kernels.gpu.arrays import DeviceArray, lies_on_device
 from ohlora.kernels.properties.classes import CLASSES, HAIR, SIZE
 from ohlora.kernels.threads import for_each
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["ALGORITHMS", "CLASSES", "HAIR", "PROPERTIES", "SIZE", "normalize", "score", "statistics"]
 
 PROPERTIES = ("eyes", "hair_color", "hair_length", "mouth", "pose", "background_mean", "background_std")
 # Columns of each algorithm's result.
 ALGORITHMS: dict[Algorithm, tuple[str, ...]] = {"v1": PROPERTIES, "v2": PROPERTIES, "hairstyle": ("hairstyle",)}
+Bytes = NDArray[np.uint8]
 # Handing a task over takes about as long as scoring a picture.
 PICTURES_PER_TASK = 16
 
 
+class _Options(TypedDict, total=False):
+    algorithm: Algorithm
+    backend: Backend
+    threads: int | None
+    strict_hairstyle: bool
+    stream: Any
+
+
 @overload
-def score(
-    parsing: NDArray[np.uint8],
-    images: NDArray[np.uint8],
-    *,
-    algorithm: Algorithm = ...,
-    backend: Backend = ...,
-    threads: int | None = ...,
-    strict_hairstyle: bool = ...,
-    stream: Any = ...,
-) -> NDArray[np.float64]: ...
+def score(parsing: Bytes, images: Bytes, **options: Unpack[_Options]) -> NDArray[np.float64]: ...
 @overload
-def score(
-    parsing: DeviceArray,
-    images: DeviceArray,
-    *,
-    algorithm: Algorithm = ...,
-    backend: Backend = ...,
-    threads: int | None = ...,
-    strict_hairstyle: bool = ...,
-    stream: Any = ...,
-) -> DeviceArray: ...
+def score(parsing: DeviceArray, images: DeviceArray, **options: Unpack[_Options]) -> DeviceArray: ...
 def score(
     parsing: Any,
     images: Any,
@@ -79,22 +72,20 @@ def score(
     straight line along one axis, v2 pose of eyes at the same column. Raises ValueError for other shapes, sizes,
     dtypes, classes and names.
     """
-    if algorithm not in ALGORITHMS:
-        raise ValueError(f"algorithm must be one of {', '.join(ALGORITHMS)}, got {algorithm!r}")
+    check("algorithm", algorithm, tuple(ALGORITHMS))
     if strict_hairstyle and algorithm != "hairstyle":
         raise ValueError(f"strict_hairstyle belongs to algorithm 'hairstyle', got {algorithm!r}")
-    if threads is not None and threads < 1:
-        raise ValueError(f"threads must be at least 1, got {threads}")
+    check_threads(threads)
     if backend == "cuda" or (backend == "auto" and lies_on_device(parsing)):
-        made = _form("cuda").score(parsing, images, algorithm, strict_hairstyle, stream=stream)
-        return cast(DeviceArray, made)
+        cuda = backend_module("properties", "cuda")
+        return cast(DeviceArray, cuda.score(parsing, images, algorithm, strict_hairstyle, stream=stream))
     _check("parsing", parsing, (SIZE, SIZE))
     _check("images", images, (SIZE, SIZE, 3))
     if len(parsing) != len(images):
         raise ValueError(f"{len(parsing)} maps and {len(images)} images: one image for each map is needed")
     out = np.empty((len(parsing), len(ALGORITHMS[algorithm])), dtype=np.float64)
     highest = np.zeros(len(parsing), dtype=np.uint8)
-    form = _form(backend)
+    form = backend_module("properties", backend)
 
     def part(task: int) -> None:
         rows = slice(task * PICTURES_PER_TASK, (task + 1) * PICTURES_PER_TASK)
@@ -176,10 +167,3 @@ def _check(name: str, array: Any, shape: tuple[int, ...]) -> None:
     if not isinstance(array, np.ndarray) or array.dtype != np.uint8 or array.shape[1:] != shape:
         got = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
         raise ValueError(f"{name} must be a uint8 array [N,{','.join(map(str, shape))}], got {got}")
-
-
-def _form(backend: Backend) -> Any:
-    """The module of a backend; "auto" is the CPU's here. Numba takes most of a second to import: when it is used."""
-    if backend not in get_args(Backend):
-        raise ValueError(f"backend must be one of {', '.join(get_args(Backend))}, got {backend!r}")
-    return importlib.import_module(f"ohlora.kernels.properties.{'cpu' if backend == 'auto' else backend}")

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from typer import Option
 
@@ -129,8 +129,10 @@ class Engines:
         from ohlora.engines.gpu.device import BUCKET
         from ohlora.render.gpu.devices import DeviceSetting
 
-        precision = "fp32" if self.precision == "auto" else self.precision
-        return DeviceSetting(self.backend, precision, self.batch or BUCKET, self.engines, self.encoder)
+        # Text: what is unknown of it is refused when an engine is opened.
+        backend, encoder = cast(Any, self.backend), cast(Any, self.encoder)
+        precision = cast(Any, "fp32" if self.precision == "auto" else self.precision)
+        return DeviceSetting(backend, precision, self.batch or BUCKET, self.engines, encoder)
 
 
 @options.grouped

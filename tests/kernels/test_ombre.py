@@ -333,7 +333,7 @@ def test_a_sweep_may_not_overwrite_its_picture() -> None:
 def test_the_size_of_a_call_decides_whether_numba_loads() -> None:
     """Not what was dyed before: small calls never load it, however many there are; a large one does."""
     code = """
-import sys
+import importlib, sys
 import numpy as np
 from ohlora.kernels import ombre
 hair = np.ones((1, 8, 8), np.float32)
@@ -346,7 +346,7 @@ assert "numba" not in sys.modules
 ombre.apply_ombre(small, hair, 0.5, 1.0, 0.5, backend="cpu")
 assert "numba" in sys.modules
 for images, module in ((large, "cpu"), (small, "reference")):  # not what is loaded either
-    used = ombre.importlib.import_module(f"ohlora.kernels.ombre.{module}")
+    used = importlib.import_module(f"ohlora.kernels.ombre.{module}")
     real, calls = used.dye, []
     used.dye = lambda *arguments: calls.append(1) or real(*arguments)
     ombre.apply_ombre(images, hair, 0.5, 1.0, 0.5)

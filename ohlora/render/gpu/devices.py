@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ohlora.base.installation import install_command
+from ohlora.base.types import DeviceBackend, Encoder, FloatPrecision
 from ohlora.engines.gpu.device import BUCKET
 from ohlora.errors import EngineError, InvalidInputError
 from ohlora.kernels.gpu.arrays import CudaUnavailableError, device_count, require_kernels
@@ -27,11 +28,11 @@ class DeviceSetting:
     encoder: 'cpu' or 'nvimgcodec' (`encode`).
     """
 
-    backend: str = "auto"
-    precision: str = "fp32"
+    backend: DeviceBackend = "auto"
+    precision: FloatPrecision = "fp32"
     bucket: int = BUCKET
     engines: Path | None = None
-    encoder: str = "cpu"
+    encoder: Encoder = "cpu"
 
 
 def chosen_devices(text: str) -> list[int]:

@@ -8,16 +8,16 @@ from __future__ import annotations
 import importlib
 import threading
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 import cv2
 import numpy as np
 
+from ohlora.base.types import Encoder, check_choice
 from ohlora.errors import EngineError, InvalidInputError
 from ohlora.kernels.gpu.arrays import uploaded
 from ohlora.render.job import OutputFormat
 
-ENCODERS = ("cpu", "nvimgcodec")
 PACKAGE = "nvidia.nvimgcodec"
 # Of a smooth picture at quality 50 and above: far more than a wrong channel order or a wrong size would leave.
 LEAST_DECIBELS = 30.0
@@ -25,9 +25,7 @@ LEAST_DECIBELS = 30.0
 
 def check_encoder(name: str, output: OutputFormat) -> None:
     """Raises InvalidInputError: an unknown encoder, one that is not installed or does not write this format."""
-    if name not in ENCODERS:
-        raise InvalidInputError(f"unknown encoder '{name}': choose {' or '.join(ENCODERS)}")
-    if name == "cpu":
+    if check_choice("encoder", name, get_args(Encoder)) == "cpu":
         return
     if output.format != "jpeg":
         raise InvalidInputError(f"--encoder nvimgcodec writes jpeg, not {output.format}: use --encoder cpu")
