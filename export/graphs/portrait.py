@@ -24,7 +24,7 @@ from ohlora.errors import InvalidInputError
 from ohlora.export.graphs.builder import GraphBuilder
 from ohlora.export.graphs.expression import edited_latent
 from ohlora.export.graphs.ombre import add_hair, add_ombre
-from ohlora.latents.directions import Directions, directions_from_bundle
+from ohlora.latents.directions import Directions
 from ohlora.photos.segmentation import fit
 
 INPUT_OMBRE = {"ombre": ("float32", ("N", 3))}
@@ -44,19 +44,12 @@ class PortraitParts:
 def bundle_parts(bundle: Bundle) -> PortraitParts:
     """Raises BundleError without a generator."""
     part, manifest = bundle.generator_part(), bundle.manifest
-    found = manifest.directions
-    directions = None
-    if found is not None:
-        owner = f"bundle '{bundle.name}'"
-        directions = directions_from_bundle(
-            bundle.directions(), found.groups, owner, space=found.space, networks=found.networks
-        )
     return PortraitParts(
         mapping=onnx.load(bundle.file(part.mapping)),
         synthesis=onnx.load(bundle.file(part.synthesis)),
         mapping_end=onnx.load(bundle.file(part.mapping_end)) if part.mapping_end else None,
         hair=onnx.load(bundle.file(manifest.hair.file)) if manifest.hair else None,
-        directions=directions,
+        directions=bundle.direction_set(),
     )
 
 

@@ -12,7 +12,7 @@ from ohlora.bundle.files import file_sha256, generator_identity_of, read_arrays
 from ohlora.bundle.gallery import GalleryEntry, read_gallery
 from ohlora.bundle.manifest import BundleManifest, DirectionsPart, GalleryPart, GeneratorPart, HairPart, ParsingPart
 from ohlora.errors import BundleError, InvalidInputError
-from ohlora.latents.directions import network_from_arrays
+from ohlora.latents.directions import Directions, directions_from_arrays, network_from_arrays
 from ohlora.latents.gradient_network import KEYS
 from ohlora.latents.spaces import space_size
 
@@ -54,6 +54,14 @@ class Bundle(BundleEngines):
             except InvalidInputError as error:
                 raise BundleError(f"{self.path / part.file}: {name}: {error}; build the bundle again") from error
         return {"groups": list(part.groups), **arrays}
+
+    def direction_set(self) -> Directions | None:
+        """The same, ready to use; None for a bundle without."""
+        part = self.manifest.directions
+        if part is None:
+            return None
+        owner = f"bundle '{self.name}'"
+        return directions_from_arrays(self.directions(), part.groups, owner, space=part.space, networks=part.networks)
 
     def gallery(self) -> list[GalleryEntry]:
         """The chosen faces as (name, group or None, z float32 [z_size], label float32 [label_size]).

@@ -41,29 +41,13 @@ class DirectionTables:
     def read(self, without: Collection[str] = ()) -> dict[str, dict[str, NDArray[np.float64]]]:
         """property -> group -> float64 [D], except for the properties `without`.
 
-        Raises InvalidInputError for damaged tables, and groups or lengths that differ between properties.
+        Raises InvalidInputError for damaged tables.
         """
-        chosen = {name: groups for name, groups in self.paths.items() if name not in without}
-        first = next(iter(chosen), None)
-        vectors: dict[str, dict[str, NDArray[np.float64]]] = {}
-        size: int | None = None
-        for name, groups in chosen.items():
-            assert first is not None
-            if sorted(groups) != sorted(chosen[first]):
-                raise InvalidInputError(
-                    f"{self.folder}: the groups of {name} {sorted(groups)} differ from those of {first} "
-                    f"{sorted(chosen[first])}"
-                )
-            vectors[name] = {}
-            for group in sorted(groups):
-                vector = read_vector(groups[group])
-                size = len(vector) if size is None else size
-                if len(vector) != size:
-                    raise InvalidInputError(
-                        f"{groups[group]} must hold {size} finite numbers like the others, got {len(vector)}"
-                    )
-                vectors[name][group] = vector
-        return vectors
+        return {
+            name: {group: read_vector(files[group]) for group in sorted(files)}
+            for name, files in self.paths.items()
+            if name not in without
+        }
 
 
 def list_tables(folder: Path | str) -> dict[Space, DirectionTables]:

@@ -25,8 +25,8 @@ from ohlora.latents.gradient_network import KEYS, GradientNetwork
 from ohlora.latents.spaces import SPACES, LatentSizes, Space, check_space, space_size
 
 __all__ = [
-    "EVERYONE", "FILE_NAME", "SPACES", "Directions", "add_moves", "directions_from_bundle", "read_directions",
-    "read_published_directions", "write_directions",
+    "EVERYONE", "FILE_NAME", "SPACES", "Directions", "add_moves", "directions_from_arrays", "read_directions",
+    "write_directions",
 ]  # fmt: skip
 
 # Readers that know vectors of w only would take a set of z for one of w: such sets have a format of their own.
@@ -112,12 +112,11 @@ class Directions:
                 found[name] = np.stack([self.vectors[name][group] for group in self.groups])
         return found
 
-    def check(self, face: Face) -> None:
-        """Raises InvalidInputError when there are several groups and `face` belongs to none of them."""
-        self._group(face)
-
     def check_all(self, faces: Sequence[Face]) -> None:
-        """`check` for every face; sets of one group look at none, since a job may have millions."""
+        """Raises InvalidInputError for a face that belongs to none of several groups.
+
+        Sets of one group look at none, since a job may have millions.
+        """
         if len(self.groups) > 1:
             for face in faces:
                 self._group(face)
@@ -201,15 +200,18 @@ def add_moves(start: NDArray[np.float32], moves: NDArray[np.float64], expression
 def read_directions(
     path: Path | str, space: str | None = None, networks: Mapping[str, GradientNetwork] | None = None
 ) -> Directions:
-    """Directions of `ohlora train directions` (the file or its folder) or a folder of published tables.
+    """Directions of `ohlora train directions` (the file or its folder), or the published tables of a folder or its
+    `property_score_vectors`, `{property}_change_{space}_vector_{group}.csv`.
 
-    space: which, of a folder that holds several. networks: of properties that a published set has no tables for.
-    Raises InvalidInputError naming the path when it is neither, damaged, incomplete or in another space.
+    space: which, of a folder that holds several. networks: property -> network, for properties without tables; they
+    take the place of tables that there are.
+    Raises InvalidInputError naming the path when it is neither, damaged, incomplete or in another space, and for
+    several spaces of which none is named.
     """
     path = Path(path)
     own = path / FILE_NAME if path.is_dir() else path
     if not own.is_file():
-        return read_published_directions(path, space, networks)
+        return _published(path, space, dict(networks or {}))
     found = _read_own(own)
     if space is not None and found.space != check_space(space):
         raise InvalidInputError(f"the directions {own} are in {found.space}, {space} was asked for: leave --space out")
@@ -261,24 +263,14 @@ def _read_own(path: Path) -> Directions:
         raise InvalidInputError(f"the directions {path} hold NaN or infinity")
     source, state = metadata.get("source") or path.name, metadata.get("generator_sha256") or None
     try:
-        return directions_from_bundle(arrays, groups, source, state, space=metadata.get("space", "w"), networks=scales)
+        return directions_from_arrays(arrays, groups, source, state, space=metadata.get("space", "w"), networks=scales)
     except InvalidInputError as error:
         raise InvalidInputError(f"cannot read the directions {path}: {error}") from error
 
 
-def read_published_directions(
-    folder: Path | str, space: str | None = None, networks: Mapping[str, GradientNetwork] | None = None
-) -> Directions:
-    """Read `{property}_change_{space}_vector_{group}.csv` from `folder` or its `property_score_vectors`.
-
-    space: which, of a folder that holds several. networks: property -> network, for properties without tables; they
-    take the place of tables that there are.
-    Raises InvalidInputError for a missing or incomplete set, vectors of different lengths, and several spaces of which
-    none is named.
-    """
-    networks = dict(networks or {})
+def _published(folder: Path, space: str | None, networks: Mapping[str, GradientNetwork]) -> Directions:
     if space is not None and set(networks) == set(PROPERTIES):
-        return Directions({}, Path(folder).absolute().name, space=check_space(space), networks=networks)
+        return Directions({}, folder.absolute().name, space=check_space(space), networks=networks)
     tables = find_tables(folder, space)
     missing = [name for name in tables.missing if name not in networks]
     if missing:
@@ -290,7 +282,7 @@ def read_published_directions(
     return Directions(tables.read(without=networks), tables.source, space=tables.space, networks=networks)
 
 
-def directions_from_bundle(
+def directions_from_arrays(
     arrays: Mapping[str, NDArray[np.floating]],
     groups: list[str],
     source: str,
@@ -303,18 +295,12 @@ def directions_from_bundle(
 
     Raises InvalidInputError for networks whose arrays do not belong together.
     """
-    scales = networks or {}
-    return Directions(
-        {
-            name: {group: np.asarray(arrays[name][i], dtype=np.float64) for i, group in enumerate(groups)}
-            for name in PROPERTIES
-            if name not in scales
-        },
-        source,
-        generator_sha256,
-        check_space(space),
-        {name: network_from_arrays(arrays, name, scale) for name, scale in scales.items()},
-    )
+    scales, vectors = networks or {}, {}
+    for name in PROPERTIES:
+        if name not in scales:
+            vectors[name] = {g: np.asarray(row, dtype=np.float64) for g, row in zip(groups, arrays[name], strict=True)}
+    found = {name: network_from_arrays(arrays, name, scale) for name, scale in scales.items()}
+    return Directions(vectors, source, generator_sha256, check_space(space), found)
 
 
 def network_from_arrays(arrays: Mapping[str, NDArray[np.floating]], name: str, scale: float) -> GradientNetwork:

@@ -15,7 +15,7 @@ from ohlora.base.values import Expression, Face, Ombre
 from ohlora.bundle import Bundle
 from ohlora.engines import Engine
 from ohlora.errors import ImageError, InvalidInputError
-from ohlora.latents.directions import Directions, directions_from_bundle
+from ohlora.latents.directions import Directions
 from ohlora.latents.mapping import LatentSource
 from ohlora.render.gpu.devices import DeviceSetting, chosen_devices, open_chain
 from ohlora.render.gpu.pipeline import DevicePipeline
@@ -104,17 +104,11 @@ class Renderer(PhotoRenderer):
     @cached_property
     def directions(self) -> Directions | None:
         """Those given in place of the bundle's own, or these."""
-        owner = f"bundle '{self.bundle.name}'"
-        if self.directions_override is not None:
-            part = self.bundle.generator_part()
-            self.directions_override.require_generator(part, part.state_sha256, owner)
-            return self.directions_override
-        own = self.bundle.manifest.directions
-        if own is None:
-            return None
-        return directions_from_bundle(
-            self.bundle.directions(), own.groups, owner, space=own.space, networks=own.networks
-        )
+        if self.directions_override is None:
+            return self.bundle.direction_set()
+        part = self.bundle.generator_part()
+        self.directions_override.require_generator(part, part.state_sha256, f"bundle '{self.bundle.name}'")
+        return self.directions_override
 
     def producer(self, job: RenderJob) -> PortraitProducer:
         """Checks that every look of the job can be made, then opens the engines it needs."""

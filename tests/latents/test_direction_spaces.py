@@ -12,7 +12,7 @@ import pytest
 from ohlora.base.values import PROPERTIES, Expression, Face
 from ohlora.errors import InvalidInputError
 from ohlora.faces import load_faces
-from ohlora.latents.directions import Directions, add_moves, read_directions, read_published_directions
+from ohlora.latents.directions import Directions, add_moves, read_directions
 from ohlora.latents.directions import write_directions as write_directions_file
 from ohlora.latents.spaces import SPACES
 from tests.support.small_directions import Sizes, make, network
@@ -51,7 +51,7 @@ def test_published_networks_lower_the_score_like_every_set() -> None:
 def test_networks_alone_are_for_every_face() -> None:
     directions = make(networks=PROPERTIES)
     assert (directions.groups, directions.size) == (["all"], 6)
-    directions.check(Face(np.zeros(512)))
+    directions.check_all([Face(np.zeros(512))])
     assert directions.moves(np.ones(6, np.float32), Face(np.zeros(512))).shape == (3, 6)
 
 
@@ -153,24 +153,24 @@ def test_published_sets(shared: Path, version: str, space: str, groups: int, siz
 def test_a_folder_of_several_spaces_wants_one_named(v9: Path) -> None:
     there = r"mapping_split1 \(mouth, pose\), mapping_split2 \(eyes, mouth, pose\)"
     with pytest.raises(InvalidInputError, match=rf"several spaces, {there}: name one \(--space mapping_split1\)"):
-        read_published_directions(v9)
+        read_directions(v9)
     with pytest.raises(InvalidInputError, match=rf"no direction tables of space w in .*; it has {there}"):
-        read_published_directions(v9, "w")
+        read_directions(v9, "w")
     with pytest.raises(InvalidInputError, match="no latent space 'split1'"):
-        read_published_directions(v9, "split1")
+        read_directions(v9, "split1")
     with pytest.raises(
         InvalidInputError, match=r"no mapping_split1 tables of eyes: .*find_v9_nn_eyes.pth.*bundle build"
     ):
-        read_published_directions(v9, "mapping_split1")
+        read_directions(v9, "mapping_split1")
 
 
 def test_a_set_of_tables_and_a_network(v9: Path) -> None:
-    found = read_published_directions(v9, "mapping_split1", {"eyes": network(2560, -1.0)})
+    found = read_directions(v9, "mapping_split1", {"eyes": network(2560, -1.0)})
     assert (found.size, len(found.groups), list(found.networks)) == (2560, 16, ["eyes"])
     assert sorted(found.vectors) == ["mouth", "pose"]
     with pytest.raises(InvalidInputError, match="must have one length"):
-        read_published_directions(v9, "mapping_split1", {"eyes": network(512)})
-    alone = read_published_directions(v9, "w", {name: network(512) for name in PROPERTIES})
+        read_directions(v9, "mapping_split1", {"eyes": network(512)})
+    alone = read_directions(v9, "w", {name: network(512) for name in PROPERTIES})
     assert (alone.groups, alone.space, alone.source) == (["all"], "w", "v9")
 
 
@@ -189,7 +189,7 @@ def test_published_faces_find_their_group(
 ) -> None:
     folder = shared / "data" / "ohlora" / version
     networks = {"eyes": network(2560, -1.0)} if space == "mapping_split1" else None
-    directions = read_published_directions(folder, space, networks)
+    directions = read_directions(folder, space, networks)
     faces = load_faces([str(folder / table)], labels)
     assert len(faces) == count
     assert (faces[0].name, faces[0].group) == first

@@ -9,7 +9,7 @@ from safetensors.numpy import save
 from ohlora.base.values import Expression, Face
 from ohlora.errors import InvalidInputError
 from ohlora.faces import SeedRange
-from ohlora.latents.directions import Directions, read_directions, read_published_directions
+from ohlora.latents.directions import Directions, read_directions
 from ohlora.latents.directions import write_directions as write_directions_file
 from tests.support.direction_tables import write_directions
 from tests.support.small_directions import Sizes
@@ -17,7 +17,7 @@ from tests.support.small_directions import Sizes
 
 def test_sum_in_documented_order(tmp_path: Path) -> None:
     write_directions(tmp_path / "d")
-    directions = read_published_directions(tmp_path / "d")
+    directions = read_directions(tmp_path / "d")
     face = Face(np.zeros(512), group="ll")
     w = np.random.default_rng(0).standard_normal(512).astype(np.float32)
     v = {name: directions.vectors[name]["ll"] for name in ("eyes", "mouth", "pose")}
@@ -28,29 +28,29 @@ def test_sum_in_documented_order(tmp_path: Path) -> None:
 
 def test_faces_without_a_known_group_are_refused(tmp_path: Path) -> None:
     write_directions(tmp_path / "d")
-    directions = read_published_directions(tmp_path / "d")
+    directions = read_directions(tmp_path / "d")
     with pytest.raises(InvalidInputError, match="'nobody' has no direction group"):
-        directions.check(Face(np.zeros(512), name="nobody"))
+        directions.check_all([Face(np.zeros(512), name="nobody")])
     with pytest.raises(InvalidInputError, match="group 'xx'"):
-        directions.check(Face(np.zeros(512), name="f", group="xx"))
+        directions.check_all([Face(np.zeros(512), name="f", group="xx")])
 
 
 def test_incomplete_sets_are_refused(tmp_path: Path) -> None:
     write_directions(tmp_path / "d")
     tables = tmp_path / "d" / "property_score_vectors"
     (tables / "pose_change_w_vector_hh.csv").unlink()
-    with pytest.raises(InvalidInputError, match="groups of pose"):
-        read_published_directions(tmp_path / "d")
+    with pytest.raises(InvalidInputError, match="pose has groups"):
+        read_directions(tmp_path / "d")
     (tables / "pose_change_w_vector_hh.csv").write_text(",0,1\n0,1.0,2.0\n")
-    with pytest.raises(InvalidInputError, match="must hold 512 finite numbers like the others, got 2"):
-        read_published_directions(tmp_path / "d")
+    with pytest.raises(InvalidInputError, match="must have one length, got .*pose"):
+        read_directions(tmp_path / "d")
     with pytest.raises(InvalidInputError, match="no direction tables"):
-        read_published_directions(tmp_path)
+        read_directions(tmp_path)
 
 
 @pytest.mark.parametrize(("version", "groups"), [("v7", 8), ("v8", 16)])
 def test_published_tables(shared: Path, version: str, groups: int) -> None:
-    directions = read_published_directions(shared / "data" / "ohlora" / version)
+    directions = read_directions(shared / "data" / "ohlora" / version)
     assert len(directions.groups) == groups
     for group in directions.groups:
         assert np.linalg.norm(directions.vectors["eyes"][group]) == pytest.approx(1, abs=1e-6)
@@ -68,7 +68,7 @@ def test_one_group_is_for_every_face() -> None:
     moved = (2.0 * directions.vectors["mouth"]["all"]).astype(np.float32)
     for group in (None, "hh"):
         face = Face(np.zeros(512), name="f", group=group)
-        directions.check(face)
+        directions.check_all([face])
         assert np.array_equal(directions.apply(w, face, Expression(mouth=2.0)), moved)
     # A million seeds are not drawn to find out that all of them may move.
     directions.check_all(SeedRange(0, 10**9))
