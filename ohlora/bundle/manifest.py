@@ -72,7 +72,16 @@ class FileEntry(_Strict):
     size: Annotated[int, Field(ge=0)]
 
 
-class HairPart(_Strict):
+class _ReaderPart(_Strict):
+    file: RelativeName
+    probe: RelativeName
+    input_size: Size = 224
+    architecture: str
+    parity: dict[str, JsonValue] = {}
+    metrics: dict[str, JsonValue] = {}
+
+
+class HairPart(_ReaderPart):
     """Hair finder: image uint8 [N, s, s, 3] -> hair float32 [N, s, s] in [0, 1], s = input_size.
 
     precision: arithmetic that its preset was measured in.
@@ -80,25 +89,13 @@ class HairPart(_Strict):
 
     LATER = ("precision",)
 
-    file: RelativeName
-    probe: RelativeName
-    input_size: Size = 224
-    architecture: str
     precision: Precision = "fp32"
-    parity: dict[str, JsonValue] = {}
-    metrics: dict[str, JsonValue] = {}
 
 
-class ParsingPart(_Strict):
+class ParsingPart(_ReaderPart):
     """Face parser: image uint8 [N, s, s, 3] -> parsing uint8 [N, s, s], indices into `classes`, s = input_size."""
 
-    file: RelativeName
-    probe: RelativeName
-    input_size: Size = 224
     classes: Annotated[list[str], Field(min_length=2, max_length=256)]
-    architecture: str
-    parity: dict[str, JsonValue] = {}
-    metrics: dict[str, JsonValue] = {}
 
 
 class GeneratorPart(_Strict):
@@ -197,19 +194,18 @@ class BundleManifest(_Strict):
             for key in _FILE_FIELDS[role]:
                 if getattr(part, key) not in (None, *self.files):
                     raise ValueError(f"{role}.{key} uses {getattr(part, key)!r}, which 'files' does not list")
-        if self.directions and self.generator is None:
+        directions = self.directions
+        if directions is None:
+            return self
+        if self.generator is None:
             raise ValueError("directions are given without the generator they belong to")
-        if (
-            self.directions
-            and self.directions.space in SPLIT_SPACES
-            and not (self.generator and self.generator.split_size)
-        ):
-            raise ValueError(f"directions in {self.directions.space} belong to a generator with mapping_end")
-        if self.directions and self.directions.generator_sha256 != self.generator_identity:
+        if directions.space in SPLIT_SPACES and not self.generator.split_size:
+            raise ValueError(f"directions in {directions.space} belong to a generator with mapping_end")
+        if directions.generator_sha256 != self.generator_identity:
             raise ValueError(
-                "foreign directions: they were found for generator "
-                f"{self.directions.generator_sha256[:12]}, here is {str(self.generator_identity)[:12]}; "
-                "find directions for this generator or take the bundle they came from"
+                f"foreign directions: they were found for generator {directions.generator_sha256[:12]}, here is "
+                f"{str(self.generator_identity)[:12]}; find directions for this generator or take the bundle they came "
+                "from"
             )
         return self
 
@@ -220,10 +216,8 @@ class BundleManifest(_Strict):
     @property
     def generator_identity(self) -> str | None:
         """Hash that directions are bound to; None without a generator."""
-        part = self.generator
-        if part is None:
-            return None
-        return generator_identity(*(self.files[name].sha256 for name in part.files()))
+        names = self.generator.files() if self.generator else ()
+        return generator_identity(*(self.files[name].sha256 for name in names)) if names else None
 
     def to_json(self) -> bytes:
         """Deterministic bytes of `bundle.json`."""

@@ -24,6 +24,12 @@ class BatchRunner(Protocol):
     spec: EngineSpec
     bucket: int
 
+    def buffer(self, name: str) -> Any:
+        """Memory of an input or output, [bucket, ...], with `__cuda_array_interface__`."""
+
+    def launch(self, stream: int) -> None:
+        """Put a run from buffers to buffers on a stream, by its address. Nothing waits."""
+
     def __call__(self, inputs: Arrays, outputs: Arrays) -> None:
         """Read arrays [bucket, ...] from `inputs`, write arrays [bucket, ...] of `outputs`."""
 

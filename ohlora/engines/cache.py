@@ -66,8 +66,8 @@ class CacheEntry:
             return None
         if hashlib.sha256(data[_DIGEST:]).digest() == data[:_DIGEST]:
             with contextlib.suppress(ValueError):
-                header, length = _header(data[_DIGEST:])
-                return header, data[_DIGEST + length :]
+                end = bytes(data[: _DIGEST + 65536]).index(b"\n", _DIGEST) + 1
+                return json.loads(bytes(data[_DIGEST:end])), data[end:]
         self.discard()
         return None
 
@@ -86,8 +86,3 @@ class CacheEntry:
     def discard(self) -> None:
         """Forget the entry, so that the next load compiles again."""
         shutil.rmtree(self.folder, ignore_errors=True)
-
-
-def _header(data: memoryview) -> tuple[dict[str, Any], int]:
-    end = bytes(data[:65536]).index(b"\n") + 1
-    return json.loads(bytes(data[:end])), end

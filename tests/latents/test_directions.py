@@ -42,7 +42,7 @@ def test_incomplete_sets_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match="pose has groups"):
         read_directions(tmp_path / "d")
     (tables / "pose_change_w_vector_hh.csv").write_text(",0,1\n0,1.0,2.0\n")
-    with pytest.raises(InvalidInputError, match="must have one length, got .*pose"):
+    with pytest.raises(InvalidInputError, match=r"must have one length, got .*pose"):
         read_directions(tmp_path / "d")
     with pytest.raises(InvalidInputError, match="no direction tables"):
         read_directions(tmp_path)

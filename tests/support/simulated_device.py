@@ -13,7 +13,7 @@ from ohlora.errors import EngineError
 
 
 class HostNetwork:
-    """A DeviceNetwork over an engine of the host. room: rows beyond which there is no memory."""
+    """Buffers and launches of a BatchRunner over an engine of the host. room: rows beyond which there is no memory."""
 
     def __init__(self, engine: Any, bucket: int) -> None:
         self.engine, self.spec, self.bucket = engine, engine.spec, bucket

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
-from typing import Any, Protocol, get_args
+from typing import get_args
 
 from ohlora.base.installation import install_command
 from ohlora.base.types import DeviceBackend, check_choice
@@ -17,23 +17,9 @@ from ohlora.engines.batches import BatchEngine
 from ohlora.engines.gpu.tensorrt_sidecar import Sidecar, read_sidecar
 from ohlora.engines.model_file import read_model_file
 from ohlora.engines.selftest import Probe
-from ohlora.engines.spec import EngineSpec
 from ohlora.errors import EngineError
 
 BUCKET = 64
-
-
-class DeviceNetwork(Protocol):
-    """Computes `bucket` rows from its own buffers into its own buffers."""
-
-    spec: EngineSpec
-    bucket: int
-
-    def buffer(self, name: str) -> Any:
-        """Memory of an input or output, [bucket, ...], with `__cuda_array_interface__`."""
-
-    def launch(self, stream: int) -> None:
-        """Put a run on a stream, by its address. Nothing waits."""
 
 
 def open_device_engine(
@@ -47,7 +33,7 @@ def open_device_engine(
     engines: Path | None = None,
     probe: Probe | None = None,
 ) -> BatchEngine:
-    """The network of an ONNX file on GPU `device`, tested; its `runner` is a DeviceNetwork of `bucket` rows.
+    """The network of an ONNX file on GPU `device`, tested; its `runner` computes `bucket` rows.
 
     backend: 'tensorrt' takes the engine in folder `engines` that was built of this file (`ohlora export --to
     tensorrt`); 'torch' compiles and records; 'onnxruntime' takes its CUDA provider, in float32. 'auto': tensorrt with

@@ -78,7 +78,6 @@ class DeviceSession:
             array[...] = self._values[name].numpy()
 
     def buffer(self, name: str) -> DeviceBuffer:
-        """The session's own memory of an input or output, for kernels that write or read it in place."""
         tensor = next(tensor for tensor in self.spec.tensors if tensor.name == name)
         pointer = self._values[name].data_ptr()
         return DeviceBuffer(pointer, (self.bucket, *tensor.row_shape), tensor.dtype, self.stream or 0)

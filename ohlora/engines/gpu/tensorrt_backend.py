@@ -80,11 +80,9 @@ class TensorRtRunner:
         return {tensor.name: self._on_device[tensor.name] for tensor in self.spec.outputs}
 
     def buffer(self, name: str) -> DeviceBuffer:
-        """The engine's own memory of an input or output, for kernels that write or read it in place."""
         return self._on_device[name]
 
     def launch(self, stream: int) -> None:
-        """Put a run from buffers to buffers on `stream`."""
         self._runtime.launch(self._graph, stream)
 
     def __call__(self, inputs: Arrays, outputs: Arrays) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -46,25 +45,13 @@ class Sidecar:
         write_json(path, content)
         return path
 
-    def mismatch(
-        self,
-        *,
-        model_sha256: str,
-        package: str,
-        version: str,
-        compute_capabilities: Sequence[str],
-        batch: Sequence[int],
-    ) -> str | None:
-        """Why this is not the engine that would be built now; None when it is."""
-        pairs = {
-            "the ONNX file": (self.model_sha256[:12], model_sha256[:12]),
-            "the package": (f"{self.package} {self.version}", f"{package} {version}"),
-            "compute capabilities": (list(self.compute_capabilities), list(compute_capabilities)),
-            "batch": (list(self.batch), list(batch)),
-        }
-        for what, (mine, wanted) in pairs.items():
-            if mine != wanted:
-                return f"{what} changed from {mine} to {wanted}"
+    def mismatch(self, **asked: object) -> str | None:
+        """Why this is not the engine that would be built now, of these fields; None when it is."""
+        for name, value in asked.items():
+            if getattr(self, name) != value:
+                if name == "model_sha256":
+                    return "the ONNX file changed"
+                return f"{name.replace('_', ' ')} changed from {getattr(self, name)} to {value}"
         return None
 
 

@@ -68,11 +68,9 @@ class DeviceRunner:
         return dict(self._outputs)
 
     def buffer(self, name: str) -> Tensor:
-        """The graph's own memory of an input or output, for kernels that write or read it in place."""
         return self._inputs[name] if name in self._inputs else self._outputs[name]
 
     def launch(self, stream: int) -> None:
-        """Put a run from buffers to buffers on `stream`, a CUDA stream's address."""
         with torch.cuda.stream(_ExternalStream(stream, self.device)):
             self._graph.replay()
 
