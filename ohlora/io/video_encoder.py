@@ -13,6 +13,7 @@ import av
 import numpy as np
 from av.video.reformatter import Colorspace, VideoReformatter
 
+from ohlora.base.closing import Closing
 from ohlora.base.types import Rgb
 from ohlora.errors import OutputError
 
@@ -63,8 +64,8 @@ def matrix_of(number: int) -> Colorspace:
     return _MATRICES.get(number, Colorspace.ITU709)
 
 
-class VideoEncoder:
-    """One video being written: 8-bit 4:2:0, limited range. A context manager; the file is complete after `finish`.
+class VideoEncoder(Closing):
+    """One video being written: 8-bit 4:2:0, limited range. The file is complete after `finish`.
 
     shape: (height, width, ...) of the frames; sides that must be even repeat the last row or column. codecs: the first
     that PyAV has here is taken. container: of FFmpeg, None to go by the path's suffix. colors: FFmpeg's numbers of
@@ -107,10 +108,7 @@ class VideoEncoder:
         self._stream = stream
         self._sound = {one.index: self._container.add_stream_from_template(one) for one in sound}
 
-    def __enter__(self) -> VideoEncoder:
-        return self
-
-    def __exit__(self, *error: object) -> None:
+    def close(self) -> None:
         with contextlib.suppress(av.FFmpegError, OSError):
             self._container.close()
 

@@ -18,7 +18,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import logging
 import os
 import re
 import stat
@@ -26,41 +25,43 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
-from types import TracebackType
 from typing import Any
 
-from ohlora.base.atomic import atomic_path, explain_os_error, make_folder, remove_leftovers, write_bytes
+from ohlora.base.atomic import (
+    FileLock,
+    atomic_path,
+    explain_os_error,
+    lock_file,
+    make_folder,
+    remove_leftovers,
+    write_bytes,
+)  # fmt: skip
+from ohlora.base.closing import Closing
 from ohlora.errors import InvalidInputError, OutputError
-
-try:
-    import fcntl
-except ImportError:  # Windows has no flock: there, two processes on one folder are not noticed
-    fcntl = None  # type: ignore[assignment]
 
 RECORD_FOLDER = ".ohlora"
 METADATA_NAME = "metadata.jsonl"
 SYNC_SECONDS = 1.0
 _FORMAT = 1
 _SHOWN_DIFFERENCES = 3
-_log = logging.getLogger(__name__)
 
 Row = dict[str, Any]
 # Engine labels of folders begun by versions before this one: openvino-f32, onnxruntime-int8+f16, torch-f16 on cuda ...
 _OLD_LABEL = re.compile(r"(?<=[-+])f(?=(?:16|32)\b)")
 
 
-class Journal:
+class Journal(Closing):
     """What is finished in one output folder. Made by `Journal.open`; a context manager that closes itself.
 
     `record`, `record_failure` and reading may be called from any thread. Rows stay on disk: memory holds one
     number per finished item.
     """
 
-    def __init__(self, folder: Path, lock: int) -> None:
+    def __init__(self, folder: Path, lock: FileLock) -> None:
         """Not for callers: use `Journal.open`, which checks the request and takes the lock."""
         self.folder = folder
         self._path = folder / RECORD_FOLDER / "journal.jsonl"
-        self._lock_file = lock
+        self._lock = lock
         self._mutex = threading.RLock()
         self._offsets: dict[int, int] = {}  # item -> where its line starts
         self._failures: dict[int, str] = {}
@@ -86,7 +87,7 @@ class Journal:
         folder = make_folder(folder)
         record = make_folder(folder / RECORD_FOLDER)
         text = _canonical(request)
-        lock = _take_lock(record / "lock", folder)
+        lock = lock_file(record / "lock", folder)
         try:
             job = record / "job.json"
             if restart:
@@ -103,16 +104,8 @@ class Journal:
                 write_bytes(job, _job_record(text))
             return cls(folder, lock)
         except BaseException:
-            os.close(lock)
+            lock.close()
             raise
-
-    def __enter__(self) -> Journal:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     # Reading
 
@@ -209,7 +202,7 @@ class Journal:
                 self._closed = True
                 self._reader.close()
                 os.close(self._file)
-                os.close(self._lock_file)  # and with it the lock
+                self._lock.close()
 
     # Inside
 
@@ -394,27 +387,3 @@ def _explained(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise explain_os_error(path, error) from error
-
-
-def _take_lock(path: Path, folder: Path) -> int:
-    """Open and lock `path`. The lock dies with the process, however it dies, so none is ever left behind."""
-    try:
-        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    except OSError as error:
-        raise explain_os_error(path, error) from error
-    if fcntl is not None:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            owner = os.pread(file, 32, 0).decode("ascii", "replace").strip()
-            os.close(file)
-            raise InvalidInputError(
-                f"another ohlora process{f' ({owner})' if owner else ''} is writing to {folder}: "
-                "wait for it or choose another --out"
-            ) from error
-        except OSError as error:  # some network file systems have no locks
-            _log.warning("%s cannot be locked (%s): start no second job in this folder", folder, error.strerror)
-    with contextlib.suppress(OSError):  # who holds it is a courtesy of the message above
-        os.ftruncate(file, 0)
-        os.write(file, f"process {os.getpid()}\n".encode())
-    return file

@@ -333,7 +333,7 @@ def test_a_file_system_without_locks_is_used_with_a_warning(
     def unsupported(*_: object) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(module.fcntl, "flock", unsupported)
+    monkeypatch.setattr("ohlora.base.atomic.fcntl.flock", unsupported)
     Journal.open(tmp_path, REQUEST).close()
     assert "cannot be locked (No locks available)" in caplog.text
 
