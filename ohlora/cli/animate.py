@@ -10,6 +10,7 @@ import typer
 from typer import Argument, Option
 
 from ohlora.cli import options
+from ohlora.cli.report import Run
 from ohlora.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ def animate(
     quality: Annotated[int, Option(help="Of WebP and MP4, 1 to 100.")] = 90,
     own: options.Directions,
     engines: options.Engines,
-    run: options.Run,
+    run: Run,
     _curves: Annotated[
         bool, Option("--list-curves", callback=list_curves, is_eager=True, help="List the curves and exit.")
     ] = False,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,15 +10,17 @@ import typer
 from typer import Option
 
 from ohlora.cli import options
+from ohlora.cli.report import Told, note
 from ohlora.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from ohlora.bench.runner.compare import Change
     from ohlora.bench.runner.records import Row, Run
     from ohlora.bench.runner.subjects import Subject
 
 
+@options.grouped
 def bench(
+    *,
     suite: Annotated[
         list[str] | None,
         Option(
@@ -42,7 +43,7 @@ def bench(
     ] = False,
     compare: Annotated[Path | None, Option(help="A saved bench.json; exit status 1 when this run is worse.")] = None,
     margin: Annotated[float, Option(help="Share of the speed that may be lost.", min=0.0, max=1.0)] = 0.2,
-    json: options.Json = False,
+    told: Told,
 ) -> None:
     """Measure kernels, engines, stages and whole jobs beside their baselines, each with its accuracy.
 
@@ -65,18 +66,29 @@ def bench(
     earlier = Run.load(out / "bench.json") if keep and out is not None else None
     subject = open_subject(bundle, full_size, presets, names)
     try:
-        run = run_suites(Options(subject, quick), names, lambda rows: show(rows, sys.stderr if json else sys.stdout))
+        stream = sys.stderr if told.json else sys.stdout
+        run = run_suites(Options(subject, quick), names, lambda rows: show(rows, stream))
     finally:
         subject.close()
     changes = [] if old is None else compare_runs(run, old, margin)
     if out is not None:
         write(run if earlier is None else joined(run, earlier), out)
-    if json:
-        found = [{"row": list(change.row), "kind": change.kind, "text": change.text} for change in changes]
-        typer.echo(dumps({"out": None if out is None else str(out), "goals": goals(run), "changes": found}))
-    else:
-        finish(run, changes, old is not None, margin, out)
-    if any(change.regression for change in changes):
+    goals = [
+        {"group": row.group, "name": row.name, "goal": row.goal, "kind": row.goal_kind, "met": row.met}
+        for row in run.rows
+        if row.goal is not None
+    ]
+    for entry in () if told.json else run.left_out:
+        note(f"left out of {entry['suite']}: {entry['why']}")
+    worse = any(change.regression for change in changes)
+    lines = [f"goals met: {sum(bool(goal['met']) for goal in goals)} of {len(goals)}"] if goals else []
+    lines += [f"{change.kind}: {' / '.join(change.row)}: {change.text}" for change in changes]
+    if old is not None and not worse:
+        lines.append(f"no row is worse than the saved run by more than {margin:.0%}")
+    found = [{"row": list(change.row), "kind": change.kind, "text": change.text} for change in changes]
+    summary = {"out": None if out is None else str(out), "goals": goals, "changes": found}
+    told.tell(summary, *lines, *([] if out is None else [f"-> {out}"]))
+    if worse:
         raise typer.Exit(1)
 
 
@@ -92,15 +104,12 @@ def open_subject(bundle: str, full_size: bool, presets: str | None, names: list[
     if full_size and bundle != "demo":
         raise InvalidInputError("give either --bundle or --full-size: the full-size generator is a bundle of its own")
 
-    def report(line: str) -> None:
-        print(line, file=sys.stderr)
-
     if not {"engines", "pipeline", "roofline"} & set(names):  # no network of the subject's is run
-        return Subject(FULL_SIZE, {}, None) if full_size else bundle_subject(bundle, (), report, modules=False)
+        return Subject(FULL_SIZE, {}, None) if full_size else bundle_subject(bundle, (), note, modules=False)
     try:
         if full_size:
-            return full_size_subject(asked or PRESET_NAMES, report)
-        return bundle_subject(bundle, asked, report)
+            return full_size_subject(asked or PRESET_NAMES, note)
+        return bundle_subject(bundle, asked, note)
     except ImportError as error:
         what = "--full-size" if full_size else "--presets"
         raise InvalidInputError(f"{what} needs the train extra: {install_command('train')} ({error})") from error
@@ -135,27 +144,5 @@ def write(run: Run, out: Path) -> None:
 
         plots = draw(run, out)
     except ImportError as error:
-        print(f"no plots: {error}; {install_command('bench')}", file=sys.stderr)
+        note(f"no plots: {error}; {install_command('bench')}")
     write_bytes(out / "report.md", markdown(run, plots).encode())
-
-
-def goals(run: Run) -> list[dict[str, object]]:
-    return [
-        {"group": row.group, "name": row.name, "goal": row.goal, "kind": row.goal_kind, "met": row.met}
-        for row in run.rows
-        if row.goal is not None
-    ]
-
-
-def finish(run: Run, changes: list[Change], compared: bool, margin: float, out: Path | None) -> None:
-    reached = [row.met for row in run.rows if row.goal is not None]
-    if reached:
-        typer.echo(f"goals met: {sum(map(bool, reached))} of {len(reached)}")
-    for entry in run.left_out:
-        print(f"left out of {entry['suite']}: {entry['why']}", file=sys.stderr)
-    for change in changes:
-        typer.echo(f"{change.kind}: {' / '.join(change.row)}: {change.text}")
-    if compared and not any(change.regression for change in changes):
-        typer.echo(f"no row is worse than the saved run by more than {margin:.0%}")
-    if out is not None:
-        typer.echo(f"-> {out}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from json import dumps, loads
+from json import loads
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +11,7 @@ import typer
 from typer import Option
 
 from ohlora.cli import options
+from ohlora.cli.report import Told, table
 from ohlora.errors import InvalidInputError
 
 app = typer.Typer(help="Build, inspect and verify model bundles.", no_args_is_help=True)
@@ -18,22 +19,16 @@ Where = Annotated[str, typer.Argument(help="Bundle folder, or 'demo'.")]
 
 
 @app.command()
-def info(bundle: Where = "demo", json: options.Json = False) -> None:
+@options.grouped
+def info(*, bundle: Where = "demo", told: Told) -> None:
     """Show what a bundle holds, after verifying every file's hash. Example: `ohlora bundle info demo`"""
     from ohlora.bundle import Bundle
     from ohlora.bundle.description import describe
 
     opened = Bundle.open(bundle)
-    if json:
-        typer.echo(dumps(opened.manifest.model_dump(mode="json")))
-        return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("part", "what")
-    for name, text in describe(opened):
-        table.add_row(name, text)
-    Console().print(table)
+    told.tell(opened.manifest.model_dump(mode="json"))
+    if not told.json:
+        table([("part", "what"), *describe(opened)])
 
 
 @app.command()

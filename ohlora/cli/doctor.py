@@ -9,12 +9,12 @@ import time
 import warnings
 from collections.abc import Callable, Iterable
 from functools import partial
-from json import dumps
 from typing import TYPE_CHECKING
 
 import typer
 
 from ohlora.cli import options
+from ohlora.cli.report import Told
 from ohlora.errors import OhloraError
 
 if TYPE_CHECKING:
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 Row = dict[str, object]
 
 
-def doctor(bundle: options.BundleName = "demo", json: options.Json = False) -> None:
+@options.grouped
+def doctor(*, bundle: options.BundleName = "demo", told: Told) -> None:
     """Import every package, run backends, a kernel and the bundle's engines; exit status 1 when something is broken.
 
     Example: `ohlora doctor --bundle my-bundle`
@@ -41,9 +42,8 @@ def doctor(bundle: options.BundleName = "demo", json: options.Json = False) -> N
     ]
     works = any(row["ok"] for row in backends)
     healthy = works and all(row["ok"] is not False for row in rows if not str(row["check"]).startswith("backend"))
-    if json:
-        typer.echo(dumps({"healthy": healthy, "checks": rows}))
-    else:
+    told.tell({"healthy": healthy, "checks": rows})
+    if not told.json:
         show(rows)
     raise typer.Exit(0 if healthy else 1)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
-from json import dumps
 from pathlib import Path
 from typing import Annotated
 
@@ -12,10 +11,13 @@ import typer
 from typer import Argument, Option
 
 from ohlora.cli import options
+from ohlora.cli.report import Told
 from ohlora.errors import InvalidInputError
 
 
+@options.grouped
 def export(
+    *,
     source: Annotated[
         str, Argument(help="Bundle ('demo' or a folder), a file of weights, or a packaged network ('mtcnn').")
     ],
@@ -47,7 +49,7 @@ def export(
         bool, Option("--verify", help="Run what was made beside PyTorch: parity, size, ms, images/s in one table.")
     ] = False,
     overwrite: Annotated[bool, Option("--overwrite", help="Replace an export that is there.")] = False,
-    json: options.Json = False,
+    told: Told,
 ) -> None:
     """Compile networks: exact rewrites, precision behind measured gates, one report. Needs the train extra.
 
@@ -82,20 +84,18 @@ def export(
             seeds=seeds,
             overwrite=overwrite,
         )
-        written = export(opened, request, _say(json))
+        written = export(opened, request, _say(told.json))
         rows = []
         if verify:
             from ohlora.export.verify import show, verify_export
 
-            found = verify_export(opened, request, written, _say(json))
+            found = verify_export(opened, request, written, _say(told.json))
             rows = [row.to_json() for row in found]
-            if not json:
+            if not told.json:
                 show(found)
-        if json:
-            made = {one.name: {"files": [str(path) for path in one.files], **one.record} for one in written}
-            typer.echo(dumps({"out": str(out) if out else None, "networks": made, "verified": rows}))
-        elif out is not None:
-            typer.echo(f"{to}: {', '.join(one.name for one in written) or 'bundle'} -> {out}")
+        networks = {one.name: {"files": [str(path) for path in one.files], **one.record} for one in written}
+        lines = [] if out is None else [f"{to}: {', '.join(networks) or 'bundle'} -> {out}"]
+        told.tell({"out": str(out) if out else None, "networks": networks, "verified": rows}, *lines)
 
 
 def _say(quiet: bool) -> Callable[[str], None]:

@@ -117,25 +117,6 @@ class Directions:
         return None if self.directions is None else read_directions(self.directions, self.space)
 
 
-@dataclass(frozen=True)
-class Run:
-    """How a job runs and reports; none of this changes its files."""
-
-    out: Out = Path("out")
-    restart: Restart = False
-    json: Json = False
-
-
-@dataclass(frozen=True)
-class ImageRun(Run):
-    """As `Run`, of jobs that make many images."""
-
-    workers: Workers = None
-    contact_sheet: Annotated[
-        bool, Option("--contact-sheet", help="Also write contact_sheet.jpg (up to 400 images).")
-    ] = False
-
-
 Gather = Callable[[dict[str, Any]], Any]  # takes its own values out of a command's
 
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 
 LINE_EVERY_S = 10.0
-SHOWN_FAILURES = 20
 
 
 class Progress:
@@ -75,11 +73,3 @@ class Progress:
     @property
     def rate(self) -> float:
         return self.done / max(self.seconds, 1e-9)
-
-
-def show_failures(messages: Sequence[str]) -> None:
-    """On standard error, the first few of them."""
-    for message in messages[:SHOWN_FAILURES]:
-        print(f"failed: {message}", file=sys.stderr)
-    if len(messages) > SHOWN_FAILURES:
-        print(f"... and {len(messages) - SHOWN_FAILURES} more; --json lists them all", file=sys.stderr)

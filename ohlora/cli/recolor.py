@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Argument, Option
 
 from ohlora.cli import options
+from ohlora.cli.report import ImageRun
 
 if TYPE_CHECKING:
     from ohlora.photos.heads import FaceRules
@@ -49,7 +50,7 @@ def recolor(
     images: options.Images,
     engines: options.Engines,
     batch: Annotated[int, Option(min=1, max=4096, help="Images under way at once.")] = 4,
-    run: options.ImageRun,
+    run: ImageRun,
 ) -> None:
     """Dye the hair of everybody in existing images and videos, from below.
 

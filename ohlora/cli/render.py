@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 from typer import Option
 
 from ohlora.cli import options
+from ohlora.cli.report import ImageRun
 from ohlora.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -145,7 +146,7 @@ def render(
     job: Annotated[Path | None, Option(help="JSON job file in place of the options above.")] = None,
     images: options.Images,
     engines: Engines,
-    run: options.ImageRun,
+    run: ImageRun,
 ) -> None:
     """Render portraits: every face with every expression and every ombre. Each portrait is generated once.
 

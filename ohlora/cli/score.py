@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
-import typer
 from typer import Argument, Option
 
 from ohlora.cli import options
-from ohlora.cli.progress import Progress, show_failures
+from ohlora.cli.progress import Progress
+from ohlora.cli.report import Results, note
 from ohlora.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
 SHOWN_NUMBERS = 8
 
 
+@options.grouped
 def score(
     sources: Annotated[
         list[Path] | None,
@@ -33,7 +33,6 @@ def score(
     bundle: Annotated[
         str | None, Option("--bundle", "-b", help="Bundle with a face parser, which makes the class maps.")
     ] = None,
-    out: options.Out = Path("scores"),
     algorithm: Annotated[
         list[str] | None, Option("--algorithm", "-a", help="v1, v2 (default), hairstyle or all. Repeatable.")
     ] = None,
@@ -50,7 +49,7 @@ def score(
     recursive: options.Recursive = False,
     backend: options.Backend = "auto",
     threads: Annotated[int | None, Option(min=1, help="Pictures at once; default: usable cores.")] = None,
-    json: options.Json = False,
+    told: Results = Results(out=Path("scores")),
 ) -> None:
     """Score eyes, hair, mouth, pose and background of portraits from their class maps.
 
@@ -74,7 +73,7 @@ def score(
             "say where class maps come from, once: --parsing FOLDER (made by `ohlora train parse`) or --bundle BUNDLE "
             "(one with a face parser, made by `ohlora bundle build --parsing ...`)"
         )
-    with Progress(0, "pictures", quiet=json) as progress, ExitStack() as stack:
+    with Progress(0, "pictures", quiet=told.json) as progress, ExitStack() as stack:
 
         def started(count: int) -> None:
             progress.total = count
@@ -88,14 +87,15 @@ def score(
             "advance": progress.advance,
         }
         if parsing is not None:
-            pictures = number_pictures(_pictures(sources, recursive, out), read_index(parsing)) if sources else None
-            result = score_folder(parsing, out, chosen, pictures=pictures, **settings)
+            listed = _pictures(sources, recursive, told.out) if sources else None
+            pictures = None if listed is None else number_pictures(listed, read_index(parsing))
+            result = score_folder(parsing, told.out, chosen, pictures=pictures, **settings)
         else:
-            paths = number_pictures(_pictures(sources, recursive, out))
+            paths = number_pictures(_pictures(sources, recursive, told.out))
             renderer = stack.enter_context(options.Engines(bundle or "", backend, threads=threads).renderer())
             pool = stack.enter_context(ThreadPoolExecutor(threads or usable_cores()))
-            result = score_pictures(BundlePictures(renderer, paths, pool, variant), out, chosen, **settings)
-    summarise(out, result, progress.seconds, json)
+            result = score_pictures(BundlePictures(renderer, paths, pool, variant), told.out, chosen, **settings)
+    summarise(told, result, progress.seconds)
 
 
 def _pictures(sources: Sequence[Path] | None, recursive: bool, out: Path) -> list[Path]:
@@ -105,43 +105,38 @@ def _pictures(sources: Sequence[Path] | None, recursive: bool, out: Path) -> lis
     return without(list_images(sources or [], recursive), out)
 
 
-def summarise(out: Path, result: ScoreResult, seconds: float, as_json: bool) -> None:
+def summarise(told: Results, result: ScoreResult, seconds: float) -> NoReturn:
     """Print what happened; raises typer.Exit with 1 when pictures were left out."""
     missing = result.missing()
-    if as_json:
-        figures = {
-            algorithm: {
-                column: {
-                    "mean": None if math.isnan(used.mean[i]) else float(used.mean[i]),
-                    "std": None if math.isnan(used.std[i]) else float(used.std[i]),
-                    "count": int(used.counts[i]),
-                }
-                for i, column in enumerate(used.columns)
+    figures = {
+        algorithm: {
+            column: {
+                "mean": None if math.isnan(used.mean[i]) else float(used.mean[i]),
+                "std": None if math.isnan(used.std[i]) else float(used.std[i]),
+                "count": int(used.counts[i]),
             }
-            for algorithm, used in result.statistics.items()
+            for i, column in enumerate(used.columns)
         }
-        summary = {
-            "out": str(out),
-            "pictures": result.pictures,
-            "scored": result.scored,
-            "failed": len(result.failures),
-            "seconds": round(seconds, 3),
-            "statistics": figures,
-            "missing": missing,
-            "without_spread": result.without_spread(),
-            "files": {name: str(path) for name, path in result.files.items()},
-            "failures": result.failures,
-        }
-        typer.echo(json.dumps(summary))
-    else:
-        show_failures([row["error"] for row in result.failures])
-        for algorithm, columns in missing.items():
-            for column, numbers in columns.items():
-                named = ", ".join(map(str, numbers[:SHOWN_NUMBERS])) + (" ..." if len(numbers) > SHOWN_NUMBERS else "")
-                typer.echo(f"{algorithm} {column}: no score for {len(numbers)} pictures ({named})", err=True)
-        for algorithm, names in result.without_spread().items():
-            typer.echo(f"{algorithm} {', '.join(names)}: no deviation, so normalised scores are left empty", err=True)
-        parts = [f"{result.scored} pictures scored in {seconds:.1f} s -> {out / 'scores.html'}"]
-        parts += [f"{len(result.failures)} left out"] if result.failures else []
-        typer.echo("; ".join(parts))
-    raise typer.Exit(1 if result.failures else 0)
+        for algorithm, used in result.statistics.items()
+    }
+    summary = {
+        "out": str(told.out),
+        "pictures": result.pictures,
+        "scored": result.scored,
+        "failed": len(result.failures),
+        "seconds": round(seconds, 3),
+        "statistics": figures,
+        "missing": missing,
+        "without_spread": result.without_spread(),
+        "files": {name: str(path) for name, path in result.files.items()},
+        "failures": result.failures,
+    }
+    for algorithm, columns in missing.items() if not told.json else ():
+        for column, numbers in columns.items():
+            named = ", ".join(map(str, numbers[:SHOWN_NUMBERS])) + (" ..." if len(numbers) > SHOWN_NUMBERS else "")
+            note(f"{algorithm} {column}: no score for {len(numbers)} pictures ({named})")
+    for algorithm, names in result.without_spread().items() if not told.json else ():
+        note(f"{algorithm} {', '.join(names)}: no deviation, so normalised scores are left empty")
+    parts = [f"{result.scored} pictures scored in {seconds:.1f} s -> {told.out / 'scores.html'}"]
+    parts += [f"{len(result.failures)} left out"] if result.failures else []
+    told.end(summary, [row["error"] for row in result.failures], "; ".join(parts))

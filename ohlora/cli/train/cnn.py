@@ -11,9 +11,9 @@ from typing import Annotated, Any
 
 from typer import Argument, Option
 
+from ohlora.cli.report import Results, Training, note
 from ohlora.cli.train.machine import Accelerator, Machine, TrainPrecision, first_process
 from ohlora.cli.train.recipe_options import Changes, RecipeFields
-from ohlora.cli.train.report import Results, Training, note
 
 AllImages = Annotated[Path, Argument(help="Folder of pictures NNNNNN.jpg.")]
 

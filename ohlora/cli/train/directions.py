@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 from typer import Argument, Option
 
+from ohlora.cli.report import Results, Told, note
 from ohlora.cli.train.recipe_options import Changes, RecipeFields
-from ohlora.cli.train.report import Results, Told, note
 
 MEASURED_FACES = 200
 READER = Path("runs/reader.safetensors")

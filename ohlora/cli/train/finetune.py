@@ -11,9 +11,9 @@ from typing import Annotated, Any
 import typer
 from typer import Argument, Option
 
+from ohlora.cli.report import Results, Training, indented, note, state
 from ohlora.cli.train.machine import Machine, first_process
 from ohlora.cli.train.recipe_options import Changes, RecipeFields
-from ohlora.cli.train.report import Results, Training, indented, note, state
 
 StopAfter = Annotated[int, Option("--stop-after", min=0, help="Stop cleanly after so many batches; 0 = never.")]
 

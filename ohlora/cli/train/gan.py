@@ -8,9 +8,9 @@ from typing import Annotated, Any
 
 from typer import Argument, Option
 
+from ohlora.cli.report import Training, note, state
 from ohlora.cli.train.machine import Accelerator
 from ohlora.cli.train.recipe_options import Changes, RecipeFields
-from ohlora.cli.train.report import Training, note, state
 
 LOSSES = ("pixel", "perceptual", "generator", "discriminator", "penalty", "readout")
 EVENTS = {

@@ -8,9 +8,9 @@ from typing import Annotated
 from typer import Argument, Option
 
 from ohlora.base.text import first_of
+from ohlora.cli.report import Results, Training, note
 from ohlora.cli.train.machine import Accelerator
 from ohlora.cli.train.recipe_options import Changes, RecipeFields
-from ohlora.cli.train.report import Results, Training, note
 
 
 def hairzoo(

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from ohlora.cli.train.report import Told
+from ohlora.cli.report import Told
 
 
 def label(

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from ohlora.cli.train.report import Training, note
+from ohlora.cli.report import Training, note
 
 
 def parse(

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer import Option
 
-from ohlora.cli.train.report import Results, note
+from ohlora.cli.report import Results, note
 
 Names = Annotated[list[str] | None, Option("--only", help="Run this stage alone. Repeatable.")]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Argument, Option
 
 from ohlora.cli import options
-from ohlora.cli.train.report import Results, table
+from ohlora.cli.report import Results, table
 
 if TYPE_CHECKING:
     from ohlora.training.data.generated_faces import PortraitGenerator

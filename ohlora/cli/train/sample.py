@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option
 
+from ohlora.cli.report import Told, Training
 from ohlora.cli.train.machine import Accelerator
 from ohlora.cli.train.recipe_options import Changes, RecipeFields
-from ohlora.cli.train.report import Told, Training
 
 if TYPE_CHECKING:
     from ohlora.training.nets.stylegan import Generator

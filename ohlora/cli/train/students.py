@@ -8,9 +8,9 @@ from typing import Annotated, Any
 
 from typer import Option
 
+from ohlora.cli.report import Training, note, table
 from ohlora.cli.train.machine import Accelerator
 from ohlora.cli.train.recipe_options import Changes, RecipeFields
-from ohlora.cli.train.report import Training, note, table
 
 HairMaps = Annotated[
     list[Path], Option("--data", help="Folder of pictures with hair_soft/NAME.png teacher maps. Repeatable.")

@@ -9,9 +9,9 @@ from typing import Annotated, Any
 import typer
 from typer import Argument, Option
 
+from ohlora.cli.report import Training, indented, note
 from ohlora.cli.train.machine import Accelerator
 from ohlora.cli.train.recipe_options import Changes, RecipeFields
-from ohlora.cli.train.report import Training, indented, note
 
 ENGINES = ("auto", "torch", "openvino", "onnxruntime")
 

@@ -1,4 +1,4 @@
-"""What a stage tells people: notes on the way (standard error), its result at the end."""
+"""What a command tells people: notes on the way (standard error), its result at the end."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
+from typer import Option
 
 from ohlora.cli import options
+
+SHOWN_FAILURES = 20
 
 
 def note(text: str) -> None:
@@ -30,10 +33,11 @@ class Told:
 
     def end(self, summary: Any, failed: Sequence[str], *lines: str) -> NoReturn:
         """The same after the first of what failed. The exit status says whether anything did."""
-        from ohlora.cli.progress import show_failures
-
         if not self.json:
-            show_failures(list(failed))
+            for message in failed[:SHOWN_FAILURES]:
+                note(f"failed: {message}")
+            if len(failed) > SHOWN_FAILURES:
+                note(f"... and {len(failed) - SHOWN_FAILURES} more; --json lists them all")
         self.tell(summary, *lines)
         raise typer.Exit(1 if failed else 0)
 
@@ -46,14 +50,29 @@ class Results(Told):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Training(Results):
-    """Of a training that resumes."""
+class Run(Results):
+    """Of work that resumes; none of this changes its files."""
 
     restart: options.Restart = False
 
     @property
     def resume(self) -> bool:
         return not self.restart
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageRun(Run):
+    """Of jobs that make many images."""
+
+    workers: options.Workers = None
+    contact_sheet: Annotated[
+        bool, Option("--contact-sheet", help="Also write contact_sheet.jpg (up to 400 images).")
+    ] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training(Run):
+    """Of a training that resumes."""
 
     def trained(self, result: Mapping[str, Any], *lines: str, asked: bool = False) -> None:
         """The result; ends as Ctrl-C does when the training was stopped and the user had not `asked` for that."""
@@ -72,7 +91,7 @@ def indented(content: Mapping[str, Any]) -> str:
     return json.dumps(content, indent=1)
 
 
-def table(rows: Sequence[Sequence[str]], title: str) -> None:
+def table(rows: Sequence[Sequence[str]], title: str | None = None) -> None:
     """Print a table whose first row is the heading."""
     from rich.console import Console
     from rich.table import Table
