@@ -20,9 +20,9 @@ from ohlora.render.gpu.devices import DeviceSetting
 from ohlora.render.gpu.processes import DeviceExecutor
 from ohlora.render.job import Look, OutputFormat, RenderJob, look_record
 from ohlora.render.job_file import faces_record
-from ohlora.render.movies import AnimationPlan, AnimationUnit, MovieExecutor, VideoPlan, moving_frames
+from ohlora.render.movies import AnimationPlan, MovieExecutor, VideoPlan, moving_frames
 from ohlora.render.pipeline import CpuExecutor
-from ohlora.render.plan import PhotoPlan, PhotoUnit, PortraitPlan, output_names
+from ohlora.render.plan import PhotoPlan, PortraitPlan, SourceUnit, output_names
 from ohlora.render.renderer import Renderer
 from ohlora.render.run_items import Advance, Executor, Job
 
@@ -99,9 +99,9 @@ def photo_job(
 def video_job(renderer: Renderer, paths: Sequence[Path], roots: Sequence[Path], asked: Recoloring) -> Job:
     """Dyed videos; each is read once for all dyes that are still to do."""
 
-    def write(unit: PhotoUnit, files: list[Path], advance: Advance) -> dict[str, Any]:
+    def write(unit: SourceUnit, files: list[Path], advance: Advance) -> dict[str, Any]:
         result = recolor_video(
-            unit.path,
+            unit.source,
             [(file, output.ombre) for file, output in zip(files, unit.outputs, strict=True)],
             renderer.hair_engine,
             rules=asked.rules,
@@ -138,9 +138,9 @@ def animation_job(
     else:
         subjects, names, identity = faces, [face.name for face in faces], faces_record(faces)
 
-    def write(unit: AnimationUnit, files: list[Path], advance: Advance) -> dict[str, Any]:
+    def write(unit: SourceUnit, files: list[Path], advance: Advance) -> dict[str, Any]:
         def counted() -> Iterator[Rgb]:
-            for frame in moving_frames(renderer, unit.subject, looks):
+            for frame in moving_frames(renderer, unit.source, looks):
                 yield frame
                 advance(1)
 

@@ -16,7 +16,7 @@ from ohlora.io.video import expected_frames
 from ohlora.render.job import Look
 from ohlora.render.moving_portrait import MovingPortrait
 from ohlora.render.pipeline import Results
-from ohlora.render.plan import Output, PhotoPlan
+from ohlora.render.plan import Output, PhotoPlan, SourceUnit
 from ohlora.render.renderer import Renderer
 from ohlora.render.run_items import Advance
 from ohlora.render.sinks import FolderSink, dye
@@ -30,15 +30,7 @@ class VideoPlan(PhotoPlan):
     counts: ClassVar[dict[str, str]] = {"frames": "units"}
 
     def steps(self, pending: Sequence[int]) -> int:
-        return sum(expected_frames(unit.path) for unit in self.units(pending))
-
-
-@dataclass(frozen=True, slots=True)
-class AnimationUnit:
-    """A face or picture file, and the file that shows it moving."""
-
-    subject: Face | Path
-    outputs: tuple[Output, ...]
+        return sum(expected_frames(unit.source) for unit in self.units(pending))
 
 
 @dataclass(frozen=True)
@@ -59,11 +51,11 @@ class AnimationPlan:
     def steps(self, pending: Sequence[int]) -> int:
         return len(pending) * self.frames
 
-    def units(self, pending: Sequence[int]) -> Iterator[AnimationUnit]:
+    def units(self, pending: Sequence[int]) -> Iterator[SourceUnit]:
         for item in pending:
             subject = self.subjects[item]
             output = Output(item, self.names[item] + self.suffix, None, {"source": subject.name})
-            yield AnimationUnit(subject, (output,))
+            yield SourceUnit(subject, (output,))
 
 
 @dataclass(frozen=True)

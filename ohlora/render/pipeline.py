@@ -17,14 +17,14 @@ from itertools import islice
 from typing import Any, Protocol, TypeVar
 
 from ohlora.errors import ImageError, OhloraError, OutputError
-from ohlora.render.plan import Output, PhotoUnit, PortraitUnit
+from ohlora.render.plan import Output, PortraitUnit, SourceUnit
 from ohlora.render.sinks import FolderSink, Picture
 
 # Outputs of one unit are written in tasks of this many: enough to keep all workers busy on one face's sweep,
 # few enough that a task is not all overhead.
 OUTPUTS_PER_TASK = 8
 
-UnitT = TypeVar("UnitT", PortraitUnit, PhotoUnit, contravariant=True)
+UnitT = TypeVar("UnitT", PortraitUnit, SourceUnit, contravariant=True)
 
 
 class Producer(Protocol[UnitT]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
@@ -33,27 +34,32 @@ class PortraitUnit:
 
 
 @dataclass(frozen=True, slots=True)
-class PhotoUnit:
-    """One picture to read and all that is dyed from it."""
+class SourceUnit:
+    """A face or file and all that is made from it: images dyed from one photograph, a video, an animation."""
 
-    path: Path
+    source: Any
     outputs: tuple[Output, ...]
 
 
-@dataclass(frozen=True)
-class PortraitPlan:
-    """Faces x looks -> units."""
+class _Images:
+    """What plans of images share (`run_items.Plan`)."""
 
     noun = step = "images"
+
+    def steps(self, pending: Sequence[int]) -> int:
+        return len(pending)
+
+
+@dataclass(frozen=True)
+class PortraitPlan(_Images):
+    """Faces x looks -> units."""
+
     counts: ClassVar[dict[str, str]] = {"without_hair": "undyed", "generator_runs": "units"}
 
     job: RenderJob
 
     def __len__(self) -> int:
         return len(self.job)
-
-    def steps(self, pending: Sequence[int]) -> int:
-        return len(pending)
 
     def units(self, pending: Iterable[int]) -> Iterator[PortraitUnit]:
         """pending: item numbers in rising order. Yields lazily; memory does not grow with the job."""
@@ -73,13 +79,12 @@ class PortraitPlan:
 
 
 @dataclass(frozen=True)
-class PhotoPlan:
+class PhotoPlan(_Images):
     """Photographs x ombres -> units. Item k shows photograph k // len(looks) with look k % len(looks).
 
     names: output name of each source, without suffix; may hold folders. output None: each keeps its suffix.
     """
 
-    noun = step = "images"
     counts: ClassVar[dict[str, str]] = {"without_hair": "undyed"}
 
     paths: Sequence[Path]
@@ -90,21 +95,17 @@ class PhotoPlan:
     def __len__(self) -> int:
         return len(self.paths) * len(self.looks)
 
-    def steps(self, pending: Sequence[int]) -> int:
-        return len(pending)
-
-    def units(self, pending: Iterable[int]) -> Iterator[PhotoUnit]:
-        looks = self.looks
-        for index, items in groupby(pending, key=lambda item: item // len(looks)):
+    def units(self, pending: Iterable[int]) -> Iterator[SourceUnit]:
+        count = len(self.looks)
+        for index, items in groupby(pending, key=lambda item: item // count):
             path = self.paths[index]
             suffix = path.suffix.lower() if self.output is None else self.output.suffix
             outputs = []
             for item in items:
-                name = _numbered(self.names[index], item % len(looks), len(looks))
-                ombre = looks[item % len(looks)].ombre
+                ombre = self.looks[item % count].ombre
                 facts = {"source": path.name, "ombre": ombre and asdict(ombre)}
-                outputs.append(Output(item, name + suffix, ombre, facts))
-            yield PhotoUnit(path, tuple(outputs))
+                outputs.append(Output(item, _numbered(self.names[index], item % count, count) + suffix, ombre, facts))
+            yield SourceUnit(path, tuple(outputs))
 
 
 def _numbered(name: str, number: int, count: int) -> str:
@@ -117,26 +118,22 @@ def output_names(paths: Sequence[Path], roots: Sequence[Path]) -> list[str]:
     Pictures that differ in suffix alone keep it ("a.jpg", "a.png" -> "a_jpg", "a_png"). Raises InvalidInputError when
     two would still be written to one file.
     """
-    names: list[Path] = []
     folders = [root.resolve() for root in roots if root.is_dir()]
-    for path in paths:
-        resolved = path.resolve() if path.is_symlink() else path.absolute()
-        root = next((f for f in folders if resolved.is_relative_to(f)), None)
-        names.append(resolved.relative_to(root) if root else Path(path.name))
-    counts: dict[str, int] = {}
-    for name in names:
-        counts[_key(name.with_suffix(""))] = counts.get(_key(name.with_suffix("")), 0) + 1
-    result = [
-        str(n.with_suffix("")) if counts[_key(n.with_suffix(""))] == 1 else f"{n.with_suffix('')}_{n.suffix[1:]}"
-        for n in names
-    ]
+    names = [_below(path, folders) for path in paths]
+    # Case-insensitive file systems would let one output overwrite the other.
+    counts = Counter(str(name.with_suffix("")).casefold() for name in names)
     seen: dict[str, Path] = {}
-    for text, path in zip(result, paths, strict=True):
+    result = []
+    for name, path in zip(names, paths, strict=True):
+        text = str(name.with_suffix(""))
+        text = text if counts[text.casefold()] == 1 else f"{text}_{name.suffix[1:]}"
         if (other := seen.setdefault(text.casefold(), path)) is not path:
             raise InvalidInputError(f"{other} and {path} would both be written as '{text}': dye the folders one by one")
+        result.append(text)
     return result
 
 
-def _key(path: Path) -> str:
-    # Case-insensitive file systems would let one output overwrite the other.
-    return str(path).casefold()
+def _below(path: Path, folders: Sequence[Path]) -> Path:
+    resolved = path.resolve() if path.is_symlink() else path.absolute()
+    root = next((folder for folder in folders if resolved.is_relative_to(folder)), None)
+    return resolved.relative_to(root) if root else Path(path.name)

@@ -18,7 +18,7 @@ from ohlora.latents.mapping import LatentSource
 from ohlora.photos.heads import HeadMask, PhotoReader
 from ohlora.photos.segmentation import find_hair
 from ohlora.render.job import RenderJob
-from ohlora.render.plan import PhotoUnit, PortraitUnit
+from ohlora.render.plan import PortraitUnit, SourceUnit
 from ohlora.render.sinks import Picture
 
 
@@ -89,8 +89,8 @@ class PhotoProducer:
         """
         return 1, 2 * (usable_cores() if self.reader is None else self.reader.engine.threads)
 
-    def produce(self, units: Sequence[PhotoUnit]) -> list[Picture | ImageError]:
-        return [self._one(unit.path) for unit in units]
+    def produce(self, units: Sequence[SourceUnit]) -> list[Picture | ImageError]:
+        return [self._one(unit.source) for unit in units]
 
     def _one(self, path: Path) -> Picture | ImageError:
         try:
