@@ -24,7 +24,7 @@ from ohlora.render.job import RenderJob, make_looks
 from ohlora.render.photo_renderer import PhotoRenderer
 from ohlora.render.plan import Output, PortraitPlan
 from ohlora.render.sinks import Picture, dye, job_backends
-from ohlora.render.sources import PortraitProducer
+from ohlora.render.sources import JobLatents, PortraitProducer
 
 STREAM_CHUNK = 4
 
@@ -114,30 +114,18 @@ class Renderer(PhotoRenderer):
         """Checks that every look of the job can be made, then opens the engines it needs."""
         latents = self._latents(job)
         dyes = any(look.ombre is not None for look in job.looks)
-        return PortraitProducer(
-            job=job,
-            latents=latents,
-            synthesis=self._synthesis,
-            hair_engine=self.hair_engine if dyes else None,
-            w_mean=self.bundle.w_avg(),
-            num_layers=self.bundle.generator_part().num_layers,
-        )
+        return PortraitProducer(latents, self._synthesis, self.hair_engine if dyes else None)
 
     def device_pipeline(self, job: RenderJob, device: int, setting: DeviceSetting) -> DevicePipeline:
         """As `producer`, for a CUDA device, where everything but the mapping network runs. Close it."""
-        return DevicePipeline(
-            job=job,
-            latents=self._latents(job),
-            w_mean=self.bundle.w_avg(),
-            num_layers=self.bundle.generator_part().num_layers,
-            open_chain=lambda bucket: open_chain(self.bundle, job, device, setting, bucket),
-            bucket=setting.bucket,
-        )
+        chain = partial(open_chain, self.bundle, job, device, setting)
+        return DevicePipeline(self._latents(job), chain, setting.bucket)
 
-    def _latents(self, job: RenderJob) -> LatentSource:
+    def _latents(self, job: RenderJob) -> JobLatents:
         directions = self.directions if self._check(job) else None
         end = self._mapping_end if directions is not None and directions.needs_mapping_end else None
-        return LatentSource(self._mapping, end, directions)
+        source = LatentSource(self._mapping, end, directions)
+        return JobLatents(job, source, self.bundle.w_avg(), self.bundle.generator_part().num_layers)
 
     def _check(self, job: RenderJob) -> bool:
         """Whether the job moves a face. Raises InvalidInputError for looks that this bundle cannot make."""

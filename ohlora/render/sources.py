@@ -47,15 +47,27 @@ def pictures_with_hair(images: Sequence[Rgb], engine: Engine | None) -> list[Pic
 
 
 @dataclass
-class PortraitProducer:
-    """z -> w (once per face) -> expression -> image, hair. hair_engine None when the job dyes nothing."""
+class JobLatents:
+    """z -> w (once per face) -> expression -> what the synthesis network of `num_layers` layers takes."""
 
     job: RenderJob
-    latents: LatentSource
-    synthesis: Engine
-    hair_engine: Engine | None
+    source: LatentSource
     w_mean: NDArray[np.float32]
     num_layers: int
+
+    def wp(self, units: Sequence[PortraitUnit]) -> NDArray[np.float32]:
+        """float32 [N,L,W] of N units."""
+        rows = self.source.rows([(unit.face, self.job.faces[unit.face], unit.expression) for unit in units])
+        return truncate(rows, self.w_mean, self.num_layers, self.job.psi, self.job.truncation_layers)
+
+
+@dataclass
+class PortraitProducer:
+    """Latents -> image, hair. hair_engine None when the job dyes nothing."""
+
+    latents: JobLatents
+    synthesis: Engine
+    hair_engine: Engine | None
     runs: int = 0  # generator runs so far
 
     def calls(self, batch: int) -> tuple[int, int]:
@@ -65,10 +77,7 @@ class PortraitProducer:
         return max(1, batch // 2), 1
 
     def produce(self, units: Sequence[PortraitUnit]) -> list[Picture | ImageError]:
-        faces = {unit.face: self.job.faces[unit.face] for unit in units}
-        rows = self.latents.rows([(unit.face, faces[unit.face], unit.expression) for unit in units])
-        wp = truncate(rows, self.w_mean, self.num_layers, self.job.psi, self.job.truncation_layers)
-        images = self.synthesis(wp=wp)["image"]
+        images = self.synthesis(wp=self.latents.wp(units))["image"]
         self.runs += len(units)
         return list(pictures_with_hair(list(images), self.hair_engine))
 

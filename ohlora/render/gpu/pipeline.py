@@ -21,13 +21,11 @@ from numpy.typing import NDArray
 
 from ohlora.engines.gpu.device_memory import is_out_of_memory
 from ohlora.errors import EngineError
-from ohlora.latents.mapping import LatentSource
 from ohlora.render.gpu.chain import DeviceChain, Slot
-from ohlora.render.job import RenderJob
 from ohlora.render.pipeline import Results, WritePool
 from ohlora.render.plan import Output, PortraitUnit
 from ohlora.render.sinks import FolderSink
-from ohlora.render.sources import truncate
+from ohlora.render.sources import JobLatents
 
 SLOTS = 4  # two batches under way on the device, two being written
 UNDER_WAY = 2
@@ -62,10 +60,7 @@ class DevicePipeline:
     the device has no room.
     """
 
-    job: RenderJob
-    latents: LatentSource
-    w_mean: NDArray[np.float32]
-    num_layers: int
+    latents: JobLatents
     open_chain: Callable[[int], DeviceChain]
     bucket: int
     runs: int = 0  # portraits made so far
@@ -111,7 +106,7 @@ class DevicePipeline:
         try:
             while group := list(islice(source, self.bucket)):
                 while group:
-                    yield from self._start(self._wp(group))
+                    yield from self._start(self.latents.wp(group))
                     made, group = group[: self.bucket], group[self.bucket :]
                     self.runs += len(made)
                     yield from self._dyed(made)
@@ -133,11 +128,6 @@ class DevicePipeline:
                     yield from self._drained()
                 self._halve(error)
                 self._open()
-
-    def _wp(self, group: Sequence[PortraitUnit]) -> NDArray[np.float32]:
-        asked = [(unit.face, self.job.faces[unit.face], unit.expression) for unit in group]
-        rows = self.latents.rows(asked)
-        return truncate(rows, self.w_mean, self.num_layers, self.job.psi, self.job.truncation_layers)
 
     def _dyed(self, group: Sequence[PortraitUnit]) -> Iterator[Finished]:
         """Every output of the portraits that are on the device now, as many at a time as a slot holds."""

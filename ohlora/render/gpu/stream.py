@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ohlora.latents.mapping import LatentSource
 from ohlora.render.gpu.pipeline import DevicePipeline
 from ohlora.render.job import RenderJob
 from ohlora.render.plan import PortraitPlan
+from ohlora.render.sources import JobLatents
 
 Item = tuple[int, NDArray[np.uint8], dict[str, Any]]  # number, uint8 RGB [H,W,3], facts
 
@@ -22,7 +22,7 @@ class DeviceStreams:
     """
 
     def __init__(
-        self, make_pipeline: Callable[[RenderJob], DevicePipeline], make_latents: Callable[[RenderJob], LatentSource]
+        self, make_pipeline: Callable[[RenderJob], DevicePipeline], make_latents: Callable[[RenderJob], JobLatents]
     ) -> None:
         self._make_pipeline, self._make_latents = make_pipeline, make_latents
         self._pipelines: dict[tuple[bool, str], DevicePipeline] = {}
@@ -34,7 +34,7 @@ class DeviceStreams:
         if pipeline is None:
             pipeline = self._pipelines[key] = self._make_pipeline(job)
         else:
-            pipeline.job, pipeline.latents = job, self._make_latents(job)
+            pipeline.latents = self._make_latents(job)
         # Outputs come by expression, whose items may alternate: those that are early wait here.
         made: dict[int, Item] = {}
         following = 0

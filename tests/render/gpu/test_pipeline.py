@@ -238,7 +238,9 @@ def test_a_full_disk_stops_the_job(bundle: Bundle, devices: Devices) -> None:
     with Renderer(bundle, "onnxruntime") as renderer:
         pipeline = renderer.device_pipeline(job(40, (None,)), 0, DeviceSetting(bucket=2))
         with pytest.raises(OutputError, match="no space left"):
-            run_on_device(PortraitPlan(pipeline.job).units(range(40)), pipeline, Full(), Results(Noted()), workers=2)
+            run_on_device(
+                PortraitPlan(pipeline.latents.job).units(range(40)), pipeline, Full(), Results(Noted()), workers=2
+            )
         assert pipeline.runs < 40
         pipeline.close()
 
