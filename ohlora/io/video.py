@@ -35,12 +35,12 @@ _UNSPECIFIED, _BT601, _HD_ROWS = 2, 6, 720
 
 @dataclass(frozen=True)
 class VideoFacts:
-    """What was read: frames, their size as shown, and frames per second on average (0: not known)."""
+    """What was read: frames, how many a second on average (0: not known), and their size as shown."""
 
     frames: int
+    fps: float
     width: int
     height: int
-    fps: float
 
 
 def is_video(path: Path) -> bool:
@@ -162,7 +162,7 @@ def _change_container(
         for writer in writers:
             writer.finish()
         rate = video.average_rate
-    return VideoFacts(count, shape[1], shape[0], round(float(rate), 3) if rate else 0.0)
+    return VideoFacts(count, round(float(rate), 3) if rate else 0.0, shape[1], shape[0])
 
 
 def _unreadable(source: Path, why: str) -> ImageError:
@@ -249,4 +249,4 @@ def _change_gif(source: Path, files: Sequence[Path], change: Change, max_pixels:
     for frames, file in zip(results, files, strict=True):
         frames[0].save(file, "GIF", save_all=True, append_images=frames[1:], duration=delays, optimize=False, **endless)
     seconds = sum(delays) / 1000
-    return VideoFacts(len(delays), width, height, round(len(delays) / seconds, 3) if seconds else 0.0)
+    return VideoFacts(len(delays), round(len(delays) / seconds, 3) if seconds else 0.0, width, height)

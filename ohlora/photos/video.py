@@ -6,7 +6,7 @@ A map is averaged in the space of its own head, cut out and turned upright, so i
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +120,7 @@ class VideoHair:
         waiting = list(self._people)
         searched = not waiting or self.frames % self.smoothing.every == 0
         if searched:
-            waiting = self._search(image)
+            waiting = self._search(image, self._detector)
         lost = []
         for person in waiting:
             now, _ = self._detector.follow(image, person.found)
@@ -129,16 +129,15 @@ class VideoHair:
             else:
                 lost.append(person)
         if lost and not searched:
-            still = self._search(image)
+            still = self._search(image, self._detector)
             lost = [person for person in lost if person in still]
         for person in lost:
             person.lost += 1
         self._people = [person for person in self._people if person.lost <= HOLD_FRAMES]
 
-    def _search(self, image: Rgb) -> list[_Person]:
+    def _search(self, image: Rgb, detector: FaceDetector) -> list[_Person]:
         """Look at the whole frame; returns those known before who were not seen."""
-        assert self._detector is not None
-        found = self._detector.detect(image)
+        found = detector.detect(image)
         known = list(self._people)
         unseen = list(known)
         for index in range(len(found)):
@@ -232,14 +231,7 @@ class VideoResult:
 
     def facts(self) -> dict[str, Any]:
         """For a metadata row."""
-        return {
-            "frames": self.video.frames,
-            "fps": self.video.fps,
-            "width": self.video.width,
-            "height": self.video.height,
-            "frames_with_faces": self.with_faces,
-            "faces": self.most_faces,
-        }
+        return {**asdict(self.video), "frames_with_faces": self.with_faces, "faces": self.most_faces}
 
 
 def recolor_video(
