@@ -9,7 +9,7 @@ The networks are handed in, so that the same cascade runs on compiled networks (
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -148,10 +148,7 @@ def refine(sampler: AreaSampler, networks: Networks, boxes: Floats, threshold: f
     boxes, crops = _crops(sampler, boxes, REFINE_SIZE)
     if not len(boxes):
         return boxes
-    runs = [networks.refinement(part) for part in _parts(crops)]
-    scores, shifts = (np.concatenate(parts) for parts in zip(*runs, strict=True))
-    good = scores > np.float32(threshold)
-    boxes, scores, shifts = boxes[good], scores[good], shifts[good]
+    boxes, scores, shifts = _judged(networks.refinement, boxes, crops, threshold)
     kept = suppress(boxes, scores, 0.7)
     return square(_shifted(boxes[kept], shifts[kept], 1))
 
@@ -161,10 +158,7 @@ def finish(sampler: AreaSampler, networks: Networks, boxes: Floats, threshold: f
     boxes, crops = _crops(sampler, boxes, OUTPUT_SIZE)
     if not len(boxes):
         return Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros((0, 5, 2), np.float32))
-    runs = [networks.output(part) for part in _parts(crops)]
-    scores, shifts, points = (np.concatenate(parts) for parts in zip(*runs, strict=True))
-    good = scores > np.float32(threshold)
-    boxes, scores, shifts, points = boxes[good], scores[good], shifts[good], points[good]
+    boxes, scores, shifts, points = _judged(networks.output, boxes, crops, threshold)
     sides = boxes[:, 2:] - boxes[:, :2] + 1
     landmarks = points.reshape(-1, 2, 5).transpose(0, 2, 1) * sides[:, None] + boxes[:, None, :2] - 1
     boxes = _shifted(boxes, shifts, 1)
@@ -173,9 +167,14 @@ def finish(sampler: AreaSampler, networks: Networks, boxes: Floats, threshold: f
     return found.pick(np.argsort(-area, kind="stable"))
 
 
-def _parts(crops: Floats) -> Iterator[Floats]:
-    for start in range(0, len(crops), CROPS_PER_RUN):
-        yield crops[start : start + CROPS_PER_RUN]
+def _judged(
+    network: Callable[[Floats], Sequence[Floats]], boxes: Floats, crops: Floats, threshold: float
+) -> tuple[Floats, ...]:
+    """Boxes and a network's outputs of their crops, scores first, where these are above the threshold."""
+    runs = [network(crops[start : start + CROPS_PER_RUN]) for start in range(0, len(crops), CROPS_PER_RUN)]
+    values = [boxes, *(np.concatenate(parts) for parts in zip(*runs, strict=True))]
+    good = values[1] > np.float32(threshold)
+    return tuple(value[good] for value in values)
 
 
 def _crops(sampler: AreaSampler, boxes: Floats, size: int) -> tuple[Floats, Floats]:

@@ -65,25 +65,26 @@ class OnnxNetworks:
         return results
 
 
-def _record(path: Path) -> dict[str, Any]:
+def _shipped(path: Path) -> bytes:
     try:
-        record = json.loads(path.read_bytes())
-        hashes = {name: record["files"][f"{name}.onnx"]["sha256"] for name in _NAMES}
+        return path.read_bytes()
     except OSError as error:
         raise EngineError(f"cannot read {path}: {error.strerror or error}; install the package again") from error
+
+
+def _record(path: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(_shipped(path))
+        joined = "".join(record["files"][f"{name}.onnx"]["sha256"] for name in _NAMES)
     except (ValueError, KeyError, TypeError) as error:
         raise EngineError(f"{path} is damaged: install the package again") from error
-    joined = "".join(hashes[name] for name in _NAMES)
     return {**record, "sha256": hashlib.sha256(joined.encode()).hexdigest()}
 
 
 def _session(path: Path, record: dict[str, Any]) -> Any:
     import onnxruntime
 
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise EngineError(f"cannot read {path}: {error.strerror or error}; install the package again") from error
+    data = _shipped(path)
     if hashlib.sha256(data).hexdigest() != record["files"][path.name]["sha256"]:
         raise EngineError(f"{path} is not the file that detector.json describes: install the package again")
     options = onnxruntime.SessionOptions()
@@ -129,39 +130,20 @@ class FaceDetector:
         found = found.pick(found.probabilities >= self.confidence)
         return found.scaled(width / small.shape[1], height / small.shape[0])
 
-    def follow(self, image: Rgb, before: Detections) -> tuple[Detections, list[int]]:
-        """Where faces known from the frame before are now, and of each found one its index in `before`.
+    def follow(self, image: Rgb, face: Detections) -> Detections:
+        """Where a face of the frame before is now; empty when it is lost.
 
-        One run of the last network on the old boxes, a little enlarged: the search costs a millisecond where a whole
-        cascade takes a hundred. A face that moved by more than about a quarter of its size is lost.
+        Two runs of the last network: the search costs a millisecond where a whole cascade takes a hundred. A face that
+        moved by more than about a quarter of its size is lost.
         """
-        if not len(before):
-            return before, []
         # The networks see 48 pixels a face, so nothing is gained above about 100.
-        smallest = float((before.boxes[:, 2:] - before.boxes[:, :2]).min())
+        smallest = float((face.boxes[:, 2:] - face.boxes[:, :2]).min())
         small = _shrunk(image, min(1.0, 100.0 / max(smallest, 1.0)))
         x, y = small.shape[1] / image.shape[1], small.shape[0] / image.shape[0]
-        sampler, boxes = AreaSampler(small), face_cascade.square(before.scaled(x, y).boxes)
-        found: list[Detections] = []
-        indices = []
-        for index, box in enumerate(boxes):
-            # Twice: the second look is centred where the first one found the face.
-            for _ in range(2):
-                one = face_cascade.finish(sampler, self.networks, box[None], THRESHOLDS[2])
-                if not len(one):
-                    break
-                box = face_cascade.square(one.boxes)[0]
-            if len(one):
-                found.append(one.scaled(1 / x, 1 / y))
-                indices.append(index)
-        if not found:
-            return before.pick(np.zeros(0, np.intp)), []
-        stacked = (np.concatenate(parts) for parts in zip(*map(_fields, found), strict=True))
-        return Detections(*stacked), indices
-
-
-def _fields(found: Detections) -> tuple[Floats, Floats, Floats]:
-    return found.boxes, found.probabilities, found.landmarks
+        sampler, now = AreaSampler(small), face.scaled(x, y)
+        for _ in range(2):  # the second look is centred where the first one found the face
+            now = face_cascade.finish(sampler, self.networks, face_cascade.square(now.boxes[:1]), THRESHOLDS[2])
+        return now.scaled(1 / x, 1 / y)
 
 
 def _shrunk(image: Rgb, scale: float) -> Rgb:

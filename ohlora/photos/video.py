@@ -123,7 +123,7 @@ class VideoHair:
             waiting = self._search(image, self._detector)
         lost = []
         for person in waiting:
-            now, _ = self._detector.follow(image, person.found)
+            now = self._detector.follow(image, person.found)
             if len(now) and overlap(now.boxes[0], person.found.boxes[0]) >= FOLLOWED:
                 self._move(person, now)
             else:
