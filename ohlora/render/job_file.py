@@ -22,12 +22,6 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-class OmbreEntry(_Strict):
-    color: float
-    height: float = 0.7
-    grad_height: float = 0.5
-
-
 class ExpressionEntry(_Strict):
     """Strengths, or words in place of them."""
 
@@ -41,7 +35,7 @@ class LookEntry(_Strict):
     """expression: strengths, or a text such as "eyes wide, mouth normal, pose none"."""
 
     expression: ExpressionEntry = ExpressionEntry()
-    ombre: OmbreEntry | None = None
+    ombre: Ombre | None = None
 
     @field_validator("expression", mode="before")
     @classmethod
@@ -70,10 +64,7 @@ class JobFile(_Strict):
     def _name_is_a_set(cls, value: Any) -> Any:
         if not isinstance(value, str):
             return value
-        try:
-            return [LookEntry.model_validate(look_record(look)) for look in named_looks(value)]
-        except InvalidInputError as error:
-            raise ValueError(error) from error
+        return [{**look_record(look), "ombre": look.ombre} for look in named_looks(value)]
 
 
 def read_job_file(path: Path, label_size: int, bundle: Bundle) -> RenderJob:
@@ -85,13 +76,10 @@ def read_job_file(path: Path, label_size: int, bundle: Bundle) -> RenderJob:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise InvalidInputError(f"{path}: {where}: {first['msg']}") from error
+        raise InvalidInputError(f"{path}: {where}: {first['msg'].removeprefix('Value error, ')}") from error
     beside = [str(path.parent / spec) if ".csv" in spec or ".np" in spec else spec for spec in entry.faces]
     looks = tuple(
-        Look(
-            _expression(look.expression, entry.expression_seed, number, path),
-            None if look.ombre is None else Ombre(**look.ombre.model_dump()),
-        )
+        Look(_expression(look.expression, entry.expression_seed, number, path), look.ombre)
         for number, look in enumerate(entry.looks)
     )
     output = OutputFormat.checked(entry.format, entry.quality, entry.rounding)
