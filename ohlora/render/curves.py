@@ -32,6 +32,15 @@ class Curve:
         return self.expression is not None or self.live is not None
 
 
+def _gif_dye(x: float) -> Ombre:
+    return Ombre(0.025 * x, 0.1 + 0.01 * x, 0.05 + 0.015 * x)
+
+
+def _gif_expression(x: float) -> Expression:
+    eyes = -1.2 + 0.12 * x if x < 20 else 1.2 - 0.12 * (x - 20)
+    return Expression(eyes, 1.2 - 0.06 * x, 0.6 - 0.09 * x if x < 20 else -1.2)
+
+
 def _product(step: int) -> Ombre:
     # One turn of the colour wheel, three of the height, four of the gradient; then again.
     p = step % 360 / 360
@@ -48,27 +57,13 @@ def _sweep(step: int) -> Expression:
 _BLINK = blink_expressions(LIVE_PARAMETERS["v4"], 30)
 
 CURVES: dict[str, Curve] = {
-    "gif40": Curve(
-        "dye and expression of the documented GIFs",
-        40,
-        20.0,
-        lambda x: Ombre(0.025 * x, 0.1 + 0.01 * x, 0.05 + 0.015 * x),
-        lambda x: Expression(
-            -1.2 + 0.12 * x if x < 20 else 1.2 - 0.12 * (x - 20),
-            1.2 - 0.06 * x,
-            0.6 - 0.09 * x if x < 20 else -1.2,
-        ),
-    ),
+    "gif40": Curve("dye and expression of the documented GIFs", 40, 20.0, _gif_dye, _gif_expression),
     "window80": Curve(
         "the same at half the pace, as the documented window shows it",
         80,
         20.0,
-        lambda x: Ombre(0.0125 * x, 0.1 + 0.005 * x, 0.05 + 0.0075 * x),
-        lambda x: Expression(
-            -1.2 + 0.06 * x if x < 40 else 1.2 - 0.06 * (x - 40),
-            1.2 - 0.03 * x,
-            0.6 - 0.045 * x if x < 40 else -1.2,
-        ),
+        lambda x: _gif_dye(x / 2),
+        lambda x: _gif_expression(x / 2),
     ),
     # Upstream shows these three as fast as they come; the rates are ours.
     "sweep60": Curve("eyes, mouth and pose in turn, from end to end; no dye", 60, 20.0, None, _sweep),
