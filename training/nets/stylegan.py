@@ -309,9 +309,7 @@ class Generator(nn.Module):
         """
         means = []
         for row in label:
-            z = centers
-            if z is None:
-                z = _normal((samples, self.config.z_size), label, generator)
+            z = _normal((samples, self.config.z_size), label, generator) if centers is None else centers
             means.append(self.mapping(z, row.expand(z.shape[0], -1)).mean(0))
         return torch.stack(means)
 
@@ -326,12 +324,13 @@ class Generator(nn.Module):
     ) -> Tensor:
         """v5: pull every layer towards the mean w of the sample's own label -> wp (docs/spec/stylegan.md, section 9.5).
 
-        w [N, w_size], label [N, label_size]. The published files hold the last batch's means in place of
+        w [N, w_size] or wp, label [N, label_size]. The published files hold the last batch's means in place of
         w_avg; here they are never stored.
         """
+        wp = self.broadcast(w)
         if psi >= 1.0:
-            return self.broadcast(w)
-        return self.broadcast(torch.lerp(self.label_average(label, centers, generator=generator), w, psi))
+            return wp
+        return torch.lerp(self.broadcast(self.label_average(label, centers, generator=generator)), wp, psi)
 
     @torch.no_grad()
     def update_w_avg(self, w: Tensor, decay: float = W_AVG_DECAY) -> None:
@@ -394,8 +393,7 @@ class Generator(nn.Module):
         wp = self.training_latents(z, label, w_avg_decay=w_avg_decay, mixing=mixing, lod=level, generator=generator)
         if not self.config.conditional_truncation:
             wp = self.truncate(wp, psi, layers)
-        elif psi < 1.0 and label is not None:
-            average = self.label_average(label, generator=generator)
-            wp = torch.lerp(self.broadcast(average), wp, psi)
+        elif label is not None:
+            wp = self.truncate_conditional(wp, label, psi, generator=generator)
         image: Tensor = self.synthesis(wp, lod=lod, random_noise=random_noise, generator=generator)
         return image

@@ -6,9 +6,6 @@ import csv
 import json
 import os
 import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -41,6 +38,7 @@ from ohlora.training.nets.stylegan import Generator
 from ohlora.training.nets.stylegan_discriminator import Discriminator
 from ohlora.training.weights.published import published_state
 from tests.support.finetune_sets import PICTURES, SIZE, make_inputs, short, tiny_generator, write_numbered
+from tests.support.long_runs import terminated
 
 BATCHES = 3  # of an epoch: 4, 4 and 2 pictures
 ROOT = Path(__file__).resolve().parents[3]
@@ -181,16 +179,7 @@ def train_for_a_signal(folder: str, out: str) -> None:
 def test_a_signal_ends_a_run_after_the_batch_under_way(v1: FineTuneInputs, tmp_path: Path) -> None:
     arguments = f"{str(Path(v1.generator).parent)!r}, {str(tmp_path)!r}"
     code = f"from tests.training.finetune.test_gan import train_for_a_signal as run; run({arguments})"
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
-    try:
-        deadline = time.monotonic() + 300
-        while not (tmp_path / "train_log.csv").is_file() and time.monotonic() < deadline:
-            assert process.poll() is None
-            time.sleep(0.1)
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == 0
-    finally:
-        process.kill()
+    assert terminated(code, (tmp_path / "train_log.csv").is_file) == 0
     assert list(tmp_path.glob("checkpoint-*.pt"))
     assert json.loads((tmp_path / "summary.json").read_text())["stopped"]
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +20,7 @@ from ohlora.training.gan.loop import Watch, run
 from ohlora.training.loop.logs import read_rows
 from ohlora.training.loop.steps import TrainingStoppedError
 from tests.support.gan_pictures import tiny_recipe, wave_source, waves
+from tests.support.long_runs import terminated
 
 STEPS = 14  # of the tiny recipe: 6 + 8
 
@@ -167,17 +165,7 @@ def test_terminated_process_saves_and_resumes(tmp_path: Path) -> None:
         "from pathlib import Path; from tests.support.gan_pictures import train_for_a_signal as t; "
         f"t(Path({str(tmp_path)!r}))"
     )
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).resolve().parents[3])
-    try:
-        deadline = time.monotonic() + 120
-        while len(read_rows(tmp_path / "curve.jsonl")) < 3 and time.monotonic() < deadline:
-            assert process.poll() is None
-            time.sleep(0.1)
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == 0
-    finally:
-        process.kill()
-        process.wait()
+    assert terminated(code, lambda: len(read_rows(tmp_path / "curve.jsonl")) >= 3) == 0
     step = json.loads((tmp_path / "summary.json").read_text())["steps"]
     assert (tmp_path / f"checkpoint-{step:08d}.pt").is_file()
     recipe = tiny_recipe(phases=(Phase(8, 40.0, 4, pixel=1.0, adversarial=0.5),))

@@ -8,16 +8,8 @@ import pytest
 import torch
 
 from ohlora.errors import InvalidInputError
+from ohlora.training.gan import losses
 from ohlora.training.gan.augment import AUGMENTS, augment
-from ohlora.training.gan.losses import (
-    FeatureNet,
-    discriminator_loss,
-    feature_distance,
-    generator_loss,
-    gradient_penalty,
-    lazy_weight,
-    pyramid_l1,
-)
 from ohlora.training.nets.stylegan_discriminator import Discriminator, DiscriminatorConfig
 
 
@@ -25,7 +17,7 @@ def test_gradient_penalty_of_a_quadratic_score() -> None:
     """D(x) = a/2 |x|^2 has the gradient a x, so the penalty is a^2 |x|^2, and its derivative in a is 2 a |x|^2."""
     a = torch.tensor(3.0, requires_grad=True)
     images = torch.randn(4, 3, 5, 5, generator=torch.Generator().manual_seed(1)).requires_grad_(True)
-    penalty = gradient_penalty(a / 2 * images.square().sum((1, 2, 3))[:, None], images)
+    penalty = losses.gradient_penalty(a / 2 * images.square().sum((1, 2, 3))[:, None], images)
     squares = float(images.detach().square().sum((1, 2, 3)).mean())
     assert float(penalty.detach()) == pytest.approx(9 * squares, rel=1e-5)
     penalty.backward()
@@ -35,7 +27,7 @@ def test_gradient_penalty_of_a_quadratic_score() -> None:
 
 def test_lazy_penalty_pulls_as_hard_on_average() -> None:
     gamma, every, steps = 10.0, 4, 12
-    weights = [lazy_weight(gamma, every) if step % every == 0 else 0.0 for step in range(steps)]
+    weights = [losses.lazy_weight(gamma, every) if step % every == 0 else 0.0 for step in range(steps)]
     assert sum(weights) / steps == pytest.approx(gamma / 2)
 
 
@@ -46,8 +38,8 @@ def test_softplus_losses() -> None:
         return math.log1p(math.exp(x))
 
     expected = (softplus(0.5) + softplus(0.0)) / 2 + (softplus(-2.0) + softplus(1.0)) / 2
-    assert float(discriminator_loss(real, fake)) == pytest.approx(expected, rel=1e-6)
-    assert float(generator_loss(fake)) == pytest.approx((softplus(-0.5) + softplus(0.0)) / 2, rel=1e-6)
+    assert float(losses.discriminator_loss(real, fake)) == pytest.approx(expected, rel=1e-6)
+    assert float(losses.generator_loss(fake)) == pytest.approx((softplus(-0.5) + softplus(0.0)) / 2, rel=1e-6)
 
 
 def test_pyramid_weighs_coarse_errors_more() -> None:
@@ -55,24 +47,24 @@ def test_pyramid_weighs_coarse_errors_more() -> None:
     target = torch.zeros(1, 3, 64, 64)
     flat = torch.full_like(target, 0.5)
     board = flat * (1 - 2 * ((torch.arange(64)[:, None] + torch.arange(64)) % 2))
-    assert float(pyramid_l1(flat, target)) == pytest.approx(0.5)
-    assert float(pyramid_l1(board, target)) == pytest.approx(0.5 / 4)
+    assert float(losses.pyramid_l1(flat, target)) == pytest.approx(0.5)
+    assert float(losses.pyramid_l1(board, target)) == pytest.approx(0.5 / 4)
 
 
 def test_features_are_frozen_but_let_gradients_through() -> None:
-    net = FeatureNet(3).train()
+    net = losses.FeatureNet(3).train()
     assert not net.training
     assert not any(p.requires_grad for p in net.parameters())
     image = torch.rand(2, 3, 32, 32).requires_grad_(True)
     maps = net(image)
     assert [m.shape[1:] for m in maps] == [(16, 16, 16), (24, 8, 8), (40, 4, 4)]
     other = [m.detach() for m in net(torch.rand(2, 3, 32, 32))]
-    distance = feature_distance(maps, other)
+    distance = losses.feature_distance(maps, other)
     assert 0 < float(distance.detach()) <= 4
     distance.backward()
     assert image.grad is not None
     assert float(image.grad.abs().sum()) > 0
-    assert float(feature_distance(other, other)) == 0
+    assert float(losses.feature_distance(other, other)) == 0
 
 
 @pytest.mark.parametrize("name", sorted(AUGMENTS))
@@ -126,7 +118,7 @@ def test_second_derivative_of_the_discriminator() -> None:
     def penalty() -> torch.Tensor:
         x = images.clone().requires_grad_(True)
         (gradient,) = torch.autograd.grad(net(x, lod=0.0).sum(), x, create_graph=True)
-        assert float(gradient_penalty(net(x, lod=0.0), x).detach()) == pytest.approx(
+        assert float(losses.gradient_penalty(net(x, lod=0.0), x).detach()) == pytest.approx(
             float(gradient.detach().square().sum((1, 2, 3)).mean()), rel=1e-4
         )
         return gradient.square().sum((1, 2, 3)).mean()
