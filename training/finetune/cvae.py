@@ -73,7 +73,7 @@ class CvaeTraining(ScoredTraining):
         self.optimize((self.trained, recipe.learning_rate), (list(self.encoder.parameters()), recipe.encoder_rate))
         self.parts = {**self.networks, "optimizer": self.optimizer}
         self.pictures = open_pictures(recipe, inputs)
-        self.batches = Batches.of(recipe, len(self.pictures), self.fabric)
+        self.batches = Batches.of(recipe, self.pictures.count, self.fabric)
         self.at |= {name: torch.zeros(0, config.z_size) for name in ("means", "log_variances")}
 
     def begin(self, *, fresh: bool) -> None:
@@ -151,7 +151,7 @@ class CvaeTraining(ScoredTraining):
     def summary(self, stopped: bool) -> dict[str, Any]:
         return {
             **super().summary(stopped),
-            "pictures": len(self.pictures),
+            "pictures": self.pictures.count,
             "losses": self.at["losses"],
             "conditioning": self.at["test"] or None,
             "passed": self.at["passed"],

@@ -46,7 +46,7 @@ class DiscriminatorTraining(Training):
         recipe = settings.recipe()
         super().__init__(recipe, folder, report, row={})
         self.settings, self.generator, self.pictures = settings, generator, pictures
-        self.batches = Batches.of(recipe, len(pictures), self.fabric)
+        self.batches = Batches.of(recipe, pictures.count, self.fabric)
         self.batches.require_groups(settings.group)
         with seeded(settings.seed * 1009 + INITIAL):
             self.discriminator = Discriminator(settings.network(generator.config))
@@ -83,7 +83,7 @@ class DiscriminatorTraining(Training):
             "resolution": config.resolution,
             "channel_base": config.channel_base,
             "channel_max": config.channel_max,
-            "pictures": len(self.pictures),
+            "pictures": self.pictures.count,
             "steps": self.at["step"],
             "last_row": self.at["row"],
             "stopped": stopped,

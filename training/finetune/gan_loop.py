@@ -40,7 +40,7 @@ class GanTraining(Training):
     def __init__(self, recipe: Recipe, inputs: FineTuneInputs, folder: RunFolder, report: Report) -> None:
         super().__init__(recipe, folder, report, images=0, generator_before=None, last_row={})
         self.inputs, self.pictures = inputs, open_pictures(recipe, inputs)
-        self.batches = Batches.of(recipe, len(self.pictures), self.fabric)
+        self.batches = Batches.of(recipe, self.pictures.count, self.fabric)
         if recipe.discriminator == "stylegan":
             self.batches.require_groups(recipe.group)
         self.generator = start_generator(recipe, load_generator(inputs.generator, smooth=recipe.smooth_start))
@@ -113,7 +113,7 @@ class GanTraining(Training):
             "discriminator": str(out / "discriminator.safetensors"),
             "published": [str(out / generator_file(recipe.version)), str(out / discriminator_file(recipe.version))],
             "resolution": self.generator.config.resolution,
-            "pictures": len(self.pictures),
+            "pictures": self.pictures.count,
             "batches_per_epoch": len(self.batches),
             "images": at["images"],
             "processes": self.fabric.world_size,

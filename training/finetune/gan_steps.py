@@ -10,7 +10,7 @@ import torch
 from lightning.fabric import Fabric
 from torch import Tensor, nn
 
-from ohlora.errors import InvalidInputError
+from ohlora.base.recipe import pick
 from ohlora.training.finetune.draws import DISCRIMINATOR, GENERATOR, Draws
 from ohlora.training.finetune.penalty_blur import with_cheap_blur
 from ohlora.training.finetune.pictures import Batch
@@ -52,11 +52,8 @@ class GanSteps:
     """The two networks and their optimisers, on the device of `fabric`."""
 
     def __init__(self, recipe: Recipe, fabric: Fabric, generator: Generator, discriminator: AnyDiscriminator) -> None:
-        if recipe.repeat not in RULES:
-            raise InvalidInputError(
-                f"recipe {recipe.version}: repeat must be {' or '.join(RULES)}, got '{recipe.repeat}'"
-            )
         self.recipe, self.fabric = recipe, fabric
+        self.rule = pick(RULES, recipe.repeat, f"rule of repeats in recipe {recipe.version}")
         self.generator = in_channels_last(generator, fabric.device).train()
         self.discriminator = in_channels_last(discriminator, fabric.device).train(recipe.dropout)
         with_cheap_blur(self.discriminator)
@@ -92,7 +89,7 @@ class GanSteps:
             loss, kept["fakes"] = self.update_generator(batch, draws, GENERATOR + k, where)
             return loss
 
-        losses = repeat(RULES[self.recipe.repeat], discriminator_update, generator_update, generator_before)
+        losses = repeat(self.rule, discriminator_update, generator_update, generator_before)
         scores = gathered(self.fabric, kept["real"]), gathered(self.fabric, kept["fake"])
         return BatchResult(*losses, *scores, kept["fakes"])
 

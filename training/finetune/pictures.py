@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,12 +19,11 @@ from ohlora.io.numbered_images import numbered_images
 from ohlora.scores.table import ScoreTable, read_score_table
 from ohlora.training.finetune.inputs import MADE_BY, FineTuneInputs, fingerprint
 from ohlora.training.finetune.recipes import Recipe
-from ohlora.training.gan.data import read_square, to_tensor
-from ohlora.training.gan.store import ImageStore
+from ohlora.training.gan.data import Report, Source, read_square, to_tensor
 
 IN_MEMORY = 512 * 2**20  # bytes of pictures kept in every process; more lie on disk, mapped
+AT_ONCE = 256  # read from one report to the next
 SHOWN = 5
-Report = Callable[[int, int], None]
 
 
 @dataclass
@@ -34,61 +34,42 @@ class Batch:
     labels: Tensor
 
 
-@dataclass
-class Pictures:
-    """Numbered pictures and their labels float32 [N, L]; `prepare` reads them at a resolution.
+class Pictures(Source):
+    """Numbered pictures, their numbers rising, and their labels float32 [N, L]."""
 
-    Picture i has number numbers[i], rising.
-    """
+    _memory: Rgb | None = None
 
-    files: dict[int, Path]
-    labels: NDArray[np.float32]
-    _memory: Rgb | None = field(default=None, repr=False)
-    _store: ImageStore | None = field(default=None, repr=False)
+    def __init__(self, files: Mapping[int, Path], labels: NDArray[np.float32]) -> None:
+        self.numbers, self.paths, self.labels, self.count = list(files), list(files.values()), labels, len(files)
 
-    def __len__(self) -> int:
-        return len(self.files)
+    def identity(self) -> dict[str, Any]:
+        return {"files": fingerprint(self.paths[0].parent), "pictures": self.count, "first": self.numbers[0]}
 
-    @property
-    def numbers(self) -> NDArray[np.int64]:
-        return np.fromiter(self.files, np.int64)
+    def make(self, first: int, end: int, resolution: int) -> Rgb:
+        return np.stack([read_square(path, resolution) for path in self.paths[first:end]])
 
-    def prepare(self, resolution: int, folder: Path, fabric: Fabric, report: Report = lambda done, count: None) -> None:
-        """Read all pictures at resolution x resolution (centre square). Many are kept in `folder`, mapped.
+    def load(self, folder: Path, resolution: int, report: Report, fabric: Fabric) -> None:
+        """Read all pictures at resolution x resolution (center square). Many are kept in `folder`, mapped.
 
         Raises ImageError naming a picture that cannot be read, OutputError.
         """
-        paths = list(self.files.values())
-        if len(paths) * resolution**2 * 3 <= IN_MEMORY:
-            self._memory = np.empty((len(paths), resolution, resolution, 3), np.uint8)
-            for i, path in enumerate(paths):
-                self._memory[i] = read_square(path, resolution)
-                if (i + 1) % 256 == 0 or i + 1 == len(paths):
-                    report(i + 1, len(paths))
+        if self.count * resolution**2 * 3 <= IN_MEMORY:
+            self._memory = np.empty((self.count, resolution, resolution, 3), np.uint8)
+            for first in range(0, self.count, AT_ONCE):
+                end = min(first + AT_ONCE, self.count)
+                self._memory[first:end] = self.make(first, end, resolution)
+                report(end, self.count)
             return
-        identity = {"files": fingerprint(paths[0].parent), "pictures": len(paths), "first": int(self.numbers[0])}
-        # The first process of a machine fills it; a folder that is full is only looked at.
+        # The first process of a machine makes them; a store that is full is only looked at.
         if fabric.local_rank == 0:
-            self._fill(ImageStore(folder, identity, len(paths), resolution), paths, report)
+            self.prepare(folder, resolution, report)
         fabric.barrier()
-        self._store = ImageStore(folder, identity, len(paths), resolution)
-        self._fill(self._store, paths, lambda done, count: None)
+        self.prepare(folder, resolution, lambda done, count: None)
 
-    def _fill(self, store: ImageStore, paths: list[Path], report: Report) -> None:
-        store.fill(lambda a, b: np.stack([read_square(path, store.resolution) for path in paths[a:b]]), report)
-
-    def images(self, indices: NDArray[np.int64]) -> Rgb:
-        """uint8 [len(indices), R, R, 3]."""
-        if self._memory is not None:
-            return self._memory[indices]
-        if self._store is None:
-            raise InvalidInputError("the training pictures have not been read: call prepare first")
-        return self._store.gather(indices)
-
-    def batch(self, indices: NDArray[np.int64], device: torch.device) -> Batch:
+    def batch(self, indices: NDArray[np.int64], resolution: int, device: torch.device) -> Batch:
         """Pictures and labels as tensors on `device`."""
-        labels = torch.from_numpy(self.labels[indices]).to(device)
-        return Batch(to_tensor(self.images(indices), device), labels)
+        images = self.images(indices, resolution) if self._memory is None else self._memory[indices]
+        return Batch(to_tensor(images, device), torch.from_numpy(self.labels[indices]).to(device))
 
 
 def open_pictures(recipe: Recipe, inputs: FineTuneInputs) -> Pictures:

@@ -65,17 +65,14 @@ def scored_loss(scores: Tensor, label: Tensor, properties: Sequence[str], scored
 
 
 def require_scored(recipe: Recipe) -> None:
-    """Raises InvalidInputError when the recipe's loss asks for nothing, or for what its label does not hold."""
-    foreign = [name for name in recipe.scored if name not in recipe.properties]
-    if foreign or not recipe.scored:
+    """Raises InvalidInputError when the recipe's loss asks for nothing, or for what its label does not hold; and for
+    what only the GAN recipes have: mixing, random noise, truncation.
+    """
+    if not recipe.scored or not set(recipe.scored) <= set(recipe.properties):
         raise InvalidInputError(
             f"recipe {recipe.version}: scored must be some of its properties {', '.join(recipe.properties)}, got "
             f"{', '.join(recipe.scored) or 'none'}"
         )
-
-
-def require_plain(recipe: Recipe) -> None:
-    """Raises InvalidInputError for what only the GAN recipes have: mixing, random noise, truncation."""
     for name, plain in PLAIN.items():
         if getattr(recipe, name) != plain:
             raise InvalidInputError(
@@ -96,7 +93,6 @@ class ScoredTraining(Training):
 
     def __init__(self, recipe: Recipe, inputs: FineTuneInputs, folder: RunFolder, report: Report, **at: Any) -> None:
         require_scored(recipe)
-        require_plain(recipe)
         super().__init__(recipe, folder, report, best_epoch=-1, best_loss=math.inf, finished=False, **at)
         self.inputs, self.device = inputs, folder.fabric.device
         generator = start_generator(recipe, load_generator(inputs.generator, smooth=recipe.smooth_start))

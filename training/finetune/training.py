@@ -46,10 +46,10 @@ class Training:
             self.at |= saved["at"]
         if self.pictures is not None:
             resolution = self.generator.config.resolution
-            self.pictures.prepare(resolution, self.folder.out / "pictures", self.fabric, self._prepared)
+            self.pictures.load(self.folder.out / "pictures", resolution, self._prepared, self.fabric)
         self.begin(fresh=saved is None)
         start = {"step": self.at["step"], "epoch": self.at["epoch"]}
-        count = 0 if self.pictures is None else len(self.pictures)
+        count = 0 if self.pictures is None else self.pictures.count
         self.report({"event": "start", **start, "pictures": count, "batches": len(self.batches)})
         self._since, self._seen = time.monotonic(), 0
         try:
@@ -114,7 +114,7 @@ class Training:
         indices = batches.indices(self.recipe.seed, self.at["epoch"], self.at["batch"])
         draws = self.draws(len(indices))
         self._seen += len(indices)
-        return pictures.batch(indices[draws.share], self.fabric.device), draws
+        return pictures.batch(indices[draws.share], self.generator.config.resolution, self.fabric.device), draws
 
     def images_per_second(self) -> float:
         """Since it was asked last."""

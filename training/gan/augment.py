@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ohlora.errors import InvalidInputError
+from ohlora.base.recipe import pick
 
 SHIFT = 0.125  # largest translation, as a part of the picture
 HOLE = 0.5  # side of the cutout, as a part of the picture
@@ -73,7 +73,5 @@ def augment(x: Tensor, names: Sequence[str], generator: torch.Generator) -> Tens
     Raises InvalidInputError for unknown names.
     """
     for name in names:
-        if name not in AUGMENTS:
-            raise InvalidInputError(f"unknown augmentation '{name}': choose from {', '.join(AUGMENTS)}")
-        x = AUGMENTS[name](x, generator)
+        x = pick(AUGMENTS, name, "augmentation")(x, generator)
     return x

@@ -47,16 +47,11 @@ def draw_fading(synthesis: Synthesis, wp: Tensor, share: Tensor, random_noise: b
     return torch.lerp(F.interpolate(image, scale_factor=2, mode="nearest"), fresh, share.to(fresh.dtype))
 
 
-def can_compile() -> bool:
-    """Whether torch.compile can build CPU code here: it needs a C++ compiler."""
-    return any(shutil.which(name) for name in ("g++", "clang++", "c++"))
-
-
 def compiled(function: Callable[..., Any], wanted: bool, device: torch.device) -> Callable[..., Any]:
     """`function` with its loops fused, or as it is when not wanted. Raises InvalidInputError without a compiler."""
     if not wanted:
         return function
-    if device.type == "cpu" and not can_compile():
+    if device.type == "cpu" and not any(shutil.which(name) for name in ("g++", "clang++", "c++")):
         raise InvalidInputError("compiled training needs a C++ compiler (g++): install one, or use --no-compile")
     return torch.compile(function, dynamic=False)
 

@@ -14,23 +14,14 @@ from ohlora.training.nets.stylegan import Generator
 from ohlora.training.nets.stylegan_discriminator import Discriminator
 
 
-def generator_state_at(generator: Generator, resolution: int) -> dict[str, Tensor]:
-    """The part of a generator's state that one of `resolution` pixels shares with it."""
-    return _shared(generator.state_dict(), _like(generator, resolution).state_dict())
-
-
 def cut(generator: Generator, resolution: int) -> Generator:
-    """A coarser generator: the blocks up to `resolution`, with the colours its own level learnt."""
+    """A coarser generator: the blocks up to `resolution`, with the colors its own level learnt."""
     if resolution > generator.config.resolution:
         raise InvalidInputError(f"cannot cut a generator of {generator.config.resolution} pixels to {resolution}")
-    coarse = _like(generator, resolution)
-    coarse.load_state_dict(generator_state_at(generator, resolution))
-    return coarse.train(generator.training)
-
-
-def _like(generator: Generator, resolution: int) -> Generator:
     with torch.random.fork_rng(devices=[]):
-        return Generator(replace(generator.config, resolution=resolution))
+        coarse = Generator(replace(generator.config, resolution=resolution))
+    coarse.load_state_dict(_shared(generator.state_dict(), coarse.state_dict()))
+    return coarse.train(generator.training)
 
 
 def _shared(old: Mapping[str, Tensor], new: Mapping[str, Tensor]) -> dict[str, Tensor]:

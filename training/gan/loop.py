@@ -30,7 +30,6 @@ from ohlora.training.loop.previews import draw_curve, sample_grid, write_preview
 from ohlora.training.loop.run_folder import RunFolder
 from ohlora.training.loop.steps import TrainingStoppedError, train_steps
 from ohlora.training.loop.streams import normal
-from ohlora.training.nets.stylegan import Generator
 
 KIND = "ohlora-gan-1"  # of the states
 TAUGHT = 40_000  # pictures whose numbers teach the mapping
@@ -105,7 +104,8 @@ class Run:
             self.steps.enter(0)
             self._teach()
         if self.steps.readout is not None:
-            write_readout(self.folder.out / "readout.npy", self.steps.readout)
+            with atomic_path(self.folder.out / "readout.npy") as temporary:
+                np.save(temporary, self.steps.readout.cpu().numpy())  # the latents u of a face are w @ readout.T
             self.report({"event": "mapping", **readout_fit(self.steps.generator, self.steps.readout)})
         while self.state["phase"] < len(self.config.phases):
             if not self._phase():
@@ -203,10 +203,14 @@ class Run:
         self.folder.save({"state": self.state, "nets": self.steps.state()}, self.state["step"])
         self.save_generator(self.generator_file)
 
+    @torch.no_grad()
     def save_generator(self, path: Path) -> None:
         """The averaged generator, at this phase's resolution, with w_avg = the mean w of W_AVG_SAMPLES latents."""
-        set_w_avg(self.steps.smooth, self.config.seed)
-        checkpoints.save(self.steps.smooth, path, "stylegan")
+        smooth = self.steps.smooth
+        z = torch.from_numpy(normal((self.config.seed, 4), W_AVG_SAMPLES, self.config.z_size)).to(self.device)
+        sums = torch.stack([smooth.mapping(part).sum(0) for part in torch.split(z, 2000)])
+        smooth.w_avg.copy_(sums.sum(0) / W_AVG_SAMPLES)
+        checkpoints.save(smooth, path, "stylegan")
 
     def _log(self, parts: dict[str, torch.Tensor], progress: float) -> None:
         for name, value in parts.items():
@@ -256,19 +260,6 @@ class Run:
             "train_seconds": round(self.state["seconds"], 1),
             "mapping": fit,
         }
-
-
-def write_readout(path: Path, readout: torch.Tensor) -> None:
-    """readout.npy float32 [latents, w_size]: the latents u of a face are w @ readout.T."""
-    with atomic_path(path) as temporary:
-        np.save(temporary, readout.cpu().numpy())
-
-
-@torch.no_grad()
-def set_w_avg(generator: Generator, seed: int, count: int = W_AVG_SAMPLES) -> None:
-    """Set `w_avg` to the mean w of `count` random latents."""
-    z = torch.from_numpy(normal((seed, 4), count, generator.config.z_size)).to(generator.w_avg.device)
-    generator.w_avg.copy_(torch.stack([generator.mapping(part).sum(0) for part in torch.split(z, 2000)]).sum(0) / count)
 
 
 def run(

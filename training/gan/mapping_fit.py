@@ -26,21 +26,15 @@ from ohlora.training.nets.stylegan_layers import RELU_GAIN, SLOPE, Dense
 PASS = math.sqrt(1.0 / SLOPE)
 
 
-def orthonormal_rows(rows: int, columns: int, seed: int) -> Tensor:
-    """Random R [rows, columns], float32, R R^T = 1."""
-    if rows > columns:
-        raise InvalidInputError(f"{rows} latents do not fit into w with {columns} numbers: use a larger w_size")
-    normal = np.random.default_rng(seed).standard_normal((columns, rows))
-    q, r = np.linalg.qr(normal)
-    return torch.from_numpy((q * np.sign(np.diag(r))).T.astype(np.float32).copy())
-
-
 def readout_matrix(latents: int, w_size: int, seed: int) -> Tensor:
-    """[latents, w_size] that reads u from w: u = w @ readout.T. A row is also the direction of its latent in w,
-    times `1 / |row|^2`.
+    """[latents, w_size] that reads u from w: u = w @ readout.T; its rows are orthogonal. A row is also the direction of
+    its latent in w, times `1 / |row|^2`.
     """
-    scale = math.sqrt(w_size / latents)  # gives w mean square 1, as an ordinary mapping does
-    return orthonormal_rows(latents, w_size, seed) / scale
+    if latents > w_size:
+        raise InvalidInputError(f"{latents} latents do not fit into w with {w_size} numbers: use a larger w_size")
+    q, r = np.linalg.qr(np.random.default_rng(seed).standard_normal((w_size, latents)))
+    rows = torch.from_numpy((q * np.sign(np.diag(r))).T.astype(np.float32).copy())
+    return rows / math.sqrt(w_size / latents)  # gives w mean square 1, as an ordinary mapping does
 
 
 def dense_layers(mapping: Mapping) -> list[Dense]:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ohlora.errors import InvalidInputError
+from ohlora.training.nets.score_cnns import scaled_to
 from ohlora.training.nets.stylegan import require_shape
 
 CHANNELS = (32, 64, 128, 128, 256)
@@ -80,20 +81,12 @@ class CvaeEncoder(nn.Module):
     def forward(self, image: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
         """Raises InvalidInputError for a label of another size."""
         require_shape("label", label, self.config.label_size)
-        x = scale_picture(image, self.config.resolution)
+        x = scaled_to(image, self.config.resolution)
         for conv in self.convs:
             x = F.leaky_relu(conv(x), SLOPE)
         x = F.elu(self.hidden(torch.cat([x.flatten(1), label], 1)))
         x = torch.cat([x, label], 1)
         return self.mean(x), self.log_variance(x)
-
-
-def scale_picture(image: Tensor, size: int) -> Tensor:
-    """[N,3,R,R] -> [N,3,size,size], bilinear, with a wider filter when it shrinks; nothing at its own size."""
-    if image.shape[-2:] == (size, size):
-        return image
-    shrinks = image.shape[-1] > size
-    return F.interpolate(image, (size, size), mode="bilinear", align_corners=False, antialias=shrinks)
 
 
 def draw_latent(mean: Tensor, log_variance: Tensor, noise: Tensor) -> Tensor:

@@ -149,11 +149,16 @@ class MergedCnnConfig:
 
 
 def at_cnn_size(image: Tensor) -> Tensor:
-    """[N,3,R,R] -> [N,3,256,256], bilinear, antialiased when it shrinks; itself at 256. Differentiable."""
-    if tuple(image.shape[-2:]) == (SIZE, SIZE):
+    """[N,3,R,R] -> [N,3,256,256], see `scaled_to`."""
+    return scaled_to(image, SIZE)
+
+
+def scaled_to(image: Tensor, size: int) -> Tensor:
+    """[N,3,R,R] -> [N,3,size,size], bilinear, antialiased when it shrinks; itself at its size. Differentiable."""
+    if tuple(image.shape[-2:]) == (size, size):
         return image
-    shrinks = max(image.shape[-2:]) > SIZE
-    return F.interpolate(image, (SIZE, SIZE), mode="bilinear", align_corners=False, antialias=shrinks)
+    shrinks = max(image.shape[-2:]) > size
+    return F.interpolate(image, (size, size), mode="bilinear", align_corners=False, antialias=shrinks)
 
 
 class Tower(nn.Module):

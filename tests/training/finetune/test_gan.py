@@ -138,6 +138,15 @@ def test_a_resumed_run_ends_with_the_same_weights(
     assert (tmp_path / "train_log.csv").read_bytes() == (whole / "train_log.csv").read_bytes()
 
 
+def test_pictures_that_do_not_fit_into_memory_lie_in_a_store(
+    v1: FineTuneInputs, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training_pictures, "IN_MEMORY", 0)
+    go("v1", v1, tmp_path)
+    assert (tmp_path / "pictures" / "chunk-00000.npy").is_file()
+    assert_same(tmp_path, whole)
+
+
 @pytest.mark.parametrize("version", ["v4", "v5", "v8", "v9"])
 def test_the_other_recipes_resume_too(later: FineTuneInputs, tmp_path: Path, version: str) -> None:
     """Repeats, dropout, jitter and conditional truncation come back as they were."""
@@ -237,7 +246,7 @@ def test_pictures_and_scores_must_match(v1: FineTuneInputs, tmp_path: Path) -> N
     open_pictures(short("v1", properties=("eyes", "pose")), replace(v1, scores=tmp_path / "gap.csv"))
     # With zero labels a table says which pictures are trained on.
     listed = open_pictures(short("v8"), replace(v1, scores=half))
-    assert listed.numbers.tolist() == table.numbers[2:].tolist()
+    assert listed.numbers == table.numbers[2:].tolist()
     assert not listed.labels.any()
     write_numbered(tmp_path / "few", count=3)
     with pytest.raises(InvalidInputError, match=r"few lacks 7 of the 10 pictures of .*scores.csv: number 9"):
@@ -247,7 +256,7 @@ def test_pictures_and_scores_must_match(v1: FineTuneInputs, tmp_path: Path) -> N
 def test_labels_are_joined_by_number(v1: FineTuneInputs) -> None:
     table = read_score_table(cast(Path, v1.scores))
     pictures = open_pictures(short("v4"), v1)
-    assert pictures.numbers.tolist() == sorted(table.numbers.tolist())
+    assert pictures.numbers == sorted(table.numbers.tolist())
     np.testing.assert_array_equal(pictures.labels, table.values[:, [0, 3, 4]].astype(np.float32))
 
 
