@@ -99,13 +99,13 @@ def train_classifier(
     run = CnnRun(attribute, Path(out), recipe, paths, parts, fabric, resume)
     folds = _Folds(run, recipe)
     if folds.pending:
-        with run:
-            for below in (MODELS, LOGS) if run.writes else ():
-                remove_leftovers(make_folder(run.out / below))
-            folds.write()
-            examples = Examples(load_pictures(paths, run.out, fabric, note), values.astype(np.float32)[:, None])
-            for fold in folds.pending:
-                folds.train(fold, splits[fold], make, examples, report)
+        run.open()
+        for below in (MODELS, LOGS) if run.writes else ():
+            remove_leftovers(make_folder(run.out / below))
+        folds.write()
+        examples = Examples(load_pictures(paths, run.out, fabric, note), values.astype(np.float32)[:, None])
+        for fold in folds.pending:
+            folds.train(fold, splits[fold], make, examples, report)
     return folds.result(len(paths))
 
 

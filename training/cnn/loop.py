@@ -68,7 +68,7 @@ class CnnRun(RunFolder):
         self.name, self.record = name, out / f"training_{name}.json"
         self.asked = {"recipe": recipe.identity(), "pictures": fingerprint(pictures), **parts}
         self.asked["processes"] = fabric.world_size
-        super().__init__(out, self.asked, fabric, resume=resume, state_file=f"resume_{name}.pt", catch_signals=False)
+        super().__init__(out, self.asked, fabric, resume=resume, state_file=f"resume_{name}.pt")
 
     def recorded(self, parse: Callable[[dict[str, Any]], T]) -> T | None:
         """What an earlier call recorded; None when there is none, or it is to be forgotten.

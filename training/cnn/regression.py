@@ -87,45 +87,45 @@ def train_score_cnn(
     model = published.with_suffix(".safetensors")
     done: dict[str, Any] | None = run.recorded(lambda content: content["result"])
     if done is None or not (model.is_file() and published.is_file()):
-        with run:
-            run.write_record(result=None)
-            if without_row:
-                note(f"{without_row} of {len(found)} pictures have no row in {scores}: not used")
-            if dropped:
-                note(f"{dropped} pictures have an empty cell in {scores}: dropped")
-            targets = complete.values.astype(np.float32)
-            attempt = Attempt(
-                lambda: make(recipe.name, recipe.width),
-                Examples(load_pictures(paths, out, fabric, note), targets),
-                split,
-                Regression(recipe.columns, recipe.excluded, recipe.excluded_log_name),
-                recipe,
-                purpose=(recipe.name,),
-                folder=run,
+        run.open()
+        run.write_record(result=None)
+        if without_row:
+            note(f"{without_row} of {len(found)} pictures have no row in {scores}: not used")
+        if dropped:
+            note(f"{dropped} pictures have an empty cell in {scores}: dropped")
+        targets = complete.values.astype(np.float32)
+        attempt = Attempt(
+            lambda: make(recipe.name, recipe.width),
+            Examples(load_pictures(paths, out, fabric, note), targets),
+            split,
+            Regression(recipe.columns, recipe.excluded, recipe.excluded_log_name),
+            recipe,
+            purpose=(recipe.name,),
+            folder=run,
+        )
+        network, state = attempt.run(report), attempt.state
+        done = {
+            "loss": state.best,
+            "best_epoch": state.best_epoch,
+            "epochs": state.epoch,
+            "figures": attempt.figures[state.best_epoch],
+            "seconds": round(state.seconds, 2),
+        }
+        if run.writes:
+            shown = split.validation[:VALIDATION_SHOWN]
+            pictures, outputs = list(paths.values()), [row["outputs"] for row in state.log]
+            write_epochs(out / recipe.log_file, attempt.figures, decimals=4)
+            write_validation_log(
+                out / recipe.validation_log_file,
+                outputs,
+                recipe.columns,
+                [pictures[row] for row in shown],
+                targets[shown],
             )
-            network, state = attempt.run(report), attempt.state
-            done = {
-                "loss": state.best,
-                "best_epoch": state.best_epoch,
-                "epochs": state.epoch,
-                "figures": attempt.figures[state.best_epoch],
-                "seconds": round(state.seconds, 2),
-            }
-            if run.writes:
-                shown = split.validation[:VALIDATION_SHOWN]
-                pictures, outputs = list(paths.values()), [row["outputs"] for row in state.log]
-                write_epochs(out / recipe.log_file, attempt.figures, decimals=4)
-                write_validation_log(
-                    out / recipe.validation_log_file,
-                    outputs,
-                    recipe.columns,
-                    [pictures[row] for row in shown],
-                    targets[shown],
-                )
-                save_network(network, published, model, f"cnn-{recipe.name}")
-            run.write_record(result=done)
-            run.forget()
-            fabric.barrier()
+            save_network(network, published, model, f"cnn-{recipe.name}")
+        run.write_record(result=done)
+        run.forget()
+        fabric.barrier()
     done |= {"pictures": len(complete), "dropped": dropped, "without_row": without_row}
     return ScoreCnnResult(name=recipe.name, model=model, published=published, **done)
 

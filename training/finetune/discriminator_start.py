@@ -121,6 +121,4 @@ def train_discriminator(
         "processes": {"number": fabric.world_size},
     }
     folder = RunFolder(Path(out), identity, fabric, resume=resume, stop_after=stop_after, kind=KIND)
-    training = DiscriminatorTraining(settings, generator, pictures, folder, report)
-    with folder:
-        return training.run()
+    return DiscriminatorTraining(settings, generator, pictures, folder, report).run()

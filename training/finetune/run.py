@@ -59,8 +59,7 @@ def run_recipe(
         out, identity, fabric, resume=resume, stop_after=stop_after, checkpoint_minutes=minutes, kind=KIND
     )
     training = FAMILIES[recipe.family](recipe, inputs, folder, report)
-    with folder:
-        result = training.run()
+    result = training.run()
     if fabric.is_global_zero:
         write_json(folder.out / "summary.json", result)
     return result

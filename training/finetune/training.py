@@ -39,7 +39,8 @@ class Training:
         self.at: dict[str, Any] = {"epoch": 0, "batch": 0, "step": 0, "seconds": 0.0, **at}
 
     def run(self) -> dict[str, Any]:
-        """Train to the end, or to a stop request, in the open folder -> summary."""
+        """Train to the end, or to a stop request -> summary."""
+        self.folder.open()
         saved = resumed(self.folder.saved)
         if saved is not None:
             load_states(self.parts, saved["networks"])
@@ -53,7 +54,8 @@ class Training:
         self.report({"event": "start", **start, "pictures": count, "batches": len(self.batches)})
         self._since, self._seen = time.monotonic(), 0
         try:
-            ended = train_steps(self.folder, self.finished, self._step, self.save)
+            with self.folder.stop_requests():
+                ended = train_steps(self.folder, self.finished, self._step, self.save)
         except TrainingStoppedError:
             self.rescue()
             raise

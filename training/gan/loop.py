@@ -107,11 +107,12 @@ class Run:
             with atomic_path(self.folder.out / "readout.npy") as temporary:
                 np.save(temporary, self.steps.readout.cpu().numpy())  # the latents u of a face are w @ readout.T
             self.report({"event": "mapping", **readout_fit(self.steps.generator, self.steps.readout)})
-        while self.state["phase"] < len(self.config.phases):
-            if not self._phase():
-                self._samples()
-                return {**self.summary(), "stopped": True}
-            self._next_phase()
+        with self.folder.stop_requests():
+            while self.state["phase"] < len(self.config.phases):
+                if not self._phase():
+                    self._samples()
+                    return {**self.summary(), "stopped": True}
+                self._next_phase()
         self.save()
         draw_curve(read_rows(self.curve), self.folder.out / "curve.png")
         return {**self.summary(), "stopped": False}
@@ -301,7 +302,7 @@ def run(
         kind=KIND,
     )
     training = Run(config, folder, source, watch, time_limit, report)
-    with folder:
-        result = training.train()
+    folder.open()
+    result = training.train()
     write_json(out / "summary.json", result)
     return result

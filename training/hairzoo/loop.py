@@ -99,7 +99,7 @@ class Run:
             )
         self.fabric, scaler = make_fabric(config.precision, accelerator)
         identity = {"config": config.identity(), "data": fingerprint(data)}
-        self.folder = RunFolder(out, identity, self.fabric, resume=resume, state_file="last.pt", catch_signals=False)
+        self.folder = RunFolder(out, identity, self.fabric, resume=resume, state_file="last.pt")
         saved = self.folder.saved
         self.raw = self._network(saved is not None, note)
         parameters = [p for p in self.raw.parameters() if p.requires_grad]
@@ -244,14 +244,14 @@ def run(
     data = open_data(config, folders)
     # Nothing is written before everything that can be wrong with the request has been looked at.
     training = Run(config, data, out, accelerator=accelerator, workers=workers, resume=resume, note=note)
-    with training.folder:
-        if (people := data.count_people(training.held)) is not None:
-            note(f"held out: {len(training.held)} pictures of {people} people")
-        write_json(out / "left_out.json", data.left_out, ensure_ascii=False)
-        if data.left_out:
-            name, why = next(iter(data.left_out.items()))
-            note(f"{len(data.left_out)} left out, listed in {out / 'left_out.json'}; the first: {name} ({why})")
-        return training.train(report)
+    training.folder.open()
+    if (people := data.count_people(training.held)) is not None:
+        note(f"held out: {len(training.held)} pictures of {people} people")
+    write_json(out / "left_out.json", data.left_out, ensure_ascii=False)
+    if data.left_out:
+        name, why = next(iter(data.left_out.items()))
+        note(f"{len(data.left_out)} left out, listed in {out / 'left_out.json'}; the first: {name} ({why})")
+    return training.train(report)
 
 
 def epoch_line(row: dict[str, Any], epochs: int) -> str:

@@ -9,9 +9,9 @@ import json
 import signal
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import torch
@@ -28,20 +28,21 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class RunFolder:
-    """A run's folder, open while it trains:
+    """A run's folder:
 
         folder = RunFolder(out, {"recipe": recipe.identity(), "inputs": ...}, fabric)
         saved = folder.saved            # None at the start of a run, else what `save` got
-        with folder:
-            log = folder.table("train_log.csv", ("epoch", "idx", "d_loss"))
-            ...                         # restore networks from `saved`
-            ended = train_steps(folder, finished, step, save)   # or `train_epochs` (steps.py)
+        folder.open()
+        log = folder.table("train_log.csv", ("epoch", "idx", "d_loss"))
+        ...                             # restore networks from `saved`
+        with folder.stop_requests():
+            ended = train_steps(folder, finished, step, save)   # or, without, `train_epochs` (steps.py)
 
     State files are read with weights_only, so they hold tensors and plain values. Rows that were logged after the state
     was saved are cut off when it is resumed.
 
     Args:
-        out: the folder; it is made by `with`.
+        out: the folder; it is made by `open`.
         identity: what a resumed run must share with the one that began it: parts by name, JSON-able.
         fabric: the processes; with one of them nothing is exchanged.
         resume: False forgets the states of an earlier run.
@@ -49,7 +50,6 @@ class RunFolder:
         checkpoint_minutes: how often `due` says so; 0 = never.
         state_file: name of the states. With {step} in it the last KEPT are kept, else there is one.
         kind: of the states' content, written into them; a state of another kind is refused.
-        catch_signals: SIGINT and SIGTERM ask for a stop (`should_stop`), instead of raising KeyboardInterrupt.
         defaults: values of settings where an identity leaves them out, by part; see `difference`.
 
     Raises InvalidInputError when the folder holds another run or a damaged state; nothing is written before.
@@ -68,40 +68,40 @@ class RunFolder:
         checkpoint_minutes: float = 5.0,
         state_file: str = NUMBERED,
         kind: str = "",
-        catch_signals: bool = True,
         defaults: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         self.out, self.fabric, self.resume = Path(out), fabric, resume
         self.identity = json.dumps(identity, sort_keys=True)
-        self.stop_after, self.checkpoint_minutes, self.catch_signals = stop_after, checkpoint_minutes, catch_signals
+        self.stop_after, self.checkpoint_minutes = stop_after, checkpoint_minutes
         self.state_file, self.kind, self.defaults = state_file, kind, defaults or {}
         self.writes = bool(fabric.is_global_zero)
         self._tables: dict[str, CsvLog] = {}
         self._asked = threading.Event()
-        self._before: list[Any] = []
         self._steps = 0
         self._saved_at = time.monotonic()
         states = self.states() if resume else []
         self.saved = self._read(states[-1]) if states else None
         self._logged: dict[str, int] = (self.saved or {}).get("logged", {})
 
-    def __enter__(self) -> RunFolder:
-        """Raises OutputError for a folder that cannot be made."""
+    def open(self) -> None:
+        """Make the folder and clear it of what a killed run left. Raises OutputError."""
         if self.writes:
             make_folder(self.out)
             remove_leftovers(self.out)
             if not self.resume:
                 self.forget()
         self.fabric.barrier()
-        if self.catch_signals and threading.current_thread() is threading.main_thread():
-            self._before = [signal.signal(name, lambda *_: self._asked.set()) for name in SIGNALS]
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for name, handler in zip(SIGNALS, self._before, strict=False):
-            signal.signal(name, handler)
+    @contextmanager
+    def stop_requests(self) -> Iterator[None]:
+        """Inside, SIGINT and SIGTERM ask for a stop (`should_stop`) instead of raising KeyboardInterrupt at once."""
+        there = threading.current_thread() is threading.main_thread()
+        before = [signal.signal(name, lambda *_: self._asked.set()) for name in SIGNALS if there]
+        try:
+            yield
+        finally:
+            for name, handler in zip(SIGNALS, before, strict=False):
+                signal.signal(name, handler)
 
     # States
 

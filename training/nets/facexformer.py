@@ -9,20 +9,14 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.models.swin_transformer import PatchMerging, SwinTransformer
+from torchvision.models.swin_transformer import PatchMerging, ShiftedWindowAttention, SwinTransformer
 from torchvision.models.swin_transformer import SwinTransformerBlock as SwinBlock
 
 from ohlora.training.nets.facexformer_decoder import WIDTH, FaceDecoder
-
-if TYPE_CHECKING:  # torchvision has no types
-    from torch.nn import Module as ShiftedWindowAttention
-else:
-    from torchvision.models.swin_transformer import ShiftedWindowAttention
 
 SIZE = 224
 GRID = SIZE // 4  # the finest stage, where everything is brought together
@@ -43,12 +37,6 @@ def position_index() -> Tensor:
 
 class WindowAttention(ShiftedWindowAttention):  # type: ignore[misc]  # torchvision has no types
     """torchvision's, with the index table as a constant: it is the same in every block."""
-
-    qkv: nn.Linear
-    proj: nn.Linear
-    num_heads: int
-    shift_size: list[int]
-    relative_position_bias_table: Tensor
 
     def define_relative_position_index(self) -> None:
         pass

@@ -161,7 +161,6 @@ class Training:
             self.fabric,
             resume=resume,
             state_file="last.pt",
-            catch_signals=False,
             defaults={"config": NEWER},
         )
         self.raw = raw.to(memory_format=torch.channels_last)
@@ -191,8 +190,8 @@ class Training:
         `test` and `test_faces` are those of the real pictures; with drawn ones, `sources` has the same for every kind.
         Raises TrainingStoppedError when the loss is no longer a number.
         """
-        with self.folder:
-            train_epochs(self.state, self._finished, self._epoch, keep=self._keep, save=self._save, report=report)
+        self.folder.open()
+        train_epochs(self.state, self._finished, self._epoch, keep=self._keep, save=self._save, report=report)
         lesson, sources, device = self.lesson, self.lesson.sources, self.fabric.device
         student = load_student(self.out / STUDENT, outputs=lesson.outputs).to(device)
         parts: dict[str, dict[str, Any]] = {}
