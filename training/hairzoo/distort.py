@@ -14,10 +14,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ohlora.base.types import Rgb
 from ohlora.training.hairzoo.config import DOCUMENTED_SIZE
-from ohlora.training.hairzoo.pictures import Image, Mask
+from ohlora.training.hairzoo.pictures import Mask
 
-Pair = tuple[Image, Mask]
+Pair = tuple[Rgb, Mask]
 Map = NDArray[np.float32]  # [H,W], where each pixel comes from
 Matrix = NDArray[np.float64]  # [2,3]
 
@@ -29,24 +30,24 @@ HOLE_RATIO, HOLE_UNITS = 0.5, 10
 BORDER = cv2.BORDER_REFLECT_101
 
 
-def sample(image: Image, mask: Mask, map_x: Map, map_y: Map) -> Pair:
+def sample(image: Rgb, mask: Mask, map_x: Map, map_y: Map) -> Pair:
     """Picture and mask read at (map_x, map_y)."""
     return both(image, mask, lambda array, flags: cv2.remap(array, map_x, map_y, flags, borderMode=BORDER))
 
 
-def warp(image: Image, mask: Mask, matrix: Matrix) -> Pair:
+def warp(image: Rgb, mask: Mask, matrix: Matrix) -> Pair:
     """Picture and mask moved by an affine matrix (from old to new coordinates)."""
     size = (image.shape[1], image.shape[0])
     return both(image, mask, lambda array, flags: cv2.warpAffine(array, matrix, size, flags=flags, borderMode=BORDER))
 
 
-def both(image: Image, mask: Mask, move: Callable[[Image, int], NDArray[Any]]) -> Pair:
+def both(image: Rgb, mask: Mask, move: Callable[[Rgb, int], NDArray[Any]]) -> Pair:
     """`move(array, interpolation)` of the two."""
     moved, moved_mask = move(image, cv2.INTER_LINEAR), move(mask, cv2.INTER_NEAREST)
     return moved.astype(np.uint8, copy=False), moved_mask.astype(np.uint8, copy=False)
 
 
-def elastic(image: Image, mask: Mask, rng: np.random.Generator) -> Pair:
+def elastic(image: Rgb, mask: Mask, rng: np.random.Generator) -> Pair:
     """A slight affine move, then a smooth random displacement of every pixel."""
     height, width = mask.shape
     # The same look at every size: lengths are given for the documented one.
@@ -78,7 +79,7 @@ def stretched(length: int, factors: NDArray[np.float64]) -> NDArray[np.float32]:
     return places
 
 
-def grid(image: Image, mask: Mask, rng: np.random.Generator) -> Pair:
+def grid(image: Rgb, mask: Mask, rng: np.random.Generator) -> Pair:
     """Rows and columns of a 5 x 5 grid made wider or narrower by up to 30 %."""
     height, width = mask.shape
     x = stretched(width, 1 + rng.uniform(-GRID_LIMIT, GRID_LIMIT, GRID_CELLS + 1))
@@ -87,7 +88,7 @@ def grid(image: Image, mask: Mask, rng: np.random.Generator) -> Pair:
     return sample(image, mask, map_x, map_y)
 
 
-def optical(image: Image, mask: Mask, rng: np.random.Generator) -> Pair:
+def optical(image: Rgb, mask: Mask, rng: np.random.Generator) -> Pair:
     """The barrel or pincushion distortion of a lens, both radial coefficients up to 2."""
     height, width = mask.shape
     k = rng.uniform(-OPTICAL_LIMIT, OPTICAL_LIMIT)
@@ -99,7 +100,7 @@ def optical(image: Image, mask: Mask, rng: np.random.Generator) -> Pair:
     return sample(image, mask, maps[0].astype(np.float32, copy=False), maps[1].astype(np.float32, copy=False))
 
 
-def shift_scale_rotate(image: Image, mask: Mask, rng: np.random.Generator) -> Pair:
+def shift_scale_rotate(image: Rgb, mask: Mask, rng: np.random.Generator) -> Pair:
     """Up to 6.25 % of the picture to the side, 10 % larger or smaller, 45 degrees round."""
     height, width = mask.shape
     angle, zoom = rng.uniform(-ROTATE, ROTATE), 1 + rng.uniform(-SCALE, SCALE)
@@ -108,7 +109,7 @@ def shift_scale_rotate(image: Image, mask: Mask, rng: np.random.Generator) -> Pa
     return warp(image, mask, matrix)
 
 
-def grid_dropout(image: Image, mask: Mask, rng: np.random.Generator) -> Pair:
+def grid_dropout(image: Rgb, mask: Mask, rng: np.random.Generator) -> Pair:
     """Black squares in a regular grid; the mask stays: hair is to be found behind them. Uses no randomness."""
     height, width = mask.shape
     unit_x = max(2, width // HOLE_UNITS)

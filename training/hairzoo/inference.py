@@ -26,7 +26,6 @@ from ohlora.training.data.portrait_faces import png
 from ohlora.training.hairzoo.checkpoint import load_checkpoint
 from ohlora.training.hairzoo.config import DIVISOR, DOCUMENTED_SIZE
 from ohlora.training.hairzoo.models import check_size
-from ohlora.training.hairzoo.pictures import Image
 from ohlora.training.hairzoo.pipeline import normalised, resized
 from ohlora.training.loop.distributed import chosen_device
 from ohlora.training.students.metrics import HairMetrics
@@ -37,7 +36,7 @@ CELL = 224
 
 
 @torch.no_grad()
-def hair_maps(model: nn.Module, images: Sequence[Image], device: torch.device) -> NDArray[np.float32]:
+def hair_maps(model: nn.Module, images: Sequence[Rgb], device: torch.device) -> NDArray[np.float32]:
     """uint8 RGB [S,S,3] each, S as trained -> hair probability float32 [N,S,S]. The model is in evaluation mode."""
     stack = torch.from_numpy(np.stack([normalised(image) for image in images])).to(device)
     logits = model(stack.contiguous(memory_format=torch.channels_last)).float()

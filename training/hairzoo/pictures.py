@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import GroupKFold
 
+from ohlora.base.types import Rgb
 from ohlora.errors import InvalidInputError
 from ohlora.training.data.hair_faces import LabelledPicture
 from ohlora.training.data.people import TOO_CLOSE, distances, group_people, thumbnails
 from ohlora.training.hairzoo.config import FOLDS
 
-Image = NDArray[np.uint8]  # RGB [H,W,3]
 Mask = NDArray[np.uint8]  # [h,w], hair times 255; not always of the picture's size
 OUT = -1  # fold of a picture that is used on neither side
 
@@ -66,7 +66,7 @@ def grouped(groups: Sequence[str]) -> NDArray[np.int64]:
     return fold
 
 
-def by_people(images: Sequence[Image], held: int) -> tuple[NDArray[np.int64], list[str]]:
+def by_people(images: Sequence[Rgb], held: int) -> tuple[NDArray[np.int64], list[str]]:
     """Pictures of nameless virtual people: who looks alike is in one fold (`data/people.py`) -> fold, person [N].
 
     Pictures of other folds that still look too much like one of fold `held` are OUT.

@@ -12,32 +12,33 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from ohlora.base.types import Rgb
 from ohlora.training.data.hair_faces import LabelledPicture
 from ohlora.training.hairzoo import distort
 from ohlora.training.hairzoo.config import ZooConfig
-from ohlora.training.hairzoo.pictures import Image, Mask
+from ohlora.training.hairzoo.pictures import Mask
 from ohlora.training.teachers.protocol import normalized
 
-Pair = tuple[Image, Mask]
+Pair = tuple[Rgb, Mask]
 Sample = tuple[NDArray[np.float32], NDArray[np.float32]]  # picture [3,S,S], normalised; label [1,S,S] in [0,1]
 
 CONTRAST, BRIGHTNESS, GAMMA = 0.2, 0.2, (80, 120)  # shares; hundredths
 P_COLOR, P_DISTORT, P_MOVE, P_DROPOUT = 0.3, 0.3, 0.2, 0.1
 
 
-def contrast(image: Image, rng: np.random.Generator) -> Image:
+def contrast(image: Rgb, rng: np.random.Generator) -> Rgb:
     return looked_up(image, np.arange(256) * (1 + rng.uniform(-CONTRAST, CONTRAST)))
 
 
-def brightness(image: Image, rng: np.random.Generator) -> Image:
+def brightness(image: Rgb, rng: np.random.Generator) -> Rgb:
     return looked_up(image, np.arange(256) + 255 * rng.uniform(-BRIGHTNESS, BRIGHTNESS))
 
 
-def gamma(image: Image, rng: np.random.Generator) -> Image:
+def gamma(image: Rgb, rng: np.random.Generator) -> Rgb:
     return looked_up(image, (np.arange(256) / 255) ** (int(rng.integers(GAMMA[0], GAMMA[1] + 1)) / 100) * 255)
 
 
-def looked_up(image: Image, table: NDArray[np.floating]) -> Image:
+def looked_up(image: Rgb, table: NDArray[np.floating]) -> Rgb:
     """table: what becomes of 0 .. 255; rounded and kept in that range."""
     return np.asarray(cv2.LUT(image, np.clip(np.round(table), 0, 255).astype(np.uint8)), np.uint8)
 
@@ -46,7 +47,7 @@ COLORS = (contrast, gamma, brightness)
 DISTORTIONS = (distort.elastic, distort.grid, distort.optical)
 
 
-def augment(image: Image, mask: Mask, rng: np.random.Generator) -> Pair:
+def augment(image: Rgb, mask: Mask, rng: np.random.Generator) -> Pair:
     """The documented steps, each with its probability. Picture [S,S,3] and mask [S,S], uint8, come out as such.
 
     The published program runs its colour steps on floats of 0 .. 255 with a library that takes floats for 0 .. 1:
@@ -63,7 +64,7 @@ def augment(image: Image, mask: Mask, rng: np.random.Generator) -> Pair:
     return image, mask
 
 
-def resized(image: Image, mask: Mask, size: int) -> Pair:
+def resized(image: Rgb, mask: Mask, size: int) -> Pair:
     """Both at size x size: the picture bilinearly, the mask by nearest neighbour (aspect not kept, as documented)."""
     side = (size, size)
     if image.shape[:2] != side:
@@ -73,7 +74,7 @@ def resized(image: Image, mask: Mask, size: int) -> Pair:
     return image, mask
 
 
-def normalised(image: Image) -> NDArray[np.float32]:
+def normalised(image: Rgb) -> NDArray[np.float32]:
     """uint8 RGB [H,W,3] -> float32 [3,H,W], ImageNet mean and deviation."""
     return np.ascontiguousarray(normalized(image).transpose(2, 0, 1))
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ohlora.base.atomic import make_folder, remove_leftovers, write_bytes
+from ohlora.base.types import Rgb
 from ohlora.bundle import Bundle
 from ohlora.faces import face_from_seed
 from ohlora.io.images import encode_image, read_image
@@ -18,7 +19,7 @@ from ohlora.training.data.parsing_classes import HAIR, EyePoints
 from ohlora.training.data.portrait_faces import png
 from ohlora.training.data.portraits import parameters_from_latents, render
 from ohlora.training.teachers.parse import FACE, PARSING
-from ohlora.training.teachers.protocol import SIZE, Image, Labels
+from ohlora.training.teachers.protocol import SIZE, Labels
 
 PAINTED_AT_ONCE = 64
 HALF = 0.5
@@ -38,7 +39,7 @@ class BundleTeacher:
     def _file(self, opened: Bundle) -> str:
         return opened.hair_part().file if self.hair_only else opened.parsing_part().file
 
-    def labels(self, images: Sequence[Image], eyes: Sequence[EyePoints | None] | None = None) -> Labels:
+    def labels(self, images: Sequence[Rgb], eyes: Sequence[EyePoints | None] | None = None) -> Labels:
         """Square pictures uint8 [H,H,3] -> class maps and hair, 224x224."""
         hair = self.renderer.hair(list(images))
         if self.hair_only:

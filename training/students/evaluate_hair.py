@@ -12,13 +12,14 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from ohlora.base.atomic import make_folder, write_bytes, write_json
+from ohlora.base.types import Rgb
 from ohlora.bundle import Bundle, file_sha256
 from ohlora.engines import Engine
 from ohlora.errors import InvalidInputError
@@ -38,15 +39,8 @@ from ohlora.training.weights.student import load_student
 BATCH = 8
 TRUTH, TEACHER = "truth", "teacher"
 
-Image = NDArray[np.uint8]
 # RGB pictures of one batch -> hair maps float32 [h,w] in [0,1], the longer side 224
-FindHair = Callable[[Sequence[Image]], list[NDArray[np.float32]]]
-
-
-class Teacher(Protocol):
-    """uint8 RGB [H,W,3] -> hair probability float32 [h,w] in [0,1]."""
-
-    def hair(self, image: Image) -> NDArray[np.float32]: ...
+FindHair = Callable[[Sequence[Rgb]], list[NDArray[np.float32]]]
 
 
 @dataclass(frozen=True)
@@ -54,8 +48,8 @@ class Example:
     """A picture and what is known of its hair: maps times 255 by where they come from ("truth", "teacher")."""
 
     name: str
-    image: Image
-    labels: Mapping[str, Image]
+    image: Rgb
+    labels: Mapping[str, Rgb]
 
 
 @dataclass(frozen=True)
@@ -78,7 +72,7 @@ class TorchEngine:
         self.model = model.to(memory_format=torch.channels_last).eval()
 
     @torch.no_grad()
-    def __call__(self, image: Image) -> dict[str, NDArray[np.float32]]:
+    def __call__(self, image: Rgb) -> dict[str, NDArray[np.float32]]:
         """image uint8 [N,224,224,3] -> {"hair": float32 [N,224,224]}"""
         tensor = torch.from_numpy(image).permute(0, 3, 1, 2).to(torch.float32) / 127.5 - 1
         return {"hair": self.model(tensor)[:, 0].numpy()}
@@ -149,18 +143,18 @@ def generated_set(generator: PortraitGenerator, count: int, first_seed: int = TE
     return PictureSet("generated", count, examples, about)
 
 
-def with_teacher(tests: PictureSet, teacher: Teacher) -> PictureSet:
-    """The same pictures, also labelled by a teacher network."""
+def with_teacher(tests: PictureSet, hair: Callable[[Rgb], NDArray[np.float32]]) -> PictureSet:
+    """The same pictures, also labelled by a teacher: uint8 RGB [H,W,3] -> hair probability float32 [h,w] in [0,1]."""
 
     def examples() -> Iterator[Example]:
         for example in tests.examples():
-            label = hair_bytes(teacher.hair(example.image))
+            label = hair_bytes(hair(example.image))
             yield Example(example.name, example.image, {**example.labels, TEACHER: label})
 
     return replace(tests, examples=examples)
 
 
-def shares(label: Image) -> NDArray[np.float32]:
+def shares(label: Rgb) -> NDArray[np.float32]:
     """Hair times 255 -> [0,1]."""
     return np.divide(label, 255, dtype=np.float32)
 
@@ -174,9 +168,9 @@ class Measured:
 
     metrics: HairMetrics = field(default_factory=HairMetrics)
     names: list[str] = field(default_factory=list)
-    worst: list[tuple[float, int, str, Image]] = field(default_factory=list)
+    worst: list[tuple[float, int, str, Rgb]] = field(default_factory=list)
 
-    def add(self, name: str, image: Image, hair: NDArray[np.float32], label: Image) -> None:
+    def add(self, name: str, image: Rgb, hair: NDArray[np.float32], label: Rgb) -> None:
         size = (hair.shape[0], hair.shape[1])
         small = resize_area(label, size)
         self.metrics.add(hair, shares(small))
@@ -193,7 +187,7 @@ class Measured:
         worst = {name: faces[name] for *_, name, _ in self.in_order()[:8]}
         return {**self.metrics.summary(), "worst": worst, "per_face": faces}
 
-    def in_order(self) -> list[tuple[float, int, str, Image]]:
+    def in_order(self) -> list[tuple[float, int, str, Rgb]]:
         return sorted(self.worst, key=lambda entry: (-entry[0], entry[1]))
 
     def sheet(self) -> bytes:

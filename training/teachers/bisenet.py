@@ -15,9 +15,10 @@ from PIL.Image import Resampling
 from torch import Tensor
 from torch.nn import functional as F
 
+from ohlora.base.types import Rgb
 from ohlora.training.data.parsing_classes import NAMES19, EyePoints, eyes_inside, map_19_to_11
 from ohlora.training.nets.bisenet import HAIR, BiSeNet
-from ohlora.training.teachers.protocol import SIZE, FindEyes, Image, Labels, Teacher
+from ohlora.training.teachers.protocol import SIZE, FindEyes, Labels, Teacher
 
 INPUT = 512
 MAP = INPUT // 2
@@ -26,7 +27,7 @@ SHARPNESS = 4.0
 _NEAREST = np.arange(SIZE) * MAP // SIZE
 
 
-def detected_eyes(image: Image) -> EyePoints | None:
+def detected_eyes(image: Rgb) -> EyePoints | None:
     """Eye points of the largest face that MTCNN finds, in pixels; None without a face."""
     from ohlora.training.teachers.mtcnn import detect
 
@@ -59,7 +60,7 @@ class BiSeNetTeacher(Teacher):
     def soft_labels(self, logits: Tensor) -> Tensor:
         return F.avg_pool2d(torch.softmax(logits * SHARPNESS, 1), 2)
 
-    def labels(self, images: Sequence[Image], eyes: Sequence[EyePoints | None] | None = None) -> Labels:
+    def labels(self, images: Sequence[Rgb], eyes: Sequence[EyePoints | None] | None = None) -> Labels:
         """Classes from the 256 maps by nearest pixel, hair by area."""
         if eyes is None:
             eyes = [None if self.find_eyes is None else self.find_eyes(image) for image in images]

@@ -11,10 +11,11 @@ import torch
 from PIL.Image import Resampling
 from torch import Tensor
 
+from ohlora.base.types import Rgb
 from ohlora.training.data.parsing_classes import HAIR, NAMES11, EyePoints
 from ohlora.training.nets.facexformer import SIZE, FaceXFormer
 from ohlora.training.nets.facexformer_parser import ParseGraph
-from ohlora.training.teachers.protocol import Image, Labels, Teacher
+from ohlora.training.teachers.protocol import Labels, Teacher
 
 
 class FaceXFormerTeacher(Teacher):
@@ -34,7 +35,7 @@ class FaceXFormerTeacher(Teacher):
     def soft_labels(self, logits: Tensor) -> Tensor:
         return torch.softmax(logits.cpu(), 1)
 
-    def labels(self, images: Sequence[Image], eyes: Sequence[EyePoints | None] | None = None) -> Labels:
+    def labels(self, images: Sequence[Rgb], eyes: Sequence[EyePoints | None] | None = None) -> Labels:
         """eyes: not needed, left and right are right."""
         probabilities = self.probabilities(images)
         # NumPy's arg-max is the first of equals, as documented.

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ohlora.base.atomic import write_bytes
-from ohlora.base.types import Variant, check_choice
+from ohlora.base.types import Rgb, Variant, check_choice
 from ohlora.bundle.files import file_sha256
 from ohlora.errors import ImageError, InvalidInputError
 from ohlora.io.images import encode_image, read_image
@@ -34,7 +34,7 @@ from ohlora.scores.sources import INDEX, crop_box, squeezed
 from ohlora.training.data.parsing_classes import EyePoints, eyes_inside, visualize
 from ohlora.training.data.portrait_faces import png
 from ohlora.training.teachers.mtcnn import detect
-from ohlora.training.teachers.protocol import DEVIATION, MEAN, Image, Labeller, normalized
+from ohlora.training.teachers.protocol import DEVIATION, MEAN, Labeller, normalized
 
 CROP, FULL_FRAME = get_args(Variant)
 FACE, PARSING, OVERLAY, HAIR_LABEL = (
@@ -42,7 +42,7 @@ FACE, PARSING, OVERLAY, HAIR_LABEL = (
 )
 PARSED, NO_FACE, UNREADABLE = "parsed", "no face", "unreadable"
 
-FindFaces = Callable[[Image], Detections]
+FindFaces = Callable[[Rgb], Detections]
 Row = dict[str, Any]  # of the index: "number", "source", "sha256" ...
 
 
@@ -76,7 +76,7 @@ class Cutout:
     """What the teacher is shown of a source, and what is known about it."""
 
     number: int
-    image: Image
+    image: Rgb
     eyes: EyePoints | None
     row: Row
 
@@ -231,7 +231,7 @@ def write_labels(
         journal.record(cutout.number, {**cutout.row, **made_by, "files": sizes})
 
 
-def documented_face(image: Image) -> Image:
+def documented_face(image: Rgb) -> Rgb:
     """uint8 -> uint8 as upstream stores it: normalized and back in float32, then truncated. 0 or 1 lower.
 
     On the reference faces a fifth of the values lose 1; published property scores were computed on such pictures.

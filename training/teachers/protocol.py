@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 from PIL import Image as PilImage
 from torch import Tensor
 
+from ohlora.base.types import Rgb
 from ohlora.errors import ImageError
 from ohlora.training.data.parsing_classes import EyePoints
 
 SIZE = 224  # of labels, whatever the network's own size
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet
 
-Image = NDArray[np.uint8]  # RGB [H,W,3]
-FindEyes = Callable[[Image], EyePoints | None]
+FindEyes = Callable[[Rgb], EyePoints | None]
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Labeller(Protocol):
     @property
     def weights(self) -> str: ...
 
-    def labels(self, images: Sequence[Image], eyes: Sequence[EyePoints | None] | None = None) -> Labels: ...
+    def labels(self, images: Sequence[Rgb], eyes: Sequence[EyePoints | None] | None = None) -> Labels: ...
 
 
 class Teacher(ABC):
@@ -70,32 +70,32 @@ class Teacher(ABC):
         """Class logits -> probabilities [N,classes,s,s] that add up to 1."""
 
     @abstractmethod
-    def labels(self, images: Sequence[Image], eyes: Sequence[EyePoints | None] | None = None) -> Labels:
+    def labels(self, images: Sequence[Rgb], eyes: Sequence[EyePoints | None] | None = None) -> Labels:
         """Both labels from one run of the network, in the common 11 classes.
 
         eyes: where a face detector saw them in each image, in its pixels, or None where it saw none; for parsers that
         mix up left and right. Left out, a teacher that needs them looks itself.
         """
 
-    def _logits(self, images: Sequence[Image]) -> Tensor:
+    def _logits(self, images: Sequence[Rgb]) -> Tensor:
         return self.network(network_input(images, self.size, self.resampling, self.device))
 
     @torch.no_grad()
-    def parse(self, images: Sequence[Image]) -> NDArray[np.float32]:
+    def parse(self, images: Sequence[Rgb]) -> NDArray[np.float32]:
         """Class logits at the network's own size, float32 [N,classes,S,S]."""
         return np.asarray(self._logits(images).cpu().numpy())
 
     @torch.no_grad()
-    def probabilities(self, images: Sequence[Image]) -> NDArray[np.float32]:
+    def probabilities(self, images: Sequence[Rgb]) -> NDArray[np.float32]:
         """Class probabilities as they serve as soft labels, float32 [N,classes,s,s]; they add up to 1."""
         return np.asarray(self.soft_labels(self._logits(images)).cpu().numpy())
 
-    def hair(self, image: Image) -> NDArray[np.float32]:
+    def hair(self, image: Rgb) -> NDArray[np.float32]:
         """Hair probability of one image, float32 [s,s]."""
         return np.asarray(self.probabilities([image])[0, self.classes.index("hair")])
 
 
-def network_input(images: Sequence[Image], size: int, resampling: PilImage.Resampling, device: torch.device) -> Tensor:
+def network_input(images: Sequence[Rgb], size: int, resampling: PilImage.Resampling, device: torch.device) -> Tensor:
     """Stretched to size x size by Pillow, whose filters are antialiased, then ImageNet-normalized: [N,3,size,size].
 
     Raises ImageError for an array that is not a uint8 RGB image.
@@ -112,7 +112,7 @@ def network_input(images: Sequence[Image], size: int, resampling: PilImage.Resam
     return torch.from_numpy(values).permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last).to(device)
 
 
-def normalized(image: Image) -> NDArray[np.float32]:
+def normalized(image: Rgb) -> NDArray[np.float32]:
     """uint8 [...,3] -> float32, over 255, minus ImageNet's mean, over its deviation."""
     values = np.divide(image, 255, dtype=np.float32)
     return np.asarray((values - np.array(MEAN, np.float32)) / np.array(DEVIATION, np.float32), dtype=np.float32)

@@ -97,11 +97,11 @@ def evaluate_hair(
             sets.append(folder_set(data, holdout, split_seed))
         if portraits is not None:
             painted = portrait_set(portraits, first_seed, resolution)
-            sets.append(painted if expert is None else with_teacher(painted, expert))
+            sets.append(painted if expert is None else with_teacher(painted, expert.hair))
         if generated is not None:
             generator: PortraitGenerator = stack.enter_context(closing(open_generator(generated)))
             made = generated_set(generator, count, first_seed)
-            sets.append(made if expert is None else with_teacher(made, expert))
+            sets.append(made if expert is None else with_teacher(made, expert.hair))
         with Progress(sum(tests.size for tests in sets), "pictures", quiet=how.json) as progress:
             result = evaluate_all(find, about, sets, how.out, progress.advance)
     if not how.json:

@@ -21,7 +21,7 @@ from ohlora.training.hairzoo.config import ZooConfig  # noqa: E402
 from tests.support import hairzoo_sets  # noqa: E402
 
 CONFIG = ZooConfig(image_size=64, batch_size=4)
-Move = Callable[[pipeline.Image, pipeline.Mask, np.random.Generator], pipeline.Pair]
+Move = Callable[[pipeline.Rgb, pipeline.Mask, np.random.Generator], pipeline.Pair]
 MOVES: list[Move] = [distort.elastic, distort.grid, distort.optical, distort.shift_scale_rotate]
 
 

@@ -14,8 +14,9 @@ import pytest
 from ohlora.errors import InvalidInputError
 from ohlora.io.images import read_image
 from ohlora.training.students import compare_losses
-from ohlora.training.students.compare_losses import FIGURES, PUBLISHED, TITLES, as_markdown, colors, compare, ordering
+from ohlora.training.students.compare_losses import TITLES, as_markdown, colors, compare, ordering
 from ohlora.training.students.recipes import PRESETS, PortraitMix
+from ohlora.training.students.report import FIGURES, PUBLISHED
 from tests.support.small_distillations import TINY, portrait, write_face
 
 

@@ -135,7 +135,7 @@ class HalfSeeing:
 
 
 def test_teacher_is_another_opinion() -> None:
-    found = evaluate(all_hair, with_teacher(portrait_set(4, resolution=64), HalfSeeing()))
+    found = evaluate(all_hair, with_teacher(portrait_set(4, resolution=64), HalfSeeing().hair))
     assert set(found) == {"truth", "teacher", "teacher against truth"}
     assert found["teacher"].report()["iou"] == pytest.approx(0.5)
     truth = PortraitFace(TEST_SEEDS.start, 64).read()[1]

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image as PilImage
 from typer.testing import CliRunner
 
+from ohlora.base.types import Rgb
 from ohlora.cli import app
 from ohlora.errors import InvalidInputError
 from ohlora.io.images import read_image
@@ -32,7 +33,7 @@ from ohlora.training.teachers.parse import (
     number_sources,
     parse_pictures,
 )
-from ohlora.training.teachers.protocol import Image, Labels
+from ohlora.training.teachers.protocol import Labels
 from tests.support.versions import needs_pillow_13
 
 KINDS = ("face", "parsing", "parsing_visualization", "parsing_hair_label")
@@ -44,10 +45,10 @@ class Half:
     name, weights, classes = "half", "0" * 64, ("skin", "hair")
 
     def __init__(self) -> None:
-        self.batches: list[list[Image]] = []
+        self.batches: list[list[Rgb]] = []
         self.eyes: list[Sequence[EyePoints | None] | None] = []
 
-    def labels(self, images: Sequence[Image], eyes: Sequence[EyePoints | None] | None = None) -> Labels:
+    def labels(self, images: Sequence[Rgb], eyes: Sequence[EyePoints | None] | None = None) -> Labels:
         self.batches.append(list(images))
         self.eyes.append(eyes)
         parsing = np.ones((len(images), 224, 224), np.uint8)
@@ -62,7 +63,7 @@ class Half:
         return sum(map(len, self.batches))
 
 
-def one_face(image: Image) -> Detections:
+def one_face(image: Rgb) -> Detections:
     """A face in the middle of every picture that is not black."""
     count = int(image.any())
     height, width = image.shape[:2]
@@ -239,7 +240,7 @@ def test_another_picture_of_a_taken_number(tmp_path: Path) -> None:
 class Stopping(Half):
     """Is interrupted in its second batch."""
 
-    def labels(self, images: Sequence[Image], eyes: Sequence[EyePoints | None] | None = None) -> Labels:
+    def labels(self, images: Sequence[Rgb], eyes: Sequence[EyePoints | None] | None = None) -> Labels:
         if self.batches:
             raise KeyboardInterrupt
         return super().labels(images, eyes)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ohlora.base.types import Rgb
 from ohlora.errors import CheckpointError, ImageError, InvalidInputError
 from ohlora.training.data.parsing_classes import (
     CLASSES11,
@@ -34,7 +35,7 @@ from ohlora.training.data.parsing_classes import (
 from ohlora.training.nets.bisenet import BiSeNet
 from ohlora.training.teachers.bisenet import BiSeNetTeacher
 from ohlora.training.teachers.facexformer import FaceXFormerTeacher
-from ohlora.training.teachers.protocol import Image, Teacher, normalized
+from ohlora.training.teachers.protocol import Teacher, normalized
 from ohlora.training.teachers.registry import load_teacher
 
 BROW_A, BROW_B, EYE_A, EYE_B, NOSE19, HAIR19 = 2, 3, 4, 5, 10, 17
@@ -146,7 +147,7 @@ class Painted(BiSeNet):
         return logits
 
 
-def painted(height: int = 100, width: int = 200) -> Image:
+def painted(height: int = 100, width: int = 200) -> Rgb:
     image = np.zeros((height, width, 3), np.uint8)
     image[: height // 4, :, 0] = 255
     for x in (width // 4, 3 * width // 4):
@@ -155,9 +156,9 @@ def painted(height: int = 100, width: int = 200) -> Image:
 
 
 def test_bisenet_labels() -> None:
-    asked: list[Image] = []
+    asked: list[Rgb] = []
 
-    def find_eyes(image: Image) -> EyePoints | None:
+    def find_eyes(image: Rgb) -> EyePoints | None:
         asked.append(image)
         return None
 
