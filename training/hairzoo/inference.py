@@ -8,7 +8,6 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -32,58 +31,47 @@ from ohlora.training.students.metrics import HairMetrics
 from ohlora.training.students.report import overlay
 
 GAP = 8  # white pixels between picture and mask
-CELL = 224
+CELL, SHOWN = 224, 24  # overlays: pixels a side, and how many
 
 
-@torch.no_grad()
-def hair_maps(model: nn.Module, images: Sequence[Rgb], device: torch.device) -> NDArray[np.float32]:
-    """uint8 RGB [S,S,3] each, S as trained -> hair probability float32 [N,S,S]. The model is in evaluation mode."""
-    stack = torch.from_numpy(np.stack([normalised(image) for image in images])).to(device)
-    logits = model(stack.contiguous(memory_format=torch.channels_last)).float()
-    return np.asarray(logits.sigmoid()[:, 0].cpu().numpy(), np.float32)
-
-
-def measure(
-    model: nn.Module, pictures: Sequence[LabelledPicture], size: int, batch: int, device: torch.device, worst: int
-) -> tuple[dict[str, Any], NDArray[np.int64]]:
-    """Pooled figures (`HairMetrics`) over whole pictures at size x size, and the indices of the worst by IoU."""
-    model.eval()
-    metrics = HairMetrics()
-    for start in range(0, len(pictures), batch):
-        pairs = [resized(*picture.read()[:2], size) for picture in pictures[start : start + batch]]
-        for hair, (_, mask) in zip(hair_maps(model, [image for image, _ in pairs], device), pairs, strict=True):
-            metrics.add(hair, mask.astype(np.float32) / np.float32(255))
-    return metrics.summary(), np.argsort(metrics.per_face_iou(), kind="stable")[:worst]
-
-
-def write_overlays(
-    path: Path, model: nn.Module, pictures: Sequence[LabelledPicture], size: int, device: torch.device
-) -> None:
-    """The documented overlay of each picture: sky blue agrees, green is too much, blue is missed."""
-    model.eval()
-    tiles = []
-    for picture in pictures:
-        image, mask = resized(*picture.read()[:2], size)
-        tiles.append(overlay(image, mask, hair_maps(model, [image], device)[0]))
-    captions = [picture.name for picture in pictures]
-    write_bytes(path, encode_image(contact_sheet(tiles, cell=CELL, captions=captions), "jpeg", 95))
-
-
-@dataclass
+@dataclass(frozen=True)
 class Segmenter:
-    """A network of the zoo with the picture size it works at."""
+    """A network of the zoo in evaluation mode, with the picture size it works at."""
 
     model: nn.Module
     size: int
     device: torch.device
 
+    @torch.no_grad()
+    def maps(self, images: Sequence[Rgb]) -> NDArray[np.float32]:
+        """uint8 RGB [size,size,3] each -> hair probability float32 [N,size,size]."""
+        stack = torch.from_numpy(np.stack([normalised(image) for image in images])).to(self.device)
+        logits = self.model(stack.contiguous(memory_format=torch.channels_last)).float()
+        return np.asarray(logits.sigmoid()[:, 0].cpu().numpy(), np.float32)
+
+    def measure(self, pictures: Sequence[LabelledPicture], batch: int, sheet: Path) -> dict[str, float]:
+        """Pooled figures (`HairMetrics`) over whole pictures.
+
+        sheet: JPEG of the documented overlays of the worst by IoU: sky blue agrees, green is too much, blue is missed.
+        """
+        metrics, tiles, captions = HairMetrics(), [], []
+        for start in range(0, len(pictures), batch):
+            pairs = [resized(*picture.read()[:2], self.size) for picture in pictures[start : start + batch]]
+            for hair, (_, mask) in zip(self.maps([image for image, _ in pairs]), pairs, strict=True):
+                metrics.add(hair, mask.astype(np.float32) / np.float32(255))
+        for index in np.argsort(metrics.per_face_iou(), kind="stable")[:SHOWN].tolist():
+            image, mask = resized(*pictures[index].read()[:2], self.size)
+            tiles.append(overlay(image, mask, self.maps([image])[0]))
+            captions.append(pictures[index].name)
+        write_bytes(sheet, encode_image(contact_sheet(tiles, cell=CELL, captions=captions), "jpeg", 95))
+        return metrics.summary()
+
     def mask(self, image: Rgb) -> NDArray[np.uint8]:
         """uint8 RGB [H,W,3] -> uint8 [H,W], 255 where the logit, brought to the picture's size, is above 0."""
         # The network sees another aspect, as documented.
         small = cv2.resize(image, (self.size, self.size), interpolation=cv2.INTER_LINEAR).astype(np.uint8, copy=False)
-        hair = hair_maps(self.model, [small], self.device)[0]
         # Probability .5 is logit 0. The smooth map is enlarged, not the mask: its edge would be stairs.
-        large = cv2.resize(hair, image.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+        large = cv2.resize(self.maps([small])[0], image.shape[1::-1], interpolation=cv2.INTER_LINEAR)
         return np.where(large > 0.5, 255, 0).astype(np.uint8)
 
 

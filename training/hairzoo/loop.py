@@ -22,7 +22,7 @@ from ohlora.errors import InvalidInputError
 from ohlora.training.hairzoo.checkpoint import load_weights, save_checkpoint
 from ohlora.training.hairzoo.config import ZooConfig
 from ohlora.training.hairzoo.encoder_weights import NONE, Note, start_model
-from ohlora.training.hairzoo.inference import measure, write_overlays
+from ohlora.training.hairzoo.inference import Segmenter
 from ohlora.training.hairzoo.losses import LOSSES, batch_dice
 from ohlora.training.hairzoo.models import check_size
 from ohlora.training.hairzoo.pictures import ZooData
@@ -37,7 +37,6 @@ from ohlora.training.loop.states import Stateful, load_states, states_of
 from ohlora.training.loop.steps import EpochState, require_finite, train_epochs
 
 Batches = Iterable[list[Tensor]]  # image [B,3,S,S], label [B,1,S,S]
-SHOWN = 24
 
 
 def mean(values: Sequence[tuple[float, int]]) -> float:
@@ -144,9 +143,8 @@ class Run:
             higher_is_better=True,
         )
         load_weights(self.raw, best, config.decoder_type)
-        pictures, size, device = [data.pictures[i] for i in self.held], config.image_size, self.fabric.device
-        figures, worst = measure(self.raw, pictures, size, config.batch_size, device, SHOWN)
-        write_overlays(self.out / "overlays.jpg", self.raw, [pictures[i] for i in worst], size, device)
+        segmenter = Segmenter(self.raw.eval(), config.image_size, self.fabric.device)
+        pictures = [data.pictures[i] for i in self.held]
         result: dict[str, Any] = {
             "config": {**config.identity(), "precision": config.precision},
             "checkpoint": config.file_name,
@@ -156,7 +154,7 @@ class Run:
             "epochs": state.epoch,
             "best_epoch": state.best_epoch,
             "best_dice": state.best,
-            "held_out": figures,
+            "held_out": segmenter.measure(pictures, config.batch_size, self.out / "overlays.jpg"),
             "train_seconds": round(state.seconds, 1),
             "log": state.log,
         }
