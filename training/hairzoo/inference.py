@@ -59,10 +59,11 @@ class Segmenter:
             pairs = [resized(*picture.read()[:2], self.size) for picture in pictures[start : start + batch]]
             for hair, (_, mask) in zip(self.maps([image for image, _ in pairs]), pairs, strict=True):
                 metrics.add(hair, mask.astype(np.float32) / np.float32(255))
-        for index in np.argsort(metrics.per_face_iou(), kind="stable")[:SHOWN].tolist():
-            image, mask = resized(*pictures[index].read()[:2], self.size)
+        for index in np.argsort(metrics.per_face_iou(), kind="stable")[:SHOWN]:
+            picture: LabelledPicture = pictures[int(index)]
+            image, mask = resized(*picture.read()[:2], self.size)
             tiles.append(overlay(image, mask, self.maps([image])[0]))
-            captions.append(pictures[index].name)
+            captions.append(picture.name)
         write_bytes(sheet, encode_image(contact_sheet(tiles, cell=CELL, captions=captions), "jpeg", 95))
         return metrics.summary()
 
