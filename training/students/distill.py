@@ -5,7 +5,7 @@ Recipes are rows of `recipes.PRESETS`; the loop (`loop`) is the same for all.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,14 +15,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ohlora.base.types import Rgb
 from ohlora.errors import InvalidInputError
 from ohlora.photos.segmentation import resize_area
-from ohlora.training.data.hair_faces import find_faces
+from ohlora.training.data.augment import augment
+from ohlora.training.data.hair_faces import Sample, find_faces
 from ohlora.training.nets.effisegnet import DOCUMENTED_ENCODER, SIZE, EffiSegNet
 from ohlora.training.students.loop import Lesson, Task, learn
 from ohlora.training.students.metrics import LOSSES, HairMetrics
 from ohlora.training.students.recipes import DistillConfig
-from ohlora.training.students.sources import training_batches
 from ohlora.training.weights.student import documented_encoder_state, imagenet_encoder_state, load_student
 
 
@@ -31,8 +32,16 @@ class HairLesson(Lesson):
 
     outputs, metrics, divisor = 1, HairMetrics, SIZE * SIZE
 
-    def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        return training_batches(self.sources, self.config, epoch)
+    def example(
+        self, sample: Sample, size: int, rng: np.random.Generator, donor: Sample | None
+    ) -> tuple[Rgb, NDArray[np.float32]]:
+        image, label, parsing = sample
+        strength = self.config.augmentation
+        if strength is not None:
+            image, label = augment(image, label, parsing, size, rng, strength, None if donor is None else donor[:2])
+        else:
+            image, label = resize_area(image, (size, size)), resize_area(label, (size, size))
+        return image, np.divide(label[None], 255, dtype=np.float32)
 
     def loss(self, logits: Tensor, label: Tensor) -> Tensor:
         return LOSSES[self.config.loss](logits, label) / label.numel()

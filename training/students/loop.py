@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ohlora.base.atomic import make_folder, write_csv, write_json
+from ohlora.base.types import Rgb
 from ohlora.errors import InvalidInputError
 from ohlora.photos.segmentation import resize_area
-from ohlora.training.data.hair_faces import to_tensor_layout
+from ohlora.training.data.hair_faces import Sample, to_tensor_layout
 from ohlora.training.loop.distributed import make_fabric
 from ohlora.training.loop.logs import write_rows
 from ohlora.training.loop.run_folder import RunFolder
@@ -59,8 +60,13 @@ class Lesson(ABC):
         self.sources, self.config = sources, config
 
     @abstractmethod
-    def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """image [B,3,S,S] in [-1,1], label [B,outputs,S,S]; always the same for one epoch."""
+    def example(
+        self, sample: Sample, size: int, rng: np.random.Generator, donor: Sample | None
+    ) -> tuple[Rgb, NDArray[np.float32]]:
+        """Picture [S,S,3] and label [outputs,S,S] in [0,1], augmented as the recipe says.
+
+        donor: another sample, for what is pasted in.
+        """
 
     @abstractmethod
     def loss(self, logits: Tensor, label: Tensor) -> Tensor:
@@ -82,6 +88,26 @@ class Lesson(ABC):
         """What a resumed run must share with the one that was stopped."""
         drawn = {"drawn": self.sources.origin} if self.sources.origin else {}
         return {"config": self.config.as_dict(), "pictures": self.sources.files, **drawn}
+
+    def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Shuffled, augmented: image [B,3,S,S] in [-1,1], label [B,outputs,S,S]; always the same for one epoch."""
+        config, pictures = self.config, self.sources.pictures
+        order = epoch_order(self.sources, config, epoch)
+        # What is pasted into a picture comes from real ones only: cheap to read, and real texture for the drawn ones.
+        donors = self.sources.splits[REAL].train
+        for start in range(0, len(order), config.batch_size):
+            chosen = order[start : start + config.batch_size]
+            if len(chosen) < 2 <= len(order):  # a lone picture has no batch statistics worth learning from
+                continue
+            images, labels = [], []
+            for index in chosen:
+                rng = np.random.default_rng((config.seed, epoch, int(index)))
+                sample = pictures[index].read()
+                donor = None if config.augmentation is None else pictures[int(rng.choice(donors))].read()
+                image, label = self.example(sample, config.size_at(epoch), rng, donor)
+                images.append(to_tensor_layout(image))
+                labels.append(label)
+            yield torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(labels))
 
     @torch.no_grad()
     def measure(self, model: EffiSegNet, indices: NDArray[np.int64], device: torch.device) -> tuple[float, Metrics]:

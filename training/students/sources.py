@@ -13,15 +13,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from ohlora.errors import InvalidInputError
-from ohlora.photos.segmentation import resize_area
-from ohlora.training.data.augment import Augmentation, augment
 from ohlora.training.data.generated_faces import pairs_of
-from ohlora.training.data.hair_faces import LabelledPicture, NamedPicture, Sample, find_faces, to_tensor_layout
+from ohlora.training.data.hair_faces import LabelledPicture, NamedPicture, find_faces
 from ohlora.training.data.people import distances, split_people, thumbnails
 from ohlora.training.data.portrait_faces import (
     HELD_OUT_SEEDS,
@@ -76,12 +72,6 @@ class RealPicture(LabelledPicture, Protocol):
 # A source: its name, training pictures, held-out pictures, what made them.
 Drawn = tuple[str, Sequence[LabelledPicture], Sequence[LabelledPicture], Any]
 View = Callable[[LabelledPicture], LabelledPicture]
-# How a sample becomes (image, label [C,S,S] in [0,1]) at a size, augmented where strengths are given; donor is
-# another sample, for what is pasted in.
-MakeExample = Callable[
-    [Sample, int, np.random.Generator, Augmentation | None, Sample | None],
-    tuple[NDArray[np.uint8], NDArray[np.float32]],
-]
 
 
 def make_split(faces: Sequence[LabelledPicture], config: DistillConfig) -> Split:
@@ -184,38 +174,3 @@ def next_in_turn(pool: NDArray[np.int64], count: int, epoch: int, key: tuple[int
     turn = position // len(pool)
     orders = {int(t): np.random.default_rng((*key, int(t))).permutation(pool) for t in np.unique(turn)}
     return np.array([orders[int(t)][p % len(pool)] for t, p in zip(turn, position, strict=True)])
-
-
-def hair_example(
-    sample: Sample, size: int, rng: np.random.Generator, strength: Augmentation | None, donor: Sample | None
-) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """Picture and soft hair map [1,S,S]."""
-    image, label, parsing = sample
-    if strength is not None:
-        image, label = augment(image, label, parsing, size, rng, strength, None if donor is None else donor[:2])
-    else:
-        image, label = resize_area(image, (size, size)), resize_area(label, (size, size))
-    return image, np.divide(label[None], 255, dtype=np.float32)
-
-
-def training_batches(
-    sources: Sources, config: DistillConfig, epoch: int, make: MakeExample = hair_example
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Shuffled, augmented batches: images [B,3,S,S] in [-1,1], labels [B,C,S,S] in [0,1] (C = 1 for hair)."""
-    size = config.size_at(epoch)
-    order = epoch_order(sources, config, epoch)
-    # What is pasted into a picture comes from real ones only: cheap to read, and real texture for the drawn ones.
-    donors = sources.splits[REAL].train
-    for start in range(0, len(order), config.batch_size):
-        chosen = order[start : start + config.batch_size]
-        if len(chosen) < 2 <= len(order):  # a lone picture has no batch statistics worth learning from
-            continue
-        images, labels = [], []
-        for index in chosen:
-            rng = np.random.default_rng((config.seed, epoch, int(index)))
-            sample = sources.pictures[index].read()
-            donor = None if config.augmentation is None else sources.pictures[int(rng.choice(donors))].read()
-            image, label = make(sample, size, rng, config.augmentation, donor)
-            images.append(to_tensor_layout(image))
-            labels.append(label)
-        yield torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(labels))

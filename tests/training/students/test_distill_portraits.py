@@ -26,7 +26,6 @@ from ohlora.training.students.sources import (
     epoch_order,
     find_sources,
     next_in_turn,
-    training_batches,
 )
 from ohlora.training.weights.student import load_student
 from tests.support import small_distillations
@@ -119,7 +118,7 @@ def test_sources_keep_held_out_people_apart(real_folder: Path, tmp_path: Path, m
         assert train[0] == f"{first}_{TRAIN_SEEDS.start}"
         assert held == [f"{first}_{HELD_OUT_SEEDS.start + i}" for i in range(2)]
         assert len(train) == {"portraits": 6, "generated": 4}[name]
-    for image, label in training_batches(sources, config, 0):
+    for image, label in HairLesson(sources, config).batches(0):
         assert image.shape[1:] == (3, 64, 64)
         assert label.shape[1:] == (1, 64, 64)
         assert float(label.min()) >= 0

@@ -5,7 +5,7 @@ Network, loop, sources and split are those of `distill`; label, loss and figures
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from ohlora.training.data.hair_faces import LabelledPicture
+from ohlora.base.types import Rgb
+from ohlora.training.data.hair_faces import LabelledPicture, Sample
 from ohlora.training.data.parsing_classes import HAIR
 from ohlora.training.nets.effisegnet import SIZE, EffiSegNet
 from ohlora.training.students.distill import new_student
@@ -25,7 +26,7 @@ from ohlora.training.students.parsing.examples import CLASSES, class_example, cl
 from ohlora.training.students.parsing.faces import find_parsed_faces, with_classes
 from ohlora.training.students.parsing.metrics import ParsingMetrics
 from ohlora.training.students.parsing.recipes import ParsingConfig
-from ohlora.training.students.sources import REAL, Sources, training_batches
+from ohlora.training.students.sources import REAL, Sources
 from ohlora.training.weights.student import load_student
 
 RAREST = 1e-4  # share of the pixels: rarer classes (or absent ones) weigh no more
@@ -40,8 +41,10 @@ class ClassLesson(Lesson):
         super().__init__(sources, config)
         self.weights = class_weights(sources.pictures, sources.splits[REAL].train, config.balance)
 
-    def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        return training_batches(self.sources, self.config, epoch, class_example)
+    def example(
+        self, sample: Sample, size: int, rng: np.random.Generator, donor: Sample | None
+    ) -> tuple[Rgb, NDArray[np.float32]]:
+        return class_example(sample, size, rng, self.config.augmentation, donor)
 
     def loss(self, logits: Tensor, label: Tensor) -> Tensor:
         return class_loss(logits, label, self.weights.to(logits.device), self.config.loss)
