@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -20,7 +20,7 @@ from PIL import ImageDraw
 
 from ohlora.errors import InvalidInputError
 from ohlora.io.images import read_image
-from ohlora.training.data.hair_faces import Sample
+from ohlora.training.data.hair_faces import NamedPicture, Sample
 from ohlora.training.hairzoo.pictures import Mask, ZooData, grouped
 from ohlora.training.loop.states import first_line
 
@@ -35,19 +35,9 @@ FAR = 1e6  # pixels; beyond it the outline of a polygon would be drawn for ever
 Points = NDArray[np.float32]  # [N,2], x and y in pixels of the GRID
 
 
-@dataclass(frozen=True)
-class PolygonPicture:
+def read_with_polygon(picture: Path, points: Points) -> Sample:
     """A picture whose hair is the inside of a polygon."""
-
-    picture: Path
-    points: Points
-
-    @property
-    def name(self) -> str:
-        return self.picture.stem
-
-    def read(self) -> Sample:
-        return read_image(self.picture), polygon_mask(self.points), None
+    return read_image(picture), polygon_mask(points), None
 
 
 def parse_polygon(text: str) -> Points:
@@ -125,7 +115,7 @@ def korean_data(folder: Path, light: bool) -> ZooData:
         elif not picture.is_file():
             left_out[path] = f"no file {picture}"
         else:
-            pictures.append(PolygonPicture(picture, points))
+            pictures.append(NamedPicture(picture.stem, partial(read_with_polygon, picture, points)))
             groups.append(picture.name.split("-")[0])
     if not pictures:
         first = next(iter(left_out.items()), ("no rows", "the tables are empty"))

@@ -22,7 +22,7 @@ from ohlora.base.atomic import make_folder, write_csv, write_json
 from ohlora.base.types import Rgb
 from ohlora.errors import InvalidInputError
 from ohlora.photos.segmentation import resize_area
-from ohlora.training.data.hair_faces import Sample, to_tensor_layout
+from ohlora.training.data.hair_faces import HairFace, Sample, to_tensor_layout
 from ohlora.training.loop.distributed import make_fabric
 from ohlora.training.loop.logs import write_rows
 from ohlora.training.loop.run_folder import RunFolder
@@ -30,7 +30,7 @@ from ohlora.training.loop.states import Stateful, load_states, states_of
 from ohlora.training.loop.steps import EpochState, require_finite, train_epochs
 from ohlora.training.nets.effisegnet import SIZE, EffiSegNet
 from ohlora.training.students.recipes import NEWER, DistillConfig
-from ohlora.training.students.sources import REAL, Note, RealPicture, Sources, View, epoch_order, find_sources
+from ohlora.training.students.sources import REAL, Note, Sources, View, epoch_order, find_sources
 from ohlora.training.weights.student import load_student, save_student
 
 BATCH = 8  # of pictures that are measured
@@ -294,7 +294,7 @@ class Task(Generic[C]):
 
     lesson: Callable[[Sources, C], Lesson]
     build: Callable[[C], EffiSegNet]
-    find: Callable[[Sequence[Path]], Sequence[RealPicture]]
+    find: Callable[[Sequence[Path]], Sequence[HairFace]]
     view: View
 
 

@@ -10,14 +10,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ohlora.errors import InvalidInputError
 from ohlora.training.data.generated_faces import pairs_of
-from ohlora.training.data.hair_faces import LabelledPicture, NamedPicture, find_faces
+from ohlora.training.data.hair_faces import HairFace, LabelledPicture, NamedPicture, find_faces
 from ohlora.training.data.people import distances, split_people, thumbnails
 from ohlora.training.data.portrait_faces import (
     HELD_OUT_SEEDS,
@@ -62,13 +62,6 @@ class Sources:
         return {name: split for name, split in self.splits.items() if name != REAL}
 
 
-class RealPicture(LabelledPicture, Protocol):
-    """A labelled picture with its file."""
-
-    @property
-    def picture(self) -> Path: ...
-
-
 # A source: its name, training pictures, held-out pictures, what made them.
 Drawn = tuple[str, Sequence[LabelledPicture], Sequence[LabelledPicture], Any]
 View = Callable[[LabelledPicture], LabelledPicture]
@@ -99,7 +92,7 @@ def find_sources(
     config: DistillConfig,
     note: Note = lambda text: None,
     *,
-    find: Callable[[Sequence[Path]], Sequence[RealPicture]] = find_faces,
+    find: Callable[[Sequence[Path]], Sequence[HairFace]] = find_faces,
     view: View = lambda picture: picture,
 ) -> Sources:
     """Real pictures of the folders `data` and, where the recipe mixes them in, portraits and generated pairs.

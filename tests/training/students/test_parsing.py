@@ -102,8 +102,8 @@ def test_reference_folders_hold_the_same_people_out(shared: Path) -> None:
     folders = [shared / "data" / "faces", shared / "data" / "faces_small"]
     parsed, hair = find_parsed_faces(folders), find_faces(folders)
     assert [face.picture for face in parsed] == [face.picture for face in hair]
-    assert parsed[0].classes.parent.name == "parsing11"
-    assert parsed[-1].classes.parent.name == "parsing19"
+    assert parsed[0].label.parent.name == "parsing11"
+    assert parsed[-1].label.parent.name == "parsing19"
     config = ParsingConfig()
     few = [0, 5, 20, 40, 100, 200, 300]
     assert np.array_equal(

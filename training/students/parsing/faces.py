@@ -34,16 +34,8 @@ CLASS_LAYOUTS = (DRAWN_LAYOUT, "parsing_{number}.png", PARSING_LAYOUT)
 
 
 @dataclass(frozen=True)
-class ParsedFace:
-    """A picture file with its class map. parsing: the 19-class map, where there is one; may be the same file."""
-
-    picture: Path
-    classes: Path
-    parsing: Path | None
-
-    @property
-    def name(self) -> str:
-        return self.picture.stem
+class ParsedFace(HairFace):
+    """A picture file with its class map as label; that may be the 19-class map, where there is one."""
 
     def read(self) -> Sample:
         """Picture, class ids 0..10, 19-class ids or None; the maps brought to the picture's size.
@@ -53,15 +45,15 @@ class ParsedFace:
         image = read_image(self.picture)
         size = (image.shape[1], image.shape[0])
         parsing = None if self.parsing is None else read_map(self.parsing, size, cv2.INTER_NEAREST)
-        if self.classes == self.parsing and parsing is not None:
+        if self.label == self.parsing and parsing is not None:
             try:
                 return image, map_19_to_11(parsing), parsing
             except ValueError as error:
-                raise InvalidInputError(f"{self.classes}: {error}") from error
-        classes = read_map(self.classes, size, cv2.INTER_NEAREST)
+                raise InvalidInputError(f"{self.label}: {error}") from error
+        classes = read_map(self.label, size, cv2.INTER_NEAREST)
         if classes.max(initial=0) >= len(CLASSES11):
             raise InvalidInputError(
-                f"{self.classes} holds class {classes.max()}: its ids must be 0 to {len(CLASSES11) - 1}"
+                f"{self.label} holds class {classes.max()}: its ids must be 0 to {len(CLASSES11) - 1}"
             )
         return image, classes, parsing
 
