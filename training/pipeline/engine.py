@@ -14,9 +14,10 @@ from ohlora.base.atomic import explain_os_error
 from ohlora.errors import InvalidInputError, OhloraError
 from ohlora.render.journal import Journal
 from ohlora.training.pipeline.cache import Done, StageFolder, content_hash, stage_key
-from ohlora.training.pipeline.graph import Graph, Note, Stage, Work
+from ohlora.training.pipeline.graph import Graph, Stage
 from ohlora.training.pipeline.manifest import describe
 from ohlora.training.pipeline.settings import Section
+from ohlora.training.pipeline.work import Note, Work
 
 COMMAND = "ohlora train pipeline"
 CACHED, RAN, RESUMED, WOULD_RUN, WOULD_RESUME = "cached", "run", "resumed", "would run", "would go on"

@@ -9,11 +9,8 @@ from typing import Any
 
 from ohlora.base.text import near
 from ohlora.errors import InvalidInputError
-from ohlora.training.pipeline.exhibits import Exhibits
-from ohlora.training.pipeline.manifest import Output
 from ohlora.training.pipeline.settings import Section
-
-Note = Callable[[str], None]
+from ohlora.training.pipeline.work import Outcome, Work
 
 
 @dataclass(frozen=True)
@@ -32,46 +29,6 @@ class External:
         section, _, field = self.setting.partition(".")
         value = getattr(getattr(settings, section), field)
         return None if value is None else Path(value)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a stage made.
-
-    outputs: by name, for other stages. figures: counts and measures for the report, JSON values, the same for the same
-    key however often the stage was interrupted; what depends on the machine goes to timings.
-    """
-
-    outputs: Mapping[str, Output]
-    figures: Mapping[str, Any] = field(default_factory=dict)
-    timings: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Work:
-    """What a stage's function is given.
-
-    folder: its own, kept between interrupted calls with the same key. inputs: files or folders of other stages by the
-    stage's own name for them. settings: its sections by name. shown: what the report shows beside the figures.
-    """
-
-    stage: str
-    folder: Path
-    inputs: Mapping[str, Path]
-    settings: Mapping[str, Any]
-    machine: Any
-    note: Note
-    shown: Exhibits = field(default_factory=Exhibits)
-
-    @property
-    def section(self) -> Any:
-        """Its first section."""
-        return next(iter(self.settings.values()))
-
-    @property
-    def recipe(self) -> Any:
-        """The recipe that its first section stands for."""
-        return self.section.recipe(next(iter(self.settings)))
 
 
 @dataclass(frozen=True)

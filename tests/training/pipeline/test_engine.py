@@ -19,9 +19,10 @@ pytest.importorskip("yaml")
 from ohlora.errors import InvalidInputError, OutputError
 from ohlora.training.pipeline.cache import StageFolder
 from ohlora.training.pipeline.engine import CACHED, RAN, RESUMED, WOULD_RESUME, WOULD_RUN, run_stages
-from ohlora.training.pipeline.graph import External, Graph, Outcome, Stage, Work
+from ohlora.training.pipeline.graph import External, Graph, Stage
 from ohlora.training.pipeline.manifest import Output
 from ohlora.training.pipeline.settings import Section, as_yaml, load_settings, template
+from ohlora.training.pipeline.work import Outcome, Work
 
 ROOT = Path(__file__).resolve().parents[3]
 

@@ -26,13 +26,12 @@ from ohlora.training.gan.data import to_images
 from ohlora.training.loop.previews import sample_grid
 from ohlora.training.nets.score_cnns import PropertyCnn
 from ohlora.training.nets.stylegan import Generator
-from ohlora.training.pipeline.graph import External, Outcome, Work
-from ohlora.training.pipeline.machine import device_of, fabric_of, precision_of
+from ohlora.training.pipeline.graph import External
 from ohlora.training.pipeline.manifest import Output
 from ohlora.training.pipeline.portrait_truth import NAMES
 from ohlora.training.pipeline.stages.pictures import has_discriminator, link, show
-from ohlora.training.pipeline.stages.progress import rows
 from ohlora.training.pipeline.stages.scores import columns_of
+from ohlora.training.pipeline.work import Outcome, Work
 
 DRAWN_AT_ONCE = 16
 SHOWN = 16
@@ -83,8 +82,8 @@ def discriminator(work: Work) -> Outcome:
         images = work.folder / "portraits"
         resolution = checkpoints.load_as(Generator, "stylegan", generator).config.resolution
         write_portraits(images, count=section.portraits, resolution=resolution, first_seed=TRAIN_SEEDS.start)
-    report = rows(work.note, lambda r: f"step {r['step']}: loss {r['d_loss']:.4f}" if r["event"] == "row" else "")
-    result = train_discriminator(generator, images, work.folder, work.recipe, fabric=fabric_of(work), report=report)
+    report = work.listener(lambda r: f"step {r['step']}: loss {r['d_loss']:.4f}" if r["event"] == "row" else "")
+    result = train_discriminator(generator, images, work.folder, work.recipe, fabric=work.fabric(), report=report)
     require_finished(result)
     curves(work, work.folder / "train_log.csv", "step")
     return Outcome(outputs, {"made": f"taught on {section.source}", "counts": {"steps": result["steps"]}})
@@ -106,7 +105,7 @@ def finetune(work: Work) -> Outcome:
         gender_cnn=None if gender is None else gender / "gender_model_0.safetensors",
         monitor_models=gathered(work, work.folder / "monitor"),
     )
-    result = run_recipe(recipe, inputs, work.folder, fabric=fabric_of(work), report=rows(work.note, training_line))
+    result = run_recipe(recipe, inputs, work.folder, fabric=work.fabric(), report=work.listener(training_line))
     require_finished(result)
     names = [name for name in ("generator", "discriminator") if (work.folder / f"{name}.safetensors").is_file()]
     for log in LOGS:
@@ -181,7 +180,7 @@ def gathered(work: Work, folder: Path) -> Path | None:
 
 def measure(work: Work) -> Outcome:
     """The generator before and after a fine-tuning: does it obey its label, and what do the classifiers say."""
-    section, device = work.section, device_of(work)
+    section, device = work.section, work.device
     effect: list[list[Any]] = []
     figures: dict[str, Any] = {"counts": {}}
     models = {
@@ -206,7 +205,7 @@ def measure(work: Work) -> Outcome:
     drawn = {when: draw_seeds(model, section.first_seed, count) for when, model in models.items()}
     for name, folder in folders.items():
         work.note(f"classifier {name}")
-        ensemble = Ensemble.load(folder, name, accelerator=work.machine.accelerator, precision=precision_of(work))
+        ensemble = Ensemble.load(folder, name, accelerator=work.machine.accelerator, precision=work.precision)
         scores = {when: ensemble.score(images).mean(1) for when, images in drawn.items()}
         effect.append([f"mean {name} score", *(float(scores[when].mean()) for when in models)])
         for when, values in scores.items():

@@ -25,12 +25,11 @@ from ohlora.training.data.labels import Labels, read_labels, write_labels
 from ohlora.training.directions.reader import save_reader
 from ohlora.training.finetune.inputs import STYLEGAN_DISCRIMINATORS, load_discriminator, load_generator
 from ohlora.training.nets.stylegan import Generator
-from ohlora.training.pipeline.graph import External, Outcome, Work
+from ohlora.training.pipeline.graph import External
 from ohlora.training.pipeline.labeller import shares_of_files, train_labeller
-from ohlora.training.pipeline.machine import precision_of
 from ohlora.training.pipeline.manifest import Output
 from ohlora.training.pipeline.portrait_truth import ATTRIBUTES, NAMES, labels_of_seeds
-from ohlora.training.pipeline.stages.progress import counter
+from ohlora.training.pipeline.work import Outcome, Work
 from ohlora.training.sampling.recipes import preset
 from ohlora.training.sampling.sample import sample_images
 
@@ -119,7 +118,7 @@ def sample(work: Work) -> Outcome:
         folder,
         settings,
         accelerator=work.machine.accelerator,
-        advance=counter(work.note, settings.count, "pictures"),
+        advance=work.counter(settings.count),
     )
     grid(work, "the first pictures", list(numbered_images(folder).values())[:GRID])
     return Outcome(
@@ -221,8 +220,8 @@ def classify(work: Work) -> Outcome:
             work.folder,
             labels=labels,
             accelerator=work.machine.accelerator,
-            precision=precision_of(work),
-            advance=counter(work.note, len(numbered_images(images)), "pictures"),
+            precision=work.precision,
+            advance=work.counter(len(numbered_images(images))),
         )
         tables[name] = done.table
         failed |= done.failed

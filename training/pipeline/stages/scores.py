@@ -21,12 +21,11 @@ from ohlora.training.cnn.classifier import train_classifier
 from ohlora.training.cnn.recipes import HAIRSTYLE_COLUMNS, ClassifierRecipe, ScoreCnnRecipe
 from ohlora.training.cnn.regression import merge_cnns, train_score_cnn
 from ohlora.training.cnn.rescore import rescore
-from ohlora.training.pipeline.graph import External, Outcome, Work
-from ohlora.training.pipeline.machine import fabric_of, precision_of
+from ohlora.training.pipeline.graph import External
 from ohlora.training.pipeline.manifest import Output
 from ohlora.training.pipeline.maps import BundleTeacher, portrait_maps
 from ohlora.training.pipeline.stages.pictures import grid, link
-from ohlora.training.pipeline.stages.progress import counter, rows
+from ohlora.training.pipeline.work import Outcome, Work
 from ohlora.training.teachers.parse import ParseSettings, parse_pictures
 from ohlora.training.teachers.protocol import Labeller
 from ohlora.training.teachers.registry import load_teacher
@@ -54,7 +53,7 @@ def parse_files(name: str) -> Callable[[Mapping[str, Any]], Iterable[External]]:
 def parse(work: Work) -> Outcome:
     section, folder = work.section, work.folder / "faces"
     images = numbered_images(work.inputs["images"])
-    advance = counter(work.note, len(images), "pictures")
+    advance = work.counter(len(images))
     failed: dict[str, int] = {}
     if section.source == "portraits":
         parsed = portrait_maps(images, work.settings["sample_10k"].first_seed, folder, advance)
@@ -119,7 +118,7 @@ def scored(work: Work, *algorithms: str) -> tuple[dict[int, Path], ScoreResult]:
     """
     maps = numbered_images(work.inputs["faces"], PARSING_PREFIX)
     images = {number: path for number, path in numbered_images(work.inputs["images"]).items() if number in maps}
-    advance = counter(work.note, len(images), "pictures")
+    advance = work.counter(len(images))
     result = score_folder(work.inputs["faces"], work.folder / "scores", algorithms, pictures=images, advance=advance)
     if result.failures:
         first = result.failures[0]
@@ -153,7 +152,7 @@ def keep_pictures(paths: Mapping[int, Path], folder: Path) -> None:
 
 def classifier(work: Work) -> Outcome:
     """One classifier, all folds."""
-    recipe: ClassifierRecipe = replace(work.recipe, precision=precision_of(work))
+    recipe: ClassifierRecipe = replace(work.recipe, precision=work.precision)
     start = work.inputs.get("start")
     result = train_classifier(
         recipe.attribute,
@@ -162,8 +161,8 @@ def classifier(work: Work) -> Outcome:
         work.folder,
         recipe,
         start_from=None if start is None else start / f"{recipe.attribute}_model_0.safetensors",
-        fabric=fabric_of(work),
-        report=rows(work.note, lambda r: f"fold {r['fold']}, epoch {r['epoch']}: validation loss {r['loss']:.4f}"),
+        fabric=work.fabric(),
+        report=work.listener(lambda r: f"fold {r['fold']}, epoch {r['epoch']}: validation loss {r['loss']:.4f}"),
         note=work.note,
     )
     details = [
@@ -190,14 +189,14 @@ def classifier(work: Work) -> Outcome:
 
 def score_cnn(work: Work) -> Outcome:
     """The property or the hairstyle CNN."""
-    recipe: ScoreCnnRecipe = replace(work.recipe, precision=precision_of(work))
+    recipe: ScoreCnnRecipe = replace(work.recipe, precision=work.precision)
     result = train_score_cnn(
         work.inputs["images"],
         work.inputs["scores"],
         work.folder,
         recipe,
-        fabric=fabric_of(work),
-        report=rows(work.note, lambda row: f"epoch {row['epoch']}: validation loss {row['loss']:.4f}"),
+        fabric=work.fabric(),
+        report=work.listener(lambda row: f"epoch {row['epoch']}: validation loss {row['loss']:.4f}"),
         note=work.note,
     )
     log = epoch_detail(work.folder / recipe.log_file)
@@ -223,8 +222,8 @@ def rescored(work: Work) -> Outcome:
         work.folder,
         scores=work.inputs["scores"],
         accelerator=work.machine.accelerator,
-        precision=precision_of(work),
-        advance=counter(work.note, len(numbered_images(images)), "pictures"),
+        precision=work.precision,
+        advance=work.counter(len(numbered_images(images))),
     )
     if result.failed:
         number, why = next(iter(result.failed.items()))
