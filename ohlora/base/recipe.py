@@ -95,8 +95,8 @@ class Setting:
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """Words that it takes; () for any, and for other types."""
-        return _choices(self.kind, self.meaning)
+        """Words that it takes; () for any, and for lists and other types."""
+        return () if get_origin(self.kind) is tuple else _choices(self.kind, self.meaning)
 
     def check(self, value: Any, name: str) -> None:
         """Raises InvalidInputError, which calls the field `name`, for a value that it does not take."""

@@ -27,97 +27,80 @@ WATCHING = ("epochs", "log_every", "log_first", "log_every_first_epoch", "dump",
 
 @dataclass(frozen=True)
 class Recipe:
-    """One recipe. Defaults are the values that most versions share.
+    """One recipe. Defaults are the values that most versions share. The optimizer is AdamW.
 
-    Labels
-        properties: what the label holds, in this order. labels: "scores" (of a table), "zeros", or "random" (normal).
-    Networks
-        embedding_size: width the label is embedded to, 0 = appended to z as it is. split_size: width of the second
-        mapping branch, 0 = none. conditional_truncation: towards the mean w of the sample's own label.
-        starts_from: documented start weights. smooth_start: take the averaged copy of a wrapped file (P16).
-        generator_redrawn, discriminator_redrawn: patterns of start tensors that are replaced by fresh ones, and of
-        tensors that the start weights lack; nothing else may differ from the start.
-        generator_trained, discriminator_trained: patterns of tensors that are trained.
-        discriminator: "stylegan", "property-cnn" (v5) or "none". group: of its minibatch standard deviation.
-    Optimisation (AdamW)
-        cosine: T_max in epochs of a cosine schedule stepped once an epoch, 0 = constant rate (P2).
-        encoder_rate: of the v3 encoder. last_batch: keep or drop a batch that is shorter than batch_size.
-        epochs: 0 = until the stop rule; of v2, step groups. batches_per_epoch: None = once through the pictures.
-        min_epochs, patience: stop after so many epochs without a better loss, but not before min_epochs; 0 = no rule.
-    The generator while it trains
-        mixing: probability of style mixing. random_noise: fresh noise, or the stored maps. psi, centers: truncation
-        and the latents a label's mean w is taken of. w_avg_decay: 1 = w_avg stays.
-    Losses
-        r1_gamma: gradient penalty, at every update. repeat: rule of `repeat_rule.RULES`. dropout: on in the v5
-        discriminator while it trains. scored: properties in the loss of v2 and v3. gender_weight, mean_weight,
-        log_variance_weight: of v3's loss parts. warm: v2, share of the fixed start pair after k groups = warm ** k.
-    Scorers (P5, P10, P11)
-        train_scorer: v2, the property CNN is trained too. scorers_train_mode: their dropout is on while they score in
-        training. gender_input: range of the pictures the gender CNN of v3 sees, "unit" [0,1] or "signed" [-1,1].
-    Data
-        jitter: brightness and contrast, up to this share.
-    Watching
-        log_every: batches from one log row to the next; log_every_first_epoch: the same in the first epoch, 0 = no
-        other; log_first: the first so many batches are logged too. test: plan of `trial_pictures.PLANS`.
-        dump: pictures as one grid, or as the documented single files. test_kept, test_latents: v3, latents kept in an
-        epoch and tested at its end. test_correlation, test_error: v3, what a latent must reach for eyes, mouth, pose.
+    generator_redrawn, discriminator_redrawn: besides these, nothing may differ from the start.
     """
 
     version: str
     family: Literal["gan", "cvae", "score-guided"] = "gan"
-    properties: tuple[str, ...] = setting(PROPERTIES, choices=PROPERTIES)
-    labels: Literal["scores", "zeros", "random"] = setting("scores")
-    embedding_size: int = setting(16, low=0)
-    split_size: int = setting(0, low=0)
-    conditional_truncation: bool = setting(False)
-    starts_from: str = setting("v1")
-    smooth_start: bool = setting(False)
-    generator_redrawn: tuple[str, ...] = setting(())
-    discriminator_redrawn: tuple[str, ...] = setting(())
-    generator_trained: tuple[str, ...] = setting(("mapping",))
-    discriminator_trained: tuple[str, ...] = setting(("layer[-3:]",))
-    discriminator: Literal["stylegan", "property-cnn", "none"] = setting("stylegan")
-    group: int = setting(16, low=1)
-    learning_rate: float = setting(1e-4, above=0, below=1)
-    discriminator_rate: float = setting(1e-4, above=0, below=1)
-    encoder_rate: float = setting(1e-5, above=0, below=1)
-    betas: tuple[float, float] = setting((0.9, 0.999), low=0, below=1)
-    weight_decay: float = setting(0.01, low=0, high=1)
-    cosine: int = setting(0, low=0)
-    batch_size: int = setting(8, low=1)
-    epochs: int = setting(500, low=0)
-    batches_per_epoch: int | None = setting(None, low=1)
-    last_batch: Literal["keep", "drop"] = setting("keep")
-    min_epochs: int = setting(0, low=0)
-    patience: int = setting(0, low=0)
-    mixing: float = setting(0.0, low=0, high=1)
-    random_noise: bool = setting(True)
-    psi: float = setting(1.0, low=0, high=1)
-    centers: int = setting(1000, low=1)
-    w_avg_decay: float = setting(0.995, low=0, high=1)
-    r1_gamma: float = setting(10.0, low=0)
-    repeat: str = setting("v1")
-    dropout: bool = setting(True)
-    scored: tuple[str, ...] = setting((), choices=PROPERTIES)
-    gender_weight: float = setting(1.0, low=0)
-    mean_weight: float = setting(0.2, low=0)
-    log_variance_weight: float = setting(0.05, low=0)
-    warm: float = setting(0.9, low=0, high=1)
-    train_scorer: bool = setting(False)
-    scorers_train_mode: bool = setting(False)
-    gender_input: Literal["unit", "signed"] = setting("unit")
-    jitter: float = setting(0.0, low=0, high=1)
-    log_every: int = setting(10, low=1)
-    log_first: int = setting(10, low=0)
-    log_every_first_epoch: int = setting(0, low=0)
-    test: str = setting("")
-    dump: Literal["grid", "files"] = setting("grid")
-    test_kept: int = setting(100, low=1)
-    test_latents: int = setting(30, low=1)
-    test_correlation: tuple[float, float, float] = setting((0.77, 0.85, 0.82))
-    test_error: tuple[float, float, float] = setting((1.0, 0.6, 1.4))
-    checkpoint_minutes: float = setting(5.0, low=0)
-    seed: int = setting(7, low=0, high=MAX_SEED)
+    properties: tuple[str, ...] = setting(PROPERTIES, "What the label holds, in this order.", choices=PROPERTIES)
+    labels: Literal["scores", "zeros", "random"] = setting(
+        "scores", "Scores of a table, zeros, or normal random numbers."
+    )
+    embedding_size: int = setting(16, "Width that the label is embedded to; 0 = appended to z as it is.", low=0)
+    split_size: int = setting(0, "Width of the second mapping branch; 0 = none.", low=0)
+    conditional_truncation: bool = setting(False, "Truncate towards the mean w of the sample's own label.")
+    starts_from: str = setting("v1", "Documented start weights.")
+    smooth_start: bool = setting(False, "Take the averaged copy of a wrapped file (P16).")
+    generator_redrawn: tuple[str, ...] = setting(
+        (), "Patterns of start tensors that are drawn afresh, or that the start lacks."
+    )
+    discriminator_redrawn: tuple[str, ...] = setting((), "The same of the discriminator.")
+    generator_trained: tuple[str, ...] = setting(("mapping",), "Patterns of tensors that are trained.")
+    discriminator_trained: tuple[str, ...] = setting(("layer[-3:]",), "The same of the discriminator.")
+    discriminator: Literal["stylegan", "property-cnn", "none"] = setting("stylegan", "property-cnn: v5.")
+    group: int = setting(16, "Pictures of the discriminator's minibatch standard deviation.", low=1)
+    learning_rate: float = setting(1e-4, "Of the generator.", above=0, below=1)
+    discriminator_rate: float = setting(1e-4, "Learning rate of the discriminator.", above=0, below=1)
+    encoder_rate: float = setting(1e-5, "Learning rate of the v3 encoder.", above=0, below=1)
+    betas: tuple[float, float] = setting((0.9, 0.999), "Of the optimizer.", low=0, below=1)
+    weight_decay: float = setting(0.01, "Of the optimizer.", low=0, high=1)
+    cosine: int = setting(
+        0, "T_max in epochs of a cosine schedule, stepped once an epoch; 0 = constant rate (P2).", low=0
+    )
+    batch_size: int = setting(8, "Pictures a step.", low=1)
+    epochs: int = setting(500, "0 = until the stop rule; of v2, step groups.", low=0)
+    batches_per_epoch: int | None = setting(None, "Default: once through the pictures.", low=1)
+    last_batch: Literal["keep", "drop"] = setting("keep", "Of an epoch, where it is shorter than the others.")
+    min_epochs: int = setting(0, "Before these, the stop rule does not count.", low=0)
+    patience: int = setting(0, "Stop after so many epochs without a better loss; 0 = no rule.", low=0)
+    mixing: float = setting(0.0, "Probability of style mixing.", low=0, high=1)
+    random_noise: bool = setting(True, "Fresh noise, or the stored maps.")
+    psi: float = setting(1.0, "Truncation.", low=0, high=1)
+    centers: int = setting(1000, "Latents that a label's mean w is taken of.", low=1)
+    w_avg_decay: float = setting(0.995, "1 = w_avg stays.", low=0, high=1)
+    r1_gamma: float = setting(10.0, "Gradient penalty, at every update.", low=0)
+    repeat: str = setting("v1", "Rule of repeated updates: v1, v5 or v9.")
+    dropout: bool = setting(True, "On in the v5 discriminator while it trains.")
+    scored: tuple[str, ...] = setting((), "v2, v3: properties in the loss.", choices=PROPERTIES)
+    gender_weight: float = setting(1.0, "v3: of the gender loss.", low=0)
+    mean_weight: float = setting(0.2, "v3: of the loss of the means.", low=0)
+    log_variance_weight: float = setting(0.05, "v3: of the loss of the log variances.", low=0)
+    warm: float = setting(
+        0.9, "v2: share of the fixed start pair after k groups = this to the power of k.", low=0, high=1
+    )
+    train_scorer: bool = setting(False, "v2: train the property CNN too (P5).")
+    scorers_train_mode: bool = setting(False, "Dropout of the scorers is on while they score in training (P10).")
+    gender_input: Literal["unit", "signed"] = setting(
+        "unit", "v3: pictures that the gender CNN sees, in [0,1] or [-1,1] (P11)."
+    )
+    jitter: float = setting(0.0, "Brightness and contrast of the pictures, up to this share.", low=0, high=1)
+    log_every: int = setting(10, "Batches from one row of the log to the next.", low=1)
+    log_first: int = setting(10, "So many first batches are logged too.", low=0)
+    log_every_first_epoch: int = setting(0, "The same as --log-every in the first epoch; 0 = no other.", low=0)
+    test: str = setting("", "Plan of the trial pictures: v1, v2 ...")
+    dump: Literal["grid", "files"] = setting("grid", "Pictures as one grid, or as the documented single files.")
+    test_kept: int = setting(100, "v3: latents that are kept in an epoch ...", low=1)
+    test_latents: int = setting(30, "v3: ... and tested at its end.", low=1)
+    test_correlation: tuple[float, float, float] = setting(
+        (0.77, 0.85, 0.82), "v3: what a latent must reach for eyes, mouth, pose."
+    )
+    test_error: tuple[float, float, float] = setting(
+        (1.0, 0.6, 1.4), "v3: mean absolute errors that it must not exceed."
+    )
+    checkpoint_minutes: float = setting(5.0, "From one saved state to the next.", low=0)
+    seed: int = setting(7, "Of everything drawn at random.", low=0, high=MAX_SEED)
 
     def __post_init__(self) -> None:
         check(self, f"recipe {self.version}: ")

@@ -38,50 +38,51 @@ class GradientTraining:
 class SearchSettings:
     """One search.
 
-    Where: space (`ohlora.latents.spaces`). groups: scores whose letters make a face's group, () for one group of all;
-    cutoffs: theirs, () measures medians of the samples.
-    How: methods for eyes, mouth and pose. samples: scored codes, of the seeds from first_seed on. share: of a group
-    that is "largest", and "smallest". c: of the SVM; train_share: of the extremes, the rest validates. protect: scores
-    that the orthogonal method leaves alone, besides the other two properties; ridge: its regularisation, a share of
-    the mean variance of w; refine, refine_faces: rounds of measured correction, and the faces they measure on.
-    gradient: its training. What a strength of 1 is: strength () leaves directions at unit length, as documented; three
-    numbers scale them so that 1 moves its own score by so many standard deviations, measured on calibrate_faces.
-    orientation: "published" (SVM and orthogonal: positive lowers the score; Gradient: raises it) or "raises" for all.
-    Test: strengths of eyes, mouth, pose; limits: absolute correlations to pass; codes: most to be tested, from
-    test_seed on; stop_after so many passed (0: never). grids: sheets of 50 pictures of the codes that "passed", of
-    "all" or "none"; files: also single pictures, as documented. identity: measure the change of deep features too.
-    tsne: plots of the extremes. seed: of every other random choice.
+    Scores that groups and protect name make the groups of faces, and are left alone by the orthogonal method.
+    strength: () leaves directions at unit length, as documented; three numbers scale them so that 1 moves its own score
+    by so many standard deviations. orientation: "published" (SVM and orthogonal: positive lowers the score; Gradient:
+    raises it) or "raises" for all.
     """
 
     space: Space = setting("w", "Latents that are searched.")
-    groups: tuple[str, ...] = setting(())
-    cutoffs: tuple[float, ...] = setting(())
-    methods: tuple[Method, Method, Method] = setting(("svm", "svm", "svm"))
+    groups: tuple[str, ...] = setting((), "Scores whose letters make a face's group; none: one group of all.")
+    cutoffs: tuple[float, ...] = setting((), "Of the groups; none: medians of the samples.")
+    methods: tuple[Method, Method, Method] = setting(
+        ("svm", "svm", "svm"), "Of eyes, mouth and pose: svm, gradient or orthogonal."
+    )
     samples: int = setting(80_000, "Scored random codes.", low=1, flag="--samples/-n")
-    first_seed: int = setting(0, low=0)
-    share: float = setting(0.2, above=0, high=0.5)
-    c: float = setting(1.0, above=0)
-    train_share: float = setting(0.8, above=0, below=1)
-    protect: tuple[str, ...] = setting(())
-    ridge: float = setting(1e-3, low=0)
-    refine: int = setting(2, low=0)
-    refine_faces: int = setting(48, low=1)
+    first_seed: int = setting(0, "Of the samples.", low=0)
+    share: float = setting(0.2, 'Part of a group that is "largest", and "smallest".', above=0, high=0.5)
+    c: float = setting(1.0, "Of the SVM.", above=0)
+    train_share: float = setting(
+        0.8, "Part of the extremes that the SVM learns from; the rest validates.", above=0, below=1
+    )
+    protect: tuple[str, ...] = setting((), "orthogonal: further scores that are left alone.")
+    ridge: float = setting(1e-3, "orthogonal: regularisation, a share of the mean variance of w.", low=0)
+    refine: int = setting(2, "orthogonal: rounds of measured correction ...", low=0)
+    refine_faces: int = setting(48, "... on so many faces.", low=1)
     gradient: GradientTraining = field(default_factory=GradientTraining, metadata=meaning())
-    strength: tuple[float, ...] = setting((), above=0)
-    calibrate_faces: int = setting(24, low=1)
-    orientation: Literal["published", "raises"] = setting("published")
-    eyes: tuple[float, ...] = setting((-1.2, 1.2))
-    mouth: tuple[float, ...] = setting((-1.8, -0.9, 0.0, 0.9, 1.8))
-    pose: tuple[float, ...] = setting((-1.8, -1.2, -0.6, 0.0, 0.6))
-    limits: tuple[float, float, float] = setting((0.92, 0.88, 0.88), low=0, high=1)
+    strength: tuple[float, ...] = setting(
+        (), "Standard deviations by which a strength of 1 moves eyes, mouth, pose ...", above=0
+    )
+    calibrate_faces: int = setting(24, "... measured on so many faces.", low=1)
+    orientation: Literal["published", "raises"] = setting("published", "What a positive strength does to the score.")
+    eyes: tuple[float, ...] = setting((-1.2, 1.2), "Strengths of the test.")
+    mouth: tuple[float, ...] = setting((-1.8, -0.9, 0.0, 0.9, 1.8), "Strengths of the test.")
+    pose: tuple[float, ...] = setting((-1.8, -1.2, -0.6, 0.0, 0.6), "Strengths of the test.")
+    limits: tuple[float, float, float] = setting(
+        (0.92, 0.88, 0.88), "Absolute correlations of eyes, mouth, pose that pass.", low=0, high=1
+    )
     codes: int = setting(2000, "Most random faces to test.", low=1)
-    stop_after: int = setting(60, low=0)
-    test_seed: int = setting(TEST_SEED, low=0)
-    grids: Literal["passed", "all", "none"] = setting("passed")
-    files: bool = setting(False)
-    identity: bool = setting(True)
-    tsne: bool = setting(False)
-    seed: int = setting(2025, low=0)
+    stop_after: int = setting(60, "So many passed; 0: never.", low=0)
+    test_seed: int = setting(TEST_SEED, "First of the faces to test.", low=0)
+    grids: Literal["passed", "all", "none"] = setting(
+        "passed", "Sheets of 50 pictures of the faces that passed, of all or none."
+    )
+    files: bool = setting(False, "Also single pictures, as documented.")
+    identity: bool = setting(True, "Measure the change of deep features too.")
+    tsne: bool = setting(False, "Plots of the extremes.")
+    seed: int = setting(2025, "Of every other random choice.", low=0)
 
     def __post_init__(self) -> None:
         for name in ("groups", "cutoffs", "methods", "protect", "strength", "eyes", "mouth", "pose", "limits"):

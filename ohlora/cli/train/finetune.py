@@ -34,6 +34,7 @@ def show(event: dict[str, Any]) -> None:
 def finetune(
     *,
     version: Annotated[str, Argument(help="v1, v2, v3, v4, v5, v8 or v9.")],
+    changes: Annotated[Changes, RecipeFields("finetune.recipes:Recipe", table="RECIPES", without=("discriminator",))],
     machine: Machine,
     generator: Annotated[str | None, Option(help="Start generator: .pth, .safetensors, or a bundle's name.")] = None,
     discriminator: Annotated[Path | None, Option(help="Start discriminator.")] = None,
@@ -42,7 +43,7 @@ def finetune(
     property_cnn: Annotated[Path | None, Option(help="For v2, v3, v5; v4 is judged by it.")] = None,
     gender_cnn: Annotated[Path | None, Option(help="For v3.")] = None,
     monitor_models: Annotated[Path | None, Option(help="Folder of classifier CNNs that watch v8 and v9.")] = None,
-    set: Annotated[list[str] | None, Option(help="NAME=VALUE of any field of the recipe. Repeatable.")] = None,
+    set: Annotated[list[str] | None, Option(help="NAME=VALUE of any field, as the options below. Repeatable.")] = None,
     compat: Annotated[
         bool, Option("--compat", help="As the published program ran it, where that differs (docs/finetune.md).")
     ] = False,
@@ -61,7 +62,8 @@ def finetune(
     from ohlora.training.finetune.recipes import Recipe, recipe
     from ohlora.training.finetune.run import run_recipe
 
-    chosen = recipe(version, compat=compat, **read_changes(Recipe, set or [], f"recipe {version}: "))
+    changes |= read_changes(Recipe, set or [], f"recipe {version}: ")
+    chosen = recipe(version, compat=compat, **changes)
     if show_recipe:
         typer.echo(indented(asdict(chosen)))
         return

@@ -28,7 +28,9 @@ def vectorfind(
     scorer: Annotated[str | None, Option(help="Property or merged CNN, a portrait reader, or parsing:BUNDLE.")] = None,
     sample_folder: Annotated[Path | None, Option(help="Keep the samples there, for several searches.")] = None,
     faces: Annotated[list[str] | None, Option(help="Test these faces instead (a z-vector table, seeds).")] = None,
-    set: Annotated[list[str] | None, Option(help="NAME=VALUE of any setting (--show lists them). Repeatable.")] = None,
+    set: Annotated[
+        list[str] | None, Option(help="NAME=VALUE of any setting, gradient.NAME of its training. Repeatable.")
+    ] = None,
     positive_raises: Annotated[
         bool, Option("--positive-raises", help="Positive strengths raise the score in tables and tests.")
     ] = False,
