@@ -7,6 +7,7 @@ Each group's baseline is its first row; every row carries its largest difference
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,10 @@ from numpy.typing import NDArray
 from ohlora.engines import backend_report, open_engine
 from ohlora.engines.cache import CACHE_VARIABLE
 
-onnx = pytest.importorskip("onnx", reason="the train extra (onnx) makes the models")
+pytest.importorskip("torch", reason="the train extra makes the models")
 onnxruntime = pytest.importorskip("onnxruntime")
+
+from ohlora.export.graphs.builder import GraphBuilder  # noqa: E402
 
 BATCH = 8
 WAYS = [(s.name, "fp32") for s in backend_report() if s.available]
@@ -28,42 +31,29 @@ OPENINGS = ["baseline", *(f"{name}-compile" for name, precision in WAYS if preci
 OPENINGS += ["openvino-cached"] if ("openvino", "fp32") in WAYS else []
 
 
-def weights_model(path: Path, layers: int = 10, channels: int = 512, size: int = 16) -> Path:
-    """A generator's character: few wide convolutions, nearly all of the file is weights (94 MB)."""
-    return _chain(path, layers, channels, size, kernel=3)
-
-
-def layers_model(path: Path) -> Path:
-    """A student's character: many narrow layers, small file."""
-    return _chain(path, layers=120, channels=64, size=28, kernel=1)
-
-
 def _chain(path: Path, layers: int, channels: int, size: int, kernel: int) -> Path:
-    rng = np.random.default_rng(0)
-    helper, numpy_helper, kinds = onnx.helper, onnx.numpy_helper, onnx.TensorProto
-    nodes, weights, last = [], [], "x"
+    rng, graph, last = np.random.default_rng(0), GraphBuilder(), "x"
+    ones, zeros = (graph.constant(str(value), np.full(channels, value, np.float32)) for value in (1, 0))
     for i in range(layers):
         shape = (channels, channels, kernel, kernel)
         # The gain keeps the signal's size through leaky rectifiers, so that errors can be compared.
         weight = rng.standard_normal(shape) * (1.4 / np.sqrt(np.prod(shape[1:])))
-        weights.append(numpy_helper.from_array(weight.astype(np.float32), f"w{i}"))
-        weights.append(numpy_helper.from_array(np.ones(channels, np.float32), f"a{i}"))
-        weights.append(numpy_helper.from_array(np.zeros(channels, np.float32), f"b{i}"))
-        nodes += [
-            helper.make_node("Conv", [last, f"w{i}"], [f"c{i}"], pads=[kernel // 2] * 4),
-            helper.make_node("BatchNormalization", [f"c{i}", f"a{i}", f"b{i}", f"b{i}", f"a{i}"], [f"n{i}"]),
-            helper.make_node("LeakyRelu", [f"n{i}"], [f"r{i}"], alpha=0.2),
-        ]
-        last = f"r{i}"
-    nodes.append(helper.make_node("Identity", [last], ["y"]))
-    sides = [[helper.make_tensor_value_info(n, kinds.FLOAT, ["N", channels, size, size])] for n in ("x", "y")]
-    graph = helper.make_graph(nodes, "chain", *sides, weights)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    path.write_bytes(model.SerializeToString())
+        weights = graph.constant(f"w{i}", weight.astype(np.float32))
+        last = graph.add("Conv", [last, weights], f"c{i}", pads=[kernel // 2] * 4)
+        last = graph.add("BatchNormalization", [last, ones, zeros, zeros, ones], f"n{i}")
+        last = graph.add("LeakyRelu", [last], f"r{i}", alpha=0.2)
+    graph.add("Identity", [last], "y")
+    side = ("float32", ("N", channels, size, size))
+    path.write_bytes(graph.model("chain", {"x": side}, {"y": side}).SerializeToString())
     return path
 
 
-MODELS: dict[str, Callable[[Path], Path]] = {"weights": weights_model, "layers": layers_model}
+MODELS: dict[str, Callable[[Path], Path]] = {
+    # A generator's character: few wide convolutions, nearly all of the file is weights (94 MB).
+    "weights": partial(_chain, layers=10, channels=512, size=16, kernel=3),
+    # A student's character: many narrow layers, small file.
+    "layers": partial(_chain, layers=120, channels=64, size=28, kernel=1),
+}
 
 
 @pytest.fixture(scope="module")

@@ -74,19 +74,14 @@ def copy_rate() -> float:
 
 def arithmetic_rate(precision: str) -> float:
     """GFLOP/s of the engine that computes fastest here, in convolutions of 512 channels."""
-    from onnx import TensorProto, helper, numpy_helper
+    from ohlora.export.graphs.builder import GraphBuilder
 
+    graph, side = GraphBuilder(), ("float32", ("N", CHANNELS, SIZE, SIZE))
     weight = np.random.default_rng(0).standard_normal((CHANNELS, CHANNELS, 3, 3)).astype(np.float32) / 70
-    nodes = [
-        helper.make_node("Conv", [f"x{i}", "w"], [f"x{i + 1}"], pads=[1, 1, 1, 1], name=f"conv{i}")
-        for i in range(LAYERS)
-    ]
-    sides = [
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", CHANNELS, SIZE, SIZE])]
-        for name in ("x0", f"x{LAYERS}")
-    ]
-    graph = helper.make_graph(nodes, "convolutions", *sides, [numpy_helper.from_array(weight, "w")])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    graph.constant("w", weight.astype(np.float32))
+    for i in range(LAYERS):
+        graph.add("Conv", [f"x{i}", "w"], f"x{i + 1}", pads=[1, 1, 1, 1])
+    model = graph.model("convolutions", {"x0": side}, {f"x{LAYERS}": side})
     rows = np.zeros((usable_cores() * 2, CHANNELS, SIZE, SIZE), np.float32)
     with tempfile.TemporaryDirectory(prefix="ohlora-bench-") as folder:
         path = Path(folder) / "convolutions.onnx"
@@ -112,13 +107,8 @@ def work_of(path: Path, width: int) -> tuple[int, int]:
         if node.op_type not in ("Conv", "ConvTranspose", "MatMul", "Gemm"):
             continue
         x, weight, made = (shapes.get(name, ()) for name in (*node.input[:2], node.output[0]))
-        if not x or not weight or not made:
-            continue
-        if node.op_type == "Conv":
-            macs += math.prod(made) * math.prod(weight[1:])
-        elif node.op_type == "ConvTranspose":
-            macs += math.prod(x) * math.prod(weight[1:])
-        else:
-            macs += math.prod(made) * x[-1]
-        numbers += math.prod(x) + math.prod(weight) + math.prod(made)
+        if x and weight and made:
+            each = x[-1] if node.op_type in ("MatMul", "Gemm") else math.prod(weight[1:])
+            macs += math.prod(x if node.op_type == "ConvTranspose" else made) * each
+            numbers += math.prod(x) + math.prod(weight) + math.prod(made)
     return macs, numbers * width
