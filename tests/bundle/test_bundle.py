@@ -15,26 +15,11 @@ from safetensors.numpy import save_file
 from ohlora.bundle import Bundle
 from ohlora.bundle import files as bundle_files
 from ohlora.bundle.description import describe
-from ohlora.engines.cache import CACHE_VARIABLE
 from ohlora.errors import BundleError, EngineError
-from tests.support.small_bundle import GROUPS, ROW, edit, relist, stage, write, write_gallery
+from tests.support.small_bundle import GROUPS, ROW, edit, relist, write, write_gallery
 from tests.support.small_models import LABEL, LAYERS, RESOLUTION, Z, hair_model, synthesis_model
 
-
-@pytest.fixture(autouse=True)
-def _no_cache(monkeypatch):
-    monkeypatch.setenv(CACHE_VARIABLE, "off")
-
-
-@pytest.fixture(scope="session")
-def staging(tmp_path_factory) -> Path:
-    return stage(tmp_path_factory.mktemp("staging"))
-
-
-@pytest.fixture(scope="session")
-def whole(tmp_path_factory, staging) -> Path:
-    """A good bundle; tests that damage it take a copy."""
-    return write(tmp_path_factory.mktemp("bundles") / "small", staging).path
+pytestmark = pytest.mark.usefixtures("no_cache")
 
 
 @pytest.fixture

@@ -13,25 +13,10 @@ from ohlora.bundle import Bundle
 from ohlora.bundle import files as bundle_files
 from ohlora.bundle.manifest import BundleManifest
 from ohlora.bundle.write import new_bundle
-from ohlora.engines.cache import CACHE_VARIABLE
 from ohlora.errors import BundleError, InvalidInputError, OutputError
-from tests.support.small_bundle import GENERATOR, HAIR, ROW, stage, write, write_bundle, write_gallery
+from tests.support.small_bundle import GENERATOR, HAIR, ROW, write, write_bundle, write_gallery
 
-
-@pytest.fixture(autouse=True)
-def _no_cache(monkeypatch):
-    monkeypatch.setenv(CACHE_VARIABLE, "off")
-
-
-@pytest.fixture(scope="session")
-def staging(tmp_path_factory) -> Path:
-    return stage(tmp_path_factory.mktemp("staging"))
-
-
-@pytest.fixture(scope="session")
-def whole(tmp_path_factory, staging) -> Path:
-    """A good bundle."""
-    return write(tmp_path_factory.mktemp("bundles") / "small", staging).path
+pytestmark = pytest.mark.usefixtures("no_cache")
 
 
 def test_existing_things_are_never_overwritten_by_accident(staging, tmp_path):

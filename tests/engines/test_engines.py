@@ -7,7 +7,6 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,22 +23,7 @@ NAMES = [status.name for status in INSTALLED]
 # (backend, precision) pairs that this machine can run.
 WAYS = [(s.name, "fp32") for s in INSTALLED] + [(s.name, "bf16") for s in INSTALLED if s.bf16]
 needs_openvino = pytest.mark.skipif("openvino" not in NAMES, reason="openvino is not installed")
-
-
-@pytest.fixture(autouse=True)
-def cache_dir(tmp_path, monkeypatch) -> Path:
-    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
-@pytest.fixture(scope="module")
-def hair(tmp_path_factory) -> Path:
-    return hair_model(tmp_path_factory.mktemp("models") / "hair.onnx")
-
-
-@pytest.fixture(scope="module")
-def images() -> np.ndarray:
-    return np.random.default_rng(7).integers(0, 256, (9, SIZE, SIZE, 3), np.uint8)
+pytestmark = pytest.mark.usefixtures("cache_dir")
 
 
 @pytest.fixture(scope="module")

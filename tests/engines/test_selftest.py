@@ -11,27 +11,12 @@ from ohlora.engines import backend_report, open_engine
 from ohlora.engines.cache import CACHE_VARIABLE
 from ohlora.engines.selftest import GATES, Probe, load_probe, save_probe
 from ohlora.errors import EngineError
-from tests.support.small_models import SIZE, TensorProto, hair_model, helper, save
+from tests.support.small_models import TensorProto, hair_model, helper, save
 
 INSTALLED = [status for status in backend_report() if status.available]
 WAYS = [(s.name, "fp32") for s in INSTALLED] + [(s.name, "bf16") for s in INSTALLED if s.bf16]
 needs_openvino = pytest.mark.skipif(("openvino", "fp32") not in WAYS, reason="openvino is not installed")
-
-
-@pytest.fixture(autouse=True)
-def cache_dir(tmp_path, monkeypatch) -> Path:
-    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
-@pytest.fixture(scope="module")
-def hair(tmp_path_factory) -> Path:
-    return hair_model(tmp_path_factory.mktemp("models") / "hair.onnx")
-
-
-@pytest.fixture(scope="module")
-def images() -> np.ndarray:
-    return np.random.default_rng(7).integers(0, 256, (9, SIZE, SIZE, 3), np.uint8)
+pytestmark = pytest.mark.usefixtures("cache_dir")
 
 
 # ---------------------------------------------------------------- self-test

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from ohlora.errors import InvalidInputError, OutputError
 from ohlora.io.numbered_images import numbered_images
 from ohlora.scores.table import PROPERTY_COLUMNS, ScoreTable, read_score_table, write_score_table
+from tests.support.refusals import require_refused
 
 PUBLISHED = {
     "v1/property_score_results/all_scores.csv.gz": (4703, True),
@@ -123,11 +124,7 @@ GOOD = ",img_no,img_path,a,b\n0,4,x,1.5,\n1,5,y,2,3\n"
     ],
 )
 def test_wrong_tables(tmp_path: Path, text: str, message: str) -> None:
-    path = tmp_path / "t.csv"
-    path.write_text(text)
-    with pytest.raises(InvalidInputError, match=message) as error:
-        read_score_table(path)
-    assert str(path) in str(error.value)
+    require_refused(read_score_table, tmp_path / "t.csv", text, message)
 
 
 def test_wrong_files(tmp_path: Path) -> None:

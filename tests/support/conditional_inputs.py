@@ -18,15 +18,9 @@ from ohlora.training.nets.stylegan import Generator, GeneratorConfig
 PICTURES = 10
 WIDTH = 0.02
 SMALL = GeneratorConfig(
-    resolution=32,
-    z_size=16,
-    w_size=16,
-    label_size=7,
-    embedding_size=16,
-    mapping_layers=4,
-    channel_base=256,
-    channel_max=16,
-)
+    resolution=32, z_size=16, w_size=16, label_size=7, embedding_size=16, mapping_layers=4,
+    channel_base=256, channel_max=16,
+)  # fmt: skip
 
 
 def make_inputs(folder: Path) -> FineTuneInputs:

@@ -28,17 +28,8 @@ SHORT: dict[str, Any] = {"batch_size": 4, "epochs": 2, "log_every": 2, "log_firs
 
 def tiny_generator(label: int = 0, embedding: int = 0, seed: int = 1) -> Generator:
     torch.manual_seed(seed)
-    config = GeneratorConfig(
-        SIZE,
-        z_size=12,
-        w_size=12,
-        mapping_layers=3,
-        channel_base=64,
-        channel_max=8,
-        label_size=label,
-        embedding_size=embedding,
-    )
-    return Generator(config)
+    sizes = {"z_size": 12, "w_size": 12, "mapping_layers": 3, "channel_base": 64, "channel_max": 8}
+    return Generator(GeneratorConfig(SIZE, label_size=label, embedding_size=embedding, **sizes))
 
 
 def tiny_discriminator(label: int = 0, group: int = 4, seed: int = 2) -> Discriminator:

@@ -19,17 +19,9 @@ from ohlora.training.nets.stylegan_v5_discriminator import V5Discriminator, V5Di
 from ohlora.training.weights.score_cnns_keys import make
 
 GENERATOR = GeneratorConfig(
-    resolution=16,
-    z_size=24,
-    w_size=16,
-    label_size=3,
-    embedding_size=5,
-    mapping_layers=3,
-    split_size=20,
-    channel_base=128,
-    channel_max=12,
-    fused_from=16,
-)
+    resolution=16, z_size=24, w_size=16, label_size=3, embedding_size=5, mapping_layers=3, split_size=20,
+    channel_base=128, channel_max=12, fused_from=16
+)  # fmt: skip
 DISCRIMINATOR = DiscriminatorConfig(resolution=16, label_size=3, group=4, channel_base=128, channel_max=12)
 
 MAKERS: dict[str, Callable[[], nn.Module]] = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -12,9 +13,11 @@ from ohlora.training.data.portrait_faces import PortraitFace
 from ohlora.training.students.recipes import PRESETS
 
 BACKGROUNDS = [(40, 40, 40), (200, 60, 60), (60, 200, 60), (60, 60, 200), (200, 200, 60), (220, 220, 220)]
-TINY = replace(
-    PRESETS["few-faces"], imagenet=False, phases=((64, 2), (96, 2)), batch_size=4, evaluate_every=1, warmup_steps=2
-)
+# What makes a training of a student short.
+SHORT: dict[str, Any] = {
+    "imagenet": False, "phases": ((64, 2),), "batch_size": 4, "evaluate_every": 1, "warmup_steps": 2, "holdout": 0.34,
+}  # fmt: skip
+TINY = replace(PRESETS["few-faces"], **SHORT | {"phases": ((64, 2), (96, 2)), "holdout": PRESETS["few-faces"].holdout})
 
 
 def write_face(folder: Path, name: str, image: np.ndarray, **maps: np.ndarray) -> None:

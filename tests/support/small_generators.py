@@ -10,15 +10,8 @@ from ohlora.training.nets.stylegan import Generator, GeneratorConfig
 # The same family at 32 pixels; the two largest sizes store their kernels unturned, as 128 and 256 do in the
 # real one.
 SMALL = GeneratorConfig(
-    resolution=32,
-    z_size=24,
-    w_size=16,
-    label_size=3,
-    embedding_size=5,
-    channel_base=256,
-    channel_max=24,
-    fused_from=16,
-)
+    resolution=32, z_size=24, w_size=16, label_size=3, embedding_size=5, channel_base=256, channel_max=24, fused_from=16
+)  # fmt: skip
 
 
 def randomized(config: GeneratorConfig) -> Generator:

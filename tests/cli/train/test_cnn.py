@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import signal
-import sys
 from pathlib import Path
-from unittest.mock import patch
 
 import pytest
 
-from ohlora.cli import main
 from ohlora.scores.table import PROPERTY_COLUMNS, read_score_table
+from tests.support.command_line import status_of
 from tests.support.score_cnn_pictures import write_pictures, write_scores, write_v3_labels
 
 TINY = ("--width", "0.02", "--epochs", "1", "--batch-size", "8")
@@ -20,15 +17,7 @@ COMMANDS = ("classifier", "classify", "filter", "property-cnn", "hairstyle-cnn",
 
 def run(*arguments: str | Path) -> int:
     """Exit status of `ohlora train ...`."""
-    handler = signal.getsignal(signal.SIGTERM)
-    try:
-        with patch.object(sys, "argv", ["ohlora", "train", *map(str, arguments)]):
-            main()
-    except SystemExit as end:
-        return int(end.code or 0)
-    finally:
-        signal.signal(signal.SIGTERM, handler)
-    return 0
+    return status_of("train", *arguments)
 
 
 @pytest.fixture(scope="module")

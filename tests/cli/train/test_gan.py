@@ -5,32 +5,22 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sys
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import cv2
 import numpy as np
 import pytest
 
-from ohlora.cli import main
 from ohlora.training.gan.steps import Steps
+from tests.support.command_line import status_of
 
 TINY = ("--phases", "16:0.016:batch_size=4:pixel=1", "--images", "12", "--no-compile", "--precision", "fp32")
 
 
 def run(*arguments: str | Path) -> int:
     """Exit status of the command."""
-    handler = signal.getsignal(signal.SIGTERM)
-    try:
-        with patch.object(sys, "argv", ["ohlora", "train", "gan", *map(str, arguments)]):
-            main()
-    except SystemExit as end:
-        return int(end.code or 0)
-    finally:
-        signal.signal(signal.SIGTERM, handler)
-    return 0
+    return status_of("train", "gan", *arguments)
 
 
 def test_help_names_the_options(capsys: pytest.CaptureFixture[str]) -> None:

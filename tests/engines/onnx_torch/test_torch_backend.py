@@ -21,8 +21,7 @@ from ohlora.engines.onnx_torch.torch_ops import OPS  # noqa: E402
 from ohlora.errors import EngineError  # noqa: E402
 from ohlora.export.graphs.from_torch import run_graph  # noqa: E402
 from ohlora.export.graphs.passes import subpixel  # noqa: E402
-from ohlora.export.graphs.portrait import portrait_graph, recolor_graph  # noqa: E402
-from ohlora.export.graphs.portrait_requests import portrait_requests, recolor_requests  # noqa: E402
+from tests.support.demo_networks import demo_network  # noqa: E402
 from tests.support.single_node import one_node  # noqa: E402
 
 RNG = np.random.default_rng(0)
@@ -135,20 +134,8 @@ def engines(model: Any, tmp_path: Path, precision: str = "fp32") -> Any:
 
 @pytest.mark.parametrize("name", ["mapping", "synthesis", "hair", "subpixel", "portrait", "recolor"])
 def test_networks_are_onnx_runtimes(name: str, tmp_path: Path) -> None:
-    bundle = Bundle.open("demo")
-    part = bundle.generator_part()
-    if name == "portrait":
-        model, inputs = portrait_graph(bundle), portrait_requests(bundle, 3).inputs
-    elif name == "recolor":
-        model, inputs = recolor_graph(bundle, (96, 64)), recolor_requests((96, 64), 3).inputs
-    elif name == "hair":
-        model = onnx.load(bundle.file("hair.onnx"))
-        inputs = {"image": RNG.integers(0, 256, (2, 224, 224, 3)).astype(np.uint8)}
-    elif name == "mapping":
-        model, inputs = onnx.load(bundle.file(part.mapping)), {"z": floats(3, part.z_size)}
-    else:
-        model, inputs = onnx.load(bundle.file(part.synthesis)), {"wp": floats(2, part.num_layers, part.w_size)}
-        model = subpixel(model) if name == "subpixel" else model
+    model, inputs = demo_network(name)
+    model = subpixel(model) if name == "subpixel" else model
     wanted = run_graph(model, inputs)
     with engines(model, tmp_path) as engine:
         made = engine(**inputs)

@@ -9,11 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from typer.testing import CliRunner
 
 import ohlora
 from ohlora.bundle import Bundle
-from ohlora.cli import app
 from ohlora.errors import BundleError, InvalidInputError, OhloraError
 from ohlora.faces import face_from_seed
 from ohlora.io.images import read_image
@@ -22,17 +20,9 @@ from ohlora.training import checkpoints
 from ohlora.training.directions.known_latents import state_sha256
 from ohlora.training.directions.reader import Reader, save_reader
 from ohlora.training.nets.stylegan import Generator, GeneratorConfig
+from tests.support.command_line import output_of
 
 W_SIZE = 48
-
-
-def ohlora_(*arguments: object) -> str:
-    """Run a command in this process; standard output and error."""
-    done = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    if done.exception is not None and not isinstance(done.exception, SystemExit):
-        raise done.exception
-    assert done.exit_code == 0, done.output
-    return done.output
 
 
 @pytest.fixture(scope="module")
@@ -46,10 +36,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         with torch.no_grad():
             generator.synthesis.const.normal_()
         checkpoints.save(generator, folder / f"{name}.safetensors", "stylegan")
-    ohlora_("train", "directions", folder / "g.safetensors", "--samples", 2000, "--out", folder / "directions")
-    ohlora_("train", "gallery", "--count", 3, "--candidates", 100, "--out", folder / "gallery.csv")
-    ohlora_(*build(folder), "--storage", "float16", "--gallery", folder / "gallery.csv", "--out", folder / "bundle")
-    assert "weights as float32" in ohlora_(*build(folder), "--out", folder / "exact")
+    output_of("train", "directions", folder / "g.safetensors", "--samples", 2000, "--out", folder / "directions")
+    output_of("train", "gallery", "--count", 3, "--candidates", 100, "--out", folder / "gallery.csv")
+    output_of(*build(folder), "--storage", "float16", "--gallery", folder / "gallery.csv", "--out", folder / "bundle")
+    assert "weights as float32" in output_of(*build(folder), "--out", folder / "exact")
     return folder
 
 
@@ -88,7 +78,9 @@ def test_storage_changes_the_files_alone(made: Path) -> None:
 
 
 def test_any_seed_changes_its_expression(made: Path, tmp_path: Path) -> None:
-    ohlora_("render", "--bundle", made / "bundle", "--faces", "0-3", "--eyes", "0,1", "--format", "png", "-o", tmp_path)
+    output_of(
+        "render", "--bundle", made / "bundle", "--faces", "0-3", "--eyes", "0,1", "--format", "png", "-o", tmp_path
+    )
     names = [row["file_name"] for row in rows(tmp_path)]
     assert names[:2] == ["seed000000_0000.png", "seed000000_0001.png"]
     still, moved = (read_image(tmp_path / name) for name in names[:2])
@@ -106,27 +98,27 @@ def test_any_seed_changes_its_expression(made: Path, tmp_path: Path) -> None:
 
 def test_directions_of_training_serve_a_bundle_made_of_the_same_weights(made: Path, tmp_path: Path) -> None:
     render = ["render", "--bundle", made / "bundle", "--count", 2, "--mouth", 1]
-    ohlora_(*render, "--out", tmp_path / "own")
-    ohlora_(*render, "--directions", made / "directions", "--out", tmp_path / "given")
+    output_of(*render, "--out", tmp_path / "own")
+    output_of(*render, "--directions", made / "directions", "--out", tmp_path / "given")
     assert [row["sha256"] for row in rows(tmp_path / "own")] == [row["sha256"] for row in rows(tmp_path / "given")]
-    ohlora_("train", "directions", made / "other.safetensors", "--samples", 2000, "--out", tmp_path / "other")
+    output_of("train", "directions", made / "other.safetensors", "--samples", 2000, "--out", tmp_path / "other")
     with pytest.raises(InvalidInputError, match=r"foreign directions .* that of bundle 'bundle'"):
-        ohlora_(*render, "--directions", tmp_path / "other", "--out", tmp_path / "x")
+        output_of(*render, "--directions", tmp_path / "other", "--out", tmp_path / "x")
     with pytest.raises(InvalidInputError, match=r"foreign directions .* that of other.safetensors"):
-        ohlora_(*build(made, "other"), "--out", tmp_path / "x")
+        output_of(*build(made, "other"), "--out", tmp_path / "x")
     assert not (tmp_path / "x").exists()
 
 
 def test_counting_and_the_newcomers_faces(made: Path, tmp_path: Path) -> None:
     render = ["render", "--bundle", made / "bundle"]
-    ohlora_(*render, "--count", 3, "--out", tmp_path / "a")
-    ohlora_(*render, "--faces", "0-2", "--out", tmp_path / "b")
+    output_of(*render, "--count", 3, "--out", tmp_path / "a")
+    output_of(*render, "--faces", "0-2", "--out", tmp_path / "b")
     assert [row["face"] for row in rows(tmp_path / "a")] == ["seed000000", "seed000001", "seed000002"]
     assert rows(tmp_path / "a") == rows(tmp_path / "b")
-    assert "--faces gallery" in ohlora_(*render, "--out", tmp_path / "c")
+    assert "--faces gallery" in output_of(*render, "--out", tmp_path / "c")
     assert [row["face"] for row in rows(tmp_path / "c")] == ["Ada", "Alex", "Amari"]
     assert {row["ombre"] for row in rows(tmp_path / "c")} == {None}
-    assert "--faces 0-15" in ohlora_("render", "--bundle", made / "exact", "--out", tmp_path / "d")
+    assert "--faces 0-15" in output_of("render", "--bundle", made / "exact", "--out", tmp_path / "d")
     assert len(rows(tmp_path / "d")) == 16
 
 
@@ -143,50 +135,50 @@ def test_counting_and_the_newcomers_faces(made: Path, tmp_path: Path) -> None:
 )
 def test_bad_requests_write_nothing(made: Path, tmp_path: Path, arguments: list[object], message: str) -> None:
     with pytest.raises(InvalidInputError, match=message):
-        ohlora_("render", "--bundle", made / "bundle", *arguments, "--out", tmp_path / "x")
+        output_of("render", "--bundle", made / "bundle", *arguments, "--out", tmp_path / "x")
     assert not (tmp_path / "x").exists()
 
 
 def test_refused_builds(made: Path, tmp_path: Path) -> None:
     out = ["--out", tmp_path / "x"]
     with pytest.raises(InvalidInputError, match="--gallery belong to a generator"):
-        ohlora_("bundle", "build", "--gallery", made / "gallery.csv", *out)
+        output_of("bundle", "build", "--gallery", made / "gallery.csv", *out)
     with pytest.raises(InvalidInputError, match="--storage must be one of float32, float16, got 'int8'"):
-        ohlora_(*build(made), "--storage", "int8", *out)
+        output_of(*build(made), "--storage", "int8", *out)
     (tmp_path / "bad.csv").write_text("name,group,v0\nA,,1\n")
     with pytest.raises(BundleError, match="line 1: the columns must be"):
-        ohlora_(*build(made), "--gallery", tmp_path / "bad.csv", *out)
+        output_of(*build(made), "--gallery", tmp_path / "bad.csv", *out)
     header = "name,group," + ",".join(f"v{i}" for i in range(512)) + "\n"
     (tmp_path / "empty.csv").write_text(header)
     with pytest.raises(InvalidInputError, match="has no faces"):
-        ohlora_(*build(made), "--gallery", tmp_path / "empty.csv", *out)
+        output_of(*build(made), "--gallery", tmp_path / "empty.csv", *out)
     (tmp_path / "groups.csv").write_text(header + "A,hh," + ",".join(["0"] * 512) + "\n")
     with pytest.raises(BundleError, match="group 'hh' is not one of all"):
-        ohlora_(*build(made), "--gallery", tmp_path / "groups.csv", *out)
+        output_of(*build(made), "--gallery", tmp_path / "groups.csv", *out)
     assert not (tmp_path / "x").exists()
 
 
 def test_measured_directions(made: Path, tmp_path: Path) -> None:
     save_reader(tmp_path / "r.safetensors", Reader(size=32, width=4))
     train = ["train", "directions", made / "g.safetensors", "--samples", 2000, "--out", tmp_path / "d"]
-    ohlora_(*train, "--reader", tmp_path / "r.safetensors", "--measure", 4)
+    output_of(*train, "--reader", tmp_path / "r.safetensors", "--measure", 4)
     report = json.loads((tmp_path / "d" / "directions.json").read_text())
     assert report["measured"]["seeds"] == 4
     assert set(report["measured"]["eyes"]["change_per_strength"]) == {"eye_opening", "mouth_opening", "tilt", "turn"}
     assert read_directions(tmp_path / "d").sha256 == read_directions(made / "directions").sha256
     with pytest.raises(InvalidInputError, match="--measure reads pictures: give --reader"):
-        ohlora_(*train, "--measure", 4)
+        output_of(*train, "--measure", 4)
     with pytest.raises(OhloraError, match="no portrait reader"):
-        ohlora_(*train, "--reader", made / "g.safetensors")
+        output_of(*train, "--reader", made / "g.safetensors")
 
 
 @pytest.mark.parametrize("stage", ["directions", "gallery", "reader"])
 def test_help_has_an_example(stage: str) -> None:
-    text = ohlora_("train", stage, "--help")
+    text = output_of("train", stage, "--help")
     assert "Example" in text
     assert f"ohlora train {stage}" in " ".join(text.split())
 
 
 def test_animation_of_any_seed(made: Path, tmp_path: Path) -> None:
-    ohlora_("animate", "--bundle", made / "bundle", "--faces", 7, "--out", tmp_path)
+    output_of("animate", "--bundle", made / "bundle", "--faces", 7, "--out", tmp_path)
     assert (rows(tmp_path)[0]["frames"], rows(tmp_path)[0]["source"]) == (40, "seed000007")

@@ -42,6 +42,7 @@ from ohlora.training.nets.stylegan import Generator
 from ohlora.training.unbundle.generator import generator_from_bundle
 from ohlora.training.weights import stylegan_keys
 from tests.support import small_bundle
+from tests.support.command_line import output_of
 from tests.support.golden_weights import generator_state
 from tests.support.small_bundle import edit, relist
 from tests.support.small_directions import make, shapes
@@ -336,17 +337,9 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(*arguments: object) -> str:
-    done = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    if done.exception is not None and not isinstance(done.exception, SystemExit):
-        raise done.exception
-    assert done.exit_code == 0, done.output
-    return done.output
-
-
 def test_a_published_set_becomes_a_bundle(made: Path, published: Path, tmp_path: Path) -> None:
     command = ["bundle", "build", "--generator", made / "g.safetensors", "--directions", published]
-    run(*command, "--space", "mapping_split1", "--out", tmp_path / "b")
+    output_of(*command, "--space", "mapping_split1", "--out", tmp_path / "b")
     bundle = Bundle.open(tmp_path / "b")
     assert (bundle.directions_part().space, bundle.directions_part().networks) == ("mapping_split1", {"eyes": -1.0})
     assert [(entry.name, entry.group) for entry in bundle.gallery()] == [("case0039", "hh"), ("case0041", "hh")]
@@ -354,20 +347,20 @@ def test_a_published_set_becomes_a_bundle(made: Path, published: Path, tmp_path:
     assert np.array_equal(bundle.directions()["eyes.fc2.0.weight"], state["fc2.0.weight"].numpy())
     pictures = {}
     for name, more in (("stored", []), ("given", ["--directions", published, "--space", "mapping_split2"])):
-        run("render", "--bundle", tmp_path / "b", "--pose", 1, *more, "--format", "png", "--out", tmp_path / name)
+        output_of("render", "--bundle", tmp_path / "b", "--pose", 1, *more, "--format", "png", "--out", tmp_path / name)
         lines = (tmp_path / name / "metadata.jsonl").read_text().splitlines()
         pictures[name] = [json.loads(line)["sha256"] for line in lines]
     assert len(set(pictures["stored"] + pictures["given"])) == 4
     more = ["--directions", published, "--space", "mapping_split2", "--faces", "gallery:case0039", "--curve", "gif40"]
-    run("animate", "--bundle", tmp_path / "b", *more, "--out", tmp_path / "moving")
+    output_of("animate", "--bundle", tmp_path / "b", *more, "--out", tmp_path / "moving")
     assert (tmp_path / "moving" / "case0039.gif").is_file()
     with pytest.raises(InvalidInputError, match="several spaces"):
-        run(*command, "--out", tmp_path / "c")
+        output_of(*command, "--out", tmp_path / "c")
     with pytest.raises(InvalidInputError, match="several spaces"):
-        run("render", "--bundle", tmp_path / "b", "--pose", 1, "--directions", published, "--out", tmp_path / "d")
+        output_of("render", "--bundle", tmp_path / "b", "--pose", 1, "--directions", published, "--out", tmp_path / "d")
     for start in (["bundle", "build", "--generator", made / "g.safetensors"], ["render"], ["animate"]):
         with pytest.raises(InvalidInputError, match="--space z chooses among the tables of a folder"):
-            run(*start, "--space", "z", "--out", tmp_path / "e")
+            output_of(*start, "--space", "z", "--out", tmp_path / "e")
 
 
 def test_which_network_of_a_folder_is_meant(published: Path, tmp_path: Path) -> None:

@@ -21,10 +21,10 @@ from ohlora.engines.gpu.tensorrt_sidecar import Sidecar, read_engine, read_sidec
 from ohlora.engines.spec import EngineSpec, TensorSpec
 from ohlora.errors import EngineError, InvalidInputError
 from ohlora.export.graphs.from_torch import run_graph
-from ohlora.export.graphs.portrait import portrait_graph, recolor_graph
-from ohlora.export.graphs.portrait_requests import portrait_requests, recolor_requests
+from ohlora.export.graphs.portrait import portrait_graph
 from ohlora.export.tensorrt.builder import available, build_engine, ensure_engine
 from ohlora.export.tensorrt.graph import bytes_outside
+from tests.support.demo_networks import demo_network
 from tests.support.small_models import hair_model, synthesis_model
 
 needs_rtx = pytest.mark.skipif("tensorrt_rtx" not in available(), reason="tensorrt-rtx-cu13 is not installed")
@@ -34,18 +34,7 @@ SIDECAR = Sidecar("e" * 64, "m" * 64, "tensorrt_rtx", "1.7", ("8.9",), (1, 4, 8)
 
 @pytest.mark.parametrize("name", ["synthesis", "hair", "portrait", "recolor"])
 def test_bytes_stay_outside_and_results_stay(name: str) -> None:
-    bundle = Bundle.open("demo")
-    if name == "portrait":
-        model, inputs = portrait_graph(bundle), portrait_requests(bundle, 3).inputs
-    elif name == "recolor":
-        model, inputs = recolor_graph(bundle, (96, 64)), recolor_requests((96, 64), 3).inputs
-    elif name == "hair":
-        model = onnx.load(bundle.file("hair.onnx"))
-        inputs = {"image": np.random.default_rng(0).integers(0, 256, (2, 224, 224, 3)).astype(np.uint8)}
-    else:
-        model = onnx.load(bundle.file(bundle.generator_part().synthesis))
-        inputs = {"wp": np.random.default_rng(0).standard_normal((2, bundle.generator_part().num_layers, 512)) * 0.5}
-        inputs = {"wp": inputs["wp"].astype(np.float32)}
+    model, inputs = demo_network(name)
     made = onnx.shape_inference.infer_shapes(bytes_outside(model))
     ends = {value.name for value in (*made.graph.input, *made.graph.output)}
     inner = [v.name for v in made.graph.value_info if v.type.tensor_type.elem_type == onnx.TensorProto.UINT8]

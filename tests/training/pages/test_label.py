@@ -347,24 +347,11 @@ SHOWN = "document.querySelector('#picture').getAttribute('src')"
 
 
 @pytest.fixture
-def start() -> Iterator[Callable[..., PageCommand]]:
-    """Makes commands; ends those that a failed test left."""
-    started: list[PageCommand] = []
-
+def start(serve: Callable[..., PageCommand]) -> Callable[..., PageCommand]:
     def make(pictures: Path, out: Path, attributes: str = "quality,gender", port: int = 0) -> PageCommand:
-        options = ["--attributes", attributes, "--out", str(out), "--port", str(port)]
-        started.append(PageCommand("label", str(pictures), *options))
-        return started[-1]
+        return serve("label", pictures, "--attributes", attributes, "--out", out, "--port", port)
 
-    yield make
-    for command in started:
-        command.kill()
-
-
-@pytest.fixture
-def browser(tmp_path: Path) -> Iterator[Browser]:
-    with Browser(tmp_path / "profile") as made:
-        yield made
+    return make
 
 
 def test_twenty_pictures_by_keys(

@@ -101,23 +101,8 @@ def text(selector: str) -> str:
 
 
 @pytest.fixture
-def start(run: Path) -> Iterator[Callable[[], PageCommand]]:
-    """Starts the command; ends those that a failed test left."""
-    started: list[PageCommand] = []
-
-    def make() -> PageCommand:
-        started.append(PageCommand("select", str(run)))
-        return started[-1]
-
-    yield make
-    for command in started:
-        command.kill()
-
-
-@pytest.fixture
-def browser(tmp_path: Path) -> Iterator[Browser]:
-    with Browser(tmp_path / "profile") as made:
-        yield made
+def start(serve: Callable[..., PageCommand], run: Path) -> Callable[[], PageCommand]:
+    return lambda: serve("select", run)
 
 
 def test_faces_are_chosen_by_keys(browser: Browser, start: Callable[[], PageCommand], tmp_path: Path) -> None:

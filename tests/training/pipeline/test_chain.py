@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import json
-import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 import pytest
 import torch
 
-from ohlora.cli import main
 from ohlora.errors import InvalidInputError
 from ohlora.training import checkpoints
 from ohlora.training.data.labels import Labels, write_labels
@@ -30,6 +27,7 @@ from ohlora.training.pipeline.report import make_report, write_report
 from ohlora.training.pipeline.sections import PipelineSettings
 from ohlora.training.pipeline.settings import as_yaml, load_settings, save_settings
 from ohlora.training.pipeline.stages import GRAPH
+from tests.support.command_line import status_of
 
 ROOT = Path(__file__).resolve().parents[3]
 LABELLED = 24
@@ -144,15 +142,7 @@ def test_killed_in_each_stage_it_ends_with_the_same_figures(
 
 def command(*arguments: str | Path) -> int:
     """Exit status of `ohlora train pipeline`."""
-    handler = signal.getsignal(signal.SIGTERM)
-    try:
-        with patch.object(sys, "argv", ["ohlora", "train", "pipeline", *map(str, arguments)]):
-            main()
-    except SystemExit as end:
-        return int(end.code or 0)
-    finally:
-        signal.signal(signal.SIGTERM, handler)
-    return 0
+    return status_of("train", "pipeline", *arguments)
 
 
 def test_the_command_line(

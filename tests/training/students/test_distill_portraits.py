@@ -30,11 +30,10 @@ from ohlora.training.students.sources import (
 from ohlora.training.weights.student import load_student
 from tests.support import small_distillations
 from tests.support.imitators import Imitator, Stranger
+from tests.support.small_distillations import SHORT
 
 MIX = PortraitMix(portraits=6, held_out=2, resolution=64)
-TINY = DistillConfig(
-    imagenet=False, phases=((64, 2),), batch_size=4, evaluate_every=1, warmup_steps=2, holdout=0.34, mix=MIX
-)
+TINY = DistillConfig(**SHORT, mix=MIX)
 
 
 @pytest.fixture(scope="module")

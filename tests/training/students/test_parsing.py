@@ -40,7 +40,7 @@ from ohlora.training.students.recipes import PortraitMix
 from ohlora.training.students.report import epoch_line
 from ohlora.training.students.sources import find_sources, make_split
 from ohlora.training.weights.student import load_student, save_student
-from tests.support.small_distillations import write_portraits
+from tests.support.small_distillations import SHORT, write_portraits
 from tests.support.small_students import parser_bundle, random_parser, random_student
 
 STILL = Augmentation(
@@ -48,9 +48,7 @@ STILL = Augmentation(
     color=0, gray=0, degrade=0, occlude=0, clutter=0,
 )  # fmt: skip
 MIX = PortraitMix(portraits=4, held_out=1, resolution=64)
-TINY = ParsingConfig(
-    imagenet=False, phases=((64, 2),), batch_size=4, evaluate_every=1, warmup_steps=2, holdout=0.34, mix=MIX
-)
+TINY = ParsingConfig(**SHORT, mix=MIX)
 
 
 @pytest.fixture(scope="module")
