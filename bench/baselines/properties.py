@@ -19,27 +19,15 @@ SIZE = 224
 
 def documented_v1(parsing: Map, image: Picture) -> list[float]:
     """The seven scores of the first algorithm, of one picture."""
-    return [
-        eyes_v1(parsing),
-        hair_color_v1(parsing, image),
-        hair_length_v1(parsing),
-        mouth_v1(parsing),
-        pose_v1(parsing),
-        *background(parsing, image),
-    ]
+    hair = hair_color_v1(parsing, image), hair_length_v1(parsing)
+    return [eyes_v1(parsing), *hair, mouth_v1(parsing), pose_v1(parsing), *background(parsing, image)]
 
 
 def documented_v2(parsing: Map, image: Picture) -> list[float]:
     """The seven scores of the second algorithm, of one picture."""
     eyes, pose = eyes_and_pose_v2(parsing)
-    return [
-        eyes,
-        hair_color_v2(parsing, image),
-        hair_length_v2(parsing),
-        mouth_v2(parsing),
-        pose,
-        *background(parsing, image),
-    ]
+    hair = hair_color_v2(parsing, image), hair_length_v2(parsing)
+    return [eyes, *hair, mouth_v2(parsing), pose, *background(parsing, image)]
 
 
 def documented_hairstyle(parsing: Map, image: Picture) -> list[float]:

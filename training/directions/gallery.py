@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from math import inf
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,49 +24,20 @@ COUNT = 24
 CANDIDATES = 3000
 
 
-@dataclass(frozen=True)
-class Trait:
-    """How much a parameter counts for variety, and the range of its normal that a shown face may have."""
-
-    weight: float = 0.0
-    low: float = -9.0
-    high: float = 9.0
-
-
-# Weights: what a viewer tells people apart by. Limits: a gallery shows calm faces that leave room for expressions;
-# hair is in it, since the bundle dyes hair.
-TRAITS: dict[str, Trait] = {
-    "skin_tone": Trait(1.2),
-    "hair_shade": Trait(1.2),
-    "hair_length": Trait(1.4, low=-1.5),
-    "hair_curl": Trait(1.0),
-    "hair_volume": Trait(0.5),
-    "hair_red": Trait(0.5),
-    "hair_grey": Trait(0.6),
-    "fringe": Trait(0.5),
-    "parting": Trait(0.3),
-    "glasses": Trait(0.6),
-    "face_width": Trait(0.5),
-    "jaw": Trait(0.6),
-    "chin": Trait(0.3),
-    "age": Trait(0.5),
-    "stubble": Trait(0.4),
-    "eye_color": Trait(0.4),
-    "lipstick": Trait(0.3),
-    "background_hue": Trait(0.4),
-    "background_value": Trait(0.4),
-    "clothes_hue": Trait(0.3),
-    "turn": Trait(0.0, -0.9, 0.9),
-    "tilt": Trait(0.0, -0.9, 0.9),
-    "nod": Trait(0.0, -1.2, 1.2),
-    "head_scale": Trait(0.0, -1.5, 1.5),
-    "eye_opening": Trait(0.0, -0.5, 1.5),
-    "mouth_opening": Trait(0.0, high=0.6),
-    "smile": Trait(0.0, low=-0.8),
-    "gaze_x": Trait(0.0, -1.0, 1.0),
-    "gaze_y": Trait(0.0, -1.0, 1.0),
-    "light_contrast": Trait(0.0, high=1.5),
-}
+# How much a parameter counts for variety: what a viewer tells people apart by.
+WEIGHTS: dict[str, float] = {
+    "skin_tone": 1.2, "hair_shade": 1.2, "hair_length": 1.4, "hair_curl": 1.0, "hair_volume": 0.5, "hair_red": 0.5,
+    "hair_grey": 0.6, "fringe": 0.5, "parting": 0.3, "glasses": 0.6, "face_width": 0.5, "jaw": 0.6, "chin": 0.3,
+    "age": 0.5, "stubble": 0.4, "eye_color": 0.4, "lipstick": 0.3, "background_hue": 0.4, "background_value": 0.4,
+    "clothes_hue": 0.3,
+}  # fmt: skip
+# The range of its normal that a shown face may have: a gallery shows calm faces that leave room for expressions; hair
+# is in it, since the bundle dyes hair.
+LIMITS: dict[str, tuple[float, float]] = {
+    "hair_length": (-1.5, inf), "turn": (-0.9, 0.9), "tilt": (-0.9, 0.9), "nod": (-1.2, 1.2), "head_scale": (-1.5, 1.5),
+    "eye_opening": (-0.5, 1.5), "mouth_opening": (-inf, 0.6), "smile": (-0.8, inf), "gaze_x": (-1.0, 1.0),
+    "gaze_y": (-1.0, 1.0), "light_contrast": (-inf, 1.5),
+}  # fmt: skip
 
 
 def choose_seeds(
@@ -74,7 +45,7 @@ def choose_seeds(
     *,
     candidates: int = CANDIDATES,
     first_seed: int = 0,
-    traits: Mapping[str, Trait] = TRAITS,
+    limits: Mapping[str, tuple[float, float]] = LIMITS,
 ) -> list[int]:
     """Farthest-point choice among the seeds first_seed .. first_seed + candidates - 1 that keep the limits.
 
@@ -86,27 +57,23 @@ def choose_seeds(
     seeds = np.arange(first_seed, first_seed + candidates)
     u = np.stack([face_from_seed(int(seed)).z[: portraits.LATENTS] for seed in seeds])
     keep = np.ones(len(seeds), bool)
-    for name, trait in traits.items():
+    for name, (low, high) in limits.items():
         column = u[:, portraits.index(name)]
-        keep &= (column >= trait.low) & (column <= trait.high)
+        keep &= (column >= low) & (column <= high)
     seeds, u = seeds[keep], u[keep]
     if len(seeds) < count:
         raise InvalidInputError(
             f"only {len(seeds)} of {candidates} seeds keep the gallery's limits, {count} are wanted: more --candidates"
         )
-    return [int(seeds[i]) for i in farthest_points(visible_traits(u, traits), count)]
+    return [int(seeds[i]) for i in farthest_points(visible_traits(u), count)]
 
 
-def visible_traits(u: NDArray[np.float32], traits: Mapping[str, Trait]) -> NDArray[np.float64]:
+def visible_traits(u: NDArray[np.float32]) -> NDArray[np.float64]:
     """Normals [N, LATENTS] -> weighted parameter values [N, traits that count]; each in [0, weight]."""
-    values = portraits.parameters_from_latents(u).astype(np.float64)
-    columns = []
-    for name, trait in traits.items():
-        if trait.weight > 0:
-            parameter = portraits.PARAMETERS[portraits.index(name)]
-            column = values[:, portraits.index(name)]
-            columns.append(trait.weight * (column - parameter.low) / (parameter.high - parameter.low))
-    return np.stack(columns, axis=1)
+    chosen = [portraits.index(name) for name in WEIGHTS]
+    low, high = (np.array([getattr(portraits.PARAMETERS[i], end) for i in chosen]) for end in ("low", "high"))
+    values = portraits.parameters_from_latents(u).astype(np.float64)[:, chosen]
+    return np.asarray(np.array(list(WEIGHTS.values())) * (values - low) / (high - low))
 
 
 def farthest_points(points: NDArray[np.float64], count: int) -> list[int]:

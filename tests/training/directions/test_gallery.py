@@ -13,9 +13,8 @@ from ohlora.faces import face_from_seed
 from ohlora.training.data import portraits
 from ohlora.training.directions.gallery import (
     COUNT,
+    LIMITS,
     NAMES,
-    TRAITS,
-    Trait,
     choose_seeds,
     farthest_points,
     make_gallery,
@@ -38,15 +37,15 @@ def test_choice_is_distinct_repeatable_and_within_limits(seeds: list[int]) -> No
     assert len(set(seeds)) == 12
     assert choose_seeds(12, candidates=CANDIDATES) == seeds
     assert choose_seeds(5, candidates=CANDIDATES) == seeds[:5]
-    for name, trait in TRAITS.items():
+    for name, (low, high) in LIMITS.items():
         column = normals(seeds)[:, portraits.index(name)]
-        assert column.min() >= trait.low
-        assert column.max() <= trait.high
+        assert column.min() >= low
+        assert column.max() <= high
 
 
 def test_chosen_faces_differ_more_than_the_first_ones(seeds: list[int]) -> None:
     def nearest(chosen: list[int]) -> float:
-        points = visible_traits(normals(chosen), TRAITS)
+        points = visible_traits(normals(chosen))
         distances = np.linalg.norm(points[:, None] - points[None], axis=2) + np.diag(np.full(len(points), np.inf))
         return float(distances.min())
 
@@ -91,7 +90,7 @@ def test_refusals() -> None:
     with pytest.raises(InvalidInputError, match="24 faces cannot be chosen from 10"):
         choose_seeds(24, candidates=10)
     with pytest.raises(InvalidInputError, match="keep the gallery's limits, 5 are wanted"):
-        choose_seeds(5, candidates=50, traits={"turn": Trait(1.0, 8.0, 9.0)})
+        choose_seeds(5, candidates=50, limits={"turn": (8.0, 9.0)})
     with pytest.raises(InvalidInputError, match="as many different names"):
         make_gallery([1, 2, 3], names=("A", "B"))
     with pytest.raises(InvalidInputError, match="this generator takes 64"):

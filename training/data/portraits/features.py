@@ -164,12 +164,8 @@ def mouth_lines(s: Scene, k: float) -> tuple[float, float, float, float]:
     span = max(1.0 - k * k, 0.0)
     line = s.mouth_y - 0.034 * s.smile * (k * k - 0.35) - 0.004 * math.cos(k * 9.0) * span
     gap = s.mouth_open * 0.105 * span**0.8
-    bow = (
-        0.040
-        * s.lips
-        * span**0.75
-        * (1.0 - 0.24 * math.exp(-((k / 0.13) ** 2)) + 0.06 * math.exp(-(((abs(k) - 0.26) / 0.2) ** 2)))
-    )
+    shape = 1.0 - 0.24 * math.exp(-((k / 0.13) ** 2)) + 0.06 * math.exp(-(((abs(k) - 0.26) / 0.2) ** 2))
+    bow = 0.040 * s.lips * span**0.75 * shape
     full = 0.050 * s.lips * span**0.62
     return line - 0.36 * gap - bow, line - 0.36 * gap, line + 0.64 * gap, line + 0.64 * gap + full
 

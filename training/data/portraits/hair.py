@@ -154,11 +154,8 @@ def shade(s: Scene, x: float, y: float, d: float, q: float, t: float, inside: fl
     k = tone * light
     color = times(s.hair_color, k * s.light_color[0] * 1.12, k * s.light_color[1] * 1.08, k * s.light_color[2] * 1.05)
     bright = 0.10 + 0.5 * max(s.hair_color[0], 0.12)
-    color = (
-        color[0] + shine * (bright + 0.10) * 0.95,
-        color[1] + shine * (bright * 0.90 + 0.06),
-        color[2] + shine * (bright * 0.75 + 0.05),
-    )
+    red, green, blue = (bright + 0.10) * 0.95, bright * 0.90 + 0.06, bright * 0.75 + 0.05
+    color = (color[0] + shine * red, color[1] + shine * green, color[2] + shine * blue)
     if root > 0.0:
         color = blend(color, times(s.skin, 0.62, 0.50, 0.44), 0.55 * root)
     return color
@@ -175,8 +172,6 @@ def shadow(s: Scene, x: float, y: float) -> float:
 @compiled()
 def scalp(s: Scene, x: float, y: float) -> float:
     """Faint shade of shaved hair on a bald head."""
-    return (
-        0.0
-        if s.has_hair
-        else 0.10 * smooth(s.hair_line + 0.05, s.hair_line - 0.08, y) * (1.0 - 0.3 * bump(x, y + 0.5, 0.2, 0.2))
-    )
+    if s.has_hair:
+        return 0.0
+    return 0.10 * smooth(s.hair_line + 0.05, s.hair_line - 0.08, y) * (1.0 - 0.3 * bump(x, y + 0.5, 0.2, 0.2))

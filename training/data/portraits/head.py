@@ -116,12 +116,8 @@ def relief(s: Scene, u: float, v: float) -> float:
     # folds from the nose to the corners of the mouth
     fold = 0.062 + 0.42 * (v - s.nose_y) + 0.02
     depth = 0.004 + 0.010 * clamp(s.smile) + 0.008 * s.age
-    height -= (
-        depth
-        * bump(au - fold, 0.0, 0.020, 1.0)
-        * smooth(s.nose_y - 0.03, s.nose_y + 0.03, v)
-        * smooth(s.mouth_y + 0.05, s.mouth_y - 0.02, v)
-    )
+    depth = depth * bump(au - fold, 0.0, 0.020, 1.0) * smooth(s.nose_y - 0.03, s.nose_y + 0.03, v)
+    height -= depth * smooth(s.mouth_y + 0.05, s.mouth_y - 0.02, v)
     # nose: ridge, tip, wings
     x = u - nose_shift(s, v)
     t = clamp((v + 0.06) / (s.nose_y + 0.06))

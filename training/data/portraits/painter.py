@@ -64,9 +64,8 @@ def body(s: Scene, x: float, y: float, pixel: float, color: Color) -> tuple[Colo
     occluded = 1.0 - 0.46 * under * (0.55 + 0.45 * s.contrast)
     tendon = 0.04 * bump(ax - 0.05 - 0.10 * smooth(0.9, 0.5, y), 0.0, 0.03, 1.0) * smooth(0.6, 0.8, y)
     skin = head.lit(s, times(s.skin, 0.97, 0.93, 0.92), side, 0.12, depth, occluded - tendon, 0.03)
-    collar_bone = (
-        0.10 * math.exp(-(((y - 0.915 - 0.12 * ax) / 0.018) ** 2)) * smooth(0.05, 0.12, ax) * smooth(0.5, 0.3, ax)
-    )
+    collar_bone = 0.10 * math.exp(-(((y - 0.915 - 0.12 * ax) / 0.018) ** 2))
+    collar_bone = collar_bone * smooth(0.05, 0.12, ax) * smooth(0.5, 0.3, ax)
     skin = times(skin, 1.0 - 0.8 * collar_bone, 1.0 - collar_bone, 1.0 - collar_bone)
     color = blend(color, skin, coverage)
     # clothes above the neckline's curve stay away
@@ -74,9 +73,8 @@ def body(s: Scene, x: float, y: float, pixel: float, color: Color) -> tuple[Colo
     curve = low - (low - 0.73) * min((ax / (0.26 + 0.10 * s.neckline)) ** 2, 1.0) - 0.1 * max(ax - 0.3, 0.0)
     cloth = min(cover(y - curve, pixel), cover(y - shoulder + 0.012, pixel))
     if cloth > 0.0:
-        fold = 0.5 * noise(nx * 3.5 + 1.2 * noise(nx * 2.0, y * 3.0), y * 2.2) + 0.25 * noise(
-            nx * 9.0 + y * 4.0, y * 3.0
-        )
+        fold = 0.5 * noise(nx * 3.5 + 1.2 * noise(nx * 2.0, y * 3.0), y * 2.2)
+        fold = fold + 0.25 * noise(nx * 9.0 + y * 4.0, y * 3.0)
         slope = 0.55 * nx + 0.25 * fold
         up = -0.45 * smooth(0.25, 0.0, y - shoulder)
         nz = math.sqrt(max(1.0 - slope * slope - up * up, 0.05))
@@ -125,19 +123,12 @@ def paint_face(s: Scene, hx: float, hy: float, pixel: float) -> tuple[Color, int
     dark = features.nose_marks(s, u, v)
     color = head.lit(s, skin, nx, ny, nz, left_light, 0.11)
     color = times(color, 1.0 - 0.62 * dark, 1.0 - 0.80 * dark, 1.0 - 0.80 * dark)
-    fold = (
-        s.age
-        * 0.16
-        * math.exp(-((((v + 0.27) % 0.052 - 0.026) / 0.006) ** 2))
-        * smooth(-0.33, -0.28, v)
-        * smooth(-0.17, -0.20, v)
-    )
+    fold = s.age * 0.16 * math.exp(-((((v + 0.27) % 0.052 - 0.026) / 0.006) ** 2))
+    fold = fold * smooth(-0.33, -0.28, v) * smooth(-0.17, -0.20, v)
     color = times(color, 1.0 - fold, 1.0 - fold, 1.0 - fold)
     toward = nx * s.light_x + ny * s.light_y + nz * s.light_z
     light = mix(1.0, 0.45 + 0.6 * smooth(-0.3, 0.95, toward), 0.5 + 0.5 * s.contrast) * left_light
-    group = FACE
-    if features.in_nose(s, u, v):
-        group = NOSE
+    group = NOSE if features.in_nose(s, u, v) else FACE
     for i in range(2):
         side = 1.0 if i else -1.0
         hairs = features.brow(s, u, v, side, pixel)
@@ -223,8 +214,7 @@ def paint(s: Scene, image: NDArray[np.float32], parsing: NDArray[np.uint8], cove
                 color = blend(color, hair.shade(s, hx, hy, distance, q, t, free, False), front)
                 soft = soft + (1.0 - soft) * front
                 group = HAIR if front >= 0.5 else group
-            image[row, column, 0] = clamp(color[0])
-            image[row, column, 1] = clamp(color[1])
-            image[row, column, 2] = clamp(color[2])
+            for channel in range(3):
+                image[row, column, channel] = clamp(color[channel])
             parsing[row, column] = group
             coverage[row, column] = soft

@@ -13,7 +13,7 @@ class Attribute:
     name: str
     one: str
     zero: str
-    keys: tuple[str, str] = ("", "")
+    keys: tuple[str, str]
 
 
 ATTRIBUTES: dict[str, tuple[str, str]] = {
