@@ -31,9 +31,9 @@ FITTED_FACES, CHUNK, RIDGE = 1200, 100, 3.0
 ABOVE = 1.6
 
 
-def full_size_generator(source: str = "demo") -> Generator:
-    """The published network's shape (256 px), drawing the portraits of the bundle `source` (128 px)."""
-    small = generator_from_bundle(source)
+def full_size_generator() -> Generator:
+    """The published network's shape (256 px), drawing the portraits of the demo bundle (128 px)."""
+    small = generator_from_bundle("demo")
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(SEED)
         full = Generator(CONFIGS["original"]).eval()
@@ -44,7 +44,7 @@ def full_size_generator(source: str = "demo") -> Generator:
         full.synthesis.const[:, :channels] = small.synthesis.const
         for inner, outer in zip(small.synthesis.layers, full.synthesis.layers, strict=False):
             _embed(cast(SynthesisLayer, inner), cast(SynthesisLayer, outer))
-        _carry_on(small, full, source)
+        _carry_on(small, full)
     return full
 
 
@@ -68,7 +68,7 @@ def _embed(inner: SynthesisLayer, outer: SynthesisLayer) -> None:
         target[width : width + channels] = value[channels:]
 
 
-def _carry_on(small: Generator, full: Generator, source: str) -> None:
+def _carry_on(small: Generator, full: Generator) -> None:
     """The block at 256 pixels: colour c in channels c, c + 3, ... with gains of their own, mixed, and averaged."""
     first, second = (cast(SynthesisLayer, layer) for layer in full.synthesis.layers[-2:])
     one, two = cast(Conv, first.conv), cast(Conv, second.conv)
@@ -78,7 +78,7 @@ def _carry_on(small: Generator, full: Generator, source: str) -> None:
     colors = torch.arange(width // 3 * 3) % 3
     count = len(colors)
     gains = [(0.5 + torch.rand(count)) * torch.sign(torch.randn(count)) for _ in range(2)]
-    fit = _levels(small, source)
+    fit = _levels(small)
     picture = small_rgb.weight[:, :, 0, 0] * small_rgb.weight_gain  # [3, demo's channels]
     inputs = picture.shape[1]
 
@@ -113,11 +113,11 @@ def _give_back(affine: Dense, fit: tuple[Tensor, Tensor], colors: Tensor, gain: 
     affine.bias[width : width + count] = offsets[colors] * gain + ABOVE * gain.abs()
 
 
-def _levels(small: Generator, source: str) -> tuple[Tensor, Tensor]:
+def _levels(small: Generator) -> tuple[Tensor, Tensor]:
     """Mean and contrast of the three colours as a linear function of w: (slopes [w, 6], offsets [6])."""
     z = torch.from_numpy(np.stack([face_from_seed(seed).z for seed in range(FITTED_FACES)]))
     w = small.mapping(z).numpy().astype(np.float64)
-    with ohlora.Renderer(source) as renderer:
+    with ohlora.Renderer("demo") as renderer:
         starts = range(0, FITTED_FACES, CHUNK)
         chunks = (renderer.render(ohlora.SeedRange(start, start + CHUNK - 1)) for start in starts)
         facts = np.stack([_facts(picture) for chunk in chunks for picture in chunk])

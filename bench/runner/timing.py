@@ -16,7 +16,7 @@ Facts = dict[str, float]
 Floats = NDArray[np.float64]
 Clock = Callable[[], float]
 Quartiles = tuple[float, float, float]  # lower quartile, median, upper quartile
-TURN, MOST_CALLS = 0.3, 1000
+TURN, MOST_CALLS, FEWEST = 0.3, 1000, 3
 
 
 @dataclass(frozen=True)
@@ -69,10 +69,9 @@ def measure(
     *,
     rounds: int = 9,
     seconds: float = 60.0,
-    fewest: int = 3,
     clock: Clock = time.perf_counter,
 ) -> dict[str, Timing]:
-    """Every work once to warm up, then in turn; `rounds` times, or until `seconds` are over and `fewest` are done.
+    """Every work once to warm up, then in turn; `rounds` times, or until `seconds` are over and FEWEST are done.
 
     A turn lasts TURN seconds or one call, and counts as the median of its calls: the first ones after other work find
     cold caches and sleeping cores. A ratio is the median, over rounds, of the baseline's time over the work's.
@@ -83,7 +82,7 @@ def measure(
     calls = {name: work.call for name, work in works.items()}
     once = seconds_of(calls, 1, clock=clock)
     counts = {name: min(max(1, round(TURN / max(taken[0], 1e-9))), MOST_CALLS) for name, taken in once.items()}
-    taken = seconds_of(calls, rounds, warm=0, counts=counts, seconds=seconds, fewest=fewest, clock=clock)
+    taken = seconds_of(calls, rounds, warm=0, counts=counts, seconds=seconds, fewest=FEWEST, clock=clock)
     times = {name: values / works[name].units for name, values in taken.items()}
     base = None if baseline is None else times[baseline]
     return {

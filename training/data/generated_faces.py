@@ -26,7 +26,6 @@ from ohlora.training import checkpoints
 from ohlora.training.data.portrait_faces import (
     RENDERER,
     DatasetSettings,
-    Painter,
     check_seeds,
     finish_dataset,
     missing_seeds,
@@ -103,16 +102,14 @@ def latents(seeds: Sequence[int]) -> NDArray[np.float32]:
     return np.stack([face_from_seed(seed).z for seed in seeds])
 
 
-def require_following(
-    generator: PortraitGenerator, first_seed: int, painter: Painter = render, what: str = "the generator"
-) -> float:
+def require_following(generator: PortraitGenerator, first_seed: int, what: str = "the generator") -> float:
     """How far the pictures are from their own portraits, as a share of the distance to other people's.
 
     Raises InvalidInputError from FOLLOWS on: the portraits' hair maps would be no truth for these pictures.
     """
     z = latents(range(first_seed, first_seed + CHECKED))
     images = generator(z).astype(np.float32)
-    painted = painter(parameters_from_latents(z), generator.resolution).images.astype(np.float32)
+    painted = render(parameters_from_latents(z), generator.resolution).images.astype(np.float32)
     own = float(np.abs(images - painted).mean())
     other = float(np.mean([np.abs(images - np.roll(painted, k, axis=0)).mean() for k in (1, 3, 7)]))
     share = own / max(other, 1e-9)
@@ -125,7 +122,7 @@ def require_following(
 
 
 def generate(
-    generator: PortraitGenerator, seeds: range, wanted: Container[int], painter: Painter = render
+    generator: PortraitGenerator, seeds: range, wanted: Container[int]
 ) -> Iterator[tuple[int, NDArray[np.uint8], NDArray[np.float32], NDArray[np.uint8]]]:
     """(seed, generator's picture, renderer's hair map, its classes) of the seeds that are in `wanted`.
 
@@ -138,7 +135,7 @@ def generate(
             continue
         z = latents(batch)
         images, rows = generator(z), [seed - start for seed in chosen]
-        truth = painter(parameters_from_latents(z[rows]), generator.resolution)
+        truth = render(parameters_from_latents(z[rows]), generator.resolution)
         yield from zip(chosen, images[rows], truth.hair, truth.parsing, strict=True)
 
 
@@ -146,10 +143,7 @@ def write_generated_pairs(
     generator: PortraitGenerator,
     folder: Path,
     seeds: range,
-    *,
-    format: str = "png",
     advance: Callable[[int], None] = lambda count: None,
-    painter: Painter = render,
 ) -> dict[str, Any]:
     """Pairs of these seeds in a data set folder, as `write_portraits` lays it out; goes on where a stopped run was.
 
@@ -157,12 +151,12 @@ def write_generated_pairs(
     folder that holds something else (another generator's pairs, for one).
     """
     check_seeds(seeds.start, len(seeds))
-    settings = DatasetSettings("generated", seeds.start, generator.resolution, format, generator.identity, RENDERER)
-    require_following(generator, seeds.start, painter)
+    settings = DatasetSettings("generated", seeds.start, generator.resolution, "png", generator.identity, RENDERER)
+    require_following(generator, seeds.start)
     start_dataset(folder, settings, len(seeds))
     missing = missing_seeds(folder, settings, seeds)
     advance(len(seeds) - len(missing))
-    for seed, image, hair, parsing in generate(generator, seeds, set(missing), painter):
+    for seed, image, hair, parsing in generate(generator, seeds, set(missing)):
         write_example(folder, settings, seed, image, hair, parsing)
         advance(1)
     finish_dataset(folder, settings, seeds)
@@ -172,4 +166,4 @@ def write_generated_pairs(
 def pairs_of(source: str | Path, folder: Path, seeds: range, advance: Callable[[int], None]) -> dict[str, Any]:
     """`write_generated_pairs` for a generator by its file or bundle."""
     with closing(open_generator(source)) as generator:
-        return write_generated_pairs(generator, folder, seeds, advance=advance)
+        return write_generated_pairs(generator, folder, seeds, advance)

@@ -15,7 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import cv2
 import numpy as np
@@ -28,7 +28,7 @@ from ohlora.io.images import encode_image
 from ohlora.kernels.threads import usable_cores
 from ohlora.training.data import RESOLUTION as RESOLUTION
 from ohlora.training.data.hair_faces import HairFace, Sample
-from ohlora.training.data.portraits import PARAMETERS, parameters_from_seeds, render
+from ohlora.training.data.portraits import PARAMETERS, Portraits, parameters_from_seeds, render
 
 # Who may see which seeds. Below TRAIN stay the people of demo pictures and those a generator is trained on
 # (`gan.GanConfig.first_seed`), so that no figure is measured on a person that any network was trained on.
@@ -44,24 +44,9 @@ TABLE = "parameters.csv"
 SUFFIXES = {"png": ".png", "jpeg": ".jpg"}
 
 
-class Painted(Protocol):
-    """What a painter returns: images uint8 [N,R,R,3], parsing uint8 [N,R,R], hair float32 [N,R,R] in [0,1]."""
-
-    @property
-    def images(self) -> NDArray[np.uint8]: ...
-    @property
-    def parsing(self) -> NDArray[np.uint8]: ...
-    @property
-    def hair(self) -> NDArray[np.float32]: ...
-
-
-# parameters [N, LATENTS], resolution -> the pictures
-Painter = Callable[[NDArray[np.float32], int], Painted]
-
-
-def paint_alone(parameters: NDArray[np.float32], resolution: int) -> Painted:
-    """The renderer on the calling thread: data loaders bring their own parallelism."""
-    return render(parameters, resolution, threads=1)
+def paint_alone(seed: int, resolution: int) -> Portraits:
+    """The portrait of a seed, on the calling thread: data loaders bring their own parallelism."""
+    return render(parameters_from_seeds([seed]), resolution, threads=1)
 
 
 def hair_bytes(hair: NDArray[np.float32]) -> NDArray[np.uint8]:
@@ -75,7 +60,6 @@ class PortraitFace:
 
     seed: int
     resolution: int = RESOLUTION
-    painter: Painter = paint_alone
 
     @property
     def name(self) -> str:
@@ -83,12 +67,12 @@ class PortraitFace:
 
     def read(self) -> Sample:
         """Picture and true hair map. No classes: in the 11-class map neck and clothes count as background."""
-        made = self.painter(parameters_from_seeds([self.seed]), self.resolution)
+        made = paint_alone(self.seed, self.resolution)
         return made.images[0], hair_bytes(made.hair[0]), None
 
     def read_classes(self) -> Sample:
         """The same with the true class ids 0..10 in place of the hair map."""
-        made = self.painter(parameters_from_seeds([self.seed]), self.resolution)
+        made = paint_alone(self.seed, self.resolution)
         return made.images[0], made.parsing[0], None
 
 
@@ -263,7 +247,6 @@ def write_portraits(
     format: str = "png",
     workers: int | None = None,
     advance: Callable[[int], None] = lambda count: None,
-    painter: Painter = paint_alone,
 ) -> dict[str, Any]:
     """Paint the portraits of `count` seeds into a data set folder; goes on where a stopped run was.
 
@@ -273,13 +256,13 @@ def write_portraits(
     """
     seeds = check_seeds(first_seed, count)
     settings = DatasetSettings("portrait", first_seed, resolution, format, "portraits", RENDERER)
-    painter(parameters_from_seeds([first_seed]), resolution)  # refuses an impossible resolution; compiles
+    paint_alone(first_seed, resolution)  # refuses an impossible resolution; compiles
     start_dataset(folder, settings, count)
     missing = missing_seeds(folder, settings, seeds)
     advance(count - len(missing))
 
     def one(seed: int) -> None:
-        made = painter(parameters_from_seeds([seed]), resolution)
+        made = paint_alone(seed, resolution)
         write_example(folder, settings, seed, made.images[0], made.hair[0], made.parsing[0])
 
     run_bounded(one, missing, workers or usable_cores(), advance)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from math import inf
 
 import numpy as np
@@ -40,13 +40,7 @@ LIMITS: dict[str, tuple[float, float]] = {
 }  # fmt: skip
 
 
-def choose_seeds(
-    count: int = COUNT,
-    *,
-    candidates: int = CANDIDATES,
-    first_seed: int = 0,
-    limits: Mapping[str, tuple[float, float]] = LIMITS,
-) -> list[int]:
+def choose_seeds(count: int = COUNT, *, candidates: int = CANDIDATES, first_seed: int = 0) -> list[int]:
     """Farthest-point choice among the seeds first_seed .. first_seed + candidates - 1 that keep the limits.
 
     The first is the one nearest the middle; each further one is farthest from all before it, by its parameters scaled
@@ -57,7 +51,7 @@ def choose_seeds(
     seeds = np.arange(first_seed, first_seed + candidates)
     u = np.stack([face_from_seed(int(seed)).z[: portraits.LATENTS] for seed in seeds])
     keep = np.ones(len(seeds), bool)
-    for name, (low, high) in limits.items():
+    for name, (low, high) in LIMITS.items():
         column = u[:, portraits.index(name)]
         keep &= (column >= low) & (column <= high)
     seeds, u = seeds[keep], u[keep]
@@ -86,11 +80,9 @@ def farthest_points(points: NDArray[np.float64], count: int) -> list[int]:
     return chosen
 
 
-def make_gallery(seeds: Sequence[int], z_size: int = 512, names: Sequence[str] = NAMES) -> list[GalleryEntry]:
-    """Named entries for generators without labels. Raises InvalidInputError when names run out or are not distinct."""
-    if len(seeds) > len(names) or len(set(names)) != len(names):
-        raise InvalidInputError(f"{len(seeds)} faces need as many different names, there are {len(set(names))}")
-    faces = [face_from_seed(seed) for seed in seeds]
-    if faces and faces[0].z.size != z_size:
-        raise InvalidInputError(f"gallery faces have z of {faces[0].z.size} values, this generator takes {z_size}")
-    return [GalleryEntry(name, None, face.z, face.label) for name, face in zip(names, faces, strict=False)]
+def make_gallery(seeds: Sequence[int]) -> list[GalleryEntry]:
+    """Named entries for generators without labels. Raises InvalidInputError when names run out."""
+    if len(seeds) > len(NAMES):
+        raise InvalidInputError(f"{len(seeds)} faces need as many different names, there are {len(NAMES)}")
+    faces = (face_from_seed(seed) for seed in seeds)
+    return [GalleryEntry(name, None, face.z, face.label) for name, face in zip(NAMES, faces, strict=False)]

@@ -115,27 +115,20 @@ def _solve(moments: NDArray[np.float64], names: tuple[str, ...]) -> Regression:
     )
 
 
-def find_directions(
-    generator: Generator,
-    *,
-    mixtures: Mapping[str, Mixture] = MIXTURES,
-    samples: int = SAMPLES,
-    seed: int = 0,
-    source: str = "portrait parameters",
-) -> tuple[Directions, dict[str, Any]]:
+def find_directions(generator: Generator, *, samples: int = SAMPLES) -> tuple[Directions, dict[str, Any]]:
     """(directions of one group for every face, report). Raises InvalidInputError like `regress`."""
-    regression = regress(generator, samples=samples, seed=seed)
-    vectors = {name: regression.direction(mixtures[name]) for name in PROPERTIES}
+    regression = regress(generator, samples=samples)
+    vectors = {name: regression.direction(MIXTURES[name]) for name in PROPERTIES}
     directions = Directions(
-        {name: {EVERYONE: vector} for name, vector in vectors.items()}, source, state_sha256(generator)
+        {name: {EVERYONE: vector} for name, vector in vectors.items()}, "portrait parameters", state_sha256(generator)
     )
-    used = sorted({name for mixture in mixtures.values() for name in mixture})
+    used = sorted({name for mixture in MIXTURES.values() for name in mixture})
     report = {
         "generator_sha256": directions.generator_sha256,
         "samples": samples,
         "w_explained_by_parameters": round(regression.explained, 4),
         "readable_from_w": {name: round(regression.readable[name], 4) for name in used},
-        "strength_1_moves_by_standard_deviations": {name: dict(mixtures[name]) for name in PROPERTIES},
+        "strength_1_moves_by_standard_deviations": {name: dict(MIXTURES[name]) for name in PROPERTIES},
         "norms": {name: round(float(np.linalg.norm(vector)), 4) for name, vector in vectors.items()},
         "cosines": cosines(vectors),
     }

@@ -32,12 +32,9 @@ MIRRORED = ("tilt", "turn")  # change sign in a mirror
 READ_BATCH = 64
 PAINTED_AT_ONCE = 500  # the renderer also returns maps that are not needed here
 
-# parameters [N, LATENTS], resolution -> images uint8 [N,R,R,3]
-Paint = Callable[[NDArray[np.float32], int], NDArray[np.uint8]]
-
 
 def paint_portraits(parameters: NDArray[np.float32], resolution: int) -> NDArray[np.uint8]:
-    """The procedural renderer as a `Paint`."""
+    """parameters [N, LATENTS], resolution -> images uint8 [N,R,R,3]."""
     images = np.empty((len(parameters), resolution, resolution, 3), np.uint8)
     for start in range(0, len(parameters), PAINTED_AT_ONCE):
         part = slice(start, start + PAINTED_AT_ONCE)
@@ -98,7 +95,6 @@ class Reader(nn.Module):
 def train_reader(
     config: ReaderConfig | None = None,
     *,
-    paint: Paint = paint_portraits,
     report: Callable[[dict[str, Any]], None] = lambda row: None,
 ) -> tuple[Reader, dict[str, Any]]:
     """Paint portraits, train, judge on held-out ones -> (reader in evaluation mode, figures).
@@ -112,7 +108,7 @@ def train_reader(
     parameters = sample_parameters(config.pictures + config.held_out, config.seed)
     columns = [portraits.index(name) for name in READ]
     truth = torch.from_numpy(parameters[:, columns])
-    pictures = paint(parameters, config.size)
+    pictures = paint_portraits(parameters, config.size)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         reader = Reader(config.size, config.width)

@@ -23,7 +23,6 @@ from ohlora.training.data.portrait_faces import (
     TEST_SEEDS,
     TRAIN_SEEDS,
     DatasetSettings,
-    Painted,
     PortraitFace,
     check_seeds,
     dataset_faces,
@@ -31,7 +30,7 @@ from ohlora.training.data.portrait_faces import (
     run_bounded,
     write_portraits,
 )
-from ohlora.training.data.portraits import PARAMETERS, parameters_from_latents, parameters_from_seeds, render
+from ohlora.training.data.portraits import PARAMETERS, Portraits, parameters_from_latents, parameters_from_seeds, render
 from tests.support.imitators import SMALL, Imitator, Stranger
 
 
@@ -97,7 +96,7 @@ class Stopping:
     def __init__(self, calls: int) -> None:
         self.calls, self.lock = calls, threading.Lock()
 
-    def __call__(self, parameters: np.ndarray, resolution: int) -> Painted:
+    def __call__(self, parameters: np.ndarray, resolution: int, threads: int | None = None) -> Portraits:
         with self.lock:
             self.calls -= 1
             if self.calls < 0:
@@ -105,10 +104,12 @@ class Stopping:
         return render(parameters, resolution, threads=1)
 
 
-def test_stopped_set_goes_on_to_the_same_files(tmp_path: Path) -> None:
+def test_stopped_set_goes_on_to_the_same_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_portraits(tmp_path / "whole", count=6, resolution=SMALL, workers=2)
-    with pytest.raises(KeyboardInterrupt):
-        write_portraits(tmp_path / "b", count=6, resolution=SMALL, workers=2, painter=Stopping(4))
+    with monkeypatch.context() as patched:
+        patched.setattr(portrait_faces, "render", Stopping(4))
+        with pytest.raises(KeyboardInterrupt):
+            write_portraits(tmp_path / "b", count=6, resolution=SMALL, workers=2)
     assert read_description(tmp_path / "b")["complete"] is False
     with pytest.raises(InvalidInputError, match="unfinished"):
         dataset_faces(tmp_path / "b")

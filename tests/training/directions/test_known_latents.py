@@ -80,7 +80,7 @@ def test_what_has_no_portraits_is_refused(known: Generator) -> None:
     with pytest.raises(InvalidInputError, match="too few"):
         regress(known, samples=50)
     with pytest.raises(InvalidInputError, match="no parameter is called 'ears'"):
-        find_directions(known, samples=2000, mixtures={**MIXTURES, "pose": {"ears": 1.0}})
+        regress(known, samples=2000).direction({"ears": 1.0})
     damaged = Generator(TINY)
     with torch.no_grad():
         damaged.mapping.dense[0].weight.fill_(float("nan"))

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 
 from ohlora.errors import CheckpointError, InvalidInputError
 from ohlora.training.data import portraits
+from ohlora.training.directions import reader as reader_module
 from ohlora.training.directions.reader import (
     READ,
     Reader,
@@ -34,10 +35,11 @@ def paint_bars(parameters: np.ndarray, resolution: int) -> np.ndarray:
     return images
 
 
-def test_it_learns_and_survives_a_file(tmp_path: Path) -> None:
+def test_it_learns_and_survives_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reader_module, "paint_portraits", paint_bars)
     rows: list[dict[str, float]] = []
     config = ReaderConfig(size=32, width=6, pictures=700, held_out=80, epochs=3, batch_size=32, learning_rate=5e-3)
-    reader, figures = train_reader(config, paint=paint_bars, report=rows.append)
+    reader, figures = train_reader(config, report=rows.append)
     assert [row["epoch"] for row in rows] == list(range(1, 4))
     assert rows[-1]["loss"] < 0.5 * rows[0]["loss"]
     assert min(figures["r2"].values()) > 0.6
