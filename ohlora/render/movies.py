@@ -19,7 +19,7 @@ from ohlora.render.pipeline import Results
 from ohlora.render.plan import Output, PhotoPlan, SourceUnit
 from ohlora.render.renderer import Renderer
 from ohlora.render.run_items import Advance
-from ohlora.render.sinks import FolderSink, dye
+from ohlora.render.sinks import FolderSink, dye, job_backends
 from ohlora.render.sources import pictures_with_hair
 
 
@@ -90,7 +90,8 @@ def moving_frames(renderer: Renderer, subject: Face | Path, looks: Sequence[Look
     """uint8 RGB frames [H,W,3] of one face or picture file; hair is found once per distinct picture."""
     if isinstance(subject, Path):
         picture = pictures_with_hair([read_image(subject)], renderer.hair_engine)[0]
-        yield from (dye(picture, look.ombre) for look in looks)
+        for look, backend in zip(looks, job_backends(), strict=False):
+            yield dye(picture, look.ombre, backend=backend)
         return
     dyed = any(look.ombre is not None for look in looks)
     moves = any(not look.expression.neutral for look in looks)

@@ -95,32 +95,35 @@ class WritePool:
     ) -> None:
         """Start writing `outputs` of `number`. write: returns a metadata row. then: called once all are done."""
         parts = [outputs[start : start + OUTPUTS_PER_TASK] for start in range(0, len(outputs), OUTPUTS_PER_TASK)]
-        done = _Countdown(len(parts), then)
+        left, lock = len(parts), threading.Lock()
+
+        def done(task: Future[None]) -> None:
+            nonlocal left
+            with lock:
+                left -= 1
+                last = left == 0
+            if last:
+                then()
+
         for part in parts:
-            self._pending[self._pool.submit(self._write, part, write, done)] = number
+            task = self._pool.submit(self.write, part, write)
+            task.add_done_callback(done)
+            self._pending[task] = number
             self._left[number] = self._left.get(number, 0) + 1
 
-    def write_here(self, outputs: Sequence[Output], write: Callable[[Output], dict[str, Any]]) -> None:
+    def write(self, outputs: Sequence[Output], write: Callable[[Output], dict[str, Any]]) -> None:
         """Write on the calling thread: where a unit has few outputs, handing them over costs more than it gains."""
-        self._write(outputs, write, lambda: None)
-
-    def _write(
-        self, outputs: Sequence[Output], write: Callable[[Output], dict[str, Any]], done: Callable[[], None]
-    ) -> None:
-        try:
-            for output in outputs:
-                if self._stop.is_set():
-                    return
-                try:
-                    row = write(output)
-                except OutputError:
-                    raise
-                except OhloraError as error:
-                    self._results.fail(output.item, str(error))
-                else:
-                    self._results.done(output.item, row)
-        finally:
-            done()
+        for output in outputs:
+            if self._stop.is_set():
+                return
+            try:
+                row = write(output)
+            except OutputError:
+                raise
+            except OhloraError as error:
+                self._results.fail(output.item, str(error))
+            else:
+                self._results.done(output.item, row)
 
     def wait_until(self, most: int) -> None:
         """Until at most `most` numbers are unwritten. Raises what stopped a worker."""
@@ -143,20 +146,6 @@ class WritePool:
             for task in self._pending:
                 task.cancel()
         self._pool.__exit__(kind, error, trace)
-
-
-class _Countdown:
-    """Calls `then` at the last of `count` calls, from whichever thread."""
-
-    def __init__(self, count: int, then: Callable[[], None]) -> None:
-        self._left, self._then, self._lock = count, then, threading.Lock()
-
-    def __call__(self) -> None:
-        with self._lock:
-            self._left -= 1
-            last = self._left == 0
-        if last:
-            self._then()
 
 
 @dataclass(frozen=True)
@@ -197,7 +186,7 @@ def run(
                 return made
             for place, (unit, picture) in enumerate(zip(group, made, strict=True)):
                 if isinstance(picture, Picture) and len(unit.outputs) <= OUTPUTS_PER_TASK:
-                    pool.write_here(unit.outputs, partial(sink.write, picture))
+                    pool.write(unit.outputs, partial(sink.write, picture))
                     made[place] = None
             return made
 
