@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import ctypes
-import importlib.metadata
 import platform
 from pathlib import Path
 from typing import Any
 
+from ohlora.base.installation import installed_version
 from ohlora.engines import usable_cores
 
 PACKAGES = ("ohlora", "torch", "numpy", "numba", "onnxruntime", "openvino", "opencv-python-headless")
@@ -24,13 +24,7 @@ def machine() -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    found = {}
-    for name in PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+    return {name: version for name in PACKAGES if (version := installed_version(name))}
 
 
 def keep_memory() -> bool:

@@ -155,7 +155,7 @@ def package_reports() -> Iterator[ExtraReport]:
     if found is None:
         return
     requirements = [Requirement(text) for text in found.requires or ()]
-    other_cuda = "gpu" if _version("cuda-toolkit").startswith("12.") else "gpu-cu12"
+    other_cuda = "gpu" if installed_version("cuda-toolkit").startswith("12.") else "gpu-cu12"
     hidden = (*_DEVELOPERS, other_cuda)  # the two extras for GPUs exclude each other
     extras = [name for name in found.metadata.get_all("Provides-Extra") or () if name not in hidden]
     for extra in ("", *extras):
@@ -169,7 +169,7 @@ def _applies(requirement: Requirement, extra: str) -> bool:
     return requirement.marker is None or requirement.marker.evaluate({"extra": extra})
 
 
-def _version(name: str) -> str:
+def installed_version(name: str) -> str:
     """Of an installed distribution, else empty."""
     try:
         return metadata.version(name)
@@ -180,8 +180,8 @@ def _version(name: str) -> str:
 def _report(extra: str, requirements: list[Requirement]) -> ExtraReport:
     report = ExtraReport(extra)
     for name in dict.fromkeys(requirement.name for requirement in requirements):
-        here = next((one for one in (name, *_INSTEAD.get(name, ())) if _version(one)), name)
-        version = _version(here)
+        here = next((one for one in (name, *_INSTEAD.get(name, ())) if installed_version(one)), name)
+        version = installed_version(here)
         ranges = [r.specifier for r in requirements if r.name == name]
         outside = next((r for r in ranges if not r.contains(version, prereleases=True)), None) if version else None
         if not version:

@@ -23,16 +23,7 @@ from ohlora.errors import InvalidInputError
 from ohlora.faces import face_from_seed
 from ohlora.render.renderer import Renderer
 from ohlora.training import checkpoints
-from ohlora.training.data.portrait_faces import (
-    RENDERER,
-    DatasetSettings,
-    check_seeds,
-    finish_dataset,
-    missing_seeds,
-    read_description,
-    start_dataset,
-    write_example,
-)
+from ohlora.training.data.portrait_faces import RENDERER, Dataset, DatasetSettings, check_seeds, read_description
 from ohlora.training.data.portraits import parameters_from_latents, render
 from ohlora.training.nets.pixels import as_bytes
 from ohlora.training.nets.stylegan import Generator
@@ -153,13 +144,11 @@ def write_generated_pairs(
     check_seeds(seeds.start, len(seeds))
     settings = DatasetSettings("generated", seeds.start, generator.resolution, "png", generator.identity, RENDERER)
     require_following(generator, seeds.start)
-    start_dataset(folder, settings, len(seeds))
-    missing = missing_seeds(folder, settings, seeds)
-    advance(len(seeds) - len(missing))
-    for seed, image, hair, parsing in generate(generator, seeds, set(missing)):
-        write_example(folder, settings, seed, image, hair, parsing)
-        advance(1)
-    finish_dataset(folder, settings, seeds)
+    dataset = Dataset(folder, settings, seeds)
+    with dataset.filling(advance) as missing:
+        for example in generate(generator, seeds, set(missing)):
+            dataset.write(*example)
+            advance(1)
     return read_description(folder)
 
 

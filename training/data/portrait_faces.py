@@ -10,8 +10,9 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from itertools import islice
 from pathlib import Path
@@ -150,62 +151,71 @@ def read_description(folder: Path) -> dict[str, Any]:
     return content
 
 
-def start_dataset(folder: Path, settings: DatasetSettings, count: int) -> None:
-    """Claim `folder` for a data set, or go on with the same one; it may grow, never shrink.
+@dataclass(frozen=True)
+class Dataset:
+    """The folder of a data set, to be filled."""
 
-    Raises InvalidInputError when it holds something else.
-    """
-    make_folder(folder)
-    if (folder / DESCRIPTION).exists():
-        stored = read_description(folder)
-        for key, value in asdict(settings).items():
-            if stored.get(key) != value:
+    folder: Path
+    settings: DatasetSettings
+    seeds: range
+
+    @contextmanager
+    def filling(self, advance: Callable[[int], None]) -> Iterator[list[int]]:
+        """The seeds whose picture is not there yet; the folder is complete when the block ends well.
+
+        A set that was begun goes on; it may grow, never shrink. advance: called with the number of pictures that are
+        there. Raises InvalidInputError when the folder holds something else.
+        """
+        self._claim()
+        there = {entry.name for entry in os.scandir(self.folder)}
+        missing = [seed for seed in self.seeds if self.settings.file(seed) not in there]
+        advance(len(self.seeds) - len(missing))
+        yield missing
+        self._write_table()
+        self._describe(complete=True)
+
+    def write(self, seed: int, image: NDArray[np.uint8], hair: NDArray[np.float32], parsing: NDArray[np.uint8]) -> None:
+        """The three files of one portrait, the picture last: where it is, the maps are too."""
+        name = self.settings.name(seed)
+        write_bytes(self.folder / "hair_soft" / f"{name}.png", png(hair_bytes(hair)))
+        write_bytes(self.folder / "parsing11" / f"{name}.png", png(parsing))
+        write_bytes(self.folder / self.settings.file(seed), encode_image(image, self.settings.format))
+
+    def _claim(self) -> None:
+        folder, count = make_folder(self.folder), len(self.seeds)
+        if (folder / DESCRIPTION).exists():
+            stored = read_description(folder)
+            for key, value in asdict(self.settings).items():
+                if stored.get(key) != value:
+                    raise InvalidInputError(
+                        f"{folder} holds a data set with {key} {str(stored.get(key))[:20]}, "
+                        f"asked for is {str(value)[:20]}: choose another --out"
+                    )
+            if stored["count"] > count:
                 raise InvalidInputError(
-                    f"{folder} holds a data set with {key} {str(stored.get(key))[:20]}, "
-                    f"asked for is {str(value)[:20]}: choose another --out"
+                    f"{folder} holds a data set of {stored['count']} pictures, asked for are {count}: choose another "
+                    "--out"
                 )
-        if stored["count"] > count:
-            raise InvalidInputError(
-                f"{folder} holds a data set of {stored['count']} pictures, asked for are {count}: choose another --out"
-            )
-        if stored["count"] == count and stored["complete"]:
-            return
-    elif any(not path.name.startswith(".") for path in folder.iterdir()):
-        raise InvalidInputError(f"{folder} is not empty and holds no portrait data set: choose another --out")
-    for below in (folder, make_folder(folder / "hair_soft"), make_folder(folder / "parsing11")):
-        remove_leftovers(below)
-    write_description(folder, settings, count, complete=False)
+            if stored["count"] == count and stored["complete"]:
+                return
+        elif any(not path.name.startswith(".") for path in folder.iterdir()):
+            raise InvalidInputError(f"{folder} is not empty and holds no portrait data set: choose another --out")
+        for below in (folder, make_folder(folder / "hair_soft"), make_folder(folder / "parsing11")):
+            remove_leftovers(below)
+        self._describe(complete=False)
 
+    def _describe(self, *, complete: bool) -> None:
+        content = asdict(self.settings) | {"count": len(self.seeds), "complete": complete}
+        write_json(self.folder / DESCRIPTION, content)
 
-def write_description(folder: Path, settings: DatasetSettings, count: int, *, complete: bool) -> None:
-    write_json(folder / DESCRIPTION, {**asdict(settings), "count": count, "complete": complete})
-
-
-def finish_dataset(folder: Path, settings: DatasetSettings, seeds: range) -> None:
-    """Write parameters.csv and mark the folder complete."""
-    with atomic_path(folder / TABLE) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file, lineterminator="\n")
-        table.writerow(["name", "seed", *(p.name for p in PARAMETERS)])
-        for start in range(seeds.start, seeds.stop, ROWS_AT_ONCE):
-            part = range(start, min(start + ROWS_AT_ONCE, seeds.stop))
-            for seed, row in zip(part, parameters_from_seeds(part), strict=True):
-                table.writerow([settings.name(seed), seed, *(f"{value:.7g}" for value in row)])
-    write_description(folder, settings, len(seeds), complete=True)
-
-
-def write_example(
-    folder: Path,
-    settings: DatasetSettings,
-    seed: int,
-    image: NDArray[np.uint8],
-    hair: NDArray[np.float32],
-    parsing: NDArray[np.uint8],
-) -> None:
-    """The three files of one portrait, the picture last: where it is, the maps are too."""
-    name = settings.name(seed)
-    write_bytes(folder / "hair_soft" / f"{name}.png", png(hair_bytes(hair)))
-    write_bytes(folder / "parsing11" / f"{name}.png", png(parsing))
-    write_bytes(folder / settings.file(seed), encode_image(image, settings.format))
+    def _write_table(self) -> None:
+        with atomic_path(self.folder / TABLE) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+            table = csv.writer(file, lineterminator="\n")
+            table.writerow(["name", "seed", *(p.name for p in PARAMETERS)])
+            for start in range(0, len(self.seeds), ROWS_AT_ONCE):
+                part = self.seeds[start : start + ROWS_AT_ONCE]
+                for seed, row in zip(part, parameters_from_seeds(part), strict=True):
+                    table.writerow([self.settings.name(seed), seed, *(f"{value:.7g}" for value in row)])
 
 
 def png(array: NDArray[np.uint8]) -> bytes:
@@ -214,12 +224,6 @@ def png(array: NDArray[np.uint8]) -> bytes:
     if not done:
         raise OutputError(f"the png encoder refused a map of {array.shape}")
     return bytes(data)
-
-
-def missing_seeds(folder: Path, settings: DatasetSettings, seeds: range) -> list[int]:
-    """The seeds whose picture is not there yet."""
-    there = {entry.name for entry in os.scandir(folder)}
-    return [seed for seed in seeds if settings.file(seed) not in there]
 
 
 def dataset_faces(folder: Path) -> list[HairFace]:
@@ -257,16 +261,14 @@ def write_portraits(
     seeds = check_seeds(first_seed, count)
     settings = DatasetSettings("portrait", first_seed, resolution, format, "portraits", RENDERER)
     paint_alone(first_seed, resolution)  # refuses an impossible resolution; compiles
-    start_dataset(folder, settings, count)
-    missing = missing_seeds(folder, settings, seeds)
-    advance(count - len(missing))
+    dataset = Dataset(folder, settings, seeds)
 
     def one(seed: int) -> None:
         made = paint_alone(seed, resolution)
-        write_example(folder, settings, seed, made.images[0], made.hair[0], made.parsing[0])
+        dataset.write(seed, made.images[0], made.hair[0], made.parsing[0])
 
-    run_bounded(one, missing, workers or usable_cores(), advance)
-    finish_dataset(folder, settings, seeds)
+    with dataset.filling(advance) as missing:
+        run_bounded(one, missing, workers or usable_cores(), advance)
     return {**read_description(folder), "painted": len(missing)}
 
 
