@@ -16,10 +16,9 @@ import pytest
 from ohlora.bench.runner.jobs import Folders
 from ohlora.bench.runner.machine import keep_memory, machine
 from ohlora.bench.runner.processes import run_command
-from ohlora.bench.runner.subjects import PRESET_NAMES, Subject, bundle_subject, full_size_subject
+from ohlora.bench.runner.subjects import PRESET_NAMES, QUICK_ITEMS, Options, Subject, bundle_subject, full_size_subject
 from ohlora.bench.runner.timing import Group, Work
 from ohlora.bench.suites import SUITES
-from ohlora.bench.suites.options import QUICK_ITEMS, Options
 from ohlora.bench.suites.processes import measured_job, render_of
 
 ROUNDS = 3

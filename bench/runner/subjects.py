@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 AS_GIVEN, FULL_SIZE = "as given", "full size"
 PRESET_NAMES = ("exact", "balanced", "fast")
 JUDGED_SEEDS = 24  # faces that a preset is gated on here; `ohlora export` takes 200
+QUICK_ITEMS = (1, 10, 100, 500)
 Report = Callable[[str], None]
 
 
@@ -45,6 +46,19 @@ class Subject:
 
     def close(self) -> None:
         self.opened.close()
+
+
+@dataclass(frozen=True)
+class Options:
+    """What all suites are told. subject: what networks are run. quick: fewer forms and smaller jobs, for a look."""
+
+    subject: Subject
+    quick: bool = False
+
+    @property
+    def items(self) -> tuple[int, ...]:
+        """Sizes of the jobs whose time and memory are compared."""
+        return QUICK_ITEMS if self.quick else (*QUICK_ITEMS, 5_000, 50_000)
 
 
 def bundle_subject(

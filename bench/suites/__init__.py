@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 
 from ohlora.bench.runner.machine import keep_memory, machine
 from ohlora.bench.runner.records import Row, Run, rows_of
+from ohlora.bench.runner.subjects import Options
 from ohlora.bench.runner.timing import Group, measure
 from ohlora.bench.suites.engines import engine_groups
 from ohlora.bench.suites.kernels import kernel_groups
-from ohlora.bench.suites.options import Options
 from ohlora.bench.suites.pipeline import job_groups
 from ohlora.bench.suites.processes import cold_start_groups, scaling_rows
 from ohlora.bench.suites.rewrites import rewrite_rows

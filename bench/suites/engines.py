@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 import ohlora
 from ohlora.base.types import Backend, Rgb
+from ohlora.bench.runner.subjects import Options
 from ohlora.bench.runner.timing import Facts, Group, Work
-from ohlora.bench.suites.options import Options
 from ohlora.bundle import Bundle
 from ohlora.engines import Engine, backend_report
 from ohlora.faces import face_from_seed

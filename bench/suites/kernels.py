@@ -14,8 +14,8 @@ from ohlora.base.types import Rgb
 from ohlora.bench.baselines.ombre import documented_ombre
 from ohlora.bench.baselines.properties import documented
 from ohlora.bench.runner.scenes import batch, painted
+from ohlora.bench.runner.subjects import Options
 from ohlora.bench.runner.timing import Facts, Group, Work
-from ohlora.bench.suites.options import Options
 from ohlora.kernels.choices import Algorithm, Backend
 from ohlora.kernels.ombre import apply_ombre, blend_ombre, prepare_hair
 from ohlora.kernels.properties import ALGORITHMS, score

@@ -14,8 +14,8 @@ import ohlora
 from ohlora.base.types import Rgb
 from ohlora.base.values import Expression, Ombre
 from ohlora.bench.runner import jobs
+from ohlora.bench.runner.subjects import Options
 from ohlora.bench.runner.timing import Facts, Group, Work
-from ohlora.bench.suites.options import Options
 from ohlora.io.animation import write_animation
 from ohlora.io.images import encode_image, read_image
 from ohlora.photos.segmentation import resize_area

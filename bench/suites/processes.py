@@ -9,8 +9,8 @@ from pathlib import Path
 from ohlora.bench.runner.jobs import Folders
 from ohlora.bench.runner.processes import Finished, measured_command, run_command, run_python
 from ohlora.bench.runner.records import Row
+from ohlora.bench.runner.subjects import Options
 from ohlora.bench.runner.timing import Group, Work
-from ohlora.bench.suites.options import Options
 
 COLD_GOAL, MEMORY_GOAL = 3.0, 1.1
 DYES_A_FACE = 50

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ohlora.bench.runner.records import Row
-from ohlora.bench.suites.options import Options
+from ohlora.bench.runner.subjects import Options
 
 NETWORKS = ("generator", "student")
 DOCUMENTED = "documented"

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from ohlora.bench.runner.records import Row
+from ohlora.bench.runner.subjects import Options
 from ohlora.bench.runner.timing import seconds_of
 from ohlora.bench.suites.engines import BATCH, latents, portraits
-from ohlora.bench.suites.options import Options
 from ohlora.bundle import Bundle
 from ohlora.engines import backend_report, open_engine, usable_cores
 

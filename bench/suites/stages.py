@@ -13,9 +13,9 @@ import numpy as np
 from ohlora.base.types import Rgb
 from ohlora.base.values import Ombre
 from ohlora.bench.runner.jobs import OUTPUT, Folders
+from ohlora.bench.runner.subjects import Options
 from ohlora.bench.runner.timing import Group, Work
 from ohlora.bench.suites.kernels import differing, scene
-from ohlora.bench.suites.options import Options
 from ohlora.io.images import encode_image, read_image
 from ohlora.kernels.ombre import prepare_hair
 from ohlora.photos.heads import HeadMask

@@ -54,8 +54,8 @@ def bench(
     """
     from ohlora.bench.runner.compare import compare as compare_runs
     from ohlora.bench.runner.records import Run, joined
+    from ohlora.bench.runner.subjects import Options
     from ohlora.bench.suites import chosen, run_suites
-    from ohlora.bench.suites.options import Options
 
     names = chosen(suite or [])
     old = None if compare is None else Run.load(compare)
