@@ -74,16 +74,12 @@ class ImageRun(Run):
 class Training(Run):
     """Of a training that resumes."""
 
-    def trained(self, result: Mapping[str, Any], *lines: str, asked: bool = False) -> None:
+    def trained(self, result: Mapping[str, Any], where: str, length: str, *lines: str, asked: bool = False) -> None:
         """The result; ends as Ctrl-C does when the training was stopped and the user had not `asked` for that."""
-        self.tell(result, *lines)
+        state = "stopped; the same command resumes" if result["stopped"] else "done"
+        self.tell(result, f"{where} ({length}; {state})", *lines)
         if result["stopped"] and not asked:
             raise KeyboardInterrupt
-
-
-def state(result: Mapping[str, Any]) -> str:
-    """How a training ended."""
-    return "stopped; the same command resumes" if result["stopped"] else "done"
 
 
 def indented(content: Mapping[str, Any]) -> str:

@@ -11,8 +11,8 @@ from typing import Annotated, Any
 
 from typer import Argument, Option
 
-from ohlora.cli.report import Results, Training, note
-from ohlora.cli.train.machine import Accelerator, Machine, TrainPrecision, first_process
+from ohlora.cli.report import Results, note
+from ohlora.cli.train.machine import Accelerator, Machine, Precision, first_process
 from ohlora.cli.train.recipe_options import Changes, RecipeFields
 
 AllImages = Annotated[Path, Argument(help="Folder of pictures NNNNNN.jpg.")]
@@ -24,10 +24,9 @@ def classifier(
     images: Annotated[Path, Argument(help="Folder of pictures NNNNNN.jpg; those with a label are used.")],
     labels: Annotated[Path, Option(help="Hand labels (.csv) of `train label`, v1 or v3 layout.")],
     changes: Annotated[Changes, RecipeFields("cnn.recipes:ClassifierRecipe", table="CLASSIFIERS")],
-    machine: Machine,
     version: Annotated[str, Option(help="Documented recipe: v1 (gender, quality) or v3.")] = "v3",
     start_from: Annotated[Path | None, Option(help="v1 model that v3 gender and quality start from.")] = None,
-    how: Training = Training(out=Path("runs/cnn")),
+    how: Machine = Machine(out=Path("runs/cnn")),
 ) -> None:
     """Train a classifier on hand-labelled pictures, one model per fold. Stopped runs resume from the same --out.
 
@@ -36,8 +35,8 @@ def classifier(
     from ohlora.training.cnn.classifier import train_classifier
     from ohlora.training.cnn.recipes import classifier_recipe
 
-    recipe = classifier_recipe(version, attribute, **changes, precision=machine.precision)
-    fabric = machine.launch()
+    recipe = classifier_recipe(version, attribute, **changes, precision=how.precision)
+    fabric = how.launch()
 
     def show(row: dict[str, Any]) -> None:
         again = f", attempt {row['attempt'] + 1}" if row["attempt"] else ""
@@ -74,7 +73,7 @@ def classify(
     labels: Annotated[Path | None, Option(help="Hand labels: these pictures keep them and are not scored.")] = None,
     attributes: Annotated[list[str] | None, Option("--attribute", help="Repeatable; default: all with models.")] = None,
     accelerator: Accelerator = "auto",
-    precision: TrainPrecision = "fp32",
+    precision: Precision = "fp32",
     how: Results = Results(out=Path("runs/classify")),
 ) -> None:
     """Score pictures with the mean of the models of each attribute: {attribute}.csv, and one table of all.
@@ -167,14 +166,13 @@ def score_cnn(name: str, about: str) -> Callable[..., None]:
         images: Annotated[Path, Argument(help="Folder of pictures NNNNNN.jpg; those in the table are used.")],
         scores: Annotated[Path, Option(help="Score table of `ohlora score`, normalised.")],
         changes: Annotated[Changes, RecipeFields("cnn.recipes:ScoreCnnRecipe", table="SCORE_CNNS")],
-        machine: Machine,
-        how: Training = Training(out=Path(f"runs/{name}-cnn")),
+        how: Machine = Machine(out=Path(f"runs/{name}-cnn")),
     ) -> None:
         from ohlora.training.cnn.recipes import score_cnn_recipe
         from ohlora.training.cnn.regression import train_score_cnn
 
-        recipe = score_cnn_recipe(name, **changes, precision=machine.precision)
-        fabric = machine.launch()
+        recipe = score_cnn_recipe(name, **changes, precision=how.precision)
+        fabric = how.launch()
 
         def show(row: dict[str, Any]) -> None:
             note(
@@ -240,7 +238,7 @@ def rescore(
         Path | None, Option(help="The table it learned: writes compare/all_scores_v2_vs_cnn.csv.")
     ] = None,
     accelerator: Accelerator = "auto",
-    precision: TrainPrecision = "fp32",
+    precision: Precision = "fp32",
     how: Results = Results(out=Path("runs/rescore")),
 ) -> None:
     """Read the scores of pictures off with a trained CNN: all_scores_v2_cnn.csv. The same command goes on.

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer import Argument, Option
 
-from ohlora.cli.report import Results, Training, indented, note, state
+from ohlora.cli.report import Results, indented, note
 from ohlora.cli.train.machine import Machine, first_process
 from ohlora.cli.train.recipe_options import Changes, RecipeFields
 
@@ -35,7 +35,6 @@ def finetune(
     *,
     version: Annotated[str, Argument(help="v1, v2, v3, v4, v5, v8 or v9.")],
     changes: Annotated[Changes, RecipeFields("finetune.recipes:Recipe", table="RECIPES", without=("discriminator",))],
-    machine: Machine,
     generator: Annotated[str | None, Option(help="Start generator: .pth, .safetensors, or a bundle's name.")] = None,
     discriminator: Annotated[Path | None, Option(help="Start discriminator.")] = None,
     images: Annotated[Path | None, Option(help="Folder of pictures NNNNNN.jpg.")] = None,
@@ -49,7 +48,7 @@ def finetune(
     ] = False,
     show_recipe: Annotated[bool, Option("--show", help="Print the recipe as JSON and stop.")] = False,
     stop_after: StopAfter = 0,
-    how: Training = Training(out=Path("runs/finetune")),
+    how: Machine = Machine(out=Path("runs/finetune")),
 ) -> None:
     """Fine-tune a generator by a documented recipe. Stopped runs (Ctrl-C too) resume from the same --out.
 
@@ -71,12 +70,12 @@ def finetune(
         raise InvalidInputError("no start generator: --generator FILE, or the name of a bundle ('demo')")
     inputs = FineTuneInputs(generator, discriminator, images, scores, property_cnn, gender_cnn, monitor_models)
     inputs.require(chosen)  # before further processes are started
-    fabric = machine.launch()
+    fabric = how.launch()
     report = first_process(fabric, show)
     result = run_recipe(chosen, inputs, how.out, resume=how.resume, fabric=fabric, report=report, stop_after=stop_after)
     if fabric.is_global_zero:
-        steps = f"{result['epochs']} epochs, {result['steps']} steps"
-        how.trained(result, f"{version} -> {how.out} ({steps}; {state(result)})", asked=stop_after > 0)
+        length = f"{result['epochs']} epochs, {result['steps']} steps"
+        how.trained(result, f"{version} -> {how.out}", length, asked=stop_after > 0)
 
 
 def finetune_discriminator(
@@ -84,9 +83,8 @@ def finetune_discriminator(
     generator: Annotated[str, Option(help="The frozen generator: file or bundle's name.")],
     images: Annotated[Path, Option(help="Folder of real pictures NNNNNN.jpg.")],
     changes: Annotated[Changes, RecipeFields("finetune.recipes:DiscriminatorStart")],
-    machine: Machine,
     stop_after: StopAfter = 0,
-    how: Training = Training(out=Path("runs/discriminator")),
+    how: Machine = Machine(out=Path("runs/discriminator")),
 ) -> None:
     """Train a start discriminator for a generator that has none, such as the demo's. Resumes from the same --out.
 
@@ -95,7 +93,7 @@ def finetune_discriminator(
     from ohlora.training.finetune.discriminator_start import train_discriminator
     from ohlora.training.finetune.recipes import DiscriminatorStart
 
-    settings, fabric = DiscriminatorStart(**changes), machine.launch()
+    settings, fabric = DiscriminatorStart(**changes), how.launch()
     report = first_process(fabric, show)
     result = train_discriminator(
         generator,
@@ -108,8 +106,8 @@ def finetune_discriminator(
         stop_after=stop_after,
     )
     if fabric.is_global_zero:
-        line = f"discriminator -> {result['discriminator']} ({result['steps']} steps; {state(result)})"
-        how.trained(result, line, asked=stop_after > 0)
+        where, length = f"discriminator -> {result['discriminator']}", f"{result['steps']} steps"
+        how.trained(result, where, length, asked=stop_after > 0)
 
 
 def finetune_test(

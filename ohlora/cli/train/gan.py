@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 from typer import Argument, Option
 
-from ohlora.cli.report import Training, note, state
-from ohlora.cli.train.machine import Accelerator
+from ohlora.cli.report import note
+from ohlora.cli.train.machine import Loop
 from ohlora.cli.train.recipe_options import Changes, RecipeFields
 
 LOSSES = ("pixel", "perceptual", "generator", "discriminator", "penalty", "readout")
@@ -42,13 +42,12 @@ def gan(
     batch_size: Annotated[int | None, Option(min=1, help="Of all phases.")] = None,
     time_limit: Annotated[float | None, Option(min=0.01, help="Minutes of training, shared by the phases.")] = None,
     store: Annotated[Path | None, Option(help="Keep the rendered portraits here instead of OUT/pictures.")] = None,
-    accelerator: Accelerator = "auto",
     checkpoint_minutes: Annotated[float, Option(min=0.1)] = 5.0,
     sample_minutes: Annotated[float, Option(min=0.1)] = 5.0,
     measure: Annotated[
         int, Option(min=0, help="Pictures to measure the finished generator with, 0 = not at all.")
     ] = 2048,
-    how: Training = Training(out=Path("runs/gan")),
+    how: Loop = Loop(out=Path("runs/gan")),
 ) -> None:
     """Train a generator. Stopped runs (Ctrl-C too) resume from the same --out.
 
@@ -66,14 +65,12 @@ def gan(
         config,
         how.out,
         source,
-        resume=how.resume,
+        **how.arguments,
         time_limit=time_limit,
-        accelerator=accelerator,
         watch=Watch(checkpoint_minutes=checkpoint_minutes, sample_minutes=sample_minutes),
         report=show,
     )
-    length = f"{result['steps']} steps, {result['train_seconds']:.0f} s"
-    lines = [f"generator -> {result['generator']} ({length}; {state(result)})"]
+    lines = []
     if measure and not result["stopped"]:
         from ohlora.training.gan import quality
 
@@ -85,4 +82,5 @@ def gan(
             f"{figures.coverage:.3f}, copies {100 * figures.copied:.1f} %"
             + (f", PSNR {figures.psnr:.2f} dB" if figures.psnr is not None else "")
         )
-    how.trained(result, *lines)
+    length = f"{result['steps']} steps, {result['train_seconds']:.0f} s"
+    how.trained(result, f"generator -> {result['generator']}", length, *lines)

@@ -8,8 +8,8 @@ from typing import Annotated
 from typer import Argument, Option
 
 from ohlora.base.text import first_of
-from ohlora.cli.report import Results, Training, note
-from ohlora.cli.train.machine import Accelerator
+from ohlora.cli.report import Results, note
+from ohlora.cli.train.machine import Accelerator, Loop
 from ohlora.cli.train.recipe_options import Changes, RecipeFields
 
 
@@ -19,9 +19,8 @@ def hairzoo(
     data: Annotated[list[Path] | None, Option(help="Folder of the recipe's layout; faces: repeatable.")] = None,
     recipe: Annotated[str, Option(help="celeb, korean (both as documented) or faces.")] = "celeb",
     num_workers: Annotated[int, Option(min=0, help="Processes that read pictures.")] = 0,
-    accelerator: Accelerator = "auto",
     list_names: Annotated[bool, Option("--list", help="Print the encoders and decoders and exit.")] = False,
-    how: Training = Training(out=Path("runs/hairzoo")),
+    how: Loop = Loop(out=Path("runs/hairzoo")),
 ) -> None:
     """Train a hair-segmentation network of any encoder and decoder. Stopped runs resume from the same --out.
 
@@ -39,8 +38,7 @@ def hairzoo(
         data or [],
         how.out,
         workers=num_workers,
-        resume=how.resume,
-        accelerator=accelerator,
+        **how.arguments,
         report=lambda row: note(epoch_line(row, config.epochs)),
         note=note,
     )

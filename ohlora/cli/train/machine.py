@@ -1,4 +1,4 @@
-"""What a training computes on: one option each, the same for every stage that has processes of its own."""
+"""What a training computes on, as groups of options."""
 
 from __future__ import annotations
 
@@ -8,16 +8,32 @@ from typing import Annotated, Any
 
 from typer import Option
 
+from ohlora.cli.report import Training
+
 Accelerator = Annotated[str, Option("--accelerator", help="auto, cpu or cuda.")]
-TrainPrecision = Annotated[str, Option("--precision", help="fp32 (exact) or bf16.")]
+Precision = Annotated[str, Option("--precision", help="fp32 (exact) or bf16.")]
 
 
-@dataclass(frozen=True)
-class Machine:
+@dataclass(frozen=True, kw_only=True)
+class Loop(Training):
+    """Of a training in one process."""
+
+    accelerator: Accelerator = "auto"
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """How its function is to run."""
+        return {"resume": self.resume, "accelerator": self.accelerator}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine(Training):
+    """Of a training in several processes."""
+
     accelerator: Accelerator = "auto"
     devices: Annotated[int, Option(min=1, help="Processes on this machine, one a device.")] = 1
     nodes: Annotated[int, Option(min=1, help="Machines; see docs/finetune.md.")] = 1
-    precision: TrainPrecision = "fp32"
+    precision: Precision = "fp32"
 
     def launch(self) -> Any:
         """A Fabric whose processes have been started, by us or by `fabric run`."""

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from ohlora.cli.report import Training, note
+from ohlora.cli.report import Run, note
 
 
 def parse(
@@ -28,7 +28,7 @@ def parse(
     recursive: Annotated[bool, Option("--recursive", "-r", help="Also look into subfolders.")] = False,
     batch: Annotated[int, Option(min=1, max=256, help="Pictures in one run of the teacher.")] = 8,
     device: Annotated[str, Option(help="cpu, cuda or auto.")] = "auto",
-    how: Training = Training(out=Path("runs/parse")),
+    how: Run = Run(out=Path("runs/parse")),
 ) -> None:
     """Label pictures with a teacher: face, class map, overlay and soft hair map of each. The same command resumes.
 

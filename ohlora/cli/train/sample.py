@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option
 
-from ohlora.cli.report import Told, Training
-from ohlora.cli.train.machine import Accelerator
+from ohlora.cli.report import Told
+from ohlora.cli.train.machine import Loop
 from ohlora.cli.train.recipe_options import Changes, RecipeFields
 
 if TYPE_CHECKING:
@@ -26,8 +26,7 @@ def sample(
     preset: Annotated[str, Option(help="original-10k (no label) or finetune-v1-15k (random labels).")] = "original-10k",
     kind: Annotated[str | None, Option(help="Kind of the weights file; default: recognised by its contents.")] = None,
     smooth: Annotated[bool, Option("--smooth", help="The weight-averaged copy of a published file.")] = False,
-    accelerator: Accelerator = "auto",
-    how: Training = Training(out=Path("runs/sample")),
+    how: Loop = Loop(out=Path("runs/sample")),
 ) -> None:
     """Sample a generator: NNNNNN.jpg, samples.safetensors (z, label) and metadata.jsonl. Stopped runs go on.
 
@@ -44,7 +43,7 @@ def sample(
     try:
         with progress:
             result = sample_images(
-                module, how.out, settings, accelerator=accelerator, restart=how.restart, advance=progress.advance
+                module, how.out, settings, accelerator=how.accelerator, restart=how.restart, advance=progress.advance
             )
     except KeyboardInterrupt:
         print("stopped; the same command goes on", file=sys.stderr)

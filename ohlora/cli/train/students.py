@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 from typer import Option
 
-from ohlora.cli.report import Training, note, table
-from ohlora.cli.train.machine import Accelerator
+from ohlora.cli.report import note, table
+from ohlora.cli.train.machine import Loop
 from ohlora.cli.train.recipe_options import Changes, RecipeFields
 
 HairMaps = Annotated[
@@ -49,8 +49,7 @@ def distill(
     recipe: Annotated[
         str, Option(help="documented (B0, thousands of faces), few-faces, or portraits (fine-tunes).")
     ] = "documented",
-    accelerator: Accelerator = "auto",
-    how: Training = Training(out=Path("runs/distill")),
+    how: Loop = Loop(out=Path("runs/distill")),
 ) -> None:
     """Distil a light hair student from a teacher's soft maps. Stopped runs resume from the same --out.
 
@@ -65,8 +64,7 @@ def distill(
         data,
         how.out,
         config,
-        resume=how.resume,
-        accelerator=accelerator,
+        **how.arguments,
         report=lambda row: note(epoch_line(row, config.epochs)),
         note=note,
     )
@@ -82,8 +80,7 @@ def parsing(
     ],
     changes: Annotated[Changes, RecipeFields("students.parsing.recipes:ParsingConfig", without=("encoder_weights",))],
     mixed: Mixed,
-    accelerator: Accelerator = "auto",
-    how: Training = Training(out=Path("runs/parsing")),
+    how: Loop = Loop(out=Path("runs/parsing")),
 ) -> None:
     """Distil a face parser from a teacher's class maps, with 2000 painted portraits (--portraits 0: without).
     Stopped runs resume from the same --out.
@@ -102,8 +99,7 @@ def parsing(
         data,
         how.out,
         config,
-        resume=how.resume,
-        accelerator=accelerator,
+        **how.arguments,
         report=lambda row: note(epoch_line(row, config.epochs)),
         note=note,
     )
@@ -124,8 +120,7 @@ def compare_losses(
     portraits: Portraits = None,
     held_out_portraits: Annotated[int, Option(min=1, help="Portraits to measure on, with --portraits.")] = 40,
     shown: Annotated[int, Option(min=0, help="Test pictures to draw overlays of.")] = 4,
-    accelerator: Accelerator = "auto",
-    how: Training = Training(out=Path("runs/losses")),
+    how: Loop = Loop(out=Path("runs/losses")),
 ) -> None:
     """Train one student per loss under one recipe, start and split; compare. Stopped comparisons resume.
 
@@ -145,8 +140,7 @@ def compare_losses(
         config,
         losses=losses.split(","),
         shown=shown,
-        resume=how.resume,
-        accelerator=accelerator,
+        **how.arguments,
         report=lambda loss, row: note(f"{loss}: {epoch_line(row, config.epochs)}"),
         note=note,
     )

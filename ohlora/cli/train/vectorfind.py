@@ -9,8 +9,8 @@ from typing import Annotated, Any
 import typer
 from typer import Argument, Option
 
-from ohlora.cli.report import Training, indented, note
-from ohlora.cli.train.machine import Accelerator
+from ohlora.cli.report import indented, note
+from ohlora.cli.train.machine import Loop
 from ohlora.cli.train.recipe_options import Changes, RecipeFields
 
 ENGINES = ("auto", "torch", "openvino", "onnxruntime")
@@ -35,9 +35,8 @@ def vectorfind(
         bool, Option("--positive-raises", help="Positive strengths raise the score in tables and tests.")
     ] = False,
     engine: Annotated[str, Option(help="auto, torch, openvino or onnxruntime.")] = "auto",
-    accelerator: Accelerator = "auto",
     show: Annotated[bool, Option("--show", help="Print the settings as JSON and stop.")] = False,
-    how: Training = Training(out=Path("runs/vectorfind")),
+    how: Loop = Loop(out=Path("runs/vectorfind")),
 ) -> None:
     """Search a generator for latent directions: scored samples -> SVM, Gradient or orthogonal -> test on 50 pictures a
     face.
@@ -68,7 +67,7 @@ def vectorfind(
     from ohlora.training.vectorfind.search import run_search
 
     # Compiled on a CPU, in PyTorch on a GPU, unless told.
-    device = "cpu" if engine in ENGINES[2:] else device_named(accelerator).type
+    device = "cpu" if engine in ENGINES[2:] else device_named(how.accelerator).type
     in_torch = engine == "torch" or (engine == "auto" and device == "cuda")
     judge = load_scorer(scorer, device)
     require_columns(judge, settings.columns)
