@@ -33,13 +33,13 @@ from ohlora.errors import InvalidInputError
 from ohlora.export.search_engines import compiled_portrayer, compiled_scorer
 from ohlora.latents.directions import read_directions
 from ohlora.training.finetune.inputs import load_generator
+from ohlora.training.vectorfind.direction_test import DirectionTester, overall_leakage
 from ohlora.training.vectorfind.measuring import Measuring, Population, population
 from ohlora.training.vectorfind.portrayer import Portrayer, bundle_portrayer
 from ohlora.training.vectorfind.samples import SampleStore
 from ohlora.training.vectorfind.scorers import CnnScorer, Scorer, load_scorer
 from ohlora.training.vectorfind.search import run_search
 from ohlora.training.vectorfind.settings import GradientTraining, Method, SearchSettings, preset
-from ohlora.training.vectorfind.tester import DirectionTester, overall_leakage
 
 STRENGTH = (1.4, 0.8, 0.8)  # standard deviations of eyes, mouth, pose for a strength of 1
 READER_FACES = 40

@@ -12,7 +12,7 @@ from ohlora.bundle.manifest import DirectionsPart, GeneratorPart
 from ohlora.errors import InvalidInputError
 from ohlora.latents.direction_tables import find_tables, list_tables
 from ohlora.latents.directions import FILE_NAME, Directions, read_directions
-from ohlora.training.vectorfind.published_networks import load_published_network
+from ohlora.training.vectorfind.gradient import load_published_network
 
 
 def load_directions(path: Path, space: str | None = None) -> Directions:

@@ -11,7 +11,7 @@ import torch
 
 from ohlora.errors import CheckpointError, InvalidInputError
 from ohlora.latents.gradient_network import KEYS, GradientNetwork
-from ohlora.training.vectorfind.published_networks import load_published_network
+from ohlora.training.vectorfind.gradient import load_published_network
 from tests.support.golden_weights import plain_state
 from tests.support.small_directions import network, shapes
 
@@ -105,13 +105,14 @@ def test_published_files(tmp_path: Path) -> None:
         ({"fc1.0.weight": torch.ones(5, 6)}, "missing: fc1.0.bias, fc2.0.bias"),
         ({**small, "fc1.0.bias": torch.full((5,), torch.nan)}, "must hold finite numbers"),
         ({**small, "fc1.0.bias": torch.ones(5, dtype=torch.complex64)}, "must hold real numbers"),
-        ([torch.ones(1)], "no state dict"),
+        ([torch.ones(1)], "holds a list, not a dictionary"),
+        ({"fc1.0.weight": 3}, "not a state dict"),
     ):
         torch.save(content, path)
         with pytest.raises(CheckpointError, match=message):
             load_published_network(path)
     path.write_bytes(b"no pickle")
-    with pytest.raises(CheckpointError, match="cannot read the gradient network"):
+    with pytest.raises(CheckpointError, match=r"cannot read .* as PyTorch weights"):
         load_published_network(path)
-    with pytest.raises(CheckpointError, match="cannot read the gradient network"):
+    with pytest.raises(CheckpointError, match="no weights file"):
         load_published_network(tmp_path / "absent.pth")

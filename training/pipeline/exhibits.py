@@ -1,15 +1,25 @@
-"""What a stage shows in the report beside its figures: curves, histograms, tables, pictures. All JSON values."""
+"""What a stage shows in the report beside its figures: curves, histograms, tables, pictures; all JSON values.
+
+Curves and histograms are drawn as inline SVG: text, so that a report is one file and they are sharp at any size.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from html import escape
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 BINS = 30
+WIDTH, HEIGHT = 460, 230
+LEFT, RIGHT, TOP, BOTTOM = 58, 12, 26, 34
+COLORS = ("#1b6ca8", "#c0392b", "#2e8b57", "#8e44ad", "#d68910", "#555555", "#17a2a2", "#ad1457")
+TICKS = 4
+TEXT = 'font-family="sans-serif" font-size="11"'
 
 
 @dataclass
@@ -59,3 +69,99 @@ class Exhibits:
 
 def _number(value: float | None) -> float | None:
     return None if value is None or not np.isfinite(value) else float(value)
+
+
+def curve(entry: Mapping[str, Any]) -> str:
+    """One entry of `Exhibits.curves` -> SVG. Values that are missing interrupt their line."""
+    x = [float(v) for v in entry["x"]]
+    series: Mapping[str, Sequence[float | None]] = entry["series"]
+    values = [v for row in series.values() for v in row if v is not None]
+    if not x or not values:
+        return ""
+    frame = Frame(min(x), max(x), min(values), max(values))
+    parts = [frame.axes(entry["title"], entry["x_label"])]
+    for i, (name, row) in enumerate(series.items()):
+        color = COLORS[i % len(COLORS)]
+        for piece in _pieces(x, row):
+            if len(piece) == 1:
+                parts.append(f'<circle cx="{frame.x(piece[0][0])}" cy="{frame.y(piece[0][1])}" r="2" fill="{color}"/>')
+            else:
+                points = " ".join(f"{frame.x(a)},{frame.y(b)}" for a, b in piece)
+                parts.append(f'<polyline points="{points}" fill="none" stroke="{color}" stroke-width="1.5"/>')
+        parts.append(_legend(i, name, color, len(series)))
+    return _svg(parts)
+
+
+def histogram(entry: Mapping[str, Any]) -> str:
+    """One entry of `Exhibits.histograms` -> SVG."""
+    counts, low, high = entry["counts"], float(entry["low"]), float(entry["high"])
+    frame = Frame(low, high, 0, max(counts))
+    step = (high - low) / len(counts)
+    note = entry["x_label"] + (f" ({entry['left_out']} without a value)" if entry["left_out"] else "")
+    parts = [frame.axes(entry["title"], note)]
+    for i, count in enumerate(counts):
+        left, right, top = frame.x(low + i * step), frame.x(low + (i + 1) * step), frame.y(count)
+        width, height = max(right - left - 0.5, 0.5), frame.y(0) - top
+        parts.append(f'<rect x="{left}" y="{top}" width="{width:.1f}" height="{height:.1f}" fill="{COLORS[0]}"/>')
+    return _svg(parts)
+
+
+class Frame:
+    """From values to places in the picture; a range without width is widened."""
+
+    def __init__(self, x_low: float, x_high: float, y_low: float, y_high: float) -> None:
+        self.x_low, self.x_high = _widened(x_low, x_high)
+        self.y_low, self.y_high = _widened(y_low, y_high)
+
+    def x(self, value: float) -> float:
+        return round(LEFT + (value - self.x_low) / (self.x_high - self.x_low) * (WIDTH - LEFT - RIGHT), 1)
+
+    def y(self, value: float) -> float:
+        return round(HEIGHT - BOTTOM - (value - self.y_low) / (self.y_high - self.y_low) * (HEIGHT - TOP - BOTTOM), 1)
+
+    def axes(self, title: str, x_label: str) -> str:
+        box = f'x="{LEFT}" y="{TOP}" width="{WIDTH - LEFT - RIGHT}" height="{HEIGHT - TOP - BOTTOM}"'
+        parts = [
+            f'<rect {box} fill="none" stroke="#bbb"/>',
+            f'<text x="{LEFT}" y="16" {TEXT} font-weight="bold">{escape(title)}</text>',
+            f'<text x="{WIDTH - RIGHT}" y="{HEIGHT - 4}" {TEXT} text-anchor="end" fill="#555">{escape(x_label)}</text>',
+        ]
+        for i in range(TICKS + 1):
+            share = i / TICKS
+            at = self.y_low + share * (self.y_high - self.y_low)
+            parts.append(
+                f'<text x="{LEFT - 4}" y="{self.y(at) + 4}" {TEXT} text-anchor="end" fill="#555">{at:.3g}</text>'
+            )
+            at = self.x_low + share * (self.x_high - self.x_low)
+            place = f'x="{self.x(at)}" y="{HEIGHT - BOTTOM + 14}"'
+            parts.append(f'<text {place} {TEXT} text-anchor="middle" fill="#555">{at:.3g}</text>')
+        return "".join(parts)
+
+
+def _widened(low: float, high: float) -> tuple[float, float]:
+    if high > low:
+        return low, high
+    margin = abs(low) * 0.1 or 0.5
+    return low - margin, low + margin
+
+
+def _pieces(x: Sequence[float], row: Sequence[float | None]) -> list[list[tuple[float, float]]]:
+    pieces: list[list[tuple[float, float]]] = [[]]
+    for a, b in zip(x, row, strict=False):
+        if b is None or not math.isfinite(b):
+            pieces.append([])
+        else:
+            pieces[-1].append((a, b))
+    return [piece for piece in pieces if piece]
+
+
+def _legend(i: int, name: str, color: str, count: int) -> str:
+    if count < 2:
+        return ""
+    at = TOP + 13 + 13 * i
+    return f'<text x="{WIDTH - RIGHT - 6}" y="{at}" {TEXT} text-anchor="end" fill="{color}">{escape(name)}</text>'
+
+
+def _svg(parts: Sequence[str]) -> str:
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}">'
+    return head + "".join(parts) + "</svg>"

@@ -16,7 +16,7 @@ from typing import Any
 from ohlora.base.atomic import write_bytes, write_json
 from ohlora.io.images import encode_image, read_image
 from ohlora.photos.segmentation import resize_area
-from ohlora.training.pipeline import charts
+from ohlora.training.pipeline import exhibits
 from ohlora.training.pipeline.cache import deciding
 from ohlora.training.pipeline.engine import StageState
 from ohlora.training.pipeline.settings import Section
@@ -121,8 +121,8 @@ def stage_part(out: Path, name: str, report: Mapping[str, Any]) -> str:
     plain = [[key, value] for key, value in figures.items() if isinstance(value, int | float | str)]
     parts = [table(("", ""), plain) if plain else ""]
     parts += [f"<h3>{escape(t['title'])}</h3>" + table(t["columns"], t["rows"]) for t in shown.get("tables", ())]
-    drawn = [charts.curve(entry) for entry in shown.get("curves", ())]
-    drawn += [charts.histogram(entry) for entry in shown.get("histograms", ())]
+    drawn = [exhibits.curve(entry) for entry in shown.get("curves", ())]
+    drawn += [exhibits.histogram(entry) for entry in shown.get("histograms", ())]
     if any(drawn):
         parts.append(f'<div class="row">{"".join(drawn)}</div>')
     for entry in shown.get("pictures", ()):

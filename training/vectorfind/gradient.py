@@ -10,19 +10,24 @@ import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ohlora.errors import InvalidInputError, OhloraError
+from ohlora.errors import CheckpointError, InvalidInputError, OhloraError
 from ohlora.latents.gradient_network import KEYS, GradientNetwork
 from ohlora.training.loop.seeds import derive
 from ohlora.training.vectorfind.settings import GradientTraining
+from ohlora.training.weights.files import read_pickle
+from ohlora.training.weights.state_dicts import listed
 
 DROPOUT = 0.25
 MIN_SAMPLES = 20
+# Published networks raise the score along their gradient, sets of directions lower it (`ohlora.latents.directions`).
+PUBLISHED_SCALE = -1.0
 
 
 class RegressionNetwork(nn.Module):
@@ -148,3 +153,24 @@ def _figures(network: RegressionNetwork, x: Tensor, y: Tensor) -> dict[str, floa
         "rmse": mse**0.5,
         "correlation": float((a * b).sum()) / scale if scale > 0 else 0.0,
     }
+
+
+def load_published_network(path: Path | str) -> GradientNetwork:
+    """A published network, `stylegan_gen_vector_find_v9_nn_{property}.pth`, with the sign that sets of directions have.
+
+    Latents may have any length; the file does not say which space it is for, its length does. Raises CheckpointError
+    naming the file and what is missing, unexpected or mis-shaped.
+    """
+    state = read_pickle(Path(path))
+    if not all(isinstance(value, Tensor) for value in state.values()):
+        raise CheckpointError(f"{path} is not a state dict of a gradient network: expected {', '.join(KEYS)}")
+    for problem, keys in (("missing", KEYS.keys() - state.keys()), ("unexpected", state.keys() - KEYS.keys())):
+        if keys:
+            raise CheckpointError(f"{path} is not a gradient network, {problem}: {listed(sorted(keys))}")
+    if unreal := sorted(key for key, value in state.items() if value.is_complex()):
+        raise CheckpointError(f"{path}: {listed(unreal)} must hold real numbers: the file is damaged")
+    try:
+        arrays = {key: value.detach().float().numpy() for key, value in state.items()}
+        return GradientNetwork.from_arrays(arrays, PUBLISHED_SCALE)
+    except InvalidInputError as error:
+        raise CheckpointError(f"{path}: {error}") from error

@@ -65,12 +65,9 @@ class SampleStore:
 
     def gather(self, space: Space, index: NDArray[np.int64]) -> Floats:
         """Vectors of chosen samples, float32 [n,D], in the order of `index`; only their parts are read."""
-        order = np.argsort(index, kind="stable")
         out: Floats | None = None
         for part in np.unique(index // PART):
-            chosen = order[
-                np.searchsorted(index[order], part * PART) : np.searchsorted(index[order], (part + 1) * PART)
-            ]
+            chosen = np.flatnonzero(index // PART == part)
             vectors = self._vectors(space, int(part))[index[chosen] - part * PART]
             if out is None:
                 out = np.empty((len(index), vectors.shape[1]), np.float32)

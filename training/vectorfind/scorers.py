@@ -32,6 +32,10 @@ Scores = NDArray[np.float64]
 
 CNN_BATCH = 50  # one face's test pictures
 CNN_COLUMNS = (*KERNEL_COLUMNS, "hairstyle")
+NETWORKS: tuple[tuple[type[PropertyCnn | MergedCnn], str, str], ...] = (
+    (MergedCnn, "cnn-merged", "merged CNN"),
+    (PropertyCnn, "cnn-property", "property CNN"),
+)
 # The property CNN's background network has two outputs.
 _PARTS = {name: (name, 0) for name in PROPERTY_PARTS} | {
     "background_mean": ("background", 0),
@@ -76,8 +80,7 @@ def cnn_columns(network: PropertyCnn | MergedCnn, picture: torch.Tensor, columns
     """picture [N,3,256,256] in [-1,1] -> scores [N, len(columns)]; parts that no column needs are not computed."""
     properties = network.properties if isinstance(network, MergedCnn) else network
     found = {part: properties.only(picture, (part,)) for part in sorted({_PARTS[n][0] for n in columns if n in _PARTS})}
-    if "hairstyle" in columns:
-        assert isinstance(network, MergedCnn)  # `require_columns` has looked
+    if isinstance(network, MergedCnn) and "hairstyle" in columns:
         found["hairstyle"] = network.hairstyle(picture)
     picked = [_PARTS.get(name, (name, 0)) for name in columns]
     return torch.stack([found[part][:, index] for part, index in picked], 1)
@@ -139,21 +142,17 @@ def load_scorer(source: str | Path, device: torch.device | str = "cpu") -> Score
         )
     identity, place = file_sha256(path), torch.device(device)
     reasons = []
-    for kind, name in (("cnn-merged", "merged CNN"), ("cnn-property", "property CNN")):
+    for network, kind, name in NETWORKS:
         try:
-            network = checkpoints.load(kind, path)
+            return CnnScorer(checkpoints.load_as(network, kind, path), identity, name, place)
         except CheckpointError as error:
             reasons.append(f"{kind}: {error}")
-            continue
-        assert isinstance(network, PropertyCnn | MergedCnn)
-        return CnnScorer(network, identity, name, place)
     try:
         return ReaderScorer(load_reader(path), identity)
-    except CheckpointError as error:
-        reasons.append(f"reader: {error}")
-    raise InvalidInputError(
-        f"{path} scores no faces: it is no property CNN, merged CNN or portrait reader ({reasons[1]})"
-    )
+    except CheckpointError:
+        raise InvalidInputError(
+            f"{path} scores no faces: it is no property CNN, merged CNN or portrait reader ({reasons[1]})"
+        ) from None
 
 
 def require_columns(scorer: Scorer, columns: Sequence[str]) -> None:

@@ -18,13 +18,13 @@ from ohlora.bundle.files import file_sha256
 from ohlora.latents.directions import FILE_NAME, Directions, read_directions, write_directions
 from ohlora.training.vectorfind import report_files as files
 from ohlora.training.vectorfind.calibrate import calibrated
+from ohlora.training.vectorfind.direction_test import DirectionTester, TestResult, overall_leakage
 from ohlora.training.vectorfind.find import find_directions
 from ohlora.training.vectorfind.measuring import Measuring, population
 from ohlora.training.vectorfind.portrayer import Portrayer
 from ohlora.training.vectorfind.samples import SampleStore, draw_samples
 from ohlora.training.vectorfind.scorers import Scorer, require_columns
 from ohlora.training.vectorfind.settings import SearchSettings, as_json
-from ohlora.training.vectorfind.tester import DirectionTester, TestResult, overall_leakage
 from ohlora.training.vectorfind.tsne import plot_extremes
 
 SUMMARY = "vectorfind.json"

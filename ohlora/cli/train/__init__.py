@@ -17,12 +17,11 @@ from ohlora.cli.train import (
     finetune,
     gan,
     hairzoo,
-    label,
+    pages,
     parse,
     pipeline,
     portraits,
     sample,
-    select,
     students,
     vectorfind,
 )
@@ -56,7 +55,7 @@ STAGES: Mapping[str, Stage] = {
     "unbundle": Stage(sample.unbundle),
     "finetune": Stage(finetune.finetune),
     "finetune-discriminator": Stage(finetune.finetune_discriminator),
-    "label": Stage(label.label, ()),
+    "label": Stage(pages.label, ()),
     "pipeline": Stage(pipeline.pipeline),
     "classifier": Stage(cnn.classifier),
     "classify": Stage(cnn.classify),
@@ -66,7 +65,7 @@ STAGES: Mapping[str, Stage] = {
     "merge-cnn": Stage(cnn.merge_cnn),
     "rescore": Stage(cnn.rescore),
     "finetune-test": Stage(finetune.finetune_test),
-    "select": Stage(select.select, ()),
+    "select": Stage(pages.select, ()),
     "vectorfind": Stage(vectorfind.vectorfind),
 }
 

@@ -18,11 +18,10 @@ from ohlora.training.data.parsing_classes import HAIR
 from ohlora.training.data.portraits import index, parameters_from_seeds, render
 from ohlora.training.directions.reader import paint_portraits, sample_parameters
 from ohlora.training.directions.recipes import ReaderConfig
-from ohlora.training.pipeline import charts
+from ohlora.training.pipeline import exhibits as charts
 from ohlora.training.pipeline.exhibits import Exhibits
-from ohlora.training.pipeline.labeller import shares, train_labeller
 from ohlora.training.pipeline.maps import BundleTeacher, portrait_maps
-from ohlora.training.pipeline.portrait_truth import ATTRIBUTES, NAMES, labels_of_seeds, truth
+from ohlora.training.pipeline.portrait_labels import ATTRIBUTES, NAMES, labels_of_seeds, shares, train_labeller, truth
 from ohlora.training.pipeline.presets import PRESETS
 from ohlora.training.pipeline.sections import PipelineSettings
 from ohlora.training.pipeline.settings import as_yaml, load_settings, template

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ohlora.training.pipeline.graph import Graph, Stage
-from ohlora.training.pipeline.portrait_truth import NAMES
+from ohlora.training.pipeline.portrait_labels import NAMES
 from ohlora.training.pipeline.stages import generators, pictures, scores
 
 

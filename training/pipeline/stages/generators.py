@@ -28,7 +28,7 @@ from ohlora.training.nets.score_cnns import PropertyCnn
 from ohlora.training.nets.stylegan import Generator
 from ohlora.training.pipeline.graph import External
 from ohlora.training.pipeline.manifest import Output
-from ohlora.training.pipeline.portrait_truth import NAMES
+from ohlora.training.pipeline.portrait_labels import NAMES
 from ohlora.training.pipeline.stages.pictures import has_discriminator, link, show
 from ohlora.training.pipeline.stages.scores import columns_of
 from ohlora.training.pipeline.work import Outcome, Work

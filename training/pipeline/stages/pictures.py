@@ -26,9 +26,8 @@ from ohlora.training.directions.reader import save_reader
 from ohlora.training.finetune.inputs import STYLEGAN_DISCRIMINATORS, load_discriminator, load_generator
 from ohlora.training.nets.stylegan import Generator
 from ohlora.training.pipeline.graph import External
-from ohlora.training.pipeline.labeller import shares_of_files, train_labeller
 from ohlora.training.pipeline.manifest import Output
-from ohlora.training.pipeline.portrait_truth import ATTRIBUTES, NAMES, labels_of_seeds
+from ohlora.training.pipeline.portrait_labels import ATTRIBUTES, NAMES, labels_of_seeds, shares_of_files, train_labeller
 from ohlora.training.pipeline.work import Outcome, Work
 from ohlora.training.sampling.recipes import preset
 from ohlora.training.sampling.sample import sample_images
