@@ -6,18 +6,16 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ohlora.base.atomic import make_folder, remove_leftovers, write_bytes
 from ohlora.base.types import Rgb
 from ohlora.bundle import Bundle
-from ohlora.faces import face_from_seed
 from ohlora.io.images import encode_image, read_image
 from ohlora.photos.segmentation import resize_area
 from ohlora.render.renderer import Renderer
 from ohlora.training.data.parsing_classes import HAIR, EyePoints
 from ohlora.training.data.portrait_faces import png
-from ohlora.training.data.portraits import parameters_from_latents, render
+from ohlora.training.data.portraits import parameters_from_seeds, render
 from ohlora.training.teachers.parse import FACE, PARSING
 from ohlora.training.teachers.protocol import SIZE, Labels
 
@@ -30,14 +28,10 @@ class BundleTeacher:
 
     def __init__(self, bundle: str | Path, hair_only: bool) -> None:
         opened = Bundle.open(bundle)
-        if not hair_only:
-            opened.parsing_part()  # raises BundleError when it has none
+        part = opened.hair_part() if hair_only else opened.parsing_part()  # raises BundleError when it has none
         self.renderer, self.hair_only = Renderer(opened), hair_only
         self.name = f"{'hair student' if hair_only else 'parser'} of bundle {opened.name}"
-        self.weights = opened.manifest.files[self._file(opened)].sha256
-
-    def _file(self, opened: Bundle) -> str:
-        return opened.hair_part().file if self.hair_only else opened.parsing_part().file
+        self.weights = opened.manifest.files[part.file].sha256
 
     def labels(self, images: Sequence[Rgb], eyes: Sequence[EyePoints | None] | None = None) -> Labels:
         """Square pictures uint8 [H,H,3] -> class maps and hair, 224x224."""
@@ -59,8 +53,7 @@ def portrait_maps(
     advance(len(images) - len(missing))
     for start in range(0, len(missing), PAINTED_AT_ONCE):
         part = missing[start : start + PAINTED_AT_ONCE]
-        z = np.stack([face_from_seed(first_seed + number).z for number in part])
-        maps: NDArray[np.uint8] = render(parameters_from_latents(z), SIZE).parsing
+        maps = render(parameters_from_seeds([first_seed + number for number in part]), SIZE).parsing
         for number, parsing in zip(part, maps, strict=True):
             face = resize_area(read_image(images[number]), (SIZE, SIZE))
             write_bytes(out / FACE.format(number), encode_image(face, "png"))

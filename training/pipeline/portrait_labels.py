@@ -27,10 +27,9 @@ from torch.nn import functional as F
 
 from ohlora.base.types import Rgb
 from ohlora.errors import InvalidInputError
-from ohlora.faces import face_from_seed
 from ohlora.io.images import read_image
 from ohlora.training.data.labels import Labels
-from ohlora.training.data.portraits import index, parameters_from_latents
+from ohlora.training.data.portraits import index, parameters_from_seeds
 from ohlora.training.directions.reader import Reader, disturbed, mirrored, paint_portraits, sample_parameters
 from ohlora.training.directions.recipes import ReaderConfig
 from ohlora.training.loop.fits import fit_rows
@@ -83,8 +82,7 @@ def labels_of_seeds(first_seed: int, count: int, names: Sequence[str]) -> Labels
 
     True of a generator's picture as far as the generator draws the portrait of the same latent.
     """
-    z = np.stack([face_from_seed(first_seed + i).z for i in range(count)])
-    values = truth(parameters_from_latents(z), names)
+    values = truth(parameters_from_seeds(range(first_seed, first_seed + count)), names)
     return Labels(np.arange(count), {name: values[:, i] for i, name in enumerate(names)})
 
 

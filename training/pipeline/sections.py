@@ -29,9 +29,18 @@ FIXED = ("version", "family", "attribute", "name", "columns", "file_name", "weig
 IDLE = ("checkpoint_minutes", "precision")  # the same of recipes
 
 
+def described(default: Any, about: str, **limits: Any) -> Any:
+    return Field(default=default, description=about, **limits)
+
+
+def idle(default: Any, about: str, **limits: Any) -> Any:
+    """A setting that does not decide what is made."""
+    return described(default, about, json_schema_extra=KEYLESS, **limits)
+
+
 def external(about: str) -> Any:
     """A file of the user's: what it holds decides, not where it lies."""
-    return Field(default=None, description=about, json_schema_extra=KEYLESS)
+    return idle(None, about)
 
 
 def from_recipe(kind: type, name: str, **changes: Any) -> Any:
@@ -45,24 +54,20 @@ def from_recipe(kind: type, name: str, **changes: Any) -> Any:
 class Machine(Section):
     """What it runs on; changes no result beyond rounding."""
 
-    accelerator: str = Field(default="auto", description="auto, cpu or cuda", json_schema_extra=KEYLESS)
-    precision: Annotated[Literal["auto", "fp32", "bf16"], BeforeValidator(current_word)] = Field(
-        default="fp32",
-        description="of all networks in training; auto: bf16 where there are instructions for it",
-        json_schema_extra=KEYLESS,
+    accelerator: str = idle("auto", "auto, cpu or cuda")
+    precision: Annotated[Literal["auto", "fp32", "bf16"], BeforeValidator(current_word)] = idle(
+        "fp32", "of all networks in training; auto: bf16 where there are instructions for it"
     )
 
 
 class Original(Section):
     """The generator everything starts from."""
 
-    source: Literal["checkpoint", "bundle"] = Field(
-        default="checkpoint", description="checkpoint (a weights file) or bundle"
-    )
+    source: Literal["checkpoint", "bundle"] = described("checkpoint", "checkpoint (a weights file) or bundle")
     checkpoint: str | None = external("published stylegan_model.pth, or our .safetensors")
     discriminator: str | None = external("its discriminator, when it is in a file of its own")
-    bundle: str = Field(default="demo", description="bundle folder, or demo", json_schema_extra=KEYLESS)
-    smooth: bool = Field(default=False, description="the weight-averaged copy of a published file; documented: no")
+    bundle: str = idle("demo", "bundle folder, or demo")
+    smooth: bool = described(False, "the weight-averaged copy of a published file; documented: no")
 
 
 class Sample(Section):
@@ -79,20 +84,18 @@ class Sample(Section):
 class LabelsV1(Section):
     """Who says which of the first pictures are of good quality, and of women."""
 
-    source: Literal["file", "portraits"] = Field(default="file", description="file (a person's), or portraits (demo)")
+    source: Literal["file", "portraits"] = described("file", "file (a person's), or portraits (demo)")
     file: str | None = external("CSV of `ohlora train label` with quality and gender")
-    count: int = Field(default=2000, ge=4, description="portraits: labelled pictures, the first ones")
-    unchecked: bool = Field(default=False, description="portraits: do not check that the generator draws them")
+    count: int = described(2000, "portraits: labelled pictures, the first ones", ge=4)
+    unchecked: bool = described(False, "portraits: do not check that the generator draws them")
 
 
 class LabelsV3(Section):
     """Who labels the first pictures of the fine-tuned generator: gender, quality, age, glass."""
 
-    source: Literal["file", "reader"] = Field(
-        default="file", description="file (a person's), or reader (demo: a network)"
-    )
+    source: Literal["file", "reader"] = described("file", "file (a person's), or reader (demo: a network)")
     file: str | None = external("CSV of `ohlora train label` with gender, quality, age and glass")
-    count: int = Field(default=2000, ge=4, description="reader: labelled pictures, the first ones")
+    count: int = described(2000, "reader: labelled pictures, the first ones", ge=4)
     reader_size: int = from_recipe(ReaderConfig, "size", default=64)
     reader_width: int = from_recipe(ReaderConfig, "width", default=16)
     reader_pictures: int = from_recipe(ReaderConfig, "pictures", default=4000, ge=2)
@@ -137,11 +140,9 @@ class Discriminator(Open):
     of DiscriminatorStart (training/finetune/recipes.py).
     """
 
-    source: Literal["folder", "portraits"] = Field(
-        default="folder", description="folder (real pictures), or portraits (demo)"
-    )
+    source: Literal["folder", "portraits"] = described("folder", "folder (real pictures), or portraits (demo)")
     images: str | None = external("folder: the pictures the original was trained on, NNNNNN.jpg")
-    portraits: int = Field(default=1000, ge=2, description="portraits: how many are painted")
+    portraits: int = described(1000, "portraits: how many are painted", ge=2)
 
     def recipe(self, name: str) -> DiscriminatorStart:
         for field in self.changes:
@@ -167,7 +168,7 @@ class ScoreCnn(Open):
 class FineTune(Open):
     """A fine-tuning: fields of its documented recipe (`ohlora train finetune VERSION --show`)."""
 
-    compat: bool = Field(default=False, description="as the published program ran it")
+    compat: bool = described(False, "as the published program ran it")
 
     def recipe(self, name: str) -> Recipe:
         return recipe(name.removeprefix("finetune_"), compat=self.compat, **self.changes)
@@ -182,31 +183,29 @@ class Filter(Section):
     """Which pictures are kept."""
 
     rules: list[Annotated[str, AfterValidator(checked_rule)]] = Field(description="all of them must hold")
-    keep_labelled: bool = Field(default=True, description="whether the hand-labelled pictures may stay")
+    keep_labelled: bool = described(True, "whether the hand-labelled pictures may stay")
 
 
 class Parse(Section):
     """Who finds the parts of the face."""
 
-    source: Literal["teacher", "bundle", "portraits", "hair"] = Field(
-        default="teacher",
-        description="teacher (FaceXFormer or BiSeNet weights), bundle (its parser), portraits (demo: the exact map "
+    source: Literal["teacher", "bundle", "portraits", "hair"] = described(
+        "teacher",
+        "teacher (FaceXFormer or BiSeNet weights), bundle (its parser), portraits (demo: the exact map "
         "of the portrait of the same seed), hair (a bundle's hair student: hair alone)",
     )
     teacher: str | None = external("teacher: weights file, model.pt of FaceXFormer or 79999_iter.pth of BiSeNet")
-    bundle: str = Field(default="demo", description="bundle, hair: folder, or demo", json_schema_extra=KEYLESS)
-    variant: Literal["crop", "full-frame"] = Field(
-        default="crop", description="crop (the face with its margin) or full-frame"
-    )
-    batch: int = Field(default=8, ge=1, description="pictures at once", json_schema_extra=KEYLESS)
+    bundle: str = idle("demo", "bundle, hair: folder, or demo")
+    variant: Literal["crop", "full-frame"] = described("crop", "crop (the face with its margin) or full-frame")
+    batch: int = idle(8, "pictures at once", ge=1)
 
 
 class Measure(Section):
     """How a fine-tuned generator is measured against the one it came from."""
 
-    latents: int = Field(default=30, ge=1, description="latents, each with every label of the documented grid")
-    pictures: int = Field(default=300, ge=2, description="pictures for the classifiers, with random labels")
-    first_seed: int = Field(default=9_000_000, ge=0, description="seeds that nothing is trained on")
+    latents: int = described(30, "latents, each with every label of the documented grid", ge=1)
+    pictures: int = described(300, "pictures for the classifiers, with random labels", ge=2)
+    first_seed: int = described(9_000_000, "seeds that nothing is trained on", ge=0)
 
 
 DOCUMENTED_V1 = ["gender_score>=0.7", "quality_score>=0.9"]
@@ -216,8 +215,8 @@ DOCUMENTED_V3 = ["gender_score>=0.92", "quality_score>=0.9", "age_score<=0.008",
 class PipelineSettings(Section):
     """Settings of `ohlora train pipeline`."""
 
-    preset: str = Field(default="documented", description="whose values count where a line is left out")
-    skip: list[str] = Field(default=[], description="stages that are left out", json_schema_extra=KEYLESS)
+    preset: str = described("documented", "whose values count where a line is left out")
+    skip: list[str] = idle([], "stages that are left out")
     machine: Machine = Machine()
     original: Original = Original()
     discriminator: Discriminator = Discriminator()

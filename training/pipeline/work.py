@@ -73,6 +73,11 @@ class Work:
         asked: str = self.machine.precision
         return fast_precision(self.device.type == "cuda") if asked == "auto" else asked
 
+    @property
+    def compute(self) -> dict[str, Any]:
+        """Arguments of functions that run a network over pictures."""
+        return {"accelerator": self.machine.accelerator, "precision": self.precision}
+
     def fabric(self) -> Fabric:
         """One process on the device that is asked for."""
         return make_fabric(self.machine.accelerator, precision=self.precision)

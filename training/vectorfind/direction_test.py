@@ -214,7 +214,7 @@ class DirectionTester:
 
     def _case(self, case: int, face: Face, start: Floats, folder: Path) -> dict[str, Any]:
         settings, columns = self.settings, self.settings.columns
-        names = files.CaseNames(case, settings.report_layout)
+        names = files.CaseNames.of(case, settings.report_layout)
         group = self.directions.groups[0] if len(self.directions.groups) == 1 else face.group
         base: dict[str, Any] = {"case": case, "vector_no": 0, "group_name": group or "", "svm_group_name": group or ""}
         if group not in self.directions.groups:

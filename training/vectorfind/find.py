@@ -73,11 +73,11 @@ def find_directions(store: SampleStore, measuring: Measuring, note: Note = lambd
         vectors = store.gather(settings.space, np.arange(store.count))  # one copy for the three networks
         for name in by_method["gradient"]:
             note(f"gradient network of {name}")
-            trained = train_regression(
+            network, figures = train_regression(
                 vectors, people.of(name), settings.gradient, seed=settings.seed, name=name, note=note
             )
-            found.networks[name] = trained.network.runtime()
-            found.facts[name] = {"method": "gradient", **{k: round(v, 6) for k, v in trained.figures.items()}}
+            found.networks[name] = network.runtime()
+            found.facts[name] = {"method": "gradient", **{k: round(v, 6) for k, v in figures.items()}}
     usable = sorted(set.intersection(*(set(g) for g in found.vectors.values()))) if found.vectors else [EVERYONE]
     if not usable:
         raise InvalidInputError(

@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -50,14 +49,6 @@ class RegressionNetwork(nn.Module):
         return GradientNetwork(**{field: state[key] for key, field in KEYS.items()}, scale=scale)
 
 
-@dataclass(frozen=True)
-class Trained:
-    """network; figures: mse, mae, rmse and correlation on the test part, epochs and the best one."""
-
-    network: RegressionNetwork
-    figures: dict[str, float]
-
-
 def train_regression(
     vectors: NDArray[np.float32],
     scores: NDArray[np.floating],
@@ -65,17 +56,17 @@ def train_regression(
     *,
     seed: int,
     name: str,
-    device: torch.device | str = "cpu",
     note: Callable[[str], None] = lambda text: None,
-) -> Trained:
-    """vectors [N,D] and the property's scores [N] -> the network of the best epoch, in evaluation mode.
+) -> tuple[RegressionNetwork, dict[str, float]]:
+    """vectors [N,D] and the property's scores [N] -> the network of the best epoch, in evaluation mode, and figures.
 
-    Samples without a score take no part. Every random choice is keyed by (seed, name). Raises InvalidInputError for
-    fewer than 20 samples, OhloraError when the loss is no number.
+    figures: mse, mae, rmse and correlation on the test part, epochs and the best one. Samples without a score take no
+    part. Every random choice is keyed by (seed, name). Raises InvalidInputError for fewer than 20 samples, OhloraError
+    when the loss is no number.
     """
     known = ~np.isnan(scores)
-    x = torch.from_numpy(np.ascontiguousarray(vectors[known])).to(device)
-    y = torch.from_numpy(scores[known].astype(np.float32)).to(device)
+    x = torch.from_numpy(np.ascontiguousarray(vectors[known]))
+    y = torch.from_numpy(scores[known].astype(np.float32))
     if len(x) < MIN_SAMPLES:
         raise InvalidInputError(
             f"the gradient network of {name} needs {MIN_SAMPLES} scored samples or more, got {len(x)}"
@@ -85,14 +76,10 @@ def train_regression(
     parts = [order[: ends[0]], order[ends[0] : ends[1]], order[ends[1] :]]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, name, "weights"))
-        network = RegressionNetwork(x.shape[1]).to(device)
+        network = RegressionNetwork(x.shape[1])
         with one_thread():
-            best, best_epoch, epoch = _fit(
-                network, x, y, parts, training, lambda n, loss: note(f"{name}, epoch {n}: validation loss {loss:.4f}")
-            )
-    network.load_state_dict(best)
-    network.eval()
-    return Trained(network, _figures(network, x[parts[2]], y[parts[2]]) | {"epochs": epoch, "best_epoch": best_epoch})
+            epochs = _fit(network, x, y, parts, training, lambda text: note(f"{name}, {text}"))
+    return network, _figures(network, x[parts[2]], y[parts[2]]) | epochs
 
 
 @contextmanager
@@ -112,8 +99,9 @@ def _fit(
     y: Tensor,
     parts: list[Tensor],
     training: GradientTraining,
-    report: Callable[[int, float], None],
-) -> tuple[dict[str, Tensor], int, int]:
+    note: Callable[[str], None],
+) -> dict[str, float]:
+    """Leaves the network of the best epoch, in evaluation mode; how many there were, and which it is."""
     optimizer = torch.optim.AdamW(network.parameters(), lr=training.learning_rate, fused=True)
     schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, training.decay)
     lowest, best, best_epoch, epoch = float("inf"), copy.deepcopy(network.state_dict()), 0, 0
@@ -132,12 +120,14 @@ def _fit(
         validation = _figures(network, x[parts[1]], y[parts[1]])["mse"]
         if not np.isfinite(validation):
             raise OhloraError(f"the validation loss of epoch {epoch} is {validation}: use a lower learning rate")
-        report(epoch, validation)
+        note(f"epoch {epoch}: validation loss {validation:.4f}")
         if validation < lowest:
             lowest, best, best_epoch = validation, copy.deepcopy(network.state_dict()), epoch
         elif epoch - best_epoch >= training.patience:
             break
-    return best, best_epoch, epoch
+    network.load_state_dict(best)
+    network.eval()
+    return {"epochs": epoch, "best_epoch": best_epoch}
 
 
 @torch.no_grad()

@@ -36,36 +36,22 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class CaseNames:
-    """File names of one case. layout: as of `SearchSettings.report_layout`."""
+    """File names of one case. picture: with a place for its number."""
 
-    case: int
-    layout: str
+    result: str
+    picture: str
+    original: str
+    grid: str
+    grid_original: str
 
-    @property
-    def folder(self) -> str:
-        return f"{PICTURES}/test_{self.case:04d}"
-
-    @property
-    def result(self) -> str:
-        name = f"case_{self.case:03d}_000_result" if self.layout == "svm" else f"case_{self.case:04d}_result"
-        return f"{self.folder}/{name}.csv"
-
-    def picture(self, index: int) -> str:
-        if self.layout == "svm":
-            return f"{self.folder}/case_{self.case:03d}_000_pm_{index:03d}.jpg"
-        return f"{self.folder}/case_{self.case:04d}_pm_{index:04d}.jpg"
-
-    @property
-    def original(self) -> str:
-        return f"{self.folder}/original_case_{self.case:02d}_00.jpg"
-
-    @property
-    def grid(self) -> str:
-        return f"{GRIDS}/case_{self.case:04d}.jpg"
-
-    @property
-    def grid_original(self) -> str:
-        return f"{GRIDS}/original_{self.case:04d}.jpg"
+    @classmethod
+    def of(cls, case: int, layout: str) -> CaseNames:
+        """layout: as of `SearchSettings.report_layout`."""
+        folder, digits, run = f"{PICTURES}/test_{case:04d}", (3 if layout == "svm" else 4), "_000" * (layout == "svm")
+        name = f"{folder}/case_{case:0{digits}d}{run}"
+        picture, original = f"{name}_pm_{{:0{digits}d}}.jpg", f"{folder}/original_case_{case:02d}_00.jpg"
+        grid, grid_original = f"{GRIDS}/case_{case:04d}.jpg", f"{GRIDS}/original_{case:04d}.jpg"
+        return cls(f"{name}_result.csv", picture, original, grid, grid_original)
 
 
 def write_case(
@@ -82,9 +68,9 @@ def write_case(
 
 def write_pictures(out: Path, names: CaseNames, images: Rgb, original: Rgb) -> None:
     """The single files, as documented."""
-    make_folder(out / names.folder)
+    make_folder((out / names.original).parent)
     for index, image in enumerate(images):
-        write_bytes(out / names.picture(index), encode_image(image, "jpeg", QUALITY))
+        write_bytes(out / names.picture.format(index), encode_image(image, "jpeg", QUALITY))
     write_bytes(out / names.original, encode_image(original, "jpeg", QUALITY))
 
 

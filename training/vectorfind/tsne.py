@@ -27,9 +27,9 @@ MIN_POINTS = 4
 
 def plot_extremes(
     out: Path, store: SampleStore, people: Population, settings: SearchSettings, note: Callable[[str], None]
-) -> list[Path]:
+) -> None:
     """tsne_result/tsne_result_{property}_{group}.png for every property and group with points enough."""
-    folder, made = make_folder(out / FOLDER), []
+    folder = make_folder(out / FOLDER)
     for name in PROPERTIES:
         for index, group in enumerate(group_names(len(settings.groups))):
             members = np.flatnonzero(people.groups == index)
@@ -41,9 +41,7 @@ def plot_extremes(
             note(f"t-SNE of {name}, group {group}")
             points = embed(store.gather(settings.space, np.concatenate(sides)))
             image = scatter(points, len(sides[0]), f"t-SNE result of property {name} / {group}")
-            made.append(folder / f"tsne_result_{name}_{group}.png")
-            write_bytes(made[-1], encode_image(image, "png"))
-    return made
+            write_bytes(folder / f"tsne_result_{name}_{group}.png", encode_image(image, "png"))
 
 
 def embed(vectors: NDArray[np.float32]) -> NDArray[np.float64]:

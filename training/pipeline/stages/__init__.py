@@ -109,7 +109,7 @@ STAGES: tuple[Stage, ...] = (
         Stage(
             "labels-v1",
             "which of the first are of good quality, and of women",
-            pictures.labels_v1,
+            pictures.labels,
             {"images": "sample-10k.images", "generator": "original.generator"},
             ("labels_v1", "sample_10k"),
             external=pictures.label_files("labels_v1", "sample-10k", pictures.V1_ATTRIBUTES),
@@ -159,7 +159,7 @@ STAGES: tuple[Stage, ...] = (
         Stage(
             "labels-v3",
             "gender, quality, age and glasses of the first",
-            pictures.labels_v3,
+            pictures.labels,
             {"images": "sample-15k.images"},
             ("labels_v3", "sample_15k"),
             external=pictures.label_files("labels_v3", "sample-15k", NAMES),

@@ -205,7 +205,7 @@ def measure(work: Work) -> Outcome:
     drawn = {when: draw_seeds(model, section.first_seed, count) for when, model in models.items()}
     for name, folder in folders.items():
         work.note(f"classifier {name}")
-        ensemble = Ensemble.load(folder, name, accelerator=work.machine.accelerator, precision=work.precision)
+        ensemble = Ensemble.load(folder, name, **work.compute)
         scores = {when: ensemble.score(images).mean(1) for when, images in drawn.items()}
         effect.append([f"mean {name} score", *(float(scores[when].mean()) for when in models)])
         for when, values in scores.items():

@@ -21,7 +21,7 @@ from ohlora.training.cnn.filtering import filter_pictures
 from ohlora.training.cnn.predict import merge, predict
 from ohlora.training.cnn.recipes import FilterRecipe, parse_rule
 from ohlora.training.data.generated_faces import open_generator, require_following
-from ohlora.training.data.labels import Labels, read_labels, write_labels
+from ohlora.training.data.labels import LabelLayout, Labels, read_labels, write_labels
 from ohlora.training.directions.reader import save_reader
 from ohlora.training.finetune.inputs import STYLEGAN_DISCRIMINATORS, load_discriminator, load_generator
 from ohlora.training.nets.stylegan import Generator
@@ -141,29 +141,38 @@ def label_files(name: str, stage: str, attributes: Sequence[str]) -> Callable[[M
     return files
 
 
-def labels_v1(work: Work) -> Outcome:
-    section, sampled = work.section, work.settings["sample_10k"]
-    images = numbered_images(work.inputs["images"])
+def labels(work: Work) -> Outcome:
+    """A person's, what portraits show, or a network's that learned from portraits; with figures of the latter."""
+    section, images = work.section, numbered_images(work.inputs["images"])
+    layout: LabelLayout = "v1" if "labels_v1" in work.settings else "v3"
+    names = V1_ATTRIBUTES if layout == "v1" else NAMES
+    right: dict[str, Any] = {}
     if section.source == "file":
-        labels = checked_labels(Path(section.file), images, V1_ATTRIBUTES)
-    else:
+        given = checked_labels(Path(section.file), images, names)
+    elif section.source == "portraits":
+        first = work.settings["sample_10k"].first_seed
         if not section.unchecked:
-            require_following(open_generator(work.inputs["generator"]), sampled.first_seed, what="the original")
-        labels = labels_of_seeds(sampled.first_seed, min(section.count, len(images)), V1_ATTRIBUTES)
-    return labelled(work, labels, "v1")
-
-
-def labels_v3(work: Work) -> Outcome:
-    section = work.section
-    images = numbered_images(work.inputs["images"])
-    if section.source == "file":
-        return labelled(work, checked_labels(Path(section.file), images, NAMES), "v3")
-    network, right = train_labeller(section.reader(), work.note)
-    save_reader(work.folder / "reader.safetensors", network)
-    chosen = dict(list(images.items())[: section.count])
-    share = shares_of_files(network, list(chosen.values()))
-    values = {name: (share[:, i] >= 0.5).astype(np.float64) for i, name in enumerate(NAMES)}
-    return labelled(work, Labels(np.array(list(chosen)), values), "v3", right)
+            require_following(open_generator(work.inputs["generator"]), first, what="the original")
+        given = labels_of_seeds(first, min(section.count, len(images)), names)
+    else:
+        network, right = train_labeller(section.reader(), work.note)
+        save_reader(work.folder / "reader.safetensors", network)
+        chosen = dict(list(images.items())[: section.count])
+        share = shares_of_files(network, list(chosen.values()))
+        values = {name: (share[:, i] >= 0.5).astype(np.float64) for i, name in enumerate(names)}
+        given = Labels(np.array(list(chosen)), values)
+    kept = Labels(given.numbers, {name: given.of(name) for name in names})
+    write_labels(work.folder / "labels.csv", kept, layout)
+    meaning = {a.name: a.shows for a in ATTRIBUTES} if section.source != "file" else {}
+    columns = ["attribute", "1 stands for", "pictures", "share"]
+    shares = {name: float(kept.of(name).mean()) for name in names}
+    rows: list[list[Any]] = [[n, meaning.get(n, ""), int(kept.of(n).sum()), shares[n]] for n in names]
+    if right:
+        columns += ["reader: accuracy on portraits", "AUROC"]
+        rows = [[*row, right[row[0]]["accuracy"], right[row[0]]["auroc"]] for row in rows]
+    work.shown.table(TITLES[section.source], columns, rows)
+    figures = {"counts": {"labelled": len(kept)}, "source": section.source, "shares": shares}
+    return Outcome({"labels": Output("labels.csv")}, figures)
 
 
 def checked_labels(path: Path, images: Container[int], attributes: Sequence[str]) -> Labels:
@@ -183,24 +192,6 @@ def checked_labels(path: Path, images: Container[int], attributes: Sequence[str]
     return labels
 
 
-def labelled(work: Work, labels: Labels, layout: Any, right: Mapping[str, Mapping[str, Any]] | None = None) -> Outcome:
-    """Writes the table and shows how often each attribute is 1. right: figures of the reader, where it labelled."""
-    names, source = V1_ATTRIBUTES if layout == "v1" else NAMES, work.section.source
-    chosen = Labels(labels.numbers, {name: labels.of(name) for name in names})
-    write_labels(work.folder / "labels.csv", chosen, layout)
-    meaning = {a.name: a.shows for a in ATTRIBUTES} if source != "file" else {}
-    columns = ["attribute", "1 stands for", "pictures", "share"]
-    shares = {name: float(chosen.of(name).mean()) for name in names}
-    rows: list[list[Any]] = [[n, meaning.get(n, ""), int(chosen.of(n).sum()), shares[n]] for n in names]
-    if right is not None:
-        columns += ["reader: accuracy on portraits", "AUROC"]
-        rows = [[*row, right[row[0]]["accuracy"], right[row[0]]["auroc"]] for row in rows]
-    work.shown.table(TITLES[source], columns, rows)
-    return Outcome(
-        {"labels": Output("labels.csv")}, {"counts": {"labelled": len(chosen)}, "source": source, "shares": shares}
-    )
-
-
 # Classify, filter
 
 
@@ -218,9 +209,8 @@ def classify(work: Work) -> Outcome:
             work.inputs[name],
             work.folder,
             labels=labels,
-            accelerator=work.machine.accelerator,
-            precision=work.precision,
             advance=work.counter(len(numbered_images(images))),
+            **work.compute,
         )
         tables[name] = done.table
         failed |= done.failed

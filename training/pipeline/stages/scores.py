@@ -221,9 +221,8 @@ def rescored(work: Work) -> Outcome:
         work.inputs["model"],
         work.folder,
         scores=work.inputs["scores"],
-        accelerator=work.machine.accelerator,
-        precision=work.precision,
         advance=work.counter(len(numbered_images(images))),
+        **work.compute,
     )
     if result.failed:
         number, why = next(iter(result.failed.items()))
