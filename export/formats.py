@@ -8,10 +8,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import get_args
 
+from ohlora.base.types import Precision
 from ohlora.errors import InvalidInputError
 
-PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+ANY: tuple[Precision, ...] = get_args(Precision)
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,7 @@ class Format:
     """profile: whether batch sizes are compiled in. what: for the table of the documents and `--help`."""
 
     name: str
-    precisions: tuple[str, ...]
+    precisions: tuple[Precision, ...]
     profile: bool
     what: str
 
@@ -27,9 +29,9 @@ class Format:
 FORMATS: Mapping[str, Format] = {
     entry.name: entry
     for entry in (
-        Format("onnx", PRECISIONS, False, "NAME.onnx, any batch, for every ONNX runtime"),
-        Format("openvino", PRECISIONS, False, "NAME.xml and NAME.bin, any batch"),
-        Format("tensorrt", PRECISIONS, True, "NAME.engine with a sidecar, for the given batches and devices"),
+        Format("onnx", ANY, False, "NAME.onnx, any batch, for every ONNX runtime"),
+        Format("openvino", ANY, False, "NAME.xml and NAME.bin, any batch"),
+        Format("tensorrt", ANY, True, "NAME.engine with a sidecar, for the given batches and devices"),
         Format("triton", ("fp32", "fp16", "int8"), True, "a model repository for Triton Inference Server"),
         Format("bundle", ("fp32", "bf16", "int8"), False, "a bundle whose networks keep a preset's promise"),
     )
@@ -47,14 +49,21 @@ NO_PROFILE = ("proposal",)
 
 @dataclass(frozen=True)
 class Batch:
-    """Batch sizes that an engine takes, and the one it is made fast for."""
+    """Batch sizes that an engine takes, and the one it is made fast for. Raises InvalidInputError for wrong ones."""
 
-    least: int
-    best: int
-    most: int
+    min: int
+    opt: int
+    max: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.min <= self.opt <= self.max <= 4096:
+            raise InvalidInputError(f"--batch must rise from 1 or more to at most 4096, got {self}")
 
     def __str__(self) -> str:
-        return f"{self.least}:{self.best}:{self.most}"
+        return f"{self.min}:{self.opt}:{self.max}"
+
+
+DEFAULT_BATCH = Batch(1, 8, 32)
 
 
 def parse_batch(text: str) -> Batch:
@@ -62,10 +71,7 @@ def parse_batch(text: str) -> Batch:
     if not re.fullmatch(r"\d+(:\d+:\d+)?", text):
         raise InvalidInputError(f"--batch must be MIN:OPT:MAX or one number, got '{text}'")
     numbers = [int(part) for part in text.split(":")]
-    least, best, most = numbers if len(numbers) == 3 else numbers * 3
-    if not 1 <= least <= best <= most <= 4096:
-        raise InvalidInputError(f"--batch must rise from 1 or more to at most 4096, got {text}")
-    return Batch(least, best, most)
+    return Batch(*(numbers if len(numbers) == 3 else numbers * 3))
 
 
 def format_named(name: str) -> Format:
@@ -89,9 +95,10 @@ def refuse(
     others stay float32. rows_depend: graphs whose rows depend on each other.
     """
     if precision is not None and precision not in target.precisions:
+        others = ", ".join(name for name, entry in FORMATS.items() if precision in entry.precisions)
         raise InvalidInputError(
             f"{target.name} takes {', '.join(target.precisions)}, not '{precision}'"
-            + (f"; --to {_others(precision)} takes it" if precision in PRECISIONS else "")
+            + (f"; --to {others} takes it" if others else "")
         )
     if preset is not None and precision is not None and preset == "exact" and precision != "fp32":
         raise InvalidInputError("the preset exact is fp32: leave --precision out, or choose balanced or fast")
@@ -119,7 +126,3 @@ def refuse(
         raise InvalidInputError(
             "a bundle is exported at a preset or a precision: give --preset balanced, --preset fast ..."
         )
-
-
-def _others(precision: str) -> str:
-    return ", ".join(name for name, entry in FORMATS.items() if precision in entry.precisions)

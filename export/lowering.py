@@ -15,10 +15,9 @@ from ohlora.export.bundle.preset import lower_hair, lower_synthesis
 from ohlora.export.formats import JUDGED, LOWERED_TYPES, TYPED
 from ohlora.export.graphs.passes import subpixel
 from ohlora.export.graphs.portrait import portrait_graph, recolor_graph
-from ohlora.export.networks.compare import Comparison, Kind, figures
+from ohlora.export.networks.compare import Comparison, Figures, Kind, figures
 from ohlora.export.networks.registry import Graph
-from ohlora.export.precision.presets import Chosen, Preset, run_rows
-from ohlora.export.precision.quality import MaskQuality, PictureQuality
+from ohlora.export.precision.presets import Preset, run_rows
 from ohlora.export.sources import COMPOSED, Source
 
 TYPES: dict[str, Low] = {"fp16": "float16", "bf16": "bfloat16"}
@@ -54,6 +53,16 @@ class Lowered:
     precision: str = "fp32"
     runtime: str = "fp32"
     quality: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """What export.json says of it."""
+        return {
+            "precision": self.precision,
+            "runtime_precision": self.runtime,
+            "parity": {name: dict(found) for name, found in self.graph.parity.items()},
+            "quality": self.quality,
+            "rows_depend_on_batch": self.graph.rows_depend,
+        }
 
 
 def serialized(one: Lowered) -> bytes:
@@ -94,21 +103,16 @@ class Lowering:
         plans = self.preset is not None or self.precision == "int8"
         if not plans or graph.name not in JUDGED or self.source.bundle is None:
             return Lowered(graph, graph.model)
-        bundle, precision = self.source.bundle, self.precision
-        chosen: Chosen[PictureQuality] | Chosen[MaskQuality]
-        if graph.name == "synthesis":
-            chosen = lower_synthesis(bundle, self.gate, precision, self.seeds, self.report, self.symmetric)
-        else:
-            chosen = lower_hair(bundle, self.gate, precision, self.seeds, None, self.report, self.symmetric)
+        options = (self.source.bundle, self.gate, self.precision, self.seeds)
+        lower = lower_synthesis if graph.name == "synthesis" else lower_hair
+        chosen = lower(*options, report=self.report, symmetric=self.symmetric)
         form = "int8" if chosen.form.startswith("int8") else "fp32"
         return Lowered(graph, chosen.model, form, chosen.precision, chosen.to_json(self.gate))
 
     def _typed(self, graph: Graph, precision: str) -> Lowered:
         """fp16 or bf16: judged by OpenVINO or ONNX Runtime on the CPU, whose sums are float32 as tensor cores' are."""
         model = tensorrt_form(graph.model, precision) if self.symmetric else lower(graph.model, TYPES[precision])
-        inputs = graph.inputs(JUDGED_ROWS)
-        made, wanted = (run_rows(each, inputs)[graph.output] for each in (model, graph.model))
-        found = figures(graph.kind, made, wanted)
+        found = _compared(graph, model, graph.kind)
         kind: Kind = "score" if graph.kind == "latent" else graph.kind
         LOOSE[precision, kind].require(f"{graph.name} in {precision}", found)
         self.report(f"  {graph.name} {precision}: " + ", ".join(f"{name} {value:.4g}" for name, value in found.items()))
@@ -117,22 +121,25 @@ class Lowering:
     def _composed(self, graph: Graph) -> Lowered:
         """portrait or recolor, made of the networks as they are exported here."""
         bundle = self.source.bundle
-        assert bundle is not None
-        if self.preset is None and self.precision in (None, "fp32"):
+        if bundle is None or (self.preset is None and self.precision in (None, "fp32")):
             return Lowered(graph, graph.model)
-        hair = self.of("hair") if "hair" in self.source.graphs else None
-        finder = None if hair is None else hair.model
+        names = ("synthesis", "hair") if graph.name == "portrait" else ("hair",)
+        parts = [self.of(name) for name in names if name in self.source.graphs]
+        models = {part.graph.name: part.model for part in parts}
         if graph.name == "portrait":
-            synthesis = self.of("synthesis")
-            model = portrait_graph(bundle, synthesis=synthesis.model, hair=finder)
-            parts = [synthesis] + ([hair] if hair else [])
+            model = portrait_graph(bundle, synthesis=models["synthesis"], hair=models.get("hair"))
         else:
-            assert hair is not None
             _, height, width, _ = (dim.dim_value for dim in graph.model.graph.input[0].type.tensor_type.shape.dim)
-            model, parts = recolor_graph(bundle, (height, width), hair=finder), [hair]
-        inputs = graph.inputs(JUDGED_ROWS)
-        made, wanted = (run_rows(each, inputs)[graph.output] for each in (model, graph.model))
+            model = recolor_graph(bundle, (height, width), hair=models["hair"])
+        found = _compared(graph, model, "image")
         if not all(part.quality for part in parts):
             raise EngineError(f"{graph.name} was made of networks that were not judged")
         lowest = next((part for part in parts if part.precision != "fp32"), parts[0])
-        return Lowered(graph, model, lowest.precision, parts[0].runtime, {"figures": figures("image", made, wanted)})
+        return Lowered(graph, model, lowest.precision, parts[0].runtime, {"figures": found})
+
+
+def _compared(graph: Graph, model: onnx.ModelProto, kind: Kind) -> Figures:
+    """Figures of `model` against the float32 graph on the same rows."""
+    inputs = graph.inputs(JUDGED_ROWS)
+    made, wanted = (run_rows(each, inputs)[graph.output] for each in (model, graph.model))
+    return figures(kind, made, wanted)

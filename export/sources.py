@@ -16,6 +16,7 @@ from ohlora.errors import InvalidInputError
 from ohlora.export.bundle.preset import judged_latents
 from ohlora.export.graphs.portrait import portrait_graph, recolor_graph
 from ohlora.export.graphs.portrait_requests import portrait_requests, recolor_requests
+from ohlora.export.networks.compare import Kind
 from ohlora.export.networks.entry import Arrays, NetworkExport
 from ohlora.export.networks.registry import Graph, load_network, module_graphs, network_named
 from ohlora.export.networks.table import NETWORKS
@@ -51,38 +52,30 @@ def bundle_source(where: str | Path, size: tuple[int, int]) -> Source:
     bundle = Bundle.open(where)
     manifest = bundle.manifest
     graphs: dict[str, Callable[[], Graph]] = {}
-    part = manifest.generator
-    if part is not None:
-        graphs["mapping"] = lambda: Graph(
-            "mapping", _load(bundle, part.mapping), lambda n: _latents(bundle, n), "w", "latent"
-        )
-        graphs["synthesis"] = lambda: Graph(
-            "synthesis", _load(bundle, part.synthesis), lambda n: _styles(bundle, n), "image", "image"
-        )
-        if part.mapping_end:
-            end = part.mapping_end
-            width = part.w_size + part.split_size
-            graphs["mapping_end"] = lambda: Graph(
-                "mapping_end", _load(bundle, end), lambda n: _normal("mapping_split1", n, width), "w", "latent"
-            )
-    if manifest.hair is not None:
-        finder = manifest.hair
-        graphs["hair"] = lambda: Graph(
-            "hair", _load(bundle, finder.file), lambda n: _faces(n, finder.input_size), "hair", "mask"
-        )
-    if manifest.parsing is not None:
-        parser = manifest.parsing
-        graphs["parsing"] = lambda: Graph(
-            "parsing", _load(bundle, parser.file), lambda n: _faces(n, parser.input_size), "parsing", "classes"
-        )
-    if part is not None:
-        graphs["portrait"] = lambda: Graph(
-            "portrait", portrait_graph(bundle), lambda n: portrait_requests(bundle, n).inputs, "image", "image"
-        )
-    if manifest.hair is not None:
-        graphs["recolor"] = lambda: Graph(
-            "recolor", recolor_graph(bundle, size), lambda n: recolor_requests(size, n).inputs, "dyed", "image"
-        )
+
+    def add(
+        name: str, make: Callable[[], onnx.ModelProto], inputs: Callable[[int], Arrays], output: str, kind: Kind
+    ) -> None:
+        graphs[name] = lambda: Graph(name, make(), inputs, output, kind)
+
+    def load(file: str) -> Callable[[], onnx.ModelProto]:
+        return lambda: onnx.load_from_string(read_model_file(bundle.file(file)).data)
+
+    generator, hair, parser = manifest.generator, manifest.hair, manifest.parsing
+    if generator is not None:
+        add("mapping", load(generator.mapping), lambda n: _latents(bundle, n), "w", "latent")
+        add("synthesis", load(generator.synthesis), lambda n: judged_latents(bundle, n)[0], "image", "image")
+        if generator.mapping_end:
+            width = generator.w_size + generator.split_size
+            add("mapping_end", load(generator.mapping_end), lambda n: _split1(n, width), "w", "latent")
+    if hair is not None:
+        add("hair", load(hair.file), lambda n: _faces(n, hair.input_size), "hair", "mask")
+    if parser is not None:
+        add("parsing", load(parser.file), lambda n: _faces(n, parser.input_size), "parsing", "classes")
+    if generator is not None:
+        add("portrait", lambda: portrait_graph(bundle), lambda n: portrait_requests(bundle, n).inputs, "image", "image")
+    if hair is not None:
+        add("recolor", lambda: recolor_graph(bundle, size), lambda n: recolor_requests(size, n).inputs, "dyed", "image")
     return Source(f"bundle '{bundle.name}'", graphs, bundle)
 
 
@@ -120,10 +113,6 @@ def open_source(
     return bundle_source(where, size)
 
 
-def _load(bundle: Bundle, name: str) -> onnx.ModelProto:
-    return onnx.load_from_string(read_model_file(bundle.file(name)).data)
-
-
 def _latents(bundle: Bundle, count: int) -> Arrays:
     part = bundle.generator_part()
     faces = [face_from_seed(6_000_000 + i, part.label_size) for i in range(count)]
@@ -131,13 +120,9 @@ def _latents(bundle: Bundle, count: int) -> Arrays:
     return inputs | ({"label": np.stack([face.label for face in faces])} if part.label_size else {})
 
 
-def _styles(bundle: Bundle, count: int) -> Arrays:
-    return judged_latents(bundle, count)[0]
-
-
-def _normal(name: str, count: int, width: int) -> Arrays:
+def _split1(count: int, width: int) -> Arrays:
     rng = np.random.Generator(np.random.Philox(key=6))
-    return {name: rng.standard_normal((count, width)).astype(np.float32)}
+    return {"mapping_split1": rng.standard_normal((count, width)).astype(np.float32)}
 
 
 def _faces(count: int, side: int) -> Arrays:

@@ -10,7 +10,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,9 @@ from ohlora.errors import EngineError
 from ohlora.export.exporter import Request, Written, export
 from ohlora.export.lowering import serialized
 from ohlora.export.networks.compare import Kind, figures
+from ohlora.export.networks.entry import Arrays
 from ohlora.export.sources import Source, bundle_source
 
-Arrays = dict[str, NDArray[Any]]
 BATCH = 8
 REPEATS = 5
 BASELINE = "torch"
@@ -46,9 +46,6 @@ class Row:
     per_second: float | None
     speedup: float | None
     note: str = ""
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def verify_export(
@@ -81,16 +78,31 @@ def network_rows(one: Written, to: str) -> list[Row]:
         return [Row(one.name, "-", lowered.precision, megabytes, "-", None, None, None, text)]
     inputs = graph.inputs(BATCH)
     rows: list[Row] = []
+    wanted: NDArray[Any] | None = None
     with tempfile.TemporaryDirectory(prefix="ohlora-verify-") as temporary:
         plain, made = Path(temporary) / "float32.onnx", Path(temporary) / f"{one.name}.onnx"
         plain.write_bytes(graph.model.SerializeToString())
         made.write_bytes(serialized(lowered))
-        first = _run(one.name, plain, BASELINE, "fp32", inputs, None, graph.output, graph.kind, megabytes, None)
-        rows.append(first[0])
-        wanted, base = first[1], first[0].per_second
-        for backend, precision in _ways(to, lowered.runtime):
-            row, _ = _run(one.name, made, backend, precision, inputs, wanted, graph.output, graph.kind, megabytes, base)
-            rows.append(row)
+        for backend, precision in [(BASELINE, "fp32"), *_ways(to, lowered.runtime)]:
+            first = backend == BASELINE
+            try:
+                # PyTorch spreads one row over all threads itself.
+                engine = open_engine(
+                    plain if first else made, backend=backend, precision=precision, threads=1 if first else None
+                )
+            except EngineError as error:
+                rows.append(Row(one.name, backend, precision, megabytes, "-", None, None, None, _short(str(error))))
+                continue
+            with engine:
+                result = engine(**inputs)[graph.output]
+                milliseconds, per_second = _timed(engine, inputs)
+            text = "-" if wanted is None else parity_text(graph.kind, result, wanted)
+            base = rows[0].per_second if rows else None
+            speedup = per_second / base if base else None
+            rows.append(
+                Row(one.name, engine.backend, engine.precision, megabytes, text, milliseconds, per_second, speedup)
+            )
+            wanted = result if first else wanted
     return rows
 
 
@@ -100,32 +112,6 @@ def _ways(to: str, runtime: str) -> list[tuple[str, str]]:
     asked = [status for status in usable if to in ("onnx", "triton", status.name)]
     ways = [(str(status.name), "fp32") for status in asked]
     return ways + [(str(status.name), runtime) for status in asked if runtime != "fp32" and status.bf16]
-
-
-def _run(
-    name: str,
-    path: Path,
-    backend: str,
-    precision: str,
-    inputs: Arrays,
-    wanted: Arrays | None,
-    output: str,
-    kind: Kind,
-    megabytes: float,
-    base: float | None,
-) -> tuple[Row, Arrays | None]:
-    try:
-        # PyTorch spreads one row over all threads itself.
-        threads = 1 if backend == BASELINE else None
-        engine = open_engine(path, backend=backend, precision=precision, threads=threads)
-    except EngineError as error:
-        return Row(name, backend, precision, megabytes, "-", None, None, None, _short(str(error))), None
-    with engine:
-        made = engine(**inputs)
-        milliseconds, per_second = _timed(engine, inputs)
-        text = "-" if wanted is None else parity_text(kind, made[output], wanted[output])
-        speedup = per_second / base if base else None
-        return Row(name, engine.backend, engine.precision, megabytes, text, milliseconds, per_second, speedup), made
 
 
 def _timed(engine: Engine, inputs: Arrays) -> tuple[float, float]:

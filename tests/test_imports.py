@@ -28,7 +28,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "gan", "cnn", "finetune", "hairzoo", "sampling", "pages", "pipeline", "vectorfind",
     ),
     "export": (
-        "__init__", "formats", "rewrites", "graphs", "precision", "networks", "bundle", "sources", "lowering",
+        "__init__", "formats", "rewrites", "graphs", "networks", "precision", "bundle", "sources", "lowering",
         "tensorrt", "triton", "exporter", "search_engines", "verify",
     ),
     "bench": (

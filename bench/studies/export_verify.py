@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ def main(only: str = "") -> dict[str, Any]:
             continue
         rows += [(title, row) for row in found]
     show([row for _, row in rows])
-    shown = [{"from": title, **row.to_json()} for title, row in rows]
+    shown = [{"from": title, **asdict(row)} for title, row in rows]
     return {"cores": usable_cores(), "batch": BATCH, "rows": shown, "failed": failed}
 
 

@@ -22,7 +22,7 @@ from ohlora.bench.runner.timing import seconds_of
 from ohlora.bundle import Bundle
 from ohlora.engines import open_engine
 from ohlora.export.graphs.portrait import portrait_graph, recolor_graph
-from ohlora.export.graphs.portrait_requests import RecolorRequests, Requests, portrait_requests, recolor_requests
+from ohlora.export.graphs.portrait_requests import Requests, portrait_requests, recolor_requests
 from ohlora.render.renderer import Renderer
 
 ROUNDS = 5
@@ -45,7 +45,7 @@ def compared(made: np.ndarray, wanted: np.ndarray) -> dict[str, Any]:
 def measure(where: str, backend: Backend, count: int) -> list[dict[str, Any]]:
     """Rows of portrait and recolor with one backend."""
     bundle, rows = Bundle.open(where), []
-    cases: dict[str, tuple[onnx.ModelProto, Requests | RecolorRequests, str]] = {
+    cases: dict[str, tuple[onnx.ModelProto, Requests, str]] = {
         "portrait": (portrait_graph(bundle), portrait_requests(bundle, count), "image"),
         "recolor": (recolor_graph(bundle, SIZE), recolor_requests(SIZE, count), "dyed"),
     }

@@ -18,6 +18,7 @@ import onnx
 from ohlora.bench.runner.study import study
 from ohlora.bundle import Bundle
 from ohlora.export.bundle.preset import lower_synthesis
+from ohlora.export.formats import Batch
 from ohlora.export.graphs.portrait import portrait_graph
 from ohlora.export.lowering import tensorrt_form
 from ohlora.export.precision.presets import preset_named
@@ -55,15 +56,14 @@ def main(bundle: str = "demo", model: list[str] | None = None) -> dict[str, Any]
     print(f"{'network':22}{'precision':11}{'device':16}{'s':>7}{'MB':>8}{'layers':>8}")
     with tempfile.TemporaryDirectory() as folder:
         for ((name, precision), graph), devices in itertools.product(graphs.items(), (*zip(DEVICES), DEVICES)):
-            built = build_engine(
-                graph.SerializeToString(), Path(folder) / "x.engine", batch=BATCH, compute_capabilities=devices
-            )
+            engine = Path(folder) / "x.engine"
+            built = build_engine(graph.SerializeToString(), engine, batch=Batch(*BATCH), compute_capabilities=devices)
             row = {
                 "network": name,
                 "precision": precision,
                 "devices": list(devices),
-                "seconds": round(built.seconds, 2),
-                "megabytes": round(built.bytes / 1e6, 1),
+                "seconds": round(built.build_seconds, 2),
+                "megabytes": round(engine.stat().st_size / 1e6, 1),
                 "layers": built.layers,
                 "package": f"{built.package} {built.version}",
             }

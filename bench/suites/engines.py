@@ -69,7 +69,7 @@ def hair(options: Options, batch: int) -> Group:
     def facts(made: NDArray[Any], wanted: NDArray[Any]) -> Facts:
         from ohlora.export.precision.quality import mask_quality
 
-        return {"iou": mask_quality(wanted, made).iou, "max_difference": float(np.abs(made - wanted).max())}
+        return {"iou": mask_quality(wanted, made)["iou"], "max_difference": float(np.abs(made - wanted).max())}
 
     ports, goal = ("image", portraits(options.subject.bundle), "hair"), STUDENT_GOAL if batch == BATCH else None
     return network_group(options, "student", batch, ports, module, Bundle.hair_engine, facts, goal)

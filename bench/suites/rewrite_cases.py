@@ -75,8 +75,8 @@ class Case:
         yield from self.first
         module = self.module
         for one in passes_of(self.network):
-            if one.choice and one.choice in self.beside:
-                yield self.beside[one.choice](module)
+            if one.collapse and "collapse" in self.beside:
+                yield self.beside["collapse"](module)
             module = one.function(module)
             yield Row(one.name, one.effect, self.graph(module))
         if "" in self.beside:

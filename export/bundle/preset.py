@@ -14,8 +14,7 @@ from ohlora.bundle.manifest import GeneratorPart, HairPart
 from ohlora.bundle.write import BundleDraft, new_bundle
 from ohlora.engines.selftest import load_probe, save_probe
 from ohlora.errors import InvalidInputError
-from ohlora.export.precision.presets import Arrays, Chosen, Preset, choose, mask_subject, picture_subject, run_rows
-from ohlora.export.precision.quality import MaskQuality, PictureQuality
+from ohlora.export.precision.presets import Arrays, Chosen, Preset, choose, mask_target, picture_target, run_rows
 from ohlora.faces import face_from_seed
 from ohlora.photos.segmentation import student_input
 from ohlora.training.data import portraits
@@ -50,17 +49,16 @@ def preset_bundle(
     if manifest.generator is None and manifest.hair is None:
         raise InvalidInputError(f"bundle '{bundle.name}' has neither a generator nor a hair finder to put a preset on")
     with new_bundle(out, bundle, overwrite=overwrite) as draft:
-        draft.name, draft.provenance = (
-            name or f"{bundle.name}-{preset.name}",
-            f"{draft.provenance}; preset {preset.name}",
-        )
+        draft.name = name or f"{bundle.name}-{preset.name}"
+        draft.provenance += f"; preset {preset.name}"
         pictures = None
         if draft.generator is not None:
             found = lower_synthesis(bundle, preset, precision, seeds, report)
             pictures = found.exact
             _put(draft, found, preset, "generator", draft.generator.synthesis)
         if draft.hair is not None:
-            _put(draft, lower_hair(bundle, preset, precision, seeds, pictures, report), preset, "hair", draft.hair.file)
+            found = lower_hair(bundle, preset, precision, seeds, report, pictures=pictures)
+            _put(draft, found, preset, "hair", draft.hair.file)
         if draft.directions is not None and draft.generator is not None:
             # They belong to the same trained weights: bound to the generator's files as they are now.
             identity = generator_identity_of(*(draft.folder / name for name in draft.generator.files()))
@@ -82,12 +80,12 @@ def judged_latents(bundle: Bundle, seeds: int) -> tuple[Arrays, Arrays]:
 
 def lower_synthesis(
     bundle: Bundle, preset: Preset, precision: str | None, seeds: int, report: Report, symmetric: bool = False
-) -> Chosen[PictureQuality]:
+) -> Chosen:
     """The chosen form, judged on `seeds` faces."""
     model = onnx.load(bundle.file(bundle.generator_part().synthesis))
     judged, calibration = judged_latents(bundle, seeds)
-    subject = picture_subject(model, judged, calibration, preset)
-    return choose(subject, precision=precision, symmetric=symmetric, report=report)
+    target = picture_target(model, judged, calibration, preset)
+    return choose(target, precision=precision, symmetric=symmetric, report=report)
 
 
 def lower_hair(
@@ -95,10 +93,10 @@ def lower_hair(
     preset: Preset,
     precision: str | None,
     seeds: int,
-    pictures: NDArray[np.uint8] | None,
     report: Report,
     symmetric: bool = False,
-) -> Chosen[MaskQuality]:
+    pictures: NDArray[np.uint8] | None = None,
+) -> Chosen:
     """The chosen form, judged on `pictures`, else on procedural portraits; calibrated on portraits."""
     side = bundle.hair_part().input_size
     drawn = portraits.render(
@@ -106,13 +104,11 @@ def lower_hair(
     ).images
     judged = drawn[CALIBRATION_SEEDS:] if pictures is None else np.stack([student_input(one) for one in pictures])
     model = onnx.load(bundle.file(bundle.hair_part().file))
-    subject = mask_subject(model, {"image": judged}, {"image": drawn[:CALIBRATION_SEEDS]}, preset)
-    return choose(subject, precision=precision, symmetric=symmetric, judged_in_plan=32, report=report)
+    target = mask_target(model, {"image": judged}, {"image": drawn[:CALIBRATION_SEEDS]}, preset)
+    return choose(target, precision=precision, symmetric=symmetric, judged_in_plan=32, report=report)
 
 
-def _put(
-    draft: BundleDraft, chosen: Chosen[PictureQuality] | Chosen[MaskQuality], preset: Preset, role: str, file: str
-) -> None:
+def _put(draft: BundleDraft, chosen: Chosen, preset: Preset, role: str, file: str) -> None:
     """The chosen form in the place of a part's network, and what the part says of it."""
     part: GeneratorPart | HairPart = getattr(draft, role)
     if chosen.plan is not None and chosen.form.startswith("int8"):

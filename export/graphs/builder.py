@@ -59,11 +59,10 @@ class GraphBuilder:
     def cast(self, x: str, dtype: str, output: str) -> str:
         return self.add("Cast", [x], output, to=_TYPES[dtype])
 
-    def columns(self, x: str, count: int, names: Sequence[str]) -> list[str]:
-        """x [N, count] -> its columns, [N, 1] each."""
-        self.nodes.append(
-            helper.make_node("Split", [x], list(names), name=f"{names[0]}_split", axis=1, num_outputs=count)
-        )
+    def split(self, x: str, names: Sequence[str], label: str, sizes: Sequence[int] = ()) -> list[str]:
+        """x [N,D] -> parts of it along the second axis: equal ones, or of `sizes`."""
+        inputs, attributes = ([x, self.integers(*sizes)], {}) if sizes else ([x], {"num_outputs": len(names)})
+        self.nodes.append(helper.make_node("Split", inputs, list(names), name=label, axis=1, **attributes))
         return list(names)
 
     def include(self, model: onnx.ModelProto, prefix: str, inputs: Mapping[str, str]) -> dict[str, str]:

@@ -23,18 +23,15 @@ def edited_latent(
     given = {"z": "z", "label": "label"} if label_size else {"z": "z"}
     if directions is None:
         return graph.include(mapping, "mapping", given)["w"]
-    strengths = graph.columns("expression", len(PROPERTIES), PROPERTIES)
+    strengths = graph.split("expression", PROPERTIES, f"{PROPERTIES[0]}_split")
     space = directions.space
     if space == "z":
         start = graph.add("Concat", ["z", "label"], "z_label", axis=1) if label_size else "z"
         edited = _moved(graph, start, start, directions, strengths)
         if not label_size:
             return graph.include(mapping, "mapping", {"z": edited})["w"]
-        size = directions.size - label_size
-        sizes = graph.integers(size, label_size)
-        graph.nodes.append(
-            onnx.helper.make_node("Split", [edited, sizes], ["z_edited", "label_edited"], name="z_split", axis=1)
-        )
+        sizes = directions.size - label_size, label_size
+        graph.split(edited, ["z_edited", "label_edited"], "z_split", sizes)
         return graph.include(mapping, "mapping", {"z": "z_edited", "label": "label_edited"})["w"]
     made = graph.include(mapping, "mapping", given)
     if space == "w":
@@ -64,10 +61,7 @@ def _moved(
         if network := directions.networks.get(name):
             move = _gradient(graph, read, network, name)
             if fold:
-                halves = [f"{name}_branch1", f"{name}_branch2"]
-                graph.nodes.append(
-                    onnx.helper.make_node("Split", [move], halves, name=f"{name}_halves", axis=1, num_outputs=2)
-                )
+                halves = graph.split(move, [f"{name}_branch1", f"{name}_branch2"], f"{name}_halves")
                 move = graph.add("Add", halves, f"{name}_folded")
             move = graph.cast(move, "float64", f"{name}_direction_exact")
         else:

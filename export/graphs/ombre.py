@@ -53,7 +53,7 @@ def add_ombre(
     graph: GraphBuilder, image: str, hair: str, size: tuple[int, int], hair_size: tuple[int, int], output: str
 ) -> str:
     """image uint8 [N,H,W,3], hair float32 [N,h,w], graph input ombre [N,3] -> `output` uint8 [N,H,W,3]."""
-    color, height, grad = graph.columns("ombre", 3, ["color", "height", "grad_height"])
+    color, height, grad = graph.split("ombre", ["color", "height", "grad_height"], "color_split")
     number = graph.number
     # Coverage (docs/spec/ombre.md, section 3): 0..255 on the picture's own pixels.
     scaled = graph.add("Mul", [hair, number(255.0)], "hair_255")

@@ -14,8 +14,6 @@ hue, the neighbouring one may be taken.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import onnx
 
@@ -24,64 +22,43 @@ from ohlora.errors import InvalidInputError
 from ohlora.export.graphs.builder import GraphBuilder
 from ohlora.export.graphs.expression import edited_latent
 from ohlora.export.graphs.ombre import add_hair, add_ombre
-from ohlora.latents.directions import Directions
 from ohlora.photos.segmentation import fit
 
 INPUT_OMBRE = {"ombre": ("float32", ("N", 3))}
 
 
-@dataclass(frozen=True)
-class PortraitParts:
-    """The networks of a bundle as ONNX models, and its numbers."""
-
-    mapping: onnx.ModelProto
-    synthesis: onnx.ModelProto
-    mapping_end: onnx.ModelProto | None
-    hair: onnx.ModelProto | None
-    directions: Directions | None
-
-
-def bundle_parts(bundle: Bundle) -> PortraitParts:
-    """Raises BundleError without a generator."""
-    part, manifest = bundle.generator_part(), bundle.manifest
-    return PortraitParts(
-        mapping=onnx.load(bundle.file(part.mapping)),
-        synthesis=onnx.load(bundle.file(part.synthesis)),
-        mapping_end=onnx.load(bundle.file(part.mapping_end)) if part.mapping_end else None,
-        hair=onnx.load(bundle.file(manifest.hair.file)) if manifest.hair else None,
-        directions=bundle.direction_set(),
-    )
-
-
 def portrait_graph(
     bundle: Bundle, *, synthesis: onnx.ModelProto | None = None, hair: onnx.ModelProto | None = None
 ) -> onnx.ModelProto:
-    """portrait.onnx of a bundle. synthesis, hair: take the place of its own, to fuse networks of lower precision."""
-    part, parts = bundle.generator_part(), bundle_parts(bundle)
+    """portrait.onnx of a bundle. synthesis, hair: take the place of its own, to fuse networks of lower precision.
+
+    Raises BundleError without a generator.
+    """
+    part, directions = bundle.generator_part(), bundle.direction_set()
     graph = GraphBuilder()
     inputs: dict[str, tuple[str, tuple[int | str, ...]]] = {"z": ("float32", ("N", part.z_size))}
     if part.label_size:
         inputs["label"] = ("float32", ("N", part.label_size))
     inputs["truncation"] = ("float32", ("N", 2))
-    if parts.directions is not None:
+    if directions is not None:
         inputs["expression"] = ("float32", ("N", 3))
-        if parts.directions.vectors and len(parts.directions.groups) > 1:
+        if directions.vectors and len(directions.groups) > 1:
             inputs["group"] = ("int64", ("N",))
-    w = edited_latent(graph, parts.mapping, parts.mapping_end, parts.directions, part.label_size)
+    end = _load(bundle, part.mapping_end) if part.mapping_end else None
+    w = edited_latent(graph, _load(bundle, part.mapping), end, directions, part.label_size)
     wp = truncated(graph, w, bundle.w_avg(), part.num_layers)
-    finder = hair or parts.hair
-    image = graph.include(synthesis or parts.synthesis, "synthesis", {"wp": wp})["image"]
+    image = graph.include(synthesis or _load(bundle, part.synthesis), "synthesis", {"wp": wp})["image"]
     side = part.resolution
     outputs: dict[str, tuple[str, tuple[int | str, ...]]] = {"image": ("uint8", ("N", side, side, 3))}
-    if finder is None:
+    if hair is None and bundle.manifest.hair is None:
         graph.add("Identity", [image], "image")
     else:
         inputs |= INPUT_OMBRE
         size = bundle.hair_part().input_size
-        found = add_hair(graph, image, finder, (side, side), size)
-        graph.add("Identity", [found], "hair")
+        mask = add_hair(graph, image, hair or _load(bundle, bundle.hair_part().file), (side, side), size)
+        graph.add("Identity", [mask], "hair")
         outputs["hair"] = ("float32", ("N", size, size))
-        add_ombre(graph, image, found, (side, side), (size, size), output="image")
+        add_ombre(graph, image, mask, (side, side), (size, size), output="image")
     return graph.model("portrait", inputs, outputs, _properties(bundle, "portrait"))
 
 
@@ -94,9 +71,8 @@ def recolor_graph(bundle: Bundle, size: tuple[int, int], *, hair: onnx.ModelProt
     if min(size) < 8 or max(size) > 4096:
         raise InvalidInputError(f"pictures of {width}x{height}: sides must be in [8, 4096]")
     side = bundle.hair_part().input_size
-    finder = hair or onnx.load(bundle.file(bundle.hair_part().file))
     graph = GraphBuilder()
-    found = add_hair(graph, "image", finder, size, side)
+    found = add_hair(graph, "image", hair or _load(bundle, bundle.hair_part().file), size, side)
     graph.add("Identity", [found], "hair")
     add_ombre(graph, "image", found, size, fit(height, width), output="dyed")
     inputs = {"image": ("uint8", ("N", height, width, 3))} | INPUT_OMBRE
@@ -106,7 +82,7 @@ def recolor_graph(bundle: Bundle, size: tuple[int, int], *, hair: onnx.ModelProt
 
 def truncated(graph: GraphBuilder, w: str, mean: np.ndarray, layers: int) -> str:
     """w [N,W] -> wp [N,layers,W]: the first layers drawn towards the mean, the rest exactly w."""
-    psi, cut = graph.columns("truncation", 2, ["psi", "truncated_layers"])
+    psi, cut = graph.split("truncation", ["psi", "truncated_layers"], "psi_split")
     number = graph.constant("layer_numbers", np.arange(layers, dtype=np.float32)[None])
     mean_row = graph.constant("w_avg", mean.astype(np.float32)[None])
     drawn = graph.add("And", [graph.add("Less", [number, cut], "layer_is_cut"),
@@ -117,6 +93,10 @@ def truncated(graph: GraphBuilder, w: str, mean: np.ndarray, layers: int) -> str
     choose = graph.add("Unsqueeze", [drawn, graph.integers(2)], "drawn_layers")  # [N,layers,1]
     rows = [graph.add("Unsqueeze", [x, layer], f"{x}_layer") for x in (nearer, w)]
     return graph.add("Where", [choose, *rows], "wp")
+
+
+def _load(bundle: Bundle, name: str) -> onnx.ModelProto:
+    return onnx.load(bundle.file(name))
 
 
 def _properties(bundle: Bundle, role: str) -> dict[str, str]:

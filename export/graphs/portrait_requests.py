@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ohlora.base.values import Expression, Face, Ombre
+from ohlora.base.types import Rgb
+from ohlora.base.values import Expression, Ombre
 from ohlora.bundle import Bundle
 from ohlora.faces import face_from_seed
 from ohlora.render.renderer import Renderer
@@ -18,33 +21,19 @@ from ohlora.training.data.portrait_faces import TEST_SEEDS
 Arrays = dict[str, NDArray[Any]]
 FIRST_SEED = 8_000_000
 STRENGTH = 1.2  # expressions reach as far as documented curves do
-
-
-@dataclass(frozen=True)
-class PortraitRequest:
-    """One picture: what a user would ask of the renderer."""
-
-    face: Face
-    expression: Expression
-    ombre: Ombre | None
-    psi: float
-    layers: int
+UNDYED = np.array([-1.0, 0.0, 0.0], np.float32)
 
 
 @dataclass(frozen=True)
 class Requests:
-    """asked: one by one; inputs: the same as a fused graph takes them."""
+    """inputs: as a fused graph takes them. calls: the same, one by one, of the renderer; each gives [H,W,3]."""
 
-    asked: tuple[PortraitRequest, ...]
     inputs: Arrays
+    calls: tuple[Callable[[Renderer], Rgb], ...]
 
-    def pipeline(self, renderer: Renderer) -> NDArray[np.uint8]:
-        """What the runtime makes, uint8 [N,R,R,3]."""
-        made = [
-            renderer.render(one.face, one.expression, one.ombre, psi=one.psi, truncation_layers=one.layers)[0]
-            for one in self.asked
-        ]
-        return np.stack(made)
+    def pipeline(self, renderer: Renderer) -> Rgb:
+        """What the runtime makes, uint8 [N,H,W,3]."""
+        return np.stack([call(renderer) for call in self.calls])
 
 
 def portrait_requests(bundle: Bundle, count: int, seed: int = 0) -> Requests:
@@ -52,51 +41,38 @@ def portrait_requests(bundle: Bundle, count: int, seed: int = 0) -> Requests:
     part, manifest = bundle.generator_part(), bundle.manifest
     directions = manifest.directions
     rng = np.random.Generator(np.random.Philox(key=seed))
-    asked = []
+    faces, groups, expressions, dyes, cuts = [], [], [], [], []
     for number in range(count):
-        face = face_from_seed(FIRST_SEED + number, part.label_size)
-        group = None if directions is None else directions.groups[int(rng.integers(len(directions.groups)))]
-        strengths = rng.uniform(-STRENGTH, STRENGTH, 3).astype(np.float32)
+        faces.append(face_from_seed(FIRST_SEED + number, part.label_size))
+        groups.append(0 if directions is None else int(rng.integers(len(directions.groups))))
+        expressions.append(rng.uniform(-STRENGTH, STRENGTH, 3).astype(np.float32))
         dye = rng.random(3).astype(np.float32)
-        dyed = manifest.hair is not None and number % 8 != 7
-        asked.append(
-            PortraitRequest(
-                Face(face.z, face.label, face.name, group, face.source),
-                Expression(*map(float, strengths)) if directions is not None else Expression(),
-                Ombre(*map(float, dye)) if dyed else None,
-                float(np.float32(rng.uniform(0.5, 1.0))),
-                int(rng.integers(0, part.num_layers + 1)),
-            )
-        )
-    inputs: Arrays = {"z": np.stack([one.face.z for one in asked])}
+        dyes.append(dye if manifest.hair is not None and number % 8 != 7 else UNDYED)
+        cuts.append((float(np.float32(rng.uniform(0.5, 1.0))), int(rng.integers(0, part.num_layers + 1))))
+    inputs: Arrays = {"z": np.stack([face.z for face in faces])}
     if part.label_size:
-        inputs["label"] = np.stack([one.face.label for one in asked])
-    inputs["truncation"] = np.array([[one.psi, one.layers] for one in asked], np.float32)
+        inputs["label"] = np.stack([face.label for face in faces])
+    inputs["truncation"] = np.array(cuts, np.float32)
     if directions is not None:
-        inputs["expression"] = np.array(
-            [[one.expression.eyes, one.expression.mouth, one.expression.pose] for one in asked], np.float32
-        )
+        inputs["expression"] = np.stack(expressions)
         if len(directions.groups) > 1 and len(directions.networks) < len(directions.properties):
-            inputs["group"] = np.array([directions.groups.index(str(one.face.group)) for one in asked], np.int64)
+            inputs["group"] = np.array(groups, np.int64)
     if manifest.hair is not None:
-        inputs["ombre"] = np.array([_dye(one.ombre) for one in asked], np.float32)
-    return Requests(tuple(asked), inputs)
+        inputs["ombre"] = np.stack(dyes)
+
+    def call(number: int, renderer: Renderer) -> Rgb:
+        group = None if directions is None else directions.groups[groups[number]]
+        expression = Expression() if directions is None else Expression(*map(float, expressions[number]))
+        dye = None if dyes[number] is UNDYED else Ombre(*map(float, dyes[number]))
+        psi, layers = cuts[number]
+        face = replace(faces[number], group=group)
+        image: Rgb = renderer.render(face, expression, dye, psi=psi, truncation_layers=layers)[0]
+        return image
+
+    return Requests(inputs, tuple(partial(call, number) for number in range(count)))
 
 
-@dataclass(frozen=True)
-class RecolorRequests:
-    """inputs: as recolor.onnx takes them; ombres: the same dyes."""
-
-    ombres: tuple[Ombre, ...]
-    inputs: Arrays
-
-    def pipeline(self, renderer: Renderer) -> NDArray[np.uint8]:
-        pictures = self.inputs["image"]
-        dyed = [renderer.recolor(image, dye, detect="whole") for image, dye in zip(pictures, self.ombres, strict=True)]
-        return np.concatenate(dyed)
-
-
-def recolor_requests(size: tuple[int, int], count: int, seed: int = 0) -> RecolorRequests:
+def recolor_requests(size: tuple[int, int], count: int, seed: int = 0) -> Requests:
     """Procedural portraits, cropped to `size` (height, width) around their middle, and random dyes."""
     height, width = size
     side = max(size)
@@ -104,10 +80,9 @@ def recolor_requests(size: tuple[int, int], count: int, seed: int = 0) -> Recolo
     top, left = (side - height) // 2, (side - width) // 2
     rng = np.random.Generator(np.random.Philox(key=seed))
     values = rng.random((count, 3)).astype(np.float32)
-    ombres = tuple(Ombre(*map(float, row)) for row in values)
     pictures = np.ascontiguousarray(drawn[:, top : top + height, left : left + width])
-    return RecolorRequests(ombres, {"image": pictures, "ombre": values})
 
+    def call(number: int, renderer: Renderer) -> Rgb:
+        return renderer.recolor(pictures[number], Ombre(*map(float, values[number])), detect="whole")[0]
 
-def _dye(ombre: Ombre | None) -> tuple[float, float, float]:
-    return (-1.0, 0.0, 0.0) if ombre is None else (ombre.color, ombre.height, ombre.grad_height)
+    return Requests({"image": pictures, "ombre": values}, tuple(partial(call, number) for number in range(count)))

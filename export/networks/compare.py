@@ -28,16 +28,27 @@ class Comparison:
     most: Mapping[str, float] = field(default_factory=dict)
     least: Mapping[str, float] = field(default_factory=dict)
 
+    def __str__(self) -> str:
+        bounds = [f"{name} at most {limit:g}" for name, limit in self.most.items()]
+        return ", ".join(bounds + [f"{name} at least {limit:g}" for name, limit in self.least.items()])
+
+    def missed(self, found: Figures) -> str | None:
+        """The first figure that is out of bounds, in words; NaN is."""
+        for name, limit in self.most.items():
+            if not found[name] <= limit:
+                return f"{name} is {found[name]:.3g}, allowed is at most {limit:g}"
+        for name, limit in self.least.items():
+            if not found[name] >= limit:
+                return f"{name} is {found[name]:.3g}, allowed is at least {limit:g}"
+        return None
+
     def require(self, what: str, found: Figures) -> None:
-        """Raises EngineError naming the first figure of the output `what` that is out of bounds; NaN is."""
-        bounds = [(name, limit, found[name] <= limit, "at most") for name, limit in self.most.items()]
-        bounds += [(name, limit, found[name] >= limit, "at least") for name, limit in self.least.items()]
-        for name, limit, good, word in bounds:
-            if not good:
-                raise EngineError(
-                    f"{what} differs too much from PyTorch: {name} is {found[name]:.3g}, allowed is {word} {limit:g}; "
-                    "nothing was written. The weights may hold extreme or non-finite values: check the checkpoint"
-                )
+        """Raises EngineError naming the first figure of the output `what` that is out of bounds."""
+        if missed := self.missed(found):
+            raise EngineError(
+                f"{what} differs too much from PyTorch: {missed}; nothing was written. The weights may hold extreme or "
+                "non-finite values: check the checkpoint"
+            )
 
 
 # What float32 graphs are held to. Lower precision has bounds of its own.

@@ -12,9 +12,9 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import onnx
 from numpy.typing import NDArray
@@ -23,13 +23,13 @@ from ohlora.engines import backend_report, open_engine
 from ohlora.engines.rows import RowEngine
 from ohlora.errors import EngineError, InvalidInputError
 from ohlora.export.graphs.passes import subpixel
+from ohlora.export.networks.compare import Comparison, Figures
 from ohlora.export.precision.int8_plan import Int8Plan, plan_int8
-from ohlora.export.precision.quality import MaskQuality, PictureQuality, mask_quality, picture_quality, psnr
+from ohlora.export.precision.quality import mask_quality, picture_quality, psnr, shown
 
 Arrays = dict[str, NDArray[Any]]
 # (name, model, arithmetic, plan)
 Form = tuple[str, onnx.ModelProto, str, Int8Plan | None]
-QualityT = TypeVar("QualityT", PictureQuality, MaskQuality)
 
 # An int8 plan that does less of the work than this gains little over bfloat16 of everything.
 WORTHWHILE = 0.5
@@ -43,47 +43,28 @@ HANDICAP = {"fp32": 1.0, "bf16": 1.05, "int8": 1.1, "int8+bf16": 1.1}
 
 
 @dataclass(frozen=True)
-class Gate(Generic[QualityT]):
-    """What a result must reach. text: the promise, for messages."""
-
-    text: str
-    passed: Callable[[QualityT], bool]
-
-
-def _decibels(mean: float, worst: float) -> Gate[PictureQuality]:
-    return Gate(
-        f"PSNR of {mean:g} dB on average and {worst:g} dB at worst",
-        lambda q: q.psnr_mean >= mean and q.psnr_worst >= worst,
-    )
-
-
-def _overlap(iou: float, worst: float) -> Gate[MaskQuality]:
-    return Gate(f"IoU of {iou:g} over all and {worst:g} at worst", lambda q: q.iou >= iou and q.iou_worst >= worst)
-
-
-@dataclass(frozen=True)
 class Preset:
-    """pictures, masks: gates. psnr, iou: what plans aim at; None where nothing but float32 may pass."""
+    """Gates of pictures and masks. Plans aim at their PSNR and IoU; where there is none, only float32 may pass."""
 
     name: str
-    pictures: Gate[PictureQuality]
-    masks: Gate[MaskQuality]
-    psnr: float | None
-    iou: float | None
+    pictures: Comparison
+    masks: Comparison
 
 
 PRESETS = {
     preset.name: preset
     for preset in (
+        Preset("exact", Comparison({"max_levels": 2}), Comparison({"max_error": 0.002})),
         Preset(
-            "exact",
-            Gate("at most 2 grey levels of difference", lambda q: q.max_levels <= 2),
-            Gate("at most 0.002 of difference", lambda q: q.max_error <= 0.002),
-            None,
-            None,
+            "balanced",
+            Comparison(least={"psnr_mean": 45, "psnr_worst": 42}),
+            Comparison(least={"iou": 0.998, "iou_worst": 0.95}),
         ),
-        Preset("balanced", _decibels(45, 42), _overlap(0.998, 0.95), 45.0, 0.998),
-        Preset("fast", _decibels(35, 32), _overlap(0.995, 0.9), 35.0, 0.995),
+        Preset(
+            "fast",
+            Comparison(least={"psnr_mean": 35, "psnr_worst": 32}),
+            Comparison(least={"iou": 0.995, "iou_worst": 0.9}),
+        ),
     )
 }
 
@@ -96,28 +77,27 @@ def preset_named(name: str) -> Preset:
 
 
 @dataclass(frozen=True)
-class Chosen(Generic[QualityT]):
+class Chosen:
     """model: what the preset stands for. precision: arithmetic that its float part is to run in where it can.
 
-    exact: the float32 network's results, which it was judged by. tried: quality of every form, by its name; `form` is
-    the chosen one's.
+    exact: the float32 network's results, which it was judged by.
     """
 
     model: onnx.ModelProto
     form: str
     precision: str
-    quality: QualityT
+    quality: Figures
     plan: Int8Plan | None
     exact: NDArray[Any]
-    tried: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def to_json(self, preset: Preset) -> dict[str, Any]:
-        record: dict[str, Any] = {"preset": preset.name, "form": self.form, "quality": self.quality.to_json()}
+        quality = {name: round(value, 6 if "iou" in self.quality else 5) for name, value in self.quality.items()}
+        record: dict[str, Any] = {"preset": preset.name, "form": self.form, "quality": quality}
         return record | ({"int8": self.plan.to_json()} if self.plan and self.form.startswith("int8") else {})
 
 
 @dataclass(frozen=True)
-class Subject(Generic[QualityT]):
+class Target:
     """A network to be lowered.
 
     model: float32. inputs: rows it is judged on; `calibration` shares none of them. output: name of the judged one.
@@ -129,37 +109,33 @@ class Subject(Generic[QualityT]):
     inputs: Arrays
     calibration: Arrays
     output: str
-    quality: Callable[[NDArray[Any], NDArray[Any]], QualityT]
-    gate: Gate[QualityT]
+    quality: Callable[[NDArray[Any], NDArray[Any]], Figures]
+    gate: Comparison
     aims: Callable[[NDArray[Any], NDArray[Any]], bool] | None
 
 
-def picture_subject(
-    model: onnx.ModelProto, inputs: Arrays, calibration: Arrays, preset: Preset
-) -> Subject[PictureQuality]:
+def picture_target(model: onnx.ModelProto, inputs: Arrays, calibration: Arrays, preset: Preset) -> Target:
     """A synthesis network: wp -> image."""
-    aim = preset.psnr
+    gate = preset.pictures
+    aim = gate.least.get("psnr_mean", 0.0)
 
     def aims(exact: NDArray[Any], made: NDArray[Any]) -> bool:
         found = psnr(exact, made)
-        assert aim is not None
         return float(found.mean()) >= aim + MARGIN_DB and float(found.min()) >= aim - 2.5
 
-    return Subject(
-        "synthesis", model, inputs, calibration, "image", picture_quality, preset.pictures, aims if aim else None
-    )
+    return Target("synthesis", model, inputs, calibration, "image", picture_quality, gate, aims if aim else None)
 
 
-def mask_subject(model: onnx.ModelProto, inputs: Arrays, calibration: Arrays, preset: Preset) -> Subject[MaskQuality]:
+def mask_target(model: onnx.ModelProto, inputs: Arrays, calibration: Arrays, preset: Preset) -> Target:
     """A hair finder: image -> hair."""
-    aim = preset.iou
+    gate = preset.masks
+    aim = gate.least.get("iou", 0.0)
 
     def aims(exact: NDArray[Any], made: NDArray[Any]) -> bool:
-        assert aim is not None
         found = mask_quality(exact, made)
-        return found.iou >= aim + MARGIN_IOU and preset.masks.passed(found)
+        return found["iou"] >= aim + MARGIN_IOU and gate.missed(found) is None
 
-    return Subject("hair", model, inputs, calibration, "hair", mask_quality, preset.masks, aims if aim else None)
+    return Target("hair", model, inputs, calibration, "hair", mask_quality, gate, aims if aim else None)
 
 
 def has_bf16() -> bool:
@@ -168,41 +144,39 @@ def has_bf16() -> bool:
 
 
 def choose(
-    subject: Subject[QualityT],
+    target: Target,
     *,
     precision: str | None = None,
     symmetric: bool = False,
     judged_in_plan: int = 8,
     report: Callable[[str], None] = lambda line: None,
-) -> Chosen[QualityT]:
+) -> Chosen:
     """The fastest form of the network that passes its gate.
 
     precision: only this one, "fp32", "bf16" or "int8"; EngineError when it misses the gate.
     symmetric: int8 activations as TensorRT takes them. judged_in_plan: rows that steps of a plan are judged on.
     """
-    exact = run_rows(subject.model, subject.inputs)[subject.output]
-    tried: dict[str, dict[str, float]] = {}
-    last: QualityT | None = None
-    forms = _forms(subject, exact, precision, symmetric, judged_in_plan)
+    exact = run_rows(target.model, target.inputs)[target.output]
+    last: Figures | None = None
+    forms = _forms(target, exact, precision, symmetric, judged_in_plan)
     if len(forms) > 1 and not symmetric:  # symmetric plans run elsewhere: what is faster here says nothing
-        forms = _fastest_first(subject, forms, report)
+        forms = _fastest_first(target, forms, report)
     for form, model, arithmetic, plan in forms:
-        made = exact if form == "fp32" else run_rows(model, subject.inputs, arithmetic)[subject.output]
-        quality = last = subject.quality(exact, made)
-        tried[form] = quality.to_json()
-        report(f"  {subject.name} {form}: {_shown(quality)}")
-        if subject.gate.passed(quality):
-            return Chosen(model, form, arithmetic, quality, plan, exact, tried)
-    figures = "no form of it could be made" if last is None else f"it reaches {_shown(last)}"
+        made = exact if form == "fp32" else run_rows(model, target.inputs, arithmetic)[target.output]
+        quality = last = target.quality(exact, made)
+        report(f"  {target.name} {form}: {shown(quality)}")
+        if target.gate.missed(quality) is None:
+            return Chosen(model, form, arithmetic, quality, plan, exact)
+    figures = "no form of it could be made" if last is None else f"it reaches {shown(last)}"
     raise EngineError(
-        f"{subject.name} in {precision or 'any precision'} misses the gate ({subject.gate.text}): {figures}; nothing "
+        f"{target.name} in {precision or 'any precision'} misses the gate ({target.gate}): {figures}; nothing "
         "was written. Choose a looser preset, or a higher precision"
     )
 
 
-def _fastest_first(subject: Subject[QualityT], forms: Sequence[Form], report: Callable[[str], None]) -> Sequence[Form]:
+def _fastest_first(target: Target, forms: Sequence[Form], report: Callable[[str], None]) -> Sequence[Form]:
     """Sorted by what a row takes in the engines that would be used here, measured in turn, times a handicap."""
-    few = {name: value[:TIMED_ROWS] for name, value in subject.inputs.items()}
+    few = {name: value[:TIMED_ROWS] for name, value in target.inputs.items()}
     times: list[list[float]] = [[] for _ in forms]
     with tempfile.TemporaryDirectory(prefix="ohlora-preset-") as folder, ExitStack() as opened:
         engines = [
@@ -217,23 +191,21 @@ def _fastest_first(subject: Subject[QualityT], forms: Sequence[Form], report: Ca
     medians = [statistics.median(taken[1:]) for taken in times]
     order = sorted(range(len(forms)), key=lambda number: medians[number] * HANDICAP[forms[number][0]])
     shown = ", ".join(f"{forms[number][0]} {1e3 * medians[number]:.1f} ms" for number in order)
-    report(f"  {subject.name} a row: {shown}")
+    report(f"  {target.name} a row: {shown}")
     return [forms[number] for number in order]
 
 
-def _forms(
-    subject: Subject[QualityT], exact: NDArray[Any], precision: str | None, symmetric: bool, judged: int
-) -> Sequence[Form]:
+def _forms(target: Target, exact: NDArray[Any], precision: str | None, symmetric: bool, judged: int) -> Sequence[Form]:
     """What the network could be, the fastest first by what is known without measuring."""
     bf16 = has_bf16()
     if precision == "bf16" and not bf16:
         raise EngineError("this CPU has no bf16 instructions to measure bf16 with: use fp32 or int8")
-    plain = ("fp32", subject.model, "fp32", None)
-    rounded = ("bf16", subject.model, "bf16", None)
+    plain = ("fp32", target.model, "fp32", None)
+    rounded = ("bf16", target.model, "bf16", None)
     forms: list[Form] = []
     plan = None
-    if precision in (None, "int8") and subject.aims is not None:
-        plan = _plan(subject, exact, symmetric, judged)
+    if precision in (None, "int8") and target.aims is not None:
+        plan = _plan(target, target.aims, exact, symmetric, judged)
     if plan is not None:
         integer = ("int8", plan.model, "fp32", plan)
         mixed = ("int8+bf16", plan.model, "bf16", plan)
@@ -243,24 +215,28 @@ def _forms(
         else:
             forms += [rounded, integer]
     if precision is None:
-        forms += [rounded] if bf16 and rounded not in forms and subject.aims is not None else []
+        forms += [rounded] if bf16 and rounded not in forms and target.aims is not None else []
         forms.append(plain)
     elif precision in ("fp32", "bf16"):
         forms = [plain if precision == "fp32" else rounded]
     return forms
 
 
-def _plan(subject: Subject[QualityT], exact: NDArray[Any], symmetric: bool, judged: int) -> Int8Plan | None:
-    few = {name: value[:judged] for name, value in subject.inputs.items()}
-    aims = subject.aims
-    assert aims is not None
+def _plan(
+    target: Target,
+    aims: Callable[[NDArray[Any], NDArray[Any]], bool],
+    exact: NDArray[Any],
+    symmetric: bool,
+    judged: int,
+) -> Int8Plan | None:
+    few = {name: value[:judged] for name, value in target.inputs.items()}
 
     def passes(model: onnx.ModelProto) -> bool:
-        return aims(exact[:judged], run_rows(model, few)[subject.output])
+        return aims(exact[:judged], run_rows(model, few)[target.output])
 
-    count = len(next(iter(subject.calibration.values())))
-    rows = [{name: value[i : i + 1] for name, value in subject.calibration.items()} for i in range(count)]
-    return plan_int8(subpixel(subject.model), rows, passes, symmetric=symmetric)
+    count = len(next(iter(target.calibration.values())))
+    rows = [{name: value[i : i + 1] for name, value in target.calibration.items()} for i in range(count)]
+    return plan_int8(subpixel(target.model), rows, passes, symmetric=symmetric)
 
 
 def run_rows(model: onnx.ModelProto, inputs: Arrays, precision: str = "fp32") -> Arrays:
@@ -273,12 +249,3 @@ def run_rows(model: onnx.ModelProto, inputs: Arrays, precision: str = "fp32") ->
 def _opened(path: Path, model: onnx.ModelProto, precision: str) -> RowEngine:
     path.write_bytes(model.SerializeToString())
     return open_engine(path, backend="openvino" if precision == "bf16" else "auto", precision=precision)
-
-
-def _shown(quality: PictureQuality | MaskQuality) -> str:
-    if isinstance(quality, PictureQuality):
-        return (
-            f"{quality.psnr_mean:.1f} dB (worst {quality.psnr_worst:.1f}), SSIM {quality.ssim_mean:.4f}, "
-            f"at most {quality.max_levels} levels"
-        )
-    return f"IoU {quality.iou:.4f} (worst {quality.iou_worst:.4f}), at most {quality.max_error:.4f}"

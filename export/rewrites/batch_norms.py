@@ -45,7 +45,7 @@ def norm_pairs(module: nn.Module) -> Iterator[tuple[str, str]]:
 
 @torch.no_grad()
 def fold_batch_norms(module: Network) -> Network:
-    """An equal module in evaluation mode whose convolutions hold the norms after them; those become identities.
+    """Every batch norm after a convolution that nothing else reads sits in that convolution.
 
     Folded in float64 and rounded once to the module's precision; `module` is left as it is. Raises InvalidInputError
     for a module that cannot be traced, CheckpointError for a norm without running statistics.

@@ -22,7 +22,7 @@ Statistics = Literal["batch", "alone"]
 
 
 def drop_dead_from_rgb(module: Discriminator) -> Discriminator:
-    """Remove the FromRGB layers of all blocks but the first: at level of detail 0 only that one sees the picture."""
+    """FromRGB layers of all blocks but the first are removed: at level of detail 0 only that one sees the picture."""
     result = copy.deepcopy(module)
     for block in result.blocks[1:]:
         block.from_rgb = nn.Identity()
@@ -46,7 +46,7 @@ class StoredDownConv(nn.Module):
 
 @torch.no_grad()
 def store_downsampling(module: Discriminator) -> Discriminator:
-    """Store each halving convolution's 4x4 kernel in place of adding it up from the 3x3 one in every run."""
+    """3x3 convolution and 2x2 mean, 36 taps a pixel, are one stored 4x4 stride-2 convolution of 16."""
     result = copy.deepcopy(module)
     for block in result.blocks[:-1]:
         block.down = StoredDownConv(cast(DownConv, block.down))

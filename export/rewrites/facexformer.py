@@ -91,5 +91,7 @@ class ParsePath(ParseGraph):
 
 
 def parse_only(module: FaceXFormer) -> ParsePath:
-    """The parsing path of a network, in evaluation mode; `module` is left as it is."""
+    """Heads of the other seven questions are gone; window biases, projections with fusion and the tokens' first
+    attention are constants; upscaling is linear per pixel.
+    """
     return ParsePath(module)

@@ -39,7 +39,7 @@ def synthesis_layers(generator: Generator) -> list[SynthesisLayer]:
 
 @torch.no_grad()
 def fold_gains(network: Network) -> Network:
-    """Multiply the equalised learning rate into the weights: no multiplication by a gain at run time.
+    """The equalised learning rate is multiplied into the weights.
 
     For discriminators too: they are made of the same layers.
     """
@@ -55,7 +55,7 @@ def fold_gains(network: Network) -> Network:
 
 
 def drop_dead_rgb(generator: Generator) -> Generator:
-    """Remove the ToRGB layers of the coarser blocks: at level of detail 0 only the last one draws."""
+    """ToRGB layers of the coarser blocks are removed: at level of detail 0 only the last draws."""
     result = copy.deepcopy(generator)
     for index in range(len(result.synthesis.to_rgb) - 1):
         result.synthesis.to_rgb[index] = nn.Identity()
@@ -79,7 +79,7 @@ class ConstantOffset(nn.Module):
 
 @torch.no_grad()
 def fold_noise(generator: Generator) -> Generator:
-    """Stored noise x strength + bias becomes one constant per layer."""
+    """Stored noise x strength + bias is one constant map per layer: one addition in place of two and a product."""
     result = copy.deepcopy(generator)
     for layer in synthesis_layers(result):
         part: NoiseBias = layer.offset
@@ -105,9 +105,7 @@ class StyleOnly(nn.Module):
 
 @torch.no_grad()
 def precompute_start(generator: Generator) -> Generator:
-    """The first layer before its style depends on nothing: constant + offset, activated and normalised, is
-    stored.
-    """
+    """The first layer up to its style is a constant: no activation and no norm at 4 x 4."""
     result = copy.deepcopy(generator)
     first = synthesis_layers(result)[0]
     x = leaky(first.offset(result.synthesis.const)).double()
@@ -201,11 +199,21 @@ class InstanceAdaIN(nn.Module):
 
 @torch.no_grad()
 def simplify_adain(generator: Generator) -> Generator:
-    """Instance norm as one operation, style scale without its separate + 1."""
+    """The norm is the runtimes' own operation and the style scale's + 1 sits in the affine's bias."""
     result = copy.deepcopy(generator)
     for layer in synthesis_layers(result):
         layer.adain = InstanceAdaIN(layer.adain)  # type: ignore[assignment]
     return result
+
+
+def collapse_transposed(generator: Generator) -> Generator:
+    """Nearest x2 and 3x3 convolution, 9 taps a pixel, are one stored 4x4 stride-2 transposed convolution of 4."""
+    return collapse_upsampling(generator, "transposed")
+
+
+def collapse_subpixel(generator: Generator) -> Generator:
+    """The same as one stored 2x2 convolution to four phases and depth to space, also 4 taps a pixel."""
+    return collapse_upsampling(generator, "subpixel")
 
 
 def rewrite_generator(generator: Generator, collapse: Collapse = "transposed") -> Generator:

@@ -3,8 +3,8 @@
 `rewrite_student(EffiSegNet) -> InferenceStudent`: the same function at 224x224, fewer operations. All folding is done
 in float64 and rounded once to the student's own precision. The steps, each a function of its own:
 
-    fold_encoder_norms   every batch norm of the encoder into the convolution before it
-    push_down_decoder    (b) the decoder's norms into the 1x1 convolutions after them, and those before the upsampling
+    fold_encoder_norms   the encoder
+    push_down_decoder    (b) of the decoder
 
 The decoder already works as (a), (c) and (e) say while it is trained (`effisegnet.Decoder`). (d), the depthwise 3x3
 over the doubled map as four kernels over the small one, is not done: runtimes are slower with it
@@ -200,7 +200,7 @@ class InferenceStudent(nn.Module):
 
 @torch.no_grad()
 def fold_encoder_norms(model: EffiSegNet) -> EffiSegNet:
-    """Every batch norm of an EfficientNet encoder folded into the convolution before it; `model` is left as it is.
+    """Every batch norm of the encoder sits in the convolution before it, and 'same' padding is constant.
 
     Encoders of other families are left as they are. Raises CheckpointError for blocks of an unknown type.
     """
@@ -211,7 +211,7 @@ def fold_encoder_norms(model: EffiSegNet) -> EffiSegNet:
 
 @torch.no_grad()
 def push_down_decoder(model: EffiSegNet) -> InferenceStudent:
-    """Rewrite (b), and 1x1 convolutions before the upsampling they follow; `model` is left as it is."""
+    """The decoder's norms sit in the 1x1 convolutions after them, which run before the upsampling they followed."""
     result = copy.deepcopy(model).eval()
     return InferenceStudent(result.encoder, InferenceDecoder(result.decoder)).eval()
 

@@ -13,7 +13,6 @@ import importlib.util
 import re
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +21,11 @@ import onnx
 from ohlora.base.atomic import make_folder, write_bytes
 from ohlora.base.version import __version__
 from ohlora.engines.cache import cache_root
-from ohlora.engines.gpu.tensorrt_sidecar import Sidecar, read_engine, sidecar_path
+from ohlora.engines.gpu.tensorrt_sidecar import Sidecar
 from ohlora.engines.model_file import read_model_file
 from ohlora.engines.spec import EngineSpec, TensorSpec
 from ohlora.errors import EngineError, InvalidInputError, OutputError
+from ohlora.export.formats import DEFAULT_BATCH, Batch
 from ohlora.export.tensorrt.graph import bytes_outside
 
 PACKAGES = {
@@ -37,40 +37,24 @@ _DTYPES = {"FLOAT": "float32", "HALF": "float16", "INT32": "int32", "INT64": "in
            "INT8": "int8", "BOOL": "bool"}  # fmt: skip
 
 
-@dataclass(frozen=True)
-class EngineBuild:
-    """A finished engine. layers: of the optimised network where the package can say, else of the parsed one."""
-
-    path: Path
-    sidecar: Path
-    seconds: float
-    bytes: int
-    package: str
-    version: str
-    compute_capabilities: tuple[str, ...]
-    layers: int
-    rebuilt: bool = True
-
-
 def build_engine(
     model: Path | bytes,
     out: Path,
     *,
     package: str = "auto",
-    batch: Sequence[int] = (1, 8, 32),
+    batch: Batch = DEFAULT_BATCH,
     compute_capabilities: Sequence[str] | None = None,
     network_sha256: str = "",
     on_progress: Callable[[str], None] = lambda line: None,
-) -> EngineBuild:
+) -> Sidecar:
     """Build `out` (NAME.engine) and its sidecar, atomic each.
 
     package: 'tensorrt', 'tensorrt_rtx', or 'auto': the first that is installed and can build what is asked.
-    batch: MIN, OPT, MAX of every input's first axis. compute_capabilities: of the GPUs that it is for ("8.9"), None for
+    batch: of every input's first axis. compute_capabilities: of the GPUs that it is for ("8.9"), None for
     the one of this machine. network_sha256: of a bundle's file, so that renderers know whose engine it is.
-    Raises InvalidInputError for batches and capabilities that make no sense, EngineError for a package that is not
-    there, no GPU, or a graph that TensorRT cannot take (naming the node), OutputError when the file cannot be written.
+    Returns what the sidecar says. Raises InvalidInputError for capabilities that make no sense, EngineError for a
+    package that is not there, no GPU, or a graph that TensorRT cannot take (naming the node), OutputError.
     """
-    least, best, most = _profile(batch)
     name, trt = _package(package, compute_capabilities)
     data = read_model_file(model).data if isinstance(model, Path) else model
     source = hashlib.sha256(data).hexdigest()
@@ -85,17 +69,16 @@ def build_engine(
     for index in range(network.num_inputs):
         tensor = network.get_input(index)
         row = tuple(tensor.shape)[1:]
-        profile.set_shape(tensor.name, *((size, *row) for size in (least, best, most)))
+        profile.set_shape(tensor.name, *((size, *row) for size in (batch.min, batch.opt, batch.max)))
     config.add_optimization_profile(profile)
     cache = _timing_cache(trt, config, name, capabilities)
-    on_progress(f"  building with {name} {trt.__version__} for {', '.join(capabilities)}, batch {least}:{best}:{most}")
+    on_progress(f"  building with {name} {trt.__version__} for {', '.join(capabilities)}, batch {batch}")
     built = builder.build_serialized_network(network, config)
     if built is None:
         said = _one_line("; ".join(logger.errors[:2]), 500) or "it does not say why"
         raise EngineError(f"{name} could not build {out.name}: {said}")
     _keep_timing_cache(config, cache)
     engine = bytes(built)
-    seconds = time.perf_counter() - started
     make_folder(out.parent)
     sidecar = Sidecar(
         engine_sha256=hashlib.sha256(engine).hexdigest(),
@@ -103,55 +86,19 @@ def build_engine(
         package=name,
         version=trt.__version__,
         compute_capabilities=capabilities,
-        batch=(least, best, most),
+        batch=(batch.min, batch.opt, batch.max),
         precision=_precision(data),
         spec=_spec(network),
         ohlora_version=__version__,
-        build_seconds=round(seconds, 3),
+        build_seconds=round(time.perf_counter() - started, 3),
         layers=network.num_layers,
         network_sha256=network_sha256,
     )
     # The engine first: a sidecar without its engine says so when it is read.
     write_bytes(out, engine)
+    sidecar.write(out)
     del parser
-    return EngineBuild(
-        out, sidecar.write(out), seconds, len(engine), name, trt.__version__, capabilities, network.num_layers
-    )
-
-
-def ensure_engine(
-    model: Path | bytes,
-    out: Path,
-    *,
-    package: str = "auto",
-    batch: Sequence[int] = (1, 8, 32),
-    compute_capabilities: Sequence[str] | None = None,
-    on_progress: Callable[[str], None] = lambda line: None,
-) -> EngineBuild:
-    """`build_engine`, unless `out` is that engine already: undamaged, of the same graph, version, devices and batch."""
-    profile = _profile(batch)
-    name, trt = _package(package, compute_capabilities)
-    data = read_model_file(model).data if isinstance(model, Path) else model
-    wanted = tuple(compute_capabilities) if compute_capabilities else (_own_capability(),)
-    try:
-        found, engine = read_engine(out)
-        reason = found.mismatch(
-            model_sha256=hashlib.sha256(data).hexdigest(),
-            package=name,
-            version=trt.__version__,
-            compute_capabilities=wanted,
-            batch=profile,
-        )
-    except EngineError as error:
-        reason = str(error)
-    if reason is None:
-        return EngineBuild(
-            out, sidecar_path(out), found.build_seconds, len(engine), name, trt.__version__, wanted, found.layers, False
-        )
-    on_progress(f"  {out.name}: {reason if out.exists() else 'not built yet'}")
-    return build_engine(
-        data, out, package=name, batch=batch, compute_capabilities=compute_capabilities, on_progress=on_progress
-    )
+    return sidecar
 
 
 def available() -> dict[str, str]:
@@ -164,12 +111,6 @@ def available() -> dict[str, str]:
             except Exception:  # a broken install: not available
                 continue
     return found
-
-
-def _profile(batch: Sequence[int]) -> tuple[int, int, int]:
-    if len(batch) != 3 or not all(isinstance(size, int) for size in batch) or not 1 <= batch[0] <= batch[1] <= batch[2]:
-        raise InvalidInputError(f"a batch profile is MIN, OPT, MAX, rising from 1 or more, got {tuple(batch)}")
-    return batch[0], batch[1], batch[2]
 
 
 def _package(asked: str, capabilities: Sequence[str] | None) -> tuple[str, Any]:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ohlora.engines.spec import TensorSpec
 from ohlora.errors import EngineError
+from ohlora.export.formats import Batch
 
 TYPES = {
     "bool": "TYPE_BOOL", "uint8": "TYPE_UINT8", "int8": "TYPE_INT8", "int32": "TYPE_INT32", "int64": "TYPE_INT64",
     "float16": "TYPE_FP16", "float32": "TYPE_FP32", "float64": "TYPE_FP64",
 }  # fmt: skip
+MODEL_FILE = "model.onnx"
+DELAY = 2000  # microseconds that a request waits for others to share a batch with
 INSTALL = "pip install 'tritonclient[grpc]'"
 
 
@@ -22,15 +25,6 @@ class Word(str):
     """A name that the text format writes without quotes: an enumeration's member."""
 
     __slots__ = ()
-
-
-@dataclass(frozen=True)
-class WarmUp:
-    """Input files of one warm-up request, below the model's folder `warmup/`. batch: its rows."""
-
-    name: str
-    batch: int
-    inputs: Mapping[str, TensorSpec]
 
 
 @dataclass(frozen=True)
@@ -42,56 +36,73 @@ class Step:
     outputs: Mapping[str, str]
 
 
-@dataclass(frozen=True)
-class ModelConfig:
-    """One model. backend '' with steps for an ensemble, else 'onnxruntime'. file: of its only version.
+Tensors = Sequence[TensorSpec]
 
-    delay: microseconds that a request waits for others to share a batch with.
+
+def model_config(name: str, inputs: Tensors, outputs: Tensors, batch: Batch, warm_ups: Mapping[str, int]) -> str:
+    """The configuration of an ONNX model. warm_ups: name of a warm-up request -> its rows, which Triton repeats.
+
+    Their input files lie below the model's folder, `warmup/REQUEST-INPUT`.
     """
+    return _config(
+        {"name": name, "backend": "onnxruntime", "default_model_filename": MODEL_FILE},
+        inputs,
+        outputs,
+        batch.max,
+        {
+            "dynamic_batching": {
+                "preferred_batch_size": sorted({size for size in (batch.opt, batch.max) if size > 1}),
+                "max_queue_delay_microseconds": DELAY,
+            },
+            "model_warmup": [
+                {
+                    "name": request,
+                    "batch_size": rows,
+                    "inputs": [
+                        {
+                            "key": tensor.name,
+                            "value": {
+                                "data_type": Word(TYPES[tensor.dtype]),
+                                "dims": list(tensor.row_shape) or [1],
+                                "input_data_file": f"{request}-{tensor.name}",
+                            },
+                        }
+                        for tensor in inputs
+                    ],
+                }
+                for request, rows in warm_ups.items()
+            ],
+        },
+    )
 
-    name: str
-    inputs: Sequence[TensorSpec]
-    outputs: Sequence[TensorSpec]
-    max_batch: int
-    preferred: Sequence[int] = ()
-    delay: int = 2000
-    backend: str = "onnxruntime"
-    file: str = "model.onnx"
-    warm_ups: Sequence[WarmUp] = ()
-    steps: Sequence[Step] = ()
-    parameters: Mapping[str, str] = field(default_factory=dict)
 
-    def text(self) -> str:
-        """The file's content."""
-        content: dict[str, Any] = {"name": self.name}
-        if self.steps:
-            content["platform"] = "ensemble"
-        else:
-            content |= {"backend": self.backend, "default_model_filename": self.file}
-        content["max_batch_size"] = self.max_batch
-        content["input"] = [_tensor(tensor) for tensor in self.inputs]
-        content["output"] = [_tensor(tensor) for tensor in self.outputs]
-        content["version_policy"] = {"latest": {"num_versions": 1}}
-        if self.steps:
-            content["ensemble_scheduling"] = {
-                "step": [
-                    {
-                        "model_name": step.model,
-                        "model_version": -1,
-                        "input_map": [{"key": a, "value": b} for a, b in step.inputs.items()],
-                        "output_map": [{"key": a, "value": b} for a, b in step.outputs.items()],
-                    }
-                    for step in self.steps
-                ]
-            }
-        else:
-            content["dynamic_batching"] = {
-                "preferred_batch_size": list(self.preferred),
-                "max_queue_delay_microseconds": self.delay,
-            }
-            content["model_warmup"] = [_warm_up(one) for one in self.warm_ups]
-        content["parameters"] = [{"key": a, "value": {"string_value": b}} for a, b in self.parameters.items()]
-        return _fields(content, 0)
+def ensemble_config(name: str, inputs: Tensors, outputs: Tensors, max_batch: int, steps: Sequence[Step]) -> str:
+    """The configuration of a chain of models."""
+    chain = [
+        {
+            "model_name": step.model,
+            "model_version": -1,
+            "input_map": [{"key": a, "value": b} for a, b in step.inputs.items()],
+            "output_map": [{"key": a, "value": b} for a, b in step.outputs.items()],
+        }
+        for step in steps
+    ]
+    head = {"name": name, "platform": "ensemble"}
+    return _config(head, inputs, outputs, max_batch, {"ensemble_scheduling": {"step": chain}})
+
+
+def _config(
+    head: Mapping[str, Any], inputs: Tensors, outputs: Tensors, max_batch: int, schedule: Mapping[str, Any]
+) -> str:
+    content = {
+        **head,
+        "max_batch_size": max_batch,
+        "input": [_tensor(tensor) for tensor in inputs],
+        "output": [_tensor(tensor) for tensor in outputs],
+        "version_policy": {"latest": {"num_versions": 1}},
+        **schedule,
+    }
+    return _fields(content, 0)
 
 
 def _tensor(tensor: TensorSpec) -> dict[str, Any]:
@@ -99,24 +110,6 @@ def _tensor(tensor: TensorSpec) -> dict[str, Any]:
     row = list(tensor.row_shape)
     content: dict[str, Any] = {"name": tensor.name, "data_type": Word(TYPES[tensor.dtype]), "dims": row or [1]}
     return content if row else content | {"reshape": {"shape": []}}
-
-
-def _warm_up(warm: WarmUp) -> dict[str, Any]:
-    return {
-        "name": warm.name,
-        "batch_size": warm.batch,
-        "inputs": [
-            {
-                "key": name,
-                "value": {
-                    "data_type": Word(TYPES[tensor.dtype]),
-                    "dims": list(tensor.row_shape) or [1],
-                    "input_data_file": f"{warm.name}-{name}",
-                },
-            }
-            for name, tensor in warm.inputs.items()
-        ],
-    }
 
 
 def _fields(content: Mapping[str, Any], depth: int) -> str:

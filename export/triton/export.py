@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import onnx
+from numpy.typing import NDArray
 
 from ohlora.bundle import Bundle
 from ohlora.engines.spec import TensorSpec
@@ -28,10 +30,9 @@ WARM_ROWS = 1
 
 
 def write_lowered(
-    lowered: Sequence[Lowered], folder: Path, source: Source, sizes: Batch, report: Callable[[str], None]
-) -> list[tuple[Lowered, list[Path]]]:
-    """Write the repository; returns each network with its files. Validated where Triton's definitions are installed."""
-    batch = (sizes.least, sizes.best, sizes.most)
+    lowered: Sequence[Lowered], folder: Path, source: Source, batch: Batch, report: Callable[[str], None]
+) -> list[list[Path]]:
+    """Write the repository; returns the files of each network. Validated where Triton's definitions are installed."""
     by_name = {one.graph.name: one for one in lowered}
     models = [
         TritonModel(f"{PREFIX}{one.graph.name}", serialized(one), one.graph.inputs(WARM_ROWS), batch) for one in lowered
@@ -52,39 +53,36 @@ def write_lowered(
         if problems:
             raise EngineError("the Triton repository is wrong: " + "; ".join(problems))
         report(f"  {len(files)} configurations validated with Triton's definitions")
-    return [(one, files[f"{PREFIX}{one.graph.name}"]) for one in lowered]
+    return [files[f"{PREFIX}{one.graph.name}"] for one in lowered]
 
 
-def portrait_chain(
-    bundle: Bundle, lowered: dict[str, Lowered], batch: tuple[int, int, int]
-) -> tuple[list[TritonModel], Ensemble]:
+def portrait_chain(bundle: Bundle, lowered: dict[str, Lowered], batch: Batch) -> tuple[list[TritonModel], Ensemble]:
     """mapping -> truncation -> synthesis -> the student's size -> hair, and the two small models between them."""
-    part = bundle.generator_part()
-    rows = portrait_requests(bundle, WARM_ROWS).inputs
-    truncate, resize = truncation_graph(bundle), student_input_graph(part.resolution)
-    w = lowered["mapping"].graph
-    latent = run_graph(w.model, w.inputs(WARM_ROWS))[0]
-    picture = run_graph(lowered["synthesis"].graph.model, lowered["synthesis"].graph.inputs(WARM_ROWS))[0]
+
+    def result(name: str) -> NDArray[Any]:
+        graph = lowered[name].graph
+        return run_graph(graph.model, graph.inputs(WARM_ROWS))[0]
+
+    truncation = portrait_requests(bundle, WARM_ROWS).inputs["truncation"]
+    between = (
+        ("truncate", truncation_graph(bundle), {"w": result("mapping"), "truncation": truncation}),
+        ("student_input", student_input_graph(bundle.generator_part().resolution), {"image": result("synthesis")}),
+    )
     models = [
-        TritonModel(
-            f"{PREFIX}truncate", truncate.SerializeToString(deterministic=True),
-            {"w": latent, "truncation": rows["truncation"]}, batch,
-        ),
-        TritonModel(
-            f"{PREFIX}student_input", resize.SerializeToString(deterministic=True), {"image": picture}, batch
-        ),
-    ]  # fmt: skip
-    inputs = [*tensors(lowered["mapping"].model)[0], TensorSpec("truncation", "float32", (None, 2))]
-    outputs = [tensors(lowered["synthesis"].model)[1][0], tensors(lowered["hair"].model)[1][0]]
-    latents = {tensor.name: tensor.name for tensor in tensors(lowered["mapping"].model)[0]}
+        TritonModel(f"{PREFIX}{name}", model.SerializeToString(deterministic=True), rows, batch)
+        for name, model, rows in between
+    ]
+    latents = tensors(lowered["mapping"].model)[0]
+    outputs = [tensors(lowered[name].model)[1][0] for name in ("synthesis", "hair")]
     steps = [
-        Step(f"{PREFIX}mapping", latents, {"w": "w"}),
+        Step(f"{PREFIX}mapping", {tensor.name: tensor.name for tensor in latents}, {"w": "w"}),
         Step(f"{PREFIX}truncate", {"w": "w", "truncation": "truncation"}, {"wp": "wp"}),
         Step(f"{PREFIX}synthesis", {"wp": "wp"}, {"image": "image"}),
         Step(f"{PREFIX}student_input", {"image": "image"}, {"small": "small"}),
         Step(f"{PREFIX}hair", {"image": "small"}, {"hair": "hair"}),
     ]
-    return models, Ensemble(ENSEMBLE, inputs, outputs, steps, batch[2])
+    inputs = [*latents, TensorSpec("truncation", "float32", (None, 2))]
+    return models, Ensemble(ENSEMBLE, inputs, outputs, steps, batch.max)
 
 
 def truncation_graph(bundle: Bundle) -> onnx.ModelProto:

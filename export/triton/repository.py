@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from ohlora.base.version import __version__
 from ohlora.engines.spec import TensorSpec
 from ohlora.errors import EngineError, InvalidInputError
-from ohlora.export.triton.config import TYPES, ModelConfig, Step, WarmUp, parse_config
+from ohlora.export.formats import Batch
+from ohlora.export.triton.config import MODEL_FILE, TYPES, Step, ensemble_config, model_config, parse_config
 
 REPOSITORY_NAME = "ohlora_repository.json"
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
@@ -28,12 +29,12 @@ Arrays = Mapping[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class TritonModel:
-    """A network to serve. data: ONNX bytes. rows: real inputs [N, ...] to warm up with. batch: (min, opt, max)."""
+    """A network to serve. data: ONNX bytes. rows: real inputs [N, ...] to warm up with."""
 
     name: str
     data: bytes
     rows: Arrays
-    batch: tuple[int, int, int]
+    batch: Batch
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def write_repository(
 ) -> dict[str, list[Path]]:
     """Write into the empty `folder`; returns the files of each model.
 
-    Raises InvalidInputError for names that are no folder names or come twice, and batches below 1.
+    Raises InvalidInputError for names that are no folder names or come twice, and models without warm-up rows.
     """
     names = [model.name for model in models] + [ensemble.name for ensemble in ensembles]
     for name in names:
@@ -76,20 +77,11 @@ def write_repository(
             raise InvalidInputError(f"'{name}' is no name for a Triton model: letters, digits, '_' and '-'")
         if names.count(name) > 1:
             raise InvalidInputError(f"two Triton models are called '{name}'")
-    written = {}
-    for model in models:
-        least, best, most = model.batch
-        if not 1 <= least <= best <= most:
-            raise InvalidInputError(f"the batch of '{model.name}' must rise from 1 or more, got {model.batch}")
-        written[model.name] = _write_model(model, folder / model.name)
-    for ensemble in ensembles:
-        place = folder / ensemble.name
-        (place / "1").mkdir(parents=True)  # Triton wants a version folder, empty as it is
-        config = ModelConfig(
-            ensemble.name, ensemble.inputs, ensemble.outputs, ensemble.max_batch, backend="", steps=ensemble.steps
-        )
-        (place / "1" / ".keep").write_bytes(b"")
-        written[ensemble.name] = [_write_text(place / "config.pbtxt", config.text()), place / "1" / ".keep"]
+    written = {model.name: _write_model(model, folder / model.name) for model in models}
+    for one in ensembles:
+        config = ensemble_config(one.name, one.inputs, one.outputs, one.max_batch, one.steps)
+        # Triton wants a version folder, empty as it is.
+        written[one.name] = _write_files(folder / one.name, {"config.pbtxt": config.encode(), "1/.keep": b""})
     content = {
         "ohlora_version": __version__,
         "models": {
@@ -97,32 +89,30 @@ def write_repository(
             for name, paths in written.items()
         },
     }
-    _write_text(folder / REPOSITORY_NAME, json.dumps(content, indent=1) + "\n")
+    (folder / REPOSITORY_NAME).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     return written
 
 
 def _write_model(model: TritonModel, place: Path) -> list[Path]:
-    least, best, most = model.batch
     inputs, outputs = tensors(onnx.load_from_string(model.data))
     missing = [tensor.name for tensor in inputs if tensor.name not in model.rows]
     if missing:
         raise InvalidInputError(f"'{model.name}' has no warm-up rows for its input '{missing[0]}'")
-    (place / "1").mkdir(parents=True)
-    (place / "warmup").mkdir()
-    files = [place / "1" / "model.onnx"]
-    files[0].write_bytes(model.data)
-    warm_ups = []
-    for batch in sorted({least, best}):
-        warm = WarmUp(f"batch{batch}", batch, {tensor.name: tensor for tensor in inputs})
+    warm_ups = {f"batch{rows}": rows for rows in sorted({model.batch.min, model.batch.opt})}
+    config = model_config(model.name, inputs, outputs, model.batch, warm_ups)
+    files = {"config.pbtxt": config.encode(), f"1/{MODEL_FILE}": model.data}
+    for request in warm_ups:
         for tensor in inputs:
-            # Triton repeats one row to the batch.
-            path = place / "warmup" / f"{warm.name}-{tensor.name}"
-            path.write_bytes(np.ascontiguousarray(model.rows[tensor.name][:1]).astype(tensor.dtype).tobytes())
-            files.append(path)
-        warm_ups.append(warm)
-    preferred = sorted({size for size in (best, most) if size > 1})
-    config = ModelConfig(model.name, inputs, outputs, most, preferred, warm_ups=warm_ups)
-    return [_write_text(place / "config.pbtxt", config.text()), *files]
+            row = np.ascontiguousarray(model.rows[tensor.name][:1]).astype(tensor.dtype)
+            files[f"warmup/{request}-{tensor.name}"] = row.tobytes()
+    return _write_files(place, files)
+
+
+def _write_files(place: Path, files: Mapping[str, bytes]) -> list[Path]:
+    for name, data in files.items():
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        (place / name).write_bytes(data)
+    return [place / name for name in files]
 
 
 def validate_repository(folder: Path) -> list[str]:
@@ -142,7 +132,7 @@ def validate_repository(folder: Path) -> list[str]:
         if config.ensemble_scheduling.step:
             problems += _ensemble_problems(name, config, configs)
             continue
-        path = place / "1" / (config.default_model_filename or "model.onnx")
+        path = place / "1" / (config.default_model_filename or MODEL_FILE)
         if not path.is_file():
             problems.append(f"{name}: {path.relative_to(folder)} is missing")
             continue
@@ -197,11 +187,6 @@ def _ensemble_problems(name: str, config: Any, configs: Mapping[str, Any]) -> li
     return problems + [
         f"{name}: nothing makes the output '{t.name}'" for t in config.output if known.get(t.name) != t.data_type
     ]
-
-
-def _write_text(path: Path, text: str) -> Path:
-    path.write_text(text, encoding="utf-8")
-    return path
 
 
 def _sha256(path: Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -90,10 +91,10 @@ def export(
             from ohlora.export.verify import show, verify_export
 
             found = verify_export(opened, request, written, _say(told.json))
-            rows = [row.to_json() for row in found]
+            rows = [asdict(row) for row in found]
             if not told.json:
                 show(found)
-        networks = {one.name: {"files": [str(path) for path in one.files], **one.record} for one in written}
+        networks = {one.name: {"files": [str(path) for path in one.files], **one.lowered.to_json()} for one in written}
         lines = [] if out is None else [f"{to}: {', '.join(networks) or 'bundle'} -> {out}"]
         told.tell({"out": str(out) if out else None, "networks": networks, "verified": rows}, *lines)
 

@@ -20,6 +20,7 @@ from ohlora.engines.cache import CACHE_VARIABLE
 from ohlora.errors import InvalidInputError, OhloraError
 from ohlora.export.exporter import Request, export
 from ohlora.export.formats import FORMATS, Batch, parse_batch, refuse
+from ohlora.export.networks.compare import Comparison
 from ohlora.export.precision.presets import preset_named
 from ohlora.export.sources import bundle_source, open_source
 from ohlora.faces import face_from_seed
@@ -44,7 +45,7 @@ def run(*arguments: object) -> tuple[int, str]:
 @pytest.mark.parametrize(("text", "wanted"), [("1:8:32", (1, 8, 32)), ("4", (4, 4, 4)), ("1:1:1", (1, 1, 1))])
 def test_batches(text: str, wanted: tuple[int, int, int]) -> None:
     batch = parse_batch(text)
-    assert (batch.least, batch.best, batch.most) == wanted
+    assert (batch.min, batch.opt, batch.max) == wanted
     assert parse_batch(str(batch)) == batch
 
 
@@ -233,8 +234,8 @@ def test_a_missed_gate_writes_nothing(tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         from ohlora.export.precision import presets
 
-        impossible = presets.Gate("PSNR above 200", lambda q: q.psnr_mean > 200)
-        changed = presets.Preset("balanced", impossible, presets.PRESETS["balanced"].masks, 45.0, 0.998)
+        impossible = Comparison(least={"psnr_mean": 45, "psnr_worst": 200})
+        changed = presets.Preset("balanced", impossible, presets.PRESETS["balanced"].masks)
         patch.setitem(presets.PRESETS, "balanced", changed)
         with pytest.raises(OhloraError, match="misses the gate"):
             export(source, strict, lambda line: None)
@@ -248,5 +249,5 @@ def test_precision_auto_is_what_was_measured() -> None:
     able = any(status.bf16 for status in backend_report())
     assert arithmetic("auto", "bf16") == ("bf16" if able else "fp32")
     assert arithmetic("auto", "bf16", "onnxruntime") == "fp32"
-    assert preset_named("exact").psnr is None
+    assert not preset_named("exact").pictures.least
     assert str(Batch(1, 2, 3)) == "1:2:3"

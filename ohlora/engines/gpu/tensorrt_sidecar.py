@@ -45,15 +45,6 @@ class Sidecar:
         write_json(path, content)
         return path
 
-    def mismatch(self, **asked: object) -> str | None:
-        """Why this is not the engine that would be built now, of these fields; None when it is."""
-        for name, value in asked.items():
-            if getattr(self, name) != value:
-                if name == "model_sha256":
-                    return "the ONNX file changed"
-                return f"{name.replace('_', ' ')} changed from {getattr(self, name)} to {value}"
-        return None
-
 
 def sidecar_path(engine: Path) -> Path:
     return engine.with_name(f"{engine.name}.json")
