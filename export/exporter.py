@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ohlora.base.atomic import install_folder
+from ohlora.base.types import Report
 from ohlora.base.version import __version__
+from ohlora.bundle.files import file_sha256
 from ohlora.engines.gpu.tensorrt_sidecar import sidecar_path
 from ohlora.errors import InvalidInputError
-from ohlora.export.bundle.generator import Report
 from ohlora.export.bundle.preset import JUDGED_SEEDS, preset_bundle
 from ohlora.export.formats import DEFAULT_BATCH, FORMATS, Batch, format_named, refuse
 from ohlora.export.lowering import Lowered, Lowering, serialized
@@ -108,35 +108,30 @@ def _export_bundle(source: Source, request: Request, gate: Preset, report: Repor
     )
 
 
-def _onnx_files(lowered: Sequence[Lowered], folder: Path, *_: object) -> list[list[Path]]:
-    files = []
+def _onnx_files(lowered: Sequence[Lowered], folder: Path, *_: object) -> Iterator[list[Path]]:
     for one in lowered:
         path = folder / f"{one.graph.name}.onnx"
         path.write_bytes(serialized(one))
-        files.append([path])
-    return files
+        yield [path]
 
 
-def _openvino_files(lowered: Sequence[Lowered], folder: Path, *_: object) -> list[list[Path]]:
+def _openvino_files(lowered: Sequence[Lowered], folder: Path, *_: object) -> Iterator[list[Path]]:
     from ohlora.engines.openvino_backend import openvino
 
     core = openvino.Core()
-    files = []
     for one in lowered:
         path = folder / f"{one.graph.name}.xml"
         # Weights stay in the type they have: float16 storage would be a precision of its own.
         openvino.save_model(core.read_model(serialized(one)), path, compress_to_fp16=False)
-        files.append([path, path.with_suffix(".bin")])
-    return files
+        yield [path, path.with_suffix(".bin")]
 
 
 def _tensorrt_files(
     lowered: Sequence[Lowered], folder: Path, source: Source, request: Request, report: Report
-) -> list[list[Path]]:
+) -> Iterator[list[Path]]:
     from ohlora.export.tensorrt.builder import build_engine
 
     hashes = source.bundle.engine_hashes if source.bundle else {}
-    files = []
     for one in lowered:
         path = folder / f"{one.graph.name}.engine"
         built = build_engine(
@@ -146,14 +141,13 @@ def _tensorrt_files(
             batch=request.batch,
             compute_capabilities=request.compute_capabilities,
             network_sha256=hashes.get(one.graph.name, ""),
-            on_progress=report,
+            report=report,
         )
         megabytes = path.stat().st_size / 1e6
         report(
             f"  {one.graph.name}: {megabytes:.1f} MB in {built.build_seconds:.1f} s ({built.package} {built.version})"
         )
-        files.append([path, sidecar_path(path)])
-    return files
+        yield [path, sidecar_path(path)]
 
 
 def _triton_files(
@@ -165,7 +159,7 @@ def _triton_files(
 
 
 # Files of each network, in order.
-WRITERS: dict[str, Callable[[Sequence[Lowered], Path, Source, Request, Report], list[list[Path]]]] = {
+WRITERS: dict[str, Callable[[Sequence[Lowered], Path, Source, Request, Report], Iterable[list[Path]]]] = {
     "onnx": _onnx_files,
     "openvino": _openvino_files,
     "tensorrt": _tensorrt_files,
@@ -175,8 +169,7 @@ WRITERS: dict[str, Callable[[Sequence[Lowered], Path, Source, Request, Report], 
 
 def _report(source: Source, request: Request, written: Sequence[Written]) -> str:
     def entry(path: Path) -> dict[str, Any]:
-        data = path.read_bytes()
-        return {"file": path.name, "sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
+        return {"file": path.name, "sha256": file_sha256(path), "size": path.stat().st_size}
 
     content = {
         "source": source.name,

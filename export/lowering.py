@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import onnx
 
+from ohlora.base.types import Report
 from ohlora.base.version import __version__
 from ohlora.engines.onnx_torch.mixed_precision import Low, lower
 from ohlora.errors import EngineError
@@ -87,7 +87,7 @@ class Lowering:
     gate: Preset
     seeds: int
     symmetric: bool
-    report: Callable[[str], None]
+    report: Report
     _done: dict[str, Lowered] = field(default_factory=dict)
 
     def of(self, name: str) -> Lowered:
@@ -104,8 +104,8 @@ class Lowering:
         if not plans or graph.name not in JUDGED or self.source.bundle is None:
             return Lowered(graph, graph.model)
         options = (self.source.bundle, self.gate, self.precision, self.seeds)
-        lower = lower_synthesis if graph.name == "synthesis" else lower_hair
-        chosen = lower(*options, report=self.report, symmetric=self.symmetric)
+        lower_network = lower_synthesis if graph.name == "synthesis" else lower_hair
+        chosen = lower_network(*options, report=self.report, symmetric=self.symmetric)
         form = "int8" if chosen.form.startswith("int8") else "fp32"
         return Lowered(graph, chosen.model, form, chosen.precision, chosen.to_json(self.gate))
 

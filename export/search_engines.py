@@ -6,43 +6,27 @@ Scoring is a large part of a search's work on a CPU; compiled, it takes a third 
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-import onnx
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from ohlora.engines import Engine, open_engine
+from ohlora.engines import Engine
 from ohlora.errors import EngineError
-from ohlora.export.graphs.from_torch import to_onnx
+from ohlora.export.graphs.from_torch import open_model, to_onnx
+from ohlora.export.graphs.pictures import PictureGraph, score_scale
 from ohlora.export.networks.registry import module_graphs
-from ohlora.training.nets.score_cnns import SIZE, MergedCnn, PropertyCnn
+from ohlora.training.nets.score_cnns import SIZE
 from ohlora.training.nets.stylegan import Generator
 from ohlora.training.vectorfind.portrayer import Portrayer, engine_portrayer
 from ohlora.training.vectorfind.scorers import CnnScorer, cnn_columns
 
 TOLERANCE = 1e-4  # largest difference of a score between engine and PyTorch
 CHECKED = 3
-
-
-class ScoringGraph(nn.Module):
-    """image uint8 [N,R,R,3] RGB -> scores float32 [N, columns]; only the parts that the columns need."""
-
-    def __init__(self, network: PropertyCnn | MergedCnn, columns: Sequence[str]) -> None:
-        super().__init__()
-        self.network, self.columns = network, tuple(columns)
-
-    def forward(self, image: Tensor) -> Tensor:
-        x = (image.permute(0, 3, 1, 2).float() / 255.0 - 0.5) / 0.5
-        if x.shape[-1] != SIZE:
-            x = F.interpolate(x, (SIZE, SIZE), mode="bilinear", align_corners=False)
-        return cnn_columns(self.network, x, self.columns)
 
 
 @dataclass
@@ -76,8 +60,14 @@ def compiled_scorer(scorer: CnnScorer, resolution: int, columns: Sequence[str], 
         )
     example = torch.zeros(2, resolution, resolution, 3, dtype=torch.uint8)
     network = scorer.network.to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    model = to_onnx(ScoringGraph(network, columns).eval(), {"image": example}, "scores")
-    engine = _opened(model, backend)
+
+    def read(x: Tensor) -> Tensor:
+        if resolution != SIZE:
+            x = F.interpolate(x, (SIZE, SIZE), mode="bilinear", align_corners=False)
+        return cnn_columns(network, x, columns)  # only the parts that the columns need
+
+    model = to_onnx(PictureGraph(read, score_scale, network=network), {"image": example}, "scores")
+    engine = open_model(model, backend=backend)
     made = EngineScorer(scorer, engine, tuple(columns))
     noise = np.random.Generator(np.random.Philox(key=3)).integers(0, 256, (CHECKED, resolution, resolution, 3))
     images = noise.astype(np.uint8)
@@ -90,13 +80,5 @@ def compiled_scorer(scorer: CnnScorer, resolution: int, columns: Sequence[str], 
 
 def compiled_portrayer(generator: Generator, backend: str = "auto", precision: str = "fp32") -> Portrayer:
     """A checkpoint's generator, its synthesis exported (parity-checked) and compiled. Raises EngineError."""
-    return engine_portrayer(
-        generator, _opened(module_graphs("generator", generator)["synthesis"]().model, backend, precision)
-    )
-
-
-def _opened(model: onnx.ModelProto, backend: str, precision: str = "fp32") -> Engine:
-    with tempfile.TemporaryDirectory(prefix="ohlora-search-") as folder:
-        path = Path(folder) / "network.onnx"
-        path.write_bytes(model.SerializeToString())
-        return open_engine(path, backend=backend, precision=precision)
+    synthesis = module_graphs("generator", generator)["synthesis"]()
+    return engine_portrayer(generator, open_model(synthesis.model, backend=backend, precision=precision))

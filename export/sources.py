@@ -14,6 +14,7 @@ from ohlora.bundle import Bundle
 from ohlora.engines.model_file import read_model_file
 from ohlora.errors import InvalidInputError
 from ohlora.export.bundle.preset import judged_latents
+from ohlora.export.graphs.mapping import mapping_inputs
 from ohlora.export.graphs.portrait import portrait_graph, recolor_graph
 from ohlora.export.graphs.portrait_requests import portrait_requests, recolor_requests
 from ohlora.export.networks.compare import Kind
@@ -115,9 +116,7 @@ def open_source(
 
 def _latents(bundle: Bundle, count: int) -> Arrays:
     part = bundle.generator_part()
-    faces = [face_from_seed(6_000_000 + i, part.label_size) for i in range(count)]
-    inputs = {"z": np.stack([face.z for face in faces])}
-    return inputs | ({"label": np.stack([face.label for face in faces])} if part.label_size else {})
+    return {**mapping_inputs([face_from_seed(6_000_000 + i, part.label_size) for i in range(count)])}
 
 
 def _split1(count: int, width: int) -> Arrays:

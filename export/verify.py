@@ -9,17 +9,20 @@ from __future__ import annotations
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ohlora.engines import BACKENDS, Engine, backend_report, open_engine, usable_cores
+from ohlora.base.types import Report
+from ohlora.engines import BACKENDS, Engine, backend_report, usable_cores
 from ohlora.errors import EngineError
 from ohlora.export.exporter import Request, Written, export
+from ohlora.export.graphs.from_torch import open_model
 from ohlora.export.lowering import serialized
 from ohlora.export.networks.compare import Kind, figures
 from ohlora.export.networks.entry import Arrays
@@ -49,7 +52,7 @@ class Row:
 
 
 def verify_export(
-    source: Source, request: Request, written: Sequence[Written], report: Callable[[str], None] = lambda line: None
+    source: Source, request: Request, written: Sequence[Written], report: Report = lambda line: None
 ) -> list[Row]:
     """Rows of all networks, PyTorch's first for each. A bundle's are those of its own networks."""
     if request.to == "bundle":
@@ -61,7 +64,7 @@ def verify_export(
     return rows
 
 
-def verify_bundle(folder: Path, report: Callable[[str], None] = lambda line: None) -> list[Row]:
+def verify_bundle(folder: Path, report: Report = lambda line: None) -> list[Row]:
     """Of a bundle at a preset: every network against its float32 source is in its manifest; here it is run."""
     with tempfile.TemporaryDirectory(prefix="ohlora-verify-") as temporary:
         request = Request(to="onnx", out=Path(temporary) / "made")
@@ -79,30 +82,23 @@ def network_rows(one: Written, to: str) -> list[Row]:
     inputs = graph.inputs(BATCH)
     rows: list[Row] = []
     wanted: NDArray[Any] | None = None
-    with tempfile.TemporaryDirectory(prefix="ohlora-verify-") as temporary:
-        plain, made = Path(temporary) / "float32.onnx", Path(temporary) / f"{one.name}.onnx"
-        plain.write_bytes(graph.model.SerializeToString())
-        made.write_bytes(serialized(lowered))
-        for backend, precision in [(BASELINE, "fp32"), *_ways(to, lowered.runtime)]:
-            first = backend == BASELINE
-            try:
-                # PyTorch spreads one row over all threads itself.
-                engine = open_engine(
-                    plain if first else made, backend=backend, precision=precision, threads=1 if first else None
-                )
-            except EngineError as error:
-                rows.append(Row(one.name, backend, precision, megabytes, "-", None, None, None, _short(str(error))))
-                continue
-            with engine:
-                result = engine(**inputs)[graph.output]
-                milliseconds, per_second = _timed(engine, inputs)
-            text = "-" if wanted is None else parity_text(graph.kind, result, wanted)
-            base = rows[0].per_second if rows else None
-            speedup = per_second / base if base else None
-            rows.append(
-                Row(one.name, engine.backend, engine.precision, megabytes, text, milliseconds, per_second, speedup)
-            )
-            wanted = result if first else wanted
+    for backend, precision in [(BASELINE, "fp32"), *_ways(to, lowered.runtime)]:
+        # PyTorch spreads one row over all threads itself.
+        model, threads = (graph.model, 1) if backend == BASELINE else (serialized(lowered), None)
+        try:
+            engine = open_model(model, backend=backend, precision=precision, threads=threads)
+        except EngineError as error:
+            note = shorten(str(error), 60, placeholder="...")
+            rows.append(Row(one.name, backend, precision, megabytes, "-", None, None, None, note))
+            continue
+        with engine:
+            result = engine(**inputs)[graph.output]
+            milliseconds, per_second = _timed(engine, inputs)
+        text = "-" if wanted is None else parity_text(graph.kind, result, wanted)
+        base = rows[0].per_second if rows else None
+        speedup = per_second / base if base else None
+        rows.append(Row(one.name, engine.backend, engine.precision, megabytes, text, milliseconds, per_second, speedup))
+        wanted = result if backend == BASELINE else wanted
     return rows
 
 
@@ -158,7 +154,3 @@ def show(rows: Sequence[Row]) -> None:
     console = Console()
     console.print(f"{usable_cores()} cores; batch {BATCH}, median of {REPEATS}; backends known: {names}")
     console.print(table)
-
-
-def _short(text: str, limit: int = 60) -> str:
-    return text if len(text) <= limit else text[: limit - 3] + "..."

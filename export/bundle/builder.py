@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, cast
 
+from ohlora.base.types import Report
 from ohlora.bundle import Bundle
 from ohlora.bundle.gallery import GalleryEntry, read_gallery, write_gallery
 from ohlora.bundle.manifest import GalleryPart
 from ohlora.bundle.write import BundleDraft, new_bundle
 from ohlora.errors import InvalidInputError
 from ohlora.export.bundle.directions import add_directions, load_directions
-from ohlora.export.bundle.generator import Report, add_generator
+from ohlora.export.bundle.generator import add_generator
 from ohlora.export.bundle.students import add_student
 from ohlora.export.graphs.generator import STORAGES, Storage
 from ohlora.export.networks.registry import load_network

@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import torch
-from numpy.typing import NDArray
 from safetensors.numpy import save
-from torch import Tensor
 
 from ohlora.base.atomic import write_bytes
+from ohlora.base.types import Report
 from ohlora.bundle.manifest import GeneratorPart
 from ohlora.engines import open_engine
 from ohlora.engines.selftest import Probe, save_probe
 from ohlora.export.graphs.from_torch import run_graph
-from ohlora.export.graphs.generator import Storage, as_levels, exact_reference, synthesis_sources
+from ohlora.export.graphs.generator import Storage, synthesis_sources
 from ohlora.export.graphs.half_storage import store_half
+from ohlora.export.graphs.mapping import mapping_inputs
 from ohlora.export.networks.compare import EXACT, Comparison, Figures, figures
+from ohlora.export.networks.entry import Arrays
 from ohlora.export.networks.registry import SAMPLES, Graph, module_graphs
 from ohlora.export.rewrites.generator import Collapse
 from ohlora.faces import face_from_seed
 from ohlora.render.sources import truncate
 from ohlora.training.directions.known_latents import state_sha256
-from ohlora.training.nets.stylegan import Generator
+from ohlora.training.nets.stylegan import Generator, GeneratorConfig
 
 PROBE_SEEDS = (11, 29)
 HALF_FACES = 8  # random faces on which float16 weights are judged
@@ -34,9 +34,6 @@ HALF_FACES = 8  # random faces on which float16 weights are judged
 # values move far (14 levels at 128 px, 26 at 256), which nobody sees: that figure is recorded, not judged.
 HALF = Comparison({"mean_grey_levels": 0.5}, {"psnr_db": 45.0})
 FIGURES = ("mean_grey_levels", "max_grey_levels", "psnr_db")
-
-Report = Callable[[str], None]
-Arrays = dict[str, NDArray[Any]]
 
 
 @torch.no_grad()
@@ -55,32 +52,28 @@ def write_generator(
     graphs = {name: make() for name, make in module_graphs("generator", module, {"collapse": collapse}).items()}
     found = {}
     if storage == "float16":
-        reference = exact_reference(module)
         for name, graph in graphs.items():
-            store_half(graph.model, synthesis_sources(reference, collapse) if name == "synthesis" else None)
+            store_half(graph.model, synthesis_sources(module, collapse) if name == "synthesis" else None)
             onnx.checker.check_model(graph.model, full_check=True)
-        found = _half_figures(reference, {name: graph.model for name, graph in graphs.items()})
+        found = _half_figures(module.config, graphs)
     for name, graph in graphs.items():
         write_bytes(folder / f"{name}.onnx", graph.model.SerializeToString(deterministic=True))
     return graphs, found
 
 
-def _half_figures(reference: Generator, graphs: dict[str, onnx.ModelProto]) -> dict[str, float]:
+def _half_figures(config: GeneratorConfig, graphs: dict[str, Graph]) -> dict[str, float]:
     """Whole pictures of random faces from graphs with float16 weights. Raises EngineError when they are too far off."""
-    config = reference.config
-    inputs, exact = _drawn(reference, HALF_FACES, seed=2)
-    w = reference.mapping(*exact)
-    wanted = as_levels(reference.synthesis(reference.broadcast(w), lod=0.0))
-    made_w = run_graph(graphs["mapping"], inputs)[0]
-    made = run_graph(graphs["synthesis"], {"wp": np.repeat(made_w[:, None], config.layers, axis=1)})[0]
-    found = figures("image", made, wanted)
+    inputs = _drawn(config, HALF_FACES, seed=2)
+    w, made_w = graphs["mapping"].eager(inputs)["w"], run_graph(graphs["mapping"].model, inputs)[0]
+    exact, wp = ({"wp": np.repeat(each[:, None], config.layers, axis=1)} for each in (w, made_w))
+    found = figures("image", run_graph(graphs["synthesis"].model, wp)[0], graphs["synthesis"].eager(exact)["image"])
     HALF.require("the generator with weights stored as float16 (float32 storage is exact)", found)
     if "mapping_end" in graphs:
         # Weights of the last layers must be rounded alike in both files.
-        whole, split1 = run_graph(graphs["mapping"], _drawn(reference, SAMPLES, seed=0)[0])
-        end = run_graph(graphs["mapping_end"], {"mapping_split1": split1})[0]
+        whole, split1 = run_graph(graphs["mapping"].model, _drawn(config, SAMPLES, seed=0))
+        end = run_graph(graphs["mapping_end"].model, {"mapping_split1": split1})[0]
         EXACT["latent"].require("mapping_end.onnx", figures("latent", end, whole))
-    return {"w_max_abs_error": float(np.abs(made_w - w.numpy()).max())} | _image_figures(found, FIGURES)
+    return {"w_max_abs_error": float(np.abs(made_w - w).max())} | _image_figures(found, FIGURES)
 
 
 def _image_figures(found: Figures, names: tuple[str, ...]) -> dict[str, float]:
@@ -88,12 +81,11 @@ def _image_figures(found: Figures, names: tuple[str, ...]) -> dict[str, float]:
     return {f"image_{name}": int(found[name]) if name == "max_grey_levels" else found[name] for name in names}
 
 
-def _drawn(reference: Generator, count: int, seed: int) -> tuple[Arrays, list[Tensor]]:
-    """Random latents, as inputs of the mapping graph and as the exact module takes them."""
-    stream, config = torch.Generator().manual_seed(seed), reference.config
+def _drawn(config: GeneratorConfig, count: int, seed: int) -> Arrays:
+    """Random latents, as inputs of the mapping graph."""
+    stream = torch.Generator().manual_seed(seed)
     sizes = {"z": config.z_size} | ({"label": config.label_size} if config.label_size else {})
-    drawn = {name: torch.randn(count, size, generator=stream) for name, size in sizes.items()}
-    return {name: value.numpy() for name, value in drawn.items()}, [value.double() for value in drawn.values()]
+    return {name: torch.randn(count, size, generator=stream).numpy() for name, size in sizes.items()}
 
 
 @torch.no_grad()
@@ -105,10 +97,7 @@ def add_generator(folder: Path, module: Generator, kind: str, storage: Storage, 
     config = module.config
     report(f"generator: {kind}, {config.resolution} px, {config.label_size} label values, weights as {storage}")
     graphs, half = write_generator(module, folder, storage)
-    faces = [face_from_seed(seed, config.label_size) for seed in PROBE_SEEDS]
-    inputs = {"z": np.stack([face.z for face in faces])}
-    if config.label_size:
-        inputs["label"] = np.stack([face.label for face in faces])
+    inputs: Arrays = {**mapping_inputs([face_from_seed(seed, config.label_size) for seed in PROBE_SEEDS])}
     exact = graphs["mapping"].eager(inputs)
     if config.split_size:
         ends = graphs["mapping_end"].eager({"mapping_split1": exact["mapping_split1"]})

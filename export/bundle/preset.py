@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from ohlora.base.types import Report
 from ohlora.bundle import Bundle, generator_identity_of
 from ohlora.bundle.manifest import GeneratorPart, HairPart
 from ohlora.bundle.write import BundleDraft, new_bundle
 from ohlora.engines.selftest import load_probe, save_probe
 from ohlora.errors import InvalidInputError
-from ohlora.export.precision.presets import Arrays, Chosen, Preset, choose, mask_target, picture_target, run_rows
+from ohlora.export.graphs.mapping import mapping_inputs
+from ohlora.export.precision.presets import MASKS, PICTURES, Arrays, Chosen, Preset, Target, choose, run_rows
 from ohlora.faces import face_from_seed
 from ohlora.photos.segmentation import student_input
 from ohlora.training.data import portraits
 from ohlora.training.data.portrait_faces import TEST_SEEDS
-
-Report = Callable[[str], None]
 
 JUDGED_SEEDS = 200
 FIRST_SEED = 7_000_000  # far from seeds that people type
@@ -70,10 +69,7 @@ def judged_latents(bundle: Bundle, seeds: int) -> tuple[Arrays, Arrays]:
     """(rows that quality is measured on, rows to calibrate on): wp of as many faces, without truncation."""
     part = bundle.generator_part()
     faces = [face_from_seed(FIRST_SEED + i, part.label_size) for i in range(seeds + CALIBRATION_SEEDS)]
-    inputs = {"z": np.stack([face.z for face in faces])}
-    if part.label_size:
-        inputs["label"] = np.stack([face.label for face in faces])
-    w = run_rows(onnx.load(bundle.file(part.mapping)), inputs)["w"]
+    w = run_rows(onnx.load(bundle.file(part.mapping)), {**mapping_inputs(faces)})["w"]
     wp = np.repeat(w[:, None], part.num_layers, axis=1)
     return {"wp": wp[:seeds]}, {"wp": wp[seeds:]}
 
@@ -84,7 +80,7 @@ def lower_synthesis(
     """The chosen form, judged on `seeds` faces."""
     model = onnx.load(bundle.file(bundle.generator_part().synthesis))
     judged, calibration = judged_latents(bundle, seeds)
-    target = picture_target(model, judged, calibration, preset)
+    target = Target(PICTURES, model, judged, calibration, preset)
     return choose(target, precision=precision, symmetric=symmetric, report=report)
 
 
@@ -104,7 +100,7 @@ def lower_hair(
     ).images
     judged = drawn[CALIBRATION_SEEDS:] if pictures is None else np.stack([student_input(one) for one in pictures])
     model = onnx.load(bundle.file(bundle.hair_part().file))
-    target = mask_target(model, {"image": judged}, {"image": drawn[:CALIBRATION_SEEDS]}, preset)
+    target = Target(MASKS, model, {"image": judged}, {"image": drawn[:CALIBRATION_SEEDS]}, preset)
     return choose(target, precision=precision, symmetric=symmetric, judged_in_plan=32, report=report)
 
 

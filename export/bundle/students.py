@@ -8,13 +8,13 @@ from typing import Any, Literal, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from ohlora.base.types import Report
 from ohlora.bundle import Bundle
 from ohlora.bundle.manifest import HairPart, ParsingPart
 from ohlora.bundle.write import BundleDraft
 from ohlora.engines import open_engine
 from ohlora.engines.selftest import Probe, save_probe
 from ohlora.errors import BundleError
-from ohlora.export.bundle.generator import Report
 from ohlora.export.graphs.student import export_student, reference_hair, reference_logits
 from ohlora.export.networks.registry import load_network
 from ohlora.training.data import portraits

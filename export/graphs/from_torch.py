@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import onnx
@@ -12,6 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ohlora.engines import open_engine
+from ohlora.engines.rows import RowEngine
 from ohlora.errors import EngineError
 
 OPSET = 18
@@ -70,3 +74,11 @@ def run_graph(model: onnx.ModelProto, inputs: Mapping[str, NDArray[Any]]) -> lis
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     outputs: list[NDArray[Any]] = session.run(None, dict(inputs))
     return outputs
+
+
+def open_model(model: onnx.ModelProto | bytes, **options: Any) -> RowEngine:
+    """An engine of a model that is in no file; options of `engines.open_engine`."""
+    with tempfile.TemporaryDirectory(prefix="ohlora-export-") as folder:
+        path = Path(folder) / "model.onnx"
+        path.write_bytes(model if isinstance(model, bytes) else model.SerializeToString())
+        return open_engine(path, **options)

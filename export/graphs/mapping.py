@@ -9,10 +9,15 @@ The last layers are in both files: one network in two parts would run twice for 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import onnx
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ohlora.base.values import Face
 from ohlora.export.graphs.from_torch import TRACED_BATCH, to_onnx
 from ohlora.training.nets.stylegan import Generator, GeneratorConfig, Mapping
 
@@ -75,3 +80,9 @@ def generator_properties(role: str, config: GeneratorConfig) -> dict[str, str]:
     if config.split_size:
         numbers["split_size"] = config.split_size
     return {"ohlora.role": role} | {f"ohlora.{name}": str(value) for name, value in numbers.items()}
+
+
+def mapping_inputs(faces: Sequence[Face]) -> dict[str, NDArray[np.float32]]:
+    """What mapping.onnx takes of these faces; they have labels all or none."""
+    inputs = {"z": np.stack([face.z for face in faces])}
+    return inputs | ({"label": np.stack([face.label for face in faces])} if faces[0].label.size else {})

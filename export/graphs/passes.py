@@ -1,23 +1,17 @@
 """Exact passes over ONNX graphs, for models whose PyTorch module is not at hand: those of a bundle.
 
-fold_constants   what depends on no input is computed now (weights stored as float16, kernels stored as 3x3)
-subpixel         stride-2 transposed convolutions become 2x2 convolutions, depth to space and a crop
-drop_unused      what no output depends on is dropped
+subpixel   stride-2 transposed convolutions become 2x2 convolutions, depth to space and a crop
 """
 
 from __future__ import annotations
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
+import torch
 from onnx import helper, numpy_helper
 
 from ohlora.engines.onnx_torch.onnx_graphs import drop_unused, fold_constants
-
-__all__ = ["drop_unused", "fold_constants", "subpixel", "window_kernel"]
-
-# Kernel rows of a 4x4 stride-2 transposed convolution that sub-row i of a window takes from its upper and lower row.
-WINDOW_ROWS = {0: [2, 0], 1: [3, 1]}
+from ohlora.export.rewrites.generator import window_kernel
 
 
 def subpixel(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -32,9 +26,9 @@ def subpixel(model: onnx.ModelProto) -> onnx.ModelProto:
         if not _is_upsampling(node, weights):
             nodes.append(node)
             continue
-        kernel = numpy_helper.to_array(weights[node.input[1]])  # [I, O, 4, 4]
+        kernel = torch.from_numpy(numpy_helper.to_array(weights[node.input[1]]).copy())  # [I, O, 4, 4]
         name, source = f"{node.input[1]}_windows", node.output[0]
-        result.graph.initializer.append(numpy_helper.from_array(window_kernel(kernel), name))
+        result.graph.initializer.append(numpy_helper.from_array(window_kernel(kernel).numpy(), name))
         inputs = [node.input[0], name]
         if len(node.input) > 2:
             bias = numpy_helper.to_array(weights[node.input[2]])
@@ -55,13 +49,6 @@ def subpixel(model: onnx.ModelProto) -> onnx.ModelProto:
 
 CONVOLUTIONS = ("Conv", "ConvTranspose")
 CROP = {"starts": [1, 1], "ends": [-1, -1], "axes": [2, 3]}
-
-
-def window_kernel(kernel: NDArray[np.float32]) -> NDArray[np.float32]:
-    """[I,O,4,4] of a stride-2 transposed convolution -> [4O,I,2,2] of the convolution over padded 2x2 windows."""
-    wide = kernel.transpose(1, 0, 2, 3)
-    phases = [wide[:, :, WINDOW_ROWS[i]][:, :, :, WINDOW_ROWS[j]] for i in (0, 1) for j in (0, 1)]
-    return np.ascontiguousarray(np.stack(phases, 1).reshape(-1, wide.shape[1], 2, 2))
 
 
 def _is_upsampling(node: onnx.NodeProto, weights: dict[str, onnx.TensorProto]) -> bool:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ohlora.base.types import Rgb
 from ohlora.base.values import Expression, Ombre
 from ohlora.bundle import Bundle
+from ohlora.export.graphs.mapping import mapping_inputs
 from ohlora.faces import face_from_seed
 from ohlora.render.renderer import Renderer
 from ohlora.training.data import portraits
@@ -49,9 +50,7 @@ def portrait_requests(bundle: Bundle, count: int, seed: int = 0) -> Requests:
         dye = rng.random(3).astype(np.float32)
         dyes.append(dye if manifest.hair is not None and number % 8 != 7 else UNDYED)
         cuts.append((float(np.float32(rng.uniform(0.5, 1.0))), int(rng.integers(0, part.num_layers + 1))))
-    inputs: Arrays = {"z": np.stack([face.z for face in faces])}
-    if part.label_size:
-        inputs["label"] = np.stack([face.label for face in faces])
+    inputs: Arrays = {**mapping_inputs(faces)}
     inputs["truncation"] = np.array(cuts, np.float32)
     if directions is not None:
         inputs["expression"] = np.stack(expressions)

@@ -41,7 +41,6 @@ from ohlora.training.nets.stylegan_discriminator import Discriminator
 from ohlora.training.teachers.protocol import normalized
 
 Network = TypeVar("Network", bound=nn.Module)
-Images = NDArray[np.uint8]
 CPU = torch.device("cpu")
 BISENET_SIZE = 512  # what the published weights are for
 FREE_SIDES = (60, 73)  # of the proposal network's probe; neither square nor even, as the levels of its pyramid are
@@ -63,11 +62,6 @@ def doubles(inputs: Arrays) -> list[Tensor]:
         (to_tensor(value, CPU).contiguous() if value.dtype == np.uint8 else torch.from_numpy(value)).double()
         for value in inputs.values()
     ]
-
-
-def properties(role: str, **more: str) -> dict[str, str]:
-    """What a graph's metadata say of it."""
-    return {"ohlora.role": role} | {f"ohlora.{name}": value for name, value in more.items()}
 
 
 # --- generator ---------------------------------------------------------------------------------------------------
@@ -142,34 +136,40 @@ GENERATOR = (
 )
 
 
-# --- networks that see a picture and its label -------------------------------------------------------------------
+# --- networks that see a picture ---------------------------------------------------------------------------------
 
 
-def labelled_graph(
+def picture_graph(
     name: str,
     wrap: Callable[[Any, Options], nn.Module],
-    answer: Callable[[Any, list[Tensor], Options], Tensor | tuple[Tensor, ...]],
+    answer: Callable[[Any, Arrays, Options], Any],
     outputs: dict[str, Kind],
+    side: int | None = None,
     said: Callable[[Options], dict[str, str]] = lambda options: {},
 ) -> GraphExport:
-    """wrap: the module that is traced. answer: what the exact module makes of float64 inputs, an output each."""
+    """A graph of a picture, and its label where the module's configuration has labels.
+
+    wrap: the module that is traced. answer: what the module makes of the inputs, an array or tensor for each output.
+    side: of the pictures; None: the module says it. said: what the graph's metadata say besides the name.
+    """
 
     def inputs(module: Any, seed: int, count: int, options: Options) -> Arrays:
-        images: NDArray[Any] = faces(seed, count, getattr(module.config, "resolution", CNN_SIZE))
+        config = getattr(module, "config", None)
+        images: NDArray[Any] = faces(seed, count, side or getattr(config or module, "resolution", None) or module.size)
         if options.get("input") == "float32":
             images = to_tensor(images, CPU).contiguous().numpy()
-        size = module.config.label_size
+        size = getattr(config, "label_size", 0)
         return {"image": images} | ({"label": normal(seed + 1, count, size)} if size else {})
 
     def build(module: Any, options: Options) -> onnx.ModelProto:
         example = {key: torch.from_numpy(value) for key, value in inputs(module, 0, TRACED_BATCH, options).items()}
         names = list(outputs) if len(outputs) > 1 else next(iter(outputs))
-        return to_onnx(wrap(module, options), example, names, properties(name) | said(options))
+        return to_onnx(wrap(module, options), example, names, {"ohlora.role": name} | said(options))
 
     def reference(module: Any, given: Arrays, options: Options) -> Arrays:
-        made = answer(exact(module), doubles(given), options)
+        made = answer(module, given, options)
         values = made if isinstance(made, tuple) else (made,)
-        return {key: value.numpy() for key, value in zip(outputs, values, strict=True)}
+        return {key: np.asarray(value) for key, value in zip(outputs, values, strict=True)}
 
     return GraphExport(name, build, reference, inputs, outputs)
 
@@ -179,60 +179,27 @@ def whole(module: nn.Module, options: Options) -> PictureGraph:
     return PictureGraph(network, network=network)
 
 
+def exactly(module: nn.Module, given: Arrays, options: Options) -> Any:
+    return exact(module)(*doubles(given))
+
+
 def judge(module: Discriminator, options: Options) -> nn.Module:
-    rewritten = rewrite_discriminator(exact(module)).float()
-    return DiscriminatorGraph(rewritten, cast(Statistics, options["statistics"]))
+    network = rewrite_discriminator(exact(module)).float()
+    return DiscriminatorGraph(network, cast(Statistics, options["statistics"]))
 
 
-def scores_of(module: Discriminator, given: list[Tensor], options: Options) -> Tensor:
+def judgements(module: Discriminator, given: Arrays, options: Options) -> Tensor:
+    network, tensors = exact(module), doubles(given)
     if options["statistics"] == "batch":
-        return cast(Tensor, module(*given, lod=0.0))
+        return cast(Tensor, network(*tensors, lod=0.0))
     # Each picture as a batch of its own.
-    return torch.cat([module(*(value[i : i + 1] for value in given), lod=0.0) for i in range(len(given[0]))])
+    rows = zip(*(torch.split(tensor, 1) for tensor in tensors), strict=True)
+    return torch.cat([network(*row, lod=0.0) for row in rows])
 
 
 def statistics_said(options: Options) -> dict[str, str]:
     said = {"ohlora.statistics": options["statistics"]}
     return said | ({"ohlora.rows": "dependent"} if options["statistics"] == "batch" else {})
-
-
-DISCRIMINATOR = labelled_graph("discriminator", judge, scores_of, {"score": "score"}, statistics_said)
-V5_DISCRIMINATOR = labelled_graph(
-    "discriminator-v5", whole, lambda module, given, options: module(*given), {"score": "score"}
-)
-CVAE_ENCODER = labelled_graph(
-    "cvae-encoder", whole, lambda module, given, options: module(*given), {"mean": "latent", "log_variance": "latent"}
-)
-
-
-# --- networks that see a picture ---------------------------------------------------------------------------------
-
-
-def picture_graph(
-    name: str,
-    wrap: Callable[[Any], nn.Module],
-    answer: Callable[[Any, Images], NDArray[Any]],
-    output: str,
-    kind: Kind,
-    side: int | None = SIZE,
-    role: str | None = None,
-) -> GraphExport:
-    """wrap: the module that is traced. answer: what the module makes of pictures. side: of these; None: `module.size`.
-
-    role: in the graph's metadata; the name where it is None.
-    """
-
-    def build(module: Any, options: Options) -> onnx.ModelProto:
-        example = torch.zeros(TRACED_BATCH, side or module.size, side or module.size, 3, dtype=torch.uint8)
-        return to_onnx(wrap(module), {"image": example}, output, properties(role or name))
-
-    return GraphExport(
-        name,
-        build,
-        lambda module, inputs, options: {output: answer(module, inputs["image"])},
-        lambda module, seed, count, options: {"image": faces(seed, count, side or module.size)},
-        {output: kind},
-    )
 
 
 def student(model: EffiSegNet, several: bool) -> PictureGraph:
@@ -242,60 +209,63 @@ def student(model: EffiSegNet, several: bool) -> PictureGraph:
     return student_module(model)
 
 
-def parser(module: nn.Module) -> TeacherGraph:
+def parser(module: nn.Module, options: Options) -> TeacherGraph:
     network = fold_batch_norms(exact(module)).float()
     return TeacherGraph(cast(Any, network).parse, network=network)
 
 
-def parse_path(module: Any) -> TeacherGraph:
+def parse_path(module: Any, options: Options) -> TeacherGraph:
     network = parse_only(own_copy(module))
     return TeacherGraph(network, parse=network)
 
 
-def classes_of(module: Any, images: Images) -> NDArray[np.uint8]:
+def classes(module: Any, given: Arrays, options: Options) -> Tensor:
     """Class ids of a teacher."""
-    planes = torch.from_numpy(normalized(images)).permute(0, 3, 1, 2).contiguous()
-    return cast("NDArray[np.uint8]", first_class(own_copy(module).parse(planes)).numpy())
+    planes = torch.from_numpy(normalized(given["image"])).permute(0, 3, 1, 2).contiguous()
+    return first_class(own_copy(module).parse(planes))
 
 
-def scorer(module: nn.Module) -> PictureGraph:
+def scorer(module: nn.Module, options: Options) -> PictureGraph:
     network = own_copy(module)
     return PictureGraph(network, unit_scale if isinstance(module, ClassifierCnn) else score_scale, network=network)
 
 
-def scores(module: nn.Module, images: Images) -> NDArray[np.float64]:
-    x = network_input(images, CPU, signed=not isinstance(module, ClassifierCnn)).contiguous()
-    return cast("NDArray[np.float64]", exact(module)(x.double()).numpy())
+def scores(module: nn.Module, given: Arrays, options: Options) -> Any:
+    x = network_input(given["image"], CPU, signed=not isinstance(module, ClassifierCnn)).contiguous()
+    return exact(module)(x.double())
 
 
-def reader(module: Reader) -> PictureGraph:
+def reader(module: Reader, options: Options) -> PictureGraph:
     """Parameters in their own units."""
     network = fold_batch_norms(exact(module)).float()
     return PictureGraph(lambda x: network(x) * network.spread + network.mean, network=network)
 
 
 def score_graph(name: str) -> GraphExport:
-    return picture_graph(name, scorer, scores, "scores", "score", CNN_SIZE, "scores")
+    return picture_graph(name, scorer, scores, {"scores": "score"}, CNN_SIZE, lambda options: {"ohlora.role": "scores"})
 
 
+DISCRIMINATOR = picture_graph("discriminator", judge, judgements, {"score": "score"}, said=statistics_said)
+V5_DISCRIMINATOR = picture_graph("discriminator-v5", whole, exactly, {"score": "score"}, CNN_SIZE)
+CVAE_ENCODER = picture_graph("cvae-encoder", whole, exactly, {"mean": "latent", "log_variance": "latent"})
 STUDENT = picture_graph(
     "student",
-    lambda module: student(module, several=False),
-    lambda module, images: reference_hair(own_copy(module), images),
-    "hair",
-    "mask",
+    lambda module, options: student(module, several=False),
+    lambda module, given, options: reference_hair(own_copy(module), given["image"]),
+    {"hair": "mask"},
+    SIZE,
 )
 PARSING = picture_graph(
     "parsing",
-    lambda module: student(module, several=True),
-    lambda module, images: reference_logits(own_copy(module), images).argmax(1).astype(np.uint8),
-    "parsing",
-    "classes",
+    lambda module, options: student(module, several=True),
+    lambda module, given, options: reference_logits(own_copy(module), given["image"]).argmax(1).astype(np.uint8),
+    {"parsing": "classes"},
+    SIZE,
 )
-FACEXFORMER = picture_graph("facexformer", parse_path, classes_of, "parsing", "classes")
-BISENET = picture_graph("bisenet", parser, classes_of, "parsing", "classes", BISENET_SIZE)
+FACEXFORMER = picture_graph("facexformer", parse_path, classes, {"parsing": "classes"}, SIZE)
+BISENET = picture_graph("bisenet", parser, classes, {"parsing": "classes"}, BISENET_SIZE)
 READER = picture_graph(
-    "reader", reader, lambda module, images: own_copy(module).read(images), "parameters", "score", None
+    "reader", reader, lambda module, given, options: own_copy(module).read(given["image"]), {"parameters": "score"}
 )
 
 

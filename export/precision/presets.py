@@ -8,20 +8,20 @@ float32 network itself.
 from __future__ import annotations
 
 import statistics
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import onnx
 from numpy.typing import NDArray
 
-from ohlora.engines import backend_report, open_engine
+from ohlora.base.types import Report
+from ohlora.engines import backend_report
 from ohlora.engines.rows import RowEngine
 from ohlora.errors import EngineError, InvalidInputError
+from ohlora.export.graphs.from_torch import open_model
 from ohlora.export.graphs.passes import subpixel
 from ohlora.export.networks.compare import Comparison, Figures
 from ohlora.export.precision.int8_plan import Int8Plan, plan_int8
@@ -97,45 +97,50 @@ class Chosen:
 
 
 @dataclass(frozen=True)
-class Target:
-    """A network to be lowered.
+class Judge:
+    """How one kind of network is judged, by its `output`.
 
-    model: float32. inputs: rows it is judged on; `calibration` shares none of them. output: name of the judged one.
-    quality(exact, made); gate: of the preset; aims(exact, made): whether a plan may go on.
+    quality(exact, made). gate: of a preset. aims(exact, made, gate): whether a plan may go on, judged on few rows.
     """
 
-    name: str
+    network: str
+    output: str
+    quality: Callable[[NDArray[Any], NDArray[Any]], Figures]
+    gate: Callable[[Preset], Comparison]
+    aims: Callable[[NDArray[Any], NDArray[Any], Comparison], bool]
+
+
+def _near_pictures(exact: NDArray[Any], made: NDArray[Any], gate: Comparison) -> bool:
+    found, aim = psnr(exact, made), gate.least["psnr_mean"]
+    return float(found.mean()) >= aim + MARGIN_DB and float(found.min()) >= aim - 2.5
+
+
+def _near_masks(exact: NDArray[Any], made: NDArray[Any], gate: Comparison) -> bool:
+    found = mask_quality(exact, made)
+    return found["iou"] >= gate.least["iou"] + MARGIN_IOU and gate.missed(found) is None
+
+
+PICTURES = Judge("synthesis", "image", picture_quality, lambda preset: preset.pictures, _near_pictures)
+MASKS = Judge("hair", "hair", mask_quality, lambda preset: preset.masks, _near_masks)
+
+
+@dataclass(frozen=True)
+class Target:
+    """A network to be lowered. model: float32. inputs: rows it is judged on; `calibration` shares none of them."""
+
+    judge: Judge
     model: onnx.ModelProto
     inputs: Arrays
     calibration: Arrays
-    output: str
-    quality: Callable[[NDArray[Any], NDArray[Any]], Figures]
-    gate: Comparison
-    aims: Callable[[NDArray[Any], NDArray[Any]], bool] | None
+    preset: Preset
 
+    @property
+    def gate(self) -> Comparison:
+        return self.judge.gate(self.preset)
 
-def picture_target(model: onnx.ModelProto, inputs: Arrays, calibration: Arrays, preset: Preset) -> Target:
-    """A synthesis network: wp -> image."""
-    gate = preset.pictures
-    aim = gate.least.get("psnr_mean", 0.0)
-
-    def aims(exact: NDArray[Any], made: NDArray[Any]) -> bool:
-        found = psnr(exact, made)
-        return float(found.mean()) >= aim + MARGIN_DB and float(found.min()) >= aim - 2.5
-
-    return Target("synthesis", model, inputs, calibration, "image", picture_quality, gate, aims if aim else None)
-
-
-def mask_target(model: onnx.ModelProto, inputs: Arrays, calibration: Arrays, preset: Preset) -> Target:
-    """A hair finder: image -> hair."""
-    gate = preset.masks
-    aim = gate.least.get("iou", 0.0)
-
-    def aims(exact: NDArray[Any], made: NDArray[Any]) -> bool:
-        found = mask_quality(exact, made)
-        return found["iou"] >= aim + MARGIN_IOU and gate.missed(found) is None
-
-    return Target("hair", model, inputs, calibration, "hair", mask_quality, gate, aims if aim else None)
+    def results(self, model: onnx.ModelProto, precision: str = "fp32", rows: int | None = None) -> NDArray[Any]:
+        inputs = {name: value[:rows] for name, value in self.inputs.items()}
+        return run_rows(model, inputs, precision)[self.judge.output]
 
 
 def has_bf16() -> bool:
@@ -149,40 +154,37 @@ def choose(
     precision: str | None = None,
     symmetric: bool = False,
     judged_in_plan: int = 8,
-    report: Callable[[str], None] = lambda line: None,
+    report: Report = lambda line: None,
 ) -> Chosen:
     """The fastest form of the network that passes its gate.
 
     precision: only this one, "fp32", "bf16" or "int8"; EngineError when it misses the gate.
     symmetric: int8 activations as TensorRT takes them. judged_in_plan: rows that steps of a plan are judged on.
     """
-    exact = run_rows(target.model, target.inputs)[target.output]
+    exact, gate, name = target.results(target.model), target.gate, target.judge.network
     last: Figures | None = None
     forms = _forms(target, exact, precision, symmetric, judged_in_plan)
     if len(forms) > 1 and not symmetric:  # symmetric plans run elsewhere: what is faster here says nothing
         forms = _fastest_first(target, forms, report)
     for form, model, arithmetic, plan in forms:
-        made = exact if form == "fp32" else run_rows(model, target.inputs, arithmetic)[target.output]
-        quality = last = target.quality(exact, made)
-        report(f"  {target.name} {form}: {shown(quality)}")
-        if target.gate.missed(quality) is None:
+        made = exact if form == "fp32" else target.results(model, arithmetic)
+        quality = last = target.judge.quality(exact, made)
+        report(f"  {name} {form}: {shown(quality)}")
+        if gate.missed(quality) is None:
             return Chosen(model, form, arithmetic, quality, plan, exact)
     figures = "no form of it could be made" if last is None else f"it reaches {shown(last)}"
     raise EngineError(
-        f"{target.name} in {precision or 'any precision'} misses the gate ({target.gate}): {figures}; nothing "
+        f"{name} in {precision or 'any precision'} misses the gate ({gate}): {figures}; nothing "
         "was written. Choose a looser preset, or a higher precision"
     )
 
 
-def _fastest_first(target: Target, forms: Sequence[Form], report: Callable[[str], None]) -> Sequence[Form]:
+def _fastest_first(target: Target, forms: Sequence[Form], report: Report) -> Sequence[Form]:
     """Sorted by what a row takes in the engines that would be used here, measured in turn, times a handicap."""
     few = {name: value[:TIMED_ROWS] for name, value in target.inputs.items()}
     times: list[list[float]] = [[] for _ in forms]
-    with tempfile.TemporaryDirectory(prefix="ohlora-preset-") as folder, ExitStack() as opened:
-        engines = [
-            opened.enter_context(_opened(Path(folder) / f"{number}.onnx", model, arithmetic))
-            for number, (_, model, arithmetic, _) in enumerate(forms)
-        ]
+    with ExitStack() as opened:
+        engines = [opened.enter_context(_opened(model, arithmetic)) for _, model, arithmetic, _ in forms]
         for _ in range(TIMED_ROUNDS + 1):  # the first is to warm up
             for taken, engine in zip(times, engines, strict=True):
                 started = time.perf_counter()
@@ -191,7 +193,7 @@ def _fastest_first(target: Target, forms: Sequence[Form], report: Callable[[str]
     medians = [statistics.median(taken[1:]) for taken in times]
     order = sorted(range(len(forms)), key=lambda number: medians[number] * HANDICAP[forms[number][0]])
     shown = ", ".join(f"{forms[number][0]} {1e3 * medians[number]:.1f} ms" for number in order)
-    report(f"  {target.name} a row: {shown}")
+    report(f"  {target.judge.network} a row: {shown}")
     return [forms[number] for number in order]
 
 
@@ -204,8 +206,8 @@ def _forms(target: Target, exact: NDArray[Any], precision: str | None, symmetric
     rounded = ("bf16", target.model, "bf16", None)
     forms: list[Form] = []
     plan = None
-    if precision in (None, "int8") and target.aims is not None:
-        plan = _plan(target, target.aims, exact, symmetric, judged)
+    if precision in (None, "int8") and target.gate.least:
+        plan = _plan(target, exact, symmetric, judged)
     if plan is not None:
         integer = ("int8", plan.model, "fp32", plan)
         mixed = ("int8+bf16", plan.model, "bf16", plan)
@@ -215,24 +217,16 @@ def _forms(target: Target, exact: NDArray[Any], precision: str | None, symmetric
         else:
             forms += [rounded, integer]
     if precision is None:
-        forms += [rounded] if bf16 and rounded not in forms and target.aims is not None else []
+        forms += [rounded] if bf16 and rounded not in forms and target.gate.least else []
         forms.append(plain)
     elif precision in ("fp32", "bf16"):
         forms = [plain if precision == "fp32" else rounded]
     return forms
 
 
-def _plan(
-    target: Target,
-    aims: Callable[[NDArray[Any], NDArray[Any]], bool],
-    exact: NDArray[Any],
-    symmetric: bool,
-    judged: int,
-) -> Int8Plan | None:
-    few = {name: value[:judged] for name, value in target.inputs.items()}
-
+def _plan(target: Target, exact: NDArray[Any], symmetric: bool, judged: int) -> Int8Plan | None:
     def passes(model: onnx.ModelProto) -> bool:
-        return aims(exact[:judged], run_rows(model, few)[target.output])
+        return target.judge.aims(exact[:judged], target.results(model, rows=judged), target.gate)
 
     count = len(next(iter(target.calibration.values())))
     rows = [{name: value[i : i + 1] for name, value in target.calibration.items()} for i in range(count)]
@@ -241,11 +235,9 @@ def _plan(
 
 def run_rows(model: onnx.ModelProto, inputs: Arrays, precision: str = "fp32") -> Arrays:
     """Outputs of the engine that would be used here."""
-    temporary = tempfile.TemporaryDirectory(prefix="ohlora-preset-")
-    with temporary as folder, _opened(Path(folder) / "model.onnx", model, precision) as engine:
+    with _opened(model, precision) as engine:
         return engine(**inputs)
 
 
-def _opened(path: Path, model: onnx.ModelProto, precision: str) -> RowEngine:
-    path.write_bytes(model.SerializeToString())
-    return open_engine(path, backend="openvino" if precision == "bf16" else "auto", precision=precision)
+def _opened(model: onnx.ModelProto, precision: str) -> RowEngine:
+    return open_model(model, backend="openvino" if precision == "bf16" else "auto", precision=precision)

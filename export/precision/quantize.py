@@ -17,8 +17,8 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from ohlora.engines.onnx_torch.onnx_graphs import drop_unused
 from ohlora.errors import EngineError
-from ohlora.export.graphs.passes import drop_unused
 
 Rows = Mapping[str, NDArray[np.generic]]
 

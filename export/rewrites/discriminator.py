@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ohlora.errors import InvalidInputError
-from ohlora.export.rewrites.generator import fold_gains
+from ohlora.export.rewrites.generator import fold_gains, require_finished
 from ohlora.training.nets.stylegan_discriminator import Block, Discriminator, FinalBlock
 from ohlora.training.nets.stylegan_layers import EPSILON, DownConv, leaky, scaled, widen
 
@@ -58,11 +57,7 @@ def rewrite_discriminator(module: Discriminator) -> Discriminator:
 
     Raises InvalidInputError for a discriminator that stands at another level.
     """
-    if float(module.lod) != 0.0:
-        raise InvalidInputError(
-            f"this discriminator stands at level of detail {float(module.lod):g}: only a finished one (level 0) can be "
-            "rewritten"
-        )
+    require_finished("discriminator", module.lod)
     return store_downsampling(drop_dead_from_rgb(fold_gains(module))).eval()
 
 

@@ -37,6 +37,14 @@ def synthesis_layers(generator: Generator) -> list[SynthesisLayer]:
     return [cast(SynthesisLayer, layer) for layer in generator.synthesis.layers]
 
 
+def require_finished(what: str, lod: Tensor) -> None:
+    """Raises InvalidInputError for a network that stands at another level of detail than 0."""
+    if float(lod) != 0.0:
+        raise InvalidInputError(
+            f"this {what} stands at level of detail {float(lod):g}: only a finished one (level 0) can be rewritten"
+        )
+
+
 @torch.no_grad()
 def fold_gains(network: Network) -> Network:
     """The equalised learning rate is multiplied into the weights.
@@ -143,17 +151,22 @@ class SubpixelUpConv(nn.Module):
 
     def __init__(self, source: UpConv) -> None:
         super().__init__()
-        wide = source.transposed_kernel().transpose(0, 1)  # [O, I, 4, 4]
-        rows = {0: [2, 0], 1: [3, 1]}  # sub-row of a window -> kernel rows for its upper and lower input row
-        phases = [wide[:, :, rows[i]][:, :, :, rows[j]] for i in (0, 1) for j in (0, 1)]
-        # Pixel shuffle reads channel c * 4 + 2i + j.
-        self.register_buffer("kernel", torch.stack(phases, 1).flatten(0, 1).contiguous())  # [4O, I, 2, 2]
+        self.register_buffer("kernel", window_kernel(source.transposed_kernel()))
         self.blur = copy.deepcopy(source.blur)
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.pixel_shuffle(F.conv2d(x, self.kernel, padding=1), 2)  # [N, O, 2H+2, 2W+2]
         result: Tensor = self.blur(x[:, :, 1:-1, 1:-1])
         return result
+
+
+def window_kernel(kernel: Tensor) -> Tensor:
+    """[I,O,4,4] of a stride-2 transposed convolution -> [4O,I,2,2] of the convolution over padded 2x2 windows."""
+    wide = kernel.transpose(0, 1)
+    rows = {0: [2, 0], 1: [3, 1]}  # sub-row of a window -> kernel rows for its upper and lower input row
+    phases = [wide[:, :, rows[i]][:, :, :, rows[j]] for i in (0, 1) for j in (0, 1)]
+    # Pixel shuffle reads channel c * 4 + 2i + j.
+    return torch.stack(phases, 1).flatten(0, 1).contiguous()
 
 
 UPSAMPLERS: dict[Collapse, type[TransposedUpConv] | type[SubpixelUpConv]] = {
@@ -218,11 +231,7 @@ def collapse_subpixel(generator: Generator) -> Generator:
 
 def rewrite_generator(generator: Generator, collapse: Collapse = "transposed") -> Generator:
     """All passes. The result is for inference at level of detail 0 with stored noise only."""
-    if float(generator.synthesis.lod) != 0.0:
-        raise InvalidInputError(
-            f"this generator stands at level of detail {float(generator.synthesis.lod):g}: only a "
-            "finished one (level 0) can be rewritten"
-        )
+    require_finished("generator", generator.synthesis.lod)
     for rewrite in (fold_gains, drop_dead_rgb, fold_noise, precompute_start, simplify_adain):
         generator = rewrite(generator)
     return collapse_upsampling(generator, collapse).eval()

@@ -14,11 +14,13 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import onnx
 
 from ohlora.base.atomic import make_folder, write_bytes
+from ohlora.base.types import Report
 from ohlora.base.version import __version__
 from ohlora.engines.cache import cache_root
 from ohlora.engines.gpu.tensorrt_sidecar import Sidecar
@@ -45,7 +47,7 @@ def build_engine(
     batch: Batch = DEFAULT_BATCH,
     compute_capabilities: Sequence[str] | None = None,
     network_sha256: str = "",
-    on_progress: Callable[[str], None] = lambda line: None,
+    report: Report = lambda line: None,
 ) -> Sidecar:
     """Build `out` (NAME.engine) and its sidecar, atomic each.
 
@@ -69,13 +71,15 @@ def build_engine(
     for index in range(network.num_inputs):
         tensor = network.get_input(index)
         row = tuple(tensor.shape)[1:]
+        if -1 in row:
+            raise EngineError(f"input '{tensor.name}' has free sides besides the batch: no profile fits it")
         profile.set_shape(tensor.name, *((size, *row) for size in (batch.min, batch.opt, batch.max)))
     config.add_optimization_profile(profile)
     cache = _timing_cache(trt, config, name, capabilities)
-    on_progress(f"  building with {name} {trt.__version__} for {', '.join(capabilities)}, batch {batch}")
+    report(f"  building with {name} {trt.__version__} for {', '.join(capabilities)}, batch {batch}")
     built = builder.build_serialized_network(network, config)
     if built is None:
-        said = _one_line("; ".join(logger.errors[:2]), 500) or "it does not say why"
+        said = _short("; ".join(logger.errors[:2])) or "it does not say why"
         raise EngineError(f"{name} could not build {out.name}: {said}")
     _keep_timing_cache(config, cache)
     engine = bytes(built)
@@ -163,26 +167,23 @@ def _parsed(trt: Any, builder: Any, logger: Any, data: bytes) -> tuple[Any, Any]
     network = builder.create_network(0 if flags is None else 1 << int(flags))
     parser = trt.OnnxParser(network, logger)
     if not parser.parse(model.SerializeToString()):
-        errors = [parser.get_error(index) for index in range(parser.num_errors)]
-        shown = "; ".join(f"{e.node_operator()} (node '{e.node_name()}'): {_one_line(e.desc())}" for e in errors[:3])
+        errors = [parser.get_error(index) for index in range(min(3, parser.num_errors))]
+        shown = "; ".join(f"{error.node_operator()} (node '{error.node_name()}'): {error.desc()}" for error in errors)
         opsets = ", ".join(f"{entry.domain or 'ai.onnx'} {entry.version}" for entry in model.opset_import)
-        raise EngineError(f"TensorRT {trt.__version__} cannot take this graph (opset {opsets}): {shown}")
-    for index in range(network.num_inputs):
-        tensor = network.get_input(index)
-        if -1 in tuple(tensor.shape)[1:]:
-            raise EngineError(f"input '{tensor.name}' has free sides besides the batch: no profile fits it")
+        raise EngineError(f"TensorRT {trt.__version__} cannot take this graph (opset {opsets}): {_short(shown)}")
     return network, parser
 
 
-def _one_line(text: str, limit: int = 200) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= limit else line[: limit - 3] + "..."
+def _short(text: str) -> str:
+    return shorten(text, 600, placeholder="...")
 
 
 def _target(trt: Any, config: Any, capabilities: Sequence[str] | None) -> tuple[str, ...]:
     """Sets what the engine is for; returns it as ("8.9", ...)."""
     if capabilities is None:
-        return (_own_capability(),)
+        from ohlora.engines.gpu.cuda_runtime import compute_capability
+
+        return (compute_capability(0),)
     if len(set(capabilities)) != len(capabilities) or not capabilities:
         raise InvalidInputError(
             f"compute capabilities must be named once each, got {', '.join(capabilities) or 'none'}"
@@ -203,12 +204,6 @@ def _written(member: str) -> str:
     """'SM89' -> '8.9', 'SM120' -> '12.0'."""
     digits = re.sub(r"\D", "", member)
     return f"{digits[:-1]}.{digits[-1]}"
-
-
-def _own_capability() -> str:
-    from ohlora.engines.gpu.cuda_runtime import compute_capability
-
-    return compute_capability(0)
 
 
 def _timing_cache(trt: Any, config: Any, package: str, capabilities: Sequence[str]) -> Path | None:

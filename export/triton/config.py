@@ -44,36 +44,21 @@ def model_config(name: str, inputs: Tensors, outputs: Tensors, batch: Batch, war
 
     Their input files lie below the model's folder, `warmup/REQUEST-INPUT`.
     """
-    return _config(
-        {"name": name, "backend": "onnxruntime", "default_model_filename": MODEL_FILE},
-        inputs,
-        outputs,
-        batch.max,
-        {
-            "dynamic_batching": {
-                "preferred_batch_size": sorted({size for size in (batch.opt, batch.max) if size > 1}),
-                "max_queue_delay_microseconds": DELAY,
-            },
-            "model_warmup": [
-                {
-                    "name": request,
-                    "batch_size": rows,
-                    "inputs": [
-                        {
-                            "key": tensor.name,
-                            "value": {
-                                "data_type": Word(TYPES[tensor.dtype]),
-                                "dims": list(tensor.row_shape) or [1],
-                                "input_data_file": f"{request}-{tensor.name}",
-                            },
-                        }
-                        for tensor in inputs
-                    ],
-                }
-                for request, rows in warm_ups.items()
-            ],
-        },
-    )
+
+    def row(request: str, tensor: TensorSpec) -> dict[str, Any]:
+        return {**_type(tensor), "input_data_file": f"{request}-{tensor.name}"}
+
+    batching = {
+        "preferred_batch_size": sorted({size for size in (batch.opt, batch.max) if size > 1}),
+        "max_queue_delay_microseconds": DELAY,
+    }
+    requests = [
+        {"name": request, "batch_size": rows, "inputs": _pairs({one.name: row(request, one) for one in inputs})}
+        for request, rows in warm_ups.items()
+    ]
+    head = {"name": name, "backend": "onnxruntime", "default_model_filename": MODEL_FILE}
+    schedule = {"dynamic_batching": batching, "model_warmup": requests}
+    return _config(head, inputs, outputs, batch.max, schedule)
 
 
 def ensemble_config(name: str, inputs: Tensors, outputs: Tensors, max_batch: int, steps: Sequence[Step]) -> str:
@@ -82,8 +67,8 @@ def ensemble_config(name: str, inputs: Tensors, outputs: Tensors, max_batch: int
         {
             "model_name": step.model,
             "model_version": -1,
-            "input_map": [{"key": a, "value": b} for a, b in step.inputs.items()],
-            "output_map": [{"key": a, "value": b} for a, b in step.outputs.items()],
+            "input_map": _pairs(step.inputs),
+            "output_map": _pairs(step.outputs),
         }
         for step in steps
     ]
@@ -94,22 +79,23 @@ def ensemble_config(name: str, inputs: Tensors, outputs: Tensors, max_batch: int
 def _config(
     head: Mapping[str, Any], inputs: Tensors, outputs: Tensors, max_batch: int, schedule: Mapping[str, Any]
 ) -> str:
-    content = {
-        **head,
-        "max_batch_size": max_batch,
-        "input": [_tensor(tensor) for tensor in inputs],
-        "output": [_tensor(tensor) for tensor in outputs],
-        "version_policy": {"latest": {"num_versions": 1}},
-        **schedule,
-    }
-    return _fields(content, 0)
+    sides = {side: [_tensor(one) for one in tensors] for side, tensors in (("input", inputs), ("output", outputs))}
+    version = {"version_policy": {"latest": {"num_versions": 1}}}
+    return _fields({**head, "max_batch_size": max_batch, **sides, **version, **schedule}, 0)
+
+
+def _pairs(values: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [{"key": key, "value": value} for key, value in values.items()]
+
+
+def _type(tensor: TensorSpec) -> dict[str, Any]:
+    """Of a row; one that is a single number is one element for Triton."""
+    return {"data_type": Word(TYPES[tensor.dtype]), "dims": list(tensor.row_shape) or [1]}
 
 
 def _tensor(tensor: TensorSpec) -> dict[str, Any]:
-    """A row's shape; a row that is one number is one element that Triton takes away again before the model."""
-    row = list(tensor.row_shape)
-    content: dict[str, Any] = {"name": tensor.name, "data_type": Word(TYPES[tensor.dtype]), "dims": row or [1]}
-    return content if row else content | {"reshape": {"shape": []}}
+    """A row that is one number loses its axis again before the model."""
+    return {"name": tensor.name, **_type(tensor)} | ({} if tensor.row_shape else {"reshape": {"shape": []}})
 
 
 def _fields(content: Mapping[str, Any], depth: int) -> str:
@@ -141,3 +127,10 @@ def parse_config(path: Path) -> Any:
         return text_format.Parse(path.read_text(encoding="utf-8"), model_config_pb2.ModelConfig())
     except text_format.ParseError as error:
         raise EngineError(f"{path} is no Triton model configuration: {error}") from error
+
+
+def type_name(number: int) -> str:
+    """'TYPE_FP32' of a parsed configuration's data_type."""
+    from tritonclient.grpc import model_config_pb2
+
+    return str(model_config_pb2.DataType.Name(number))

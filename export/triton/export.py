@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import onnx
 from numpy.typing import NDArray
 
+from ohlora.base.types import Report
 from ohlora.bundle import Bundle
 from ohlora.engines.spec import TensorSpec
 from ohlora.errors import EngineError
@@ -30,7 +31,7 @@ WARM_ROWS = 1
 
 
 def write_lowered(
-    lowered: Sequence[Lowered], folder: Path, source: Source, batch: Batch, report: Callable[[str], None]
+    lowered: Sequence[Lowered], folder: Path, source: Source, batch: Batch, report: Report
 ) -> list[list[Path]]:
     """Write the repository; returns the files of each network. Validated where Triton's definitions are installed."""
     by_name = {one.graph.name: one for one in lowered}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -15,14 +14,17 @@ import onnx
 from numpy.typing import NDArray
 
 from ohlora.base.version import __version__
+from ohlora.bundle.files import file_sha256
 from ohlora.engines.spec import TensorSpec
 from ohlora.errors import EngineError, InvalidInputError
 from ohlora.export.formats import Batch
-from ohlora.export.triton.config import MODEL_FILE, TYPES, Step, ensemble_config, model_config, parse_config
+from ohlora.export.triton.config import MODEL_FILE, TYPES, Step, ensemble_config, model_config, parse_config, type_name
 
 REPOSITORY_NAME = "ohlora_repository.json"
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
 _ELEMENTS = {1: "float32", 2: "uint8", 3: "int8", 6: "int32", 7: "int64", 9: "bool", 10: "float16", 11: "float64"}
+
+_DTYPES = {word: kind for kind, word in TYPES.items()}
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -85,7 +87,7 @@ def write_repository(
     content = {
         "ohlora_version": __version__,
         "models": {
-            name: {path.relative_to(folder).as_posix(): _sha256(path) for path in paths}
+            name: {path.relative_to(folder).as_posix(): file_sha256(path) for path in paths}
             for name, paths in written.items()
         },
     }
@@ -136,33 +138,20 @@ def validate_repository(folder: Path) -> list[str]:
         if not path.is_file():
             problems.append(f"{name}: {path.relative_to(folder)} is missing")
             continue
-        inputs, outputs = tensors(onnx.load(path))
-        for side, wanted, given in (("input", inputs, config.input), ("output", outputs, config.output)):
-            problems += _tensor_problems(name, side, wanted, given)
-        problems += _warm_up_problems(place, name, config)
-    return problems
-
-
-def _tensor_problems(name: str, side: str, wanted: Sequence[TensorSpec], given: Any) -> list[str]:
-    from tritonclient.grpc import model_config_pb2
-
-    shown = {t.name: (TYPES[t.dtype], list(t.row_shape) or [1]) for t in wanted}
-    found = {t.name: (model_config_pb2.DataType.Name(t.data_type), list(t.dims)) for t in given}
-    return [] if shown == found else [f"{name}: {side}s are {found}, the model's are {shown}"]
-
-
-def _warm_up_problems(place: Path, name: str, config: Any) -> list[str]:
-    sizes = {t.name: int(np.prod(list(t.dims))) for t in config.input}
-    types = {word: kind for kind, word in TYPES.items()}
-    problems = []
-    for warm in config.model_warmup:
-        for key, value in warm.inputs.items():
-            path = place / "warmup" / value.input_data_file
-            from tritonclient.grpc import model_config_pb2
-
-            item = np.dtype(types[model_config_pb2.DataType.Name(value.data_type)]).itemsize
-            if not path.is_file() or path.stat().st_size != sizes[key] * item:
-                problems.append(f"{name}: warm-up file {path.name} is missing or not one row of '{key}'")
+        for side, wanted, given in zip(
+            ("input", "output"), tensors(onnx.load(path)), (config.input, config.output), strict=True
+        ):
+            shown = {t.name: (TYPES[t.dtype], list(t.row_shape) or [1]) for t in wanted}
+            found = {t.name: (type_name(t.data_type), list(t.dims)) for t in given}
+            if shown != found:
+                problems.append(f"{name}: {side}s are {found}, the model's are {shown}")
+        sizes = {t.name: int(np.prod(list(t.dims))) for t in config.input}
+        for warm in config.model_warmup:
+            for key, value in warm.inputs.items():
+                file = place / "warmup" / value.input_data_file
+                item = np.dtype(_DTYPES[type_name(value.data_type)]).itemsize
+                if not file.is_file() or file.stat().st_size != sizes[key] * item:
+                    problems.append(f"{name}: warm-up file {file.name} is missing or not one row of '{key}'")
     return problems
 
 
@@ -187,7 +176,3 @@ def _ensemble_problems(name: str, config: Any, configs: Mapping[str, Any]) -> li
     return problems + [
         f"{name}: nothing makes the output '{t.name}'" for t in config.output if known.get(t.name) != t.data_type
     ]
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
 
 from ohlora.errors import InvalidInputError
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Rgb: TypeAlias = "NDArray[np.uint8]"  # [H, W, 3] or [N, H, W, 3], 0..255
+
+Report: TypeAlias = Callable[[str], None]  # takes lines that say how work goes on
 
 # Of networks: what they compute in, and what computes them; "auto" chooses.
 FloatPrecision: TypeAlias = Literal["fp32", "fp16", "bf16"]

@@ -12,9 +12,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from ohlora.bundle import Bundle
 from ohlora.engines.onnx_torch.mixed_precision import lower
+from ohlora.engines.onnx_torch.onnx_graphs import drop_unused, fold_constants
 from ohlora.errors import EngineError
 from ohlora.export.graphs.from_torch import run_graph
-from ohlora.export.graphs.passes import drop_unused, fold_constants, subpixel, window_kernel
+from ohlora.export.graphs.passes import subpixel
 from ohlora.export.graphs.resize_matrices import area_matrix, cubic_matrix
 from ohlora.photos.segmentation import resize_area
 
@@ -57,18 +58,6 @@ def test_subpixel_leaves_other_strides_alone() -> None:
     model = upsampling()
     model.graph.node[1].attribute[0].ints[:] = [1, 1]
     assert "ConvTranspose" in {node.op_type for node in subpixel(model).graph.node}
-
-
-def test_window_kernel_is_the_modules() -> None:
-    """The same regrouping as `rewrites.SubpixelUpConv` makes from a module."""
-    torch = pytest.importorskip("torch")
-    from ohlora.export.rewrites.generator import SubpixelUpConv
-    from ohlora.training.nets.stylegan_layers import UpConv
-
-    torch.manual_seed(0)
-    layer = UpConv(4, 3, flipped=True)
-    wide = layer.transposed_kernel().detach().numpy()
-    np.testing.assert_array_equal(window_kernel(wide), SubpixelUpConv(layer).kernel.detach().numpy())
 
 
 def test_folding_keeps_the_function_and_drops_the_rest() -> None:

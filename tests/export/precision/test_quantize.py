@@ -14,7 +14,7 @@ from ohlora.errors import EngineError, InvalidInputError
 from ohlora.export.graphs.from_torch import run_graph
 from ohlora.export.graphs.passes import subpixel
 from ohlora.export.precision.int8_plan import plan_int8
-from ohlora.export.precision.presets import PRESETS, choose, has_bf16, mask_target, picture_target, preset_named
+from ohlora.export.precision.presets import MASKS, PICTURES, PRESETS, Target, choose, has_bf16, preset_named
 from ohlora.export.precision.quality import mask_quality, picture_quality, psnr
 from ohlora.export.precision.quantize import Range, calibrate, convolutions, quantize
 from tests.support.small_models import hair_model
@@ -147,19 +147,19 @@ def test_presets_are_gates(small: onnx.ModelProto) -> None:
     with pytest.raises(InvalidInputError, match="exact, balanced, fast"):
         preset_named("quick")
     inputs, calibration = {"image": pictures(12, 1)}, {"image": pictures(3, 2)}
-    chosen = choose(mask_target(small, inputs, calibration, PRESETS["exact"]))
+    chosen = choose(Target(MASKS, small, inputs, calibration, PRESETS["exact"]))
     assert (chosen.form, chosen.precision, chosen.plan) == ("fp32", "fp32", None)
     lines: list[str] = []
-    loose = choose(mask_target(small, inputs, calibration, PRESETS["fast"]), report=lines.append)
+    loose = choose(Target(MASKS, small, inputs, calibration, PRESETS["fast"]), report=lines.append)
     assert loose.form in {"int8", "int8+bf16", "bf16", "fp32"}
     assert PRESETS["fast"].masks.missed(loose.quality) is None
     assert "hair a row: " in lines[0]  # the order in which forms are tried
     assert f"hair {loose.form}: " in lines[-1]
     with pytest.raises(EngineError, match=r"misses the gate \(max_error at most 0.002"):
-        choose(mask_target(small, inputs, calibration, PRESETS["exact"]), precision="int8")
+        choose(Target(MASKS, small, inputs, calibration, PRESETS["exact"]), precision="int8")
     if not has_bf16():
         with pytest.raises(EngineError, match="no bf16"):
-            choose(mask_target(small, inputs, calibration, PRESETS["fast"]), precision="bf16")
+            choose(Target(MASKS, small, inputs, calibration, PRESETS["fast"]), precision="bf16")
 
 
 def test_the_demo_generator_is_int8_at_fast() -> None:
@@ -169,7 +169,7 @@ def test_the_demo_generator_is_int8_at_fast() -> None:
     z = np.random.default_rng(0).standard_normal((7, part.z_size)).astype(np.float32)
     w = run_graph(onnx.load(bundle.file(part.mapping)), {"z": z})[0]
     wp = np.repeat(w[:, None], part.num_layers, axis=1)
-    target = picture_target(model, {"wp": wp[:5]}, {"wp": wp[5:]}, PRESETS["fast"])
+    target = Target(PICTURES, model, {"wp": wp[:5]}, {"wp": wp[5:]}, PRESETS["fast"])
     chosen = choose(target, precision="int8")
     assert chosen.form == "int8"
     assert chosen.plan is not None
