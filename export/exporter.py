@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ohlora.base.atomic import install_folder
-from ohlora.base.types import Report
+from ohlora.base.atomic import install_folder, write_json
+from ohlora.base.types import Report, check_choice
 from ohlora.base.version import __version__
 from ohlora.bundle.files import file_sha256
 from ohlora.engines.gpu.tensorrt_sidecar import sidecar_path
 from ohlora.errors import InvalidInputError
 from ohlora.export.bundle.preset import JUDGED_SEEDS, preset_bundle
-from ohlora.export.formats import DEFAULT_BATCH, FORMATS, Batch, format_named, refuse
+from ohlora.export.formats import DEFAULT_BATCH, FORMATS, Batch, refuse
 from ohlora.export.lowering import Lowered, Lowering, serialized
 from ohlora.export.precision.presets import Preset, preset_named
 from ohlora.export.sources import Source
@@ -61,7 +60,7 @@ def export(source: Source, request: Request, report: Report = print) -> list[Wri
     a network misses its gate or an engine cannot be built, OutputError when `out` cannot be written; then `out` is as
     it was.
     """
-    target = format_named(request.to)
+    target = FORMATS[check_choice("format", request.to, FORMATS)]
     preset = None if request.preset is None else preset_named(request.preset)
     names = source.chosen(request.networks)
     refuse(target, names, request.precision, request.preset, source.rows_depend, request.networks)
@@ -83,7 +82,7 @@ def export(source: Source, request: Request, report: Report = print) -> list[Wri
             lowered.append(lowering.of(name))
         files = WRITERS[target.name](lowered, folder, source, request, report)
         made = [Written(one, tuple(paths)) for one, paths in zip(lowered, files, strict=True)]
-        (folder / REPORT_NAME).write_text(_report(source, request, made), encoding="utf-8")
+        write_json(folder / REPORT_NAME, _report(source, request, made))
     return [replace(one, files=tuple(request.out / path.relative_to(folder) for path in one.files)) for one in made]
 
 
@@ -167,7 +166,7 @@ WRITERS: dict[str, Callable[[Sequence[Lowered], Path, Source, Request, Report], 
 }
 
 
-def _report(source: Source, request: Request, written: Sequence[Written]) -> str:
+def _report(source: Source, request: Request, written: Sequence[Written]) -> dict[str, Any]:
     def entry(path: Path) -> dict[str, Any]:
         return {"file": path.name, "sha256": file_sha256(path), "size": path.stat().st_size}
 
@@ -182,4 +181,4 @@ def _report(source: Source, request: Request, written: Sequence[Written]) -> str
             one.name: {"files": [entry(path) for path in one.files], **one.lowered.to_json()} for one in written
         },
     }
-    return json.dumps({key: value for key, value in content.items() if value is not None}, indent=1) + "\n"
+    return {key: value for key, value in content.items() if value is not None}

@@ -74,13 +74,6 @@ def parse_batch(text: str) -> Batch:
     return Batch(*(numbers if len(numbers) == 3 else numbers * 3))
 
 
-def format_named(name: str) -> Format:
-    """Raises InvalidInputError naming the known ones."""
-    if name not in FORMATS:
-        raise InvalidInputError(f"there is no format '{name}': choose {', '.join(FORMATS)}")
-    return FORMATS[name]
-
-
 def refuse(
     target: Format,
     networks: Sequence[str],

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 from torch import nn
 
+from ohlora.base.text import one_of
 from ohlora.bundle import Bundle
 from ohlora.engines.model_file import read_model_file
 from ohlora.errors import InvalidInputError
@@ -18,7 +19,7 @@ from ohlora.export.graphs.mapping import mapping_inputs
 from ohlora.export.graphs.portrait import portrait_graph, recolor_graph
 from ohlora.export.graphs.portrait_requests import portrait_requests, recolor_requests
 from ohlora.export.networks.compare import Kind
-from ohlora.export.networks.entry import Arrays, NetworkExport
+from ohlora.export.networks.entry import Arrays
 from ohlora.export.networks.registry import Graph, load_network, module_graphs, network_named
 from ohlora.export.networks.table import NETWORKS
 from ohlora.faces import face_from_seed
@@ -87,13 +88,12 @@ def weights_source(network: str, kind: str | None, path: Path | None, options: M
     """
     entry = network_named(network)
     entry.chosen(options)  # what people get wrong is found before weights are read
-    module = load_network(network, kind, path)
-    return module_source(entry, module, options, f"{network} ({kind or entry.kinds[0]})")
+    return module_source(network, load_network(network, kind, path), options, f"{network} ({kind or entry.kinds[0]})")
 
 
-def module_source(entry: NetworkExport, module: nn.Module, options: Mapping[str, str], title: str) -> Source:
+def module_source(network: str, module: nn.Module, options: Mapping[str, str], title: str) -> Source:
     """The graphs of a module that is loaded already."""
-    makers = module_graphs(entry.name, module, options)
+    makers, entry = module_graphs(network, module, options), network_named(network)
     return Source(title, makers, rows_depend=tuple(makers) if entry.rows_depend(entry.chosen(options)) else ())
 
 
@@ -106,8 +106,7 @@ def open_source(
     path = Path(where)
     if path.is_file():
         if network is None:
-            names = ", ".join(NETWORKS)
-            raise InvalidInputError(f"{path} is a file of weights: say which network it is with --network ({names})")
+            raise InvalidInputError(f"{path} is a file of weights: give --network {one_of(NETWORKS)}")
         return weights_source(network, kind, path, options)
     if network is not None or kind is not None or options:
         raise InvalidInputError(f"--network, --kind and --option belong to a file of weights, and {where} is none")

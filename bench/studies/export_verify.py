@@ -20,7 +20,6 @@ from torch import nn
 from ohlora.bench.runner.study import study
 from ohlora.engines import usable_cores
 from ohlora.export.exporter import Request, export
-from ohlora.export.networks.registry import network_named
 from ohlora.export.sources import Source, bundle_source, module_source
 from ohlora.export.verify import BATCH, Row, show, verify_export
 from ohlora.training.checkpoints import SCORE_CNNS
@@ -50,7 +49,7 @@ def sources() -> Iterator[tuple[str, Source]]:
     for name, maker in MAKERS.items():
         torch.manual_seed(0)
         options = OPTIONS.get(name, {})
-        yield name, module_source(network_named(name), maker().eval(), options, f"{name}, seeded weights")
+        yield name, module_source(name, maker().eval(), options, f"{name}, seeded weights")
 
 
 @study(shown=False, only="names, comma-separated")

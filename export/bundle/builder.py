@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, cast
 
-from ohlora.base.types import Report
+from ohlora.base.types import Report, check_choice
 from ohlora.bundle import Bundle
 from ohlora.bundle.gallery import GalleryEntry, read_gallery, write_gallery
 from ohlora.bundle.manifest import GalleryPart
@@ -58,8 +58,7 @@ def build_bundle(
     for option, given in (("directions", directions), ("gallery", gallery)):
         if given is not None and generator is None:
             raise InvalidInputError(f"--{option} belong to a generator: give --generator too")
-    if storage not in STORAGES:
-        raise InvalidInputError(f"--storage must be one of {', '.join(STORAGES)}, got '{storage}'")
+    check_choice("--storage", storage, STORAGES)
     found = None if directions is None else load_directions(directions, space)
     with new_bundle(out, overwrite=overwrite) as draft:
         draft.name, draft.license = name, license
@@ -125,14 +124,8 @@ def published_faces(folder: Path, space: str) -> Path | None:
 
 def model_card(draft: BundleDraft) -> str:
     """A plain card: what is inside, where it is from, what was measured."""
-    lines = [
-        f"# {draft.name}",
-        "",
-        f"Licence of the weights: {draft.license}",
-        "",
-        f"Made from: {draft.provenance}",
-        "",
-    ]
+    lines = [f"# {draft.name}", "", f"Licence of the weights: {draft.license}"]
+    lines += ["", f"Made from: {draft.provenance}", ""]
     for role in ("hair", "parsing", "generator", "directions", "gallery"):
         if (part := getattr(draft, role)) is not None:
             lines += [f"## {role}", ""]

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from ohlora.base.atomic import make_folder, write_bytes
+from ohlora.base.atomic import make_folder, write_bytes, write_json
 from ohlora.export.graphs.builder import GraphBuilder
 from ohlora.training.teachers.mtcnn import State, published_weights
 
@@ -115,7 +115,7 @@ def export(folder: Path) -> dict[str, object]:
         "copyright": "2019 Timothy Esler",
         "files": files,
     }
-    write_bytes(folder / "detector.json", (json.dumps(record, indent=1) + "\n").encode())
+    write_json(folder / "detector.json", record)
     return record
 
 

@@ -10,6 +10,7 @@ import onnx
 from numpy.typing import NDArray
 from torch import nn
 
+from ohlora.base.types import check_choice
 from ohlora.errors import InvalidInputError
 from ohlora.export.networks.compare import Kind
 
@@ -59,8 +60,7 @@ class NetworkExport:
             if name not in self.options:
                 known = ", ".join(self.options) or "none"
                 raise InvalidInputError(f"the network '{self.name}' has no option '{name}'; it has {known}")
-            if value not in self.options[name]:
-                raise InvalidInputError(f"{name} must be one of {', '.join(self.options[name])}, got '{value}'")
+            check_choice(name, value, self.options[name])
         return {name: choices[0] for name, choices in self.options.items()} | dict(given)
 
     def require(self, module: nn.Module) -> None:

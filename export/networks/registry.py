@@ -19,6 +19,7 @@ import onnx
 import torch
 from torch import nn
 
+from ohlora.base.types import check_choice
 from ohlora.errors import EngineError, InvalidInputError
 from ohlora.export.graphs.from_torch import run_graph
 from ohlora.export.graphs.mtcnn import SOURCE
@@ -67,9 +68,7 @@ class Graph:
 
 def network_named(name: str) -> NetworkExport:
     """The entry of `name`. Raises InvalidInputError naming the known ones."""
-    if name not in NETWORKS:
-        raise InvalidInputError(f"unknown network '{name}'; known: {', '.join(NETWORKS)}")
-    return NETWORKS[name]
+    return NETWORKS[check_choice("network", name, NETWORKS)]
 
 
 def load_network(name: str, kind: str | None, path: Path | str | None) -> nn.Module:

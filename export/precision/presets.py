@@ -17,10 +17,10 @@ from typing import Any
 import onnx
 from numpy.typing import NDArray
 
-from ohlora.base.types import Report
+from ohlora.base.types import Report, check_choice
 from ohlora.engines import backend_report
 from ohlora.engines.rows import RowEngine
-from ohlora.errors import EngineError, InvalidInputError
+from ohlora.errors import EngineError
 from ohlora.export.graphs.from_torch import open_model
 from ohlora.export.graphs.passes import subpixel
 from ohlora.export.networks.compare import Comparison, Figures
@@ -71,9 +71,7 @@ PRESETS = {
 
 def preset_named(name: str) -> Preset:
     """Raises InvalidInputError naming the known ones."""
-    if name not in PRESETS:
-        raise InvalidInputError(f"there is no preset '{name}': choose {', '.join(PRESETS)}")
-    return PRESETS[name]
+    return PRESETS[check_choice("preset", name, PRESETS)]
 
 
 @dataclass(frozen=True)

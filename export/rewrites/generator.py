@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ohlora.base.types import check_choice
 from ohlora.errors import InvalidInputError
 from ohlora.training.nets.stylegan import Generator, SynthesisLayer
 from ohlora.training.nets.stylegan_layers import (
@@ -178,8 +179,7 @@ UPSAMPLERS: dict[Collapse, type[TransposedUpConv] | type[SubpixelUpConv]] = {
 @torch.no_grad()
 def collapse_upsampling(generator: Generator, collapse: Collapse = "transposed") -> Generator:
     """Store each upsampling convolution as one kernel on the small input; the blur stays separate."""
-    if collapse not in UPSAMPLERS:
-        raise InvalidInputError(f"collapse must be one of {', '.join(COLLAPSES)}, got '{collapse}'")
+    check_choice("collapse", collapse, UPSAMPLERS)
     result = copy.deepcopy(generator)
     for layer in synthesis_layers(result):
         if isinstance(getattr(layer, "conv", None), UpConv):

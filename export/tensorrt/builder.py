@@ -20,7 +20,7 @@ from typing import Any
 import onnx
 
 from ohlora.base.atomic import make_folder, write_bytes
-from ohlora.base.types import Report
+from ohlora.base.types import Report, check_choice
 from ohlora.base.version import __version__
 from ohlora.engines.cache import cache_root
 from ohlora.engines.gpu.tensorrt_sidecar import Sidecar
@@ -118,8 +118,7 @@ def available() -> dict[str, str]:
 
 
 def _package(asked: str, capabilities: Sequence[str] | None) -> tuple[str, Any]:
-    if asked not in ("auto", *PACKAGES):
-        raise InvalidInputError(f"package must be auto, {' or '.join(PACKAGES)}, got '{asked}'")
+    check_choice("package", asked, ("auto", *PACKAGES))
     installed = available()
     names = [asked] if asked != "auto" else [name for name in PACKAGES if name in installed] or ["tensorrt_rtx"]
     # Only RTX builds for a GPU that is not here; on one that is, the full TensorRT has more devices and tactics.

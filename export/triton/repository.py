@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from ohlora.base.atomic import write_json
 from ohlora.base.version import __version__
 from ohlora.bundle.files import file_sha256
 from ohlora.engines.spec import TensorSpec
@@ -91,7 +91,7 @@ def write_repository(
             for name, paths in written.items()
         },
     }
-    (folder / REPOSITORY_NAME).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    write_json(folder / REPOSITORY_NAME, content)
     return written
 
 

@@ -91,7 +91,7 @@ def test_sources_say_what_they_have(tmp_path: Path) -> None:
     weights.write_bytes(b"?")
     with pytest.raises(InvalidInputError, match="--network"):
         open_source(str(weights), None, None, {}, SIZE)
-    with pytest.raises(InvalidInputError, match="unknown network 'gan'"):
+    with pytest.raises(InvalidInputError, match="unknown network 'gan': choose"):
         open_source(str(weights), "gan", None, {}, SIZE)
     with pytest.raises(InvalidInputError, match="belong to a file of weights"):
         open_source("demo", "generator", None, {}, SIZE)
@@ -162,8 +162,8 @@ def test_weights_are_exported_with_their_parity(tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (["demo"], "--out FOLDER"),
-        (["demo", "--to", "caffe", "--verify"], "there is no format 'caffe'"),
-        (["demo", "--preset", "best", "--verify"], "there is no preset 'best'"),
+        (["demo", "--to", "caffe", "--verify"], "unknown format 'caffe': choose onnx"),
+        (["demo", "--preset", "best", "--verify"], "unknown preset 'best': choose exact, balanced or fast"),
         (["demo", "--size", "10", "--verify"], "WIDTHxHEIGHT"),
         (["demo", "--option", "x", "--verify"], "NAME=VALUE"),
         (["nowhere", "--verify"], "nowhere"),

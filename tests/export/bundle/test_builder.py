@@ -76,7 +76,7 @@ def test_generator_directions_and_gallery(tiny_bundle: Path) -> None:
 def test_refusals(tiny_bundle: Path, tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match="belong to a generator"):
         build_bundle(tmp_path / "a", **{**HAIR_ONLY, "directions": tiny_bundle.parent / "directions"})
-    with pytest.raises(InvalidInputError, match="--storage must be one of float32, float16, got 'int4'"):
+    with pytest.raises(InvalidInputError, match="unknown --storage 'int4': choose float32 or float16"):
         build_bundle(tmp_path / "a", **HAIR_ONLY, storage="int4")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").write_text("keep")
