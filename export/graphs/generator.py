@@ -76,13 +76,12 @@ def exact_reference(module: Generator) -> Generator:
     return reference
 
 
-def synthesis_graph(rewritten: Generator, collapse: Collapse, float_output: bool = False) -> onnx.ModelProto:
+def synthesis_graph(rewritten: Generator, collapse: Collapse) -> onnx.ModelProto:
     """The synthesis network of a rewritten generator as a checked ONNX model."""
     config = rewritten.config
-    graph = SynthesisGraph(rewritten) if float_output else ByteSynthesis(rewritten)
     example = {"wp": torch.zeros(TRACED_BATCH, config.layers, config.w_size)}
     properties = generator_properties("synthesis", config) | {"ohlora.collapse": collapse}
-    return to_onnx(graph, example, "image", properties)
+    return to_onnx(ByteSynthesis(rewritten), example, "image", properties)
 
 
 def synthesis_sources(generator: Generator, collapse: Collapse) -> dict[str, Source]:

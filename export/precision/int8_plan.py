@@ -19,6 +19,7 @@ from ohlora.export.precision.quantize import ConvNode, Range, Rows, calibrate, c
 
 # Kernels below this share of the network's operations are left alone: converting to int8 and back costs what they save.
 SMALL = 0.002
+JUDGED_ON = 2  # calibration rows that the cost of single convolutions is measured on
 
 
 @dataclass(frozen=True)
@@ -46,19 +47,17 @@ def plan_int8(
     passes: Callable[[onnx.ModelProto], bool],
     *,
     symmetric: bool = False,
-    judged_on: int = 2,
 ) -> Int8Plan | None:
     """The plan, or None when not even one convolution passes.
 
     model: constants folded, upsampling in sub-pixel form. calibration: rows (batch 1) that ranges are taken from.
-    passes: whether a quantised model passes the gate. symmetric: as TensorRT needs it. judged_on: calibration rows that
-    the cost of single convolutions is measured on.
+    passes: whether a quantised model passes the gate. symmetric: as TensorRT needs it.
     """
     found = convolutions(model, calibration[0])
     total = sum(conv.macs for conv in found)
     found = [conv for conv in found if conv.macs >= SMALL * total]
     ranges = calibrate(model, found, calibration, symmetric)
-    order = _by_cost(model, found, ranges, calibration[:judged_on], symmetric)
+    order = _by_cost(model, found, ranges, calibration[:JUDGED_ON], symmetric)
     best: Int8Plan | None = None
     low, high = 0, len(order)  # `low` convolutions pass, more than `high` do not
     while low < high:

@@ -140,7 +140,7 @@ class TransposedUpConv(nn.Module):
         return result
 
 
-class SubpixelUpConv(nn.Module):
+class SubpixelUpConv(TransposedUpConv):
     """The same as a 2x2 convolution to 4C channels, depth to space and a crop of one pixel, then blur.
 
     Output row 2y takes input rows y-1 and y (kernel rows 3 and 1), row 2y+1 takes y and y+1 (kernel rows 2
@@ -148,12 +148,9 @@ class SubpixelUpConv(nn.Module):
     first and last are cropped.
     """
 
-    kernel: Tensor
-
     def __init__(self, source: UpConv) -> None:
-        super().__init__()
-        self.register_buffer("kernel", window_kernel(source.transposed_kernel()))
-        self.blur = copy.deepcopy(source.blur)
+        super().__init__(source)
+        self.kernel = window_kernel(self.kernel)
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.pixel_shuffle(F.conv2d(x, self.kernel, padding=1), 2)  # [N, O, 2H+2, 2W+2]
@@ -170,10 +167,7 @@ def window_kernel(kernel: Tensor) -> Tensor:
     return torch.stack(phases, 1).flatten(0, 1).contiguous()
 
 
-UPSAMPLERS: dict[Collapse, type[TransposedUpConv] | type[SubpixelUpConv]] = {
-    "transposed": TransposedUpConv,
-    "subpixel": SubpixelUpConv,
-}
+UPSAMPLERS: dict[Collapse, type[TransposedUpConv]] = {"transposed": TransposedUpConv, "subpixel": SubpixelUpConv}
 
 
 @torch.no_grad()

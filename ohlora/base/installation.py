@@ -38,10 +38,7 @@ def install_command(extra: str) -> str:
 
     The package is not on an index, so the command names the checkout, or the wheel or repository that it came from.
     """
-    origin = _origin()
-    if origin.checkout is None:
-        return f"{_pip()} install {_quoted(_named(extra, origin))}"
-    return f"{_enter(origin.checkout)} && {_pip()} install -e {_quoted(f'.[{extra}]')}"
+    return _install(extra)
 
 
 def upgrade_command() -> str:
@@ -65,11 +62,17 @@ def repair_command(extra: str, broken: list[str]) -> str:
         broken = ["torch", *broken]
     yes = " -y" if _pip() == "pip" else ""
     remove = f"{_pip()} uninstall{yes} {' '.join(broken)} && " if broken else ""
-    origin = _origin()
+    return _install(extra, remove, " -c constraints.txt")
+
+
+def _install(extra: str, before: str = "", pinned: str = "") -> str:
+    """pinned: what a checkout adds."""
+    origin, extras = _origin(), f"[{extra}]" if extra else ""
     if origin.checkout is None:
-        return f"{remove}{_pip()} install {_quoted(_named(extra, origin))}"
-    target = _quoted(f".[{extra}]") if extra else "."
-    return f"{_enter(origin.checkout)} && {remove}{_pip()} install -e {target} -c constraints.txt"
+        named = f"ohlora{extras}{f' @ {origin.url}' if origin.url else ''}"
+        return f"{before}{_pip()} install {_quoted(named)}"
+    target = _quoted(f".{extras}") if extras else "."
+    return f"{_enter(origin.checkout)} && {before}{_pip()} install -e {target}{pinned}"
 
 
 def _pip() -> str:
@@ -86,10 +89,6 @@ def _quoted(text: str) -> str:
 
 def _enter(folder: Path) -> str:
     return f"cd {'/d ' if os.name == 'nt' else ''}{_quoted(str(folder))}"
-
-
-def _named(extra: str, origin: _Origin) -> str:
-    return f"ohlora{f'[{extra}]' if extra else ''}{f' @ {origin.url}' if origin.url else ''}"
 
 
 @dataclass(frozen=True)
