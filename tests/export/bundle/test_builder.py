@@ -13,7 +13,7 @@ from ohlora.bundle import Bundle
 from ohlora.errors import InvalidInputError, OhloraError
 from ohlora.export.bundle.builder import build_bundle
 from ohlora.faces import face_from_seed
-from ohlora.latents.directions import read_published_directions
+from ohlora.latents.directions import read_directions
 from ohlora.training import checkpoints
 from ohlora.training.nets.stylegan import Generator
 from ohlora.training.weights.effisegnet_keys import STUDENT
@@ -53,7 +53,7 @@ def test_published_student(tmp_path: Path) -> None:
 
 def test_generator_directions_and_gallery(tiny_bundle: Path) -> None:
     bundle = Bundle.open(tiny_bundle)
-    published = read_published_directions(tiny_bundle.parent / "directions")
+    published = read_directions(tiny_bundle.parent / "directions")
     stored = bundle.directions()
     assert not list(tiny_bundle.glob("mapping_end*"))
     assert "split_size" not in (tiny_bundle / "bundle.json").read_text()

@@ -22,7 +22,7 @@ from ohlora.errors import InvalidInputError
 from ohlora.faces import face_from_seed, load_faces
 from ohlora.kernels.properties import PROPERTIES as COLUMNS
 from ohlora.kernels.properties import score as kernel_score
-from ohlora.latents.directions import read_directions, read_published_directions
+from ohlora.latents.directions import read_directions
 from ohlora.training.vectorfind import tsne
 from ohlora.training.vectorfind.portrayer import Portrayer, torch_portrayer
 from ohlora.training.vectorfind.samples import PART, SampleStore, draw_samples
@@ -185,7 +185,7 @@ def test_search_in_every_space_with_every_method(tmp_path: Path, samples: Path, 
         assert network.scale > 0
         assert result.directions.networks[name].scale == -network.scale
     if "gradient" not in methods:
-        assert read_published_directions(tmp_path, space=space).space == space
+        assert read_directions(tmp_path, space).space == space
 
 
 def test_published_orientation_of_svm_and_gradient(tmp_path: Path, samples: Path) -> None:
