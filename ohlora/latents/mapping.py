@@ -23,16 +23,18 @@ from ohlora.latents.directions import Directions, add_moves
 CACHED_FACES = 64
 
 
+Edit = tuple[NDArray[np.float32], NDArray[np.float64]]
+
+
 @dataclass
 class _MappedFace:
-    """w float32 [W]; split1 float32 [W+S] of split mappings. Of expressions, once one is asked for: what they start
+    """w float32 [W]; split1 float32 [W+S] of split mappings. edit, once an expression is asked for: what it starts
     from, float32 [D], and what a strength of 1 adds to it, float64 [3,D]; in w also for folded directions.
     """
 
     w: NDArray[np.float32]
     split1: NDArray[np.float32] | None
-    start: NDArray[np.float32] | None = None
-    moves: NDArray[np.float64] | None = None
+    edit: Edit | None = None
 
 
 @dataclass
@@ -50,11 +52,12 @@ class LatentSource:
         Raises InvalidInputError for an expression without directions or of a face that they are not for.
         """
         self._map({number: face for number, face, _ in asked if number not in self._faces})
-        moved = [i for i, (_, _, expression) in enumerate(asked) if not expression.neutral]
-        self._prepare({asked[i][0]: asked[i][1] for i in moved})
         rows = np.stack([self._faces[number].w for number, _, _ in asked])
+        moved = [i for i, (_, _, expression) in enumerate(asked) if not expression.neutral]
         if moved:
-            rows[moved] = self._finish(np.stack([self._edited(*asked[i]) for i in moved]))
+            edits = self._edits({asked[i][0]: asked[i][1] for i in moved})
+            edited = [add_moves(*edits[number], expression) for number, _, expression in (asked[i] for i in moved)]
+            rows[moved] = self._finish(np.stack(edited))
         while len(self._faces) > CACHED_FACES:
             self._faces.popitem(last=False)
         return rows
@@ -76,38 +79,34 @@ class LatentSource:
             inputs["label"] = np.stack(label)
         return inputs
 
-    def _prepare(self, faces: dict[int, Face]) -> None:
-        """Start and moves of the faces that have none yet."""
-        new = {number: face for number, face in faces.items() if self._faces[number].moves is None}
-        if not new:
-            return
+    def _edits(self, faces: dict[int, Face]) -> dict[int, Edit]:
+        new = {number: face for number, face in faces.items() if self._faces[number].edit is None}
+        for number, made in zip(new, self._new_edits(new) if new else (), strict=True):
+            self._faces[number].edit = made
+        return {number: edit for number in faces if (edit := self._faces[number].edit) is not None}
+
+    def _new_edits(self, faces: dict[int, Face]) -> list[Edit]:
         directions = self.directions
         if directions is None:
             raise InvalidInputError("eyes, mouth and pose need directions: give --directions or a bundle that has them")
         starts: Sequence[NDArray[np.float32] | None]
-        mapped = [self._faces[number] for number in new]
+        mapped = [self._faces[number] for number in faces]
         if directions.space == "z":
-            starts = [np.concatenate([face.z, face.label]) for face in new.values()]
+            starts = [np.concatenate([face.z, face.label]) for face in faces.values()]
         elif directions.space == "mapping_split1":
             starts = [one.split1 for one in mapped]
         elif directions.space == "mapping_split2" and directions.networks:
-            starts = list(
-                self._end(np.stack([one.split1 for one in mapped if one.split1 is not None]))["mapping_split2"]
-            )
+            split1 = np.stack([one.split1 for one in mapped if one.split1 is not None])
+            starts = list(self._end(split1)["mapping_split2"])
         else:
             starts = [None if directions.space == "mapping_split2" else one.w for one in mapped]
-        for one, face, start in zip(mapped, new.values(), starts, strict=True):
+        edits = []
+        for one, face, start in zip(mapped, faces.values(), starts, strict=True):
             moves = directions.moves(start, face)
-            if directions.space == "mapping_split2":
-                start, size = one.w, one.w.size
-                moves = moves[:, :size] + moves[:, size:]
-            one.start, one.moves = start, moves
-
-    def _edited(self, number: int, face: Face, expression: Expression) -> NDArray[np.float32]:
-        one = self._faces[number]
-        assert one.start is not None
-        assert one.moves is not None
-        return add_moves(one.start, one.moves, expression)
+            if start is None or directions.space == "mapping_split2":
+                start, moves = one.w, moves[:, : one.w.size] + moves[:, one.w.size :]
+            edits.append((start, moves))
+        return edits
 
     def _finish(self, edited: NDArray[np.float32]) -> NDArray[np.float32]:
         """Edited latents [N,D] -> w [N,W], by what is left of the mapping network."""
