@@ -13,11 +13,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
-import onnxruntime
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from ohlora.engines.onnx_torch.onnx_graphs import drop_unused
+from ohlora.engines.onnxruntime_backend import open_session
 from ohlora.errors import EngineError
 
 Rows = Mapping[str, NDArray[np.generic]]
@@ -171,10 +171,7 @@ class _Inside:
         for name in dict.fromkeys(names):
             declared = inputs.get(name) or helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
             probed.graph.output.append(declared)
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        data = probed.SerializeToString()
-        self._session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        self._session = open_session(probed.SerializeToString())
 
     def __call__(self, row: Rows) -> list[NDArray[np.float32]]:
         return list(self._session.run(self._names, dict(row)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,36 +29,35 @@ def compile_model(model: ModelFile, *, precision: str, threads: int, use_cache: 
     Nothing is cached: a session opens about as fast as a cache entry could be read and checked.
     Raises EngineError for models whose rows have no fixed size; backend errors pass through.
     """
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
     # One thread per run: how a sum is split, and so how it rounds, must not follow the machine.
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-    options.log_severity_level = _ERRORS_ONLY
-    session = onnxruntime.InferenceSession(model.data, options, providers=list(PROVIDERS))
+    session = open_session(model.data, threads=1)
     spec = model_spec(session)
     return Compiled(spec, [_Runner(session, spec) for _ in range(threads)])
 
 
+def open_session(data: bytes, *, threads: int = 0, optimized: bool = True, providers: Sequence[Any] = PROVIDERS) -> Any:
+    """A session that logs errors only. threads: of one run, 0 for ONNX Runtime's own choice. optimized: its graph."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = threads
+    levels = onnxruntime.GraphOptimizationLevel
+    options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimized else levels.ORT_DISABLE_ALL
+    options.log_severity_level = _ERRORS_ONLY
+    return onnxruntime.InferenceSession(data, options, providers=list(providers))
+
+
 def model_spec(session: Any) -> EngineSpec:
     """Inputs as declared, outputs as one row of zeros gives them. Raises EngineError for rows of no fixed size."""
-    inputs = tuple(
-        batch_spec(node.name, _DTYPES.get(node.type, node.type), tuple(free_length(n) for n in node.shape), "input")
-        for node in session.get_inputs()
-    )
+    declared = [
+        (n.name, n.type, tuple(d if isinstance(d, int) else None for d in n.shape)) for n in session.get_inputs()
+    ]
+    inputs = tuple(batch_spec(name, _DTYPES.get(kind, kind), shape, "input") for name, kind, shape in declared)
     require_fixed_rows(inputs, "input")
     results = session.run(None, {t.name: np.zeros((1, *t.row_shape), t.dtype) for t in inputs})
     outputs = zip(session.get_outputs(), results, strict=True)
     measured = ((node.name, _DTYPES.get(node.type, node.type), result.shape) for node, result in outputs)
     return EngineSpec(inputs, measured_outputs(measured))
-
-
-def free_length(length: object) -> int | None:
-    """A declared length; None where it is a symbol."""
-    return length if isinstance(length, int) else None
 
 
 def bound(session: Any, spec: EngineSpec, make: Callable[[TensorSpec], Any]) -> tuple[Any, dict[str, Any]]:

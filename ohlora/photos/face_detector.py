@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 from ohlora.base.types import Rgb
+from ohlora.engines.onnxruntime_backend import open_session
 from ohlora.errors import EngineError, InvalidInputError
 from ohlora.photos import face_cascade
 from ohlora.photos.face_cascade import MIN_FACE, THRESHOLDS, AreaSampler, Detections, Floats
@@ -24,7 +25,6 @@ SMALLEST_SHARE = 1 / 50
 # weakest face has 0.92.
 CONFIDENCE = 0.9
 _NAMES = ("proposal", "refinement", "output")
-_ERRORS_ONLY = 3
 
 
 def detector_folder() -> Path:
@@ -82,15 +82,10 @@ def _record(path: Path) -> dict[str, Any]:
 
 
 def _session(path: Path, record: dict[str, Any]) -> Any:
-    import onnxruntime
-
     data = _shipped(path)
     if hashlib.sha256(data).hexdigest() != record["files"][path.name]["sha256"]:
         raise EngineError(f"{path} is not the file that detector.json describes: install the package again")
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = _ERRORS_ONLY
-    return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    return open_session(data, threads=1)
 
 
 class FaceDetector:

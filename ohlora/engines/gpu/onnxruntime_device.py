@@ -15,7 +15,7 @@ from ohlora.engines.batches import BatchEngine, model_for_buckets
 from ohlora.engines.cache import cache_root
 from ohlora.engines.gpu.device_memory import DeviceBuffer
 from ohlora.engines.model_file import ModelFile
-from ohlora.engines.onnxruntime_backend import bound, model_spec
+from ohlora.engines.onnxruntime_backend import bound, model_spec, open_session
 from ohlora.engines.selftest import ProbeSource, with_selftest
 from ohlora.engines.spec import Arrays, EngineSpec, TensorSpec
 from ohlora.errors import EngineError, one_line
@@ -118,11 +118,8 @@ def open_onnxruntime_device(
             "pip install onnxruntime-gpu in place of onnxruntime"
         )
     model = model_for_buckets(path, bucket)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
     try:
-        chosen = provider_options(provider, device, model, stream)
-        session = onnxruntime.InferenceSession(model.data, options, providers=chosen)
+        session = open_session(model.data, providers=provider_options(provider, device, model, stream))
     except Exception as error:  # the library's own types: no driver, no such device, a graph it cannot take
         raise EngineError(f"ONNX Runtime cannot open {model.path} on {provider}:{device}: {one_line(error)}") from error
     if session.get_providers()[0] != PROVIDERS[provider]:

@@ -6,9 +6,10 @@ from collections.abc import Iterable
 
 import numpy as np
 import onnx
-import onnxruntime
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
+
+from ohlora.engines.onnxruntime_backend import open_session
 
 
 def fold_constants(model: onnx.ModelProto, kinds: Iterable[str] = ()) -> onnx.ModelProto:
@@ -48,10 +49,7 @@ def _run_constants(
     graph = helper.make_graph(nodes, "constants", [], outputs, list(model.graph.initializer))
     part = helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
     part = onnx.shape_inference.infer_shapes(drop_unused(part))
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(part.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = open_session(part.SerializeToString(), optimized=False)
     return dict(zip(wanted, session.run(wanted, {}), strict=True))
 
 

@@ -105,17 +105,16 @@ def open_torch_device(
     device: str = "cuda",
     precision: str = "fp32",
     bucket: int = BUCKET,
-    compiled: bool = True,
     probe: ProbeSource | None = None,
 ) -> BatchEngine:
     """The network of an ONNX file on a CUDA device, tested. `engine.runner.run_device` computes without the host.
 
-    precision: 'fp32', 'bf16' or 'fp16'. bucket: rows of every launch. compiled: through torch.compile where it works.
+    precision: 'fp32', 'bf16' or 'fp16'. bucket: rows of every launch.
     Raises EngineError: no such device, an unreadable model, a failed self-test.
     """
     device_place, model = cuda_device(device), model_for_buckets(path, bucket)
     with torch.cuda.device(device_place):
-        runner = DeviceRunner(model.data, device_place, precision, bucket, compiled)
+        runner = DeviceRunner(model.data, device_place, precision, bucket, compiled=True)
     engine = BatchEngine(
         model.name, runner, backend="torch", precision=model.precision_label(precision), model_sha256=model.sha256
     )

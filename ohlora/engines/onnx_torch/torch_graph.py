@@ -124,13 +124,9 @@ def _function(node: onnx.NodeProto, given: Sequence[Tensor | None]) -> Callable[
     what = f"{node.op_type} (node '{node.name}')"
     if maker is None:
         raise EngineError(f"PyTorch does not translate the operation {what}: use another backend")
-    attributes = {entry.name: _attribute(entry) for entry in node.attribute}
+    attributes = {entry.name: helper.get_attribute_value(entry) for entry in node.attribute}
+    attributes = {name: v.decode() if isinstance(v, bytes) else v for name, v in attributes.items()}
     try:
         return maker(attributes, given)
     except UnsupportedOperatorError as error:
         raise EngineError(f"PyTorch does not translate {what}: {error}; use another backend") from error
-
-
-def _attribute(entry: onnx.AttributeProto) -> Any:
-    value = helper.get_attribute_value(entry)
-    return value.decode() if isinstance(value, bytes) else value
