@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, cast
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from ohlora.training.nets.score_cnns import (
     CLASSIFIERS,
@@ -52,16 +52,17 @@ def layout_of(module: ScoreCnn) -> Layout:
     if isinstance(module, HairstyleCnn):
         return Layout(_crop_names(module, SIDES))
     if isinstance(module, PropertyCnn):
-        names: dict[str, str] = {}
-        for name in PROPERTY_PARTS:
-            part = _crop_names(cast(CropCnn, module.parts[name]), ("",))
-            names |= {part_prefix(name) + theirs: f"parts.{name}.{ours}" for theirs, ours in part.items()}
-        return Layout(names)
-    properties = {theirs: f"properties.{ours}" for theirs, ours in layout_of(module.properties).names.items()}
-    hairstyle = {
-        HAIRSTYLE_PREFIX + theirs: f"hairstyle.{ours}" for theirs, ours in layout_of(module.hairstyle).names.items()
-    }
-    return Layout({**properties, **hairstyle})
+        return Layout(branch_names(module.parts))
+    properties = layout_of(module.properties).inside("", "properties.")
+    return Layout(properties | layout_of(module.hairstyle).inside(HAIRSTYLE_PREFIX, "hairstyle."))
+
+
+def branch_names(parts: nn.ModuleDict) -> dict[str, str]:
+    """Of some of the property CNN's parts, which a network has as `parts`."""
+    names: dict[str, str] = {}
+    for name, part in parts.items():
+        names |= Layout(_crop_names(cast(CropCnn, part), ("",))).inside(part_prefix(name), f"parts.{name}.")
+    return names
 
 
 def _crop_names(module: CropCnn, prefixes: tuple[str, ...], last: str = "fc_final") -> dict[str, str]:
@@ -90,8 +91,7 @@ def branches_width(state: Mapping[str, Tensor]) -> float:
 def _fitting(name: str, state: Mapping[str, Tensor]) -> ScoreCnn:
     """The network `name` with fresh weights, at the width of a published file."""
     if name == "merged":
-        inside = {k.removeprefix(HAIRSTYLE_PREFIX): v for k, v in state.items() if k.startswith(HAIRSTYLE_PREFIX)}
-        return _merged(branches_width(state), _width(inside, HAIRSTYLE))
+        return _merged(branches_width(state), _width(state, HAIRSTYLE, HAIRSTYLE_PREFIX))
     if name == "property":
         return make(name, branches_width(state))
     return make(name, _width(state, HAIRSTYLE if name == "hairstyle" else CLASSIFIERS[name]))

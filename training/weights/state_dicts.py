@@ -33,6 +33,10 @@ class Layout:
         shapes = {theirs: tuple(ours[name].shape) for theirs, name in self.names.items()}
         return shapes | {key: tuple(value.shape) for key, value in self.constants.items()}
 
+    def inside(self, theirs: str, ours: str) -> dict[str, str]:
+        """The names where file and state dict hold the module among others, with these prefixes."""
+        return {theirs + name: ours + own for name, own in self.names.items()}
+
     def rename(self, module: nn.Module) -> dict[str, Tensor]:
         """The module's state in this layout; tensors are shared with the module."""
         ours = module.state_dict()
