@@ -30,6 +30,7 @@ from ohlora.faces import LABEL_SIZES, face_from_seed
 from ohlora.io.images import encode_image
 from ohlora.render.journal import Journal
 from ohlora.training.directions.known_latents import state_sha256
+from ohlora.training.loop.distributed import chosen_device
 from ohlora.training.nets.pixels import as_bytes
 from ohlora.training.nets.stylegan import W_AVG_DECAY, Generator, GeneratorConfig
 from ohlora.training.sampling.recipes import SampleSettings
@@ -83,11 +84,11 @@ def sample_images(
 
     accelerator: auto, cpu or cuda; TF32 stays off. restart: begin again in a folder of another job. advance: called
     with the number of pictures done, those that were there included. The generator is left as it is.
-    Raises InvalidInputError for labels that the generator does not take, a latent size other than 512, or a folder of
-    another job; OutputError when a file cannot be written.
+    Raises InvalidInputError for labels that the generator does not take, a latent size other than 512, a device that is
+    not there, or a folder of another job; OutputError when a file cannot be written.
     """
     require_labels(generator, settings)
-    device = device_named(accelerator)
+    device = chosen_device(accelerator)
     identity = state_sha256(generator)
     request = {"kind": "sample", "generator": identity, **asdict(settings)}
     where = next(generator.parameters()).device
@@ -122,16 +123,6 @@ def require_labels(generator: Generator, settings: SampleSettings) -> None:
         raise InvalidInputError("this generator truncates towards random means of a label: sample it with psi 1")
     if settings.layers > config.layers:
         raise InvalidInputError(f"truncation layers must be in [0, {config.layers}], got {settings.layers}")
-
-
-def device_named(accelerator: str) -> torch.device:
-    """auto, cpu or cuda. Raises InvalidInputError for another name or a GPU that is not there."""
-    if accelerator not in ("auto", "cpu", "cuda"):
-        raise InvalidInputError(f"accelerator must be auto, cpu or cuda, got '{accelerator}'")
-    there = torch.cuda.is_available()
-    if accelerator == "cuda" and not there:
-        raise InvalidInputError("no CUDA device is there: choose accelerator cpu or auto")
-    return torch.device("cuda" if there and accelerator != "cpu" else "cpu")
 
 
 @contextmanager

@@ -19,7 +19,6 @@ from ohlora.faces import face_from_seed
 from ohlora.io.images import encode_image, read_image
 from ohlora.training import checkpoints
 from ohlora.training.nets.stylegan import Generator, GeneratorConfig
-from ohlora.training.sampling import sample
 from ohlora.training.sampling.recipes import PRESETS, SampleSettings, preset
 from ohlora.training.sampling.sample import UNMIXED, images_of, latents_of, sample_images
 
@@ -253,9 +252,9 @@ def test_command_line_reads_weights_files(labelled: Generator, tmp_path: Path) -
     assert "is no 'discriminator'" in str(wrong.exception)
 
 
-def test_an_accelerator_that_is_not_there_is_refused() -> None:
-    with pytest.raises(InvalidInputError, match="auto, cpu or cuda"):
-        sample.device_named("tpu")
-    if not torch.cuda.is_available():
-        with pytest.raises(InvalidInputError, match="no CUDA device"):
-            sample.device_named("cuda")
+def test_an_accelerator_that_is_not_there_is_refused(plain: Generator, tmp_path: Path) -> None:
+    for name, match in (("tpu", "choose cpu, cuda or auto"), ("cuda", "no CUDA device")):
+        if name == "tpu" or not torch.cuda.is_available():
+            with pytest.raises(InvalidInputError, match=match):
+                sample_images(plain, tmp_path / "o", SampleSettings(count=1), accelerator=name)
+            assert not (tmp_path / "o").exists()
