@@ -62,12 +62,12 @@ def vectorfind(
         )
     if engine not in ENGINES:
         raise InvalidInputError(f"--engine must be one of {', '.join(ENGINES)}, got '{engine}'")
-    from ohlora.training.sampling.sample import device_named
+    from ohlora.training.loop.distributed import chosen_device
     from ohlora.training.vectorfind.scorers import load_scorer, require_columns
     from ohlora.training.vectorfind.search import run_search
 
     # Compiled on a CPU, in PyTorch on a GPU, unless told.
-    device = "cpu" if engine in ENGINES[2:] else device_named(how.accelerator).type
+    device = "cpu" if engine in ENGINES[2:] else chosen_device(how.accelerator).type
     in_torch = engine == "torch" or (engine == "auto" and device == "cuda")
     judge = load_scorer(scorer, device)
     require_columns(judge, settings.columns)
