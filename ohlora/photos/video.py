@@ -245,11 +245,13 @@ def recolor_video(
     rounding: Rounding = "truncate",
     max_pixels: int = MAX_PIXELS,
     advance: Callable[[int], None] = lambda frames: None,
+    finish: Callable[[], None] = lambda: None,
 ) -> VideoResult:
     """Dye the hair of everybody in a video, once per target (its file, its dye); the video is read once.
 
     engine: a student, as for `find_hair`. Files as `io.video.change_video` writes them. With no_face "skip" a video
     in which no frame shows a face raises ImageError and writes nothing; a frame without a face is left as it is.
+    finish: called when all is made, before the files take their places.
     Raises InvalidInputError, ImageError and OutputError as `change_video` does.
     """
     hair = VideoHair(engine, rules or FaceRules(), smoothing or Smoothing())
@@ -267,6 +269,7 @@ def recolor_video(
                 f"{source}: no face found in any of {hair.frames} frames: take the frames as portraits "
                 "(--no-face whole), or look for smaller faces (--min-face)"
             )
+        finish()
 
     files = [path for path, _ in targets]
     facts = change_video(

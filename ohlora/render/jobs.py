@@ -5,7 +5,7 @@ A request keeps its form from version to version: folders that were begun before
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -99,7 +99,7 @@ def photo_job(
 def video_job(renderer: Renderer, paths: Sequence[Path], roots: Sequence[Path], asked: Recoloring) -> Job:
     """Dyed videos; each is read once for all dyes that are still to do."""
 
-    def write(unit: SourceUnit, files: list[Path], advance: Advance) -> dict[str, Any]:
+    def write(unit: SourceUnit, files: list[Path], advance: Advance, finish: Callable[[], None]) -> dict[str, Any]:
         result = recolor_video(
             unit.source,
             [(file, output.ombre) for file, output in zip(files, unit.outputs, strict=True)],
@@ -110,6 +110,7 @@ def video_job(renderer: Renderer, paths: Sequence[Path], roots: Sequence[Path], 
             rounding=asked.output.rounding,
             max_pixels=asked.max_pixels,
             advance=advance,
+            finish=finish,
         )
         return result.facts()
 
@@ -138,11 +139,12 @@ def animation_job(
     else:
         subjects, names, identity = faces, [face.name for face in faces], faces_record(faces)
 
-    def write(unit: SourceUnit, files: list[Path], advance: Advance) -> dict[str, Any]:
+    def write(unit: SourceUnit, files: list[Path], advance: Advance, finish: Callable[[], None]) -> dict[str, Any]:
         def counted() -> Iterator[Rgb]:
             for frame in moving_frames(renderer, unit.source, looks):
                 yield frame
                 advance(1)
+            finish()
 
         return {"frames": format.write(files[0], counted()), "fps": format.fps, **movement}
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from ohlora.base.interrupts import interrupts_held
 from ohlora.base.types import Rgb
 from ohlora.base.values import Face
 from ohlora.bundle.files import file_sha256
@@ -63,10 +65,11 @@ class MovieExecutor:
     """An executor (`run_items.Executor`) of moving pictures, which are too large to be held.
 
     write: makes all files of a unit, each complete or not at all, and returns what their metadata say; it is given the
-    unit, the files' paths and what is to be called with each few frames.
+    unit, the files' paths, what is to be called with each few frames, and what before the files take their places: from
+    then on a Ctrl-C waits until they are recorded.
     """
 
-    write: Callable[[Any, list[Path], Advance], dict[str, Any]]
+    write: Callable[[Any, list[Path], Advance, Callable[[], None]], dict[str, Any]]
 
     def run(self, plan: Any, pending: Sequence[int], sink: FolderSink, results: Results, workers: int) -> None:
         def count(frames: int) -> None:
@@ -75,15 +78,16 @@ class MovieExecutor:
 
         for unit in plan.units(pending):
             paths = [sink.path(output) for output in unit.outputs]
-            try:
-                facts = self.write(unit, paths, count)
-            except ImageError as error:
-                for output in unit.outputs:
-                    results.fail(output.item, str(error), steps=0)
-                continue
-            for output, path in zip(unit.outputs, paths, strict=True):
-                row = sink.row(output, facts, path.stat().st_size, file_sha256(path))
-                results.done(output.item, row, steps=0)
+            with contextlib.ExitStack() as held:
+                try:
+                    facts = self.write(unit, paths, count, lambda held=held: held.enter_context(interrupts_held()))
+                except ImageError as error:
+                    for output in unit.outputs:
+                        results.fail(output.item, str(error), steps=0)
+                    continue
+                for output, path in zip(unit.outputs, paths, strict=True):
+                    row = sink.row(output, facts, path.stat().st_size, file_sha256(path))
+                    results.done(output.item, row, steps=0)
 
 
 def moving_frames(renderer: Renderer, subject: Face | Path, looks: Sequence[Look]) -> Iterator[Rgb]:

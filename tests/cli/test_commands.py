@@ -367,7 +367,7 @@ def test_bundle_build_refuses_a_wrong_kind(tmp_path: Path) -> None:
     torch.save({"a": torch.zeros(1)}, tmp_path / "x.pth")
     build = ["bundle", "build", "--generator", tmp_path / "x.pth", "--out", tmp_path / "b"]
     assert "x.pth is no 'stylegan-celeba256'" in ohlora(*build, "--kind", "stylegan-celeba256", status=2).stderr
-    assert "unknown kind" in ohlora(*build, "--kind", "nope", status=2).stderr
+    assert "kind 'nope' of weights" in ohlora(*build, "--kind", "nope", status=2).stderr
     assert not (tmp_path / "b").exists()
 
 
