@@ -10,6 +10,7 @@ import importlib.util
 from pathlib import Path
 from typing import get_args
 
+from ohlora.base.atomic import recover_folder
 from ohlora.base.installation import install_command
 from ohlora.base.types import DeviceBackend, check_choice
 from ohlora.engines import PRECISIONS
@@ -89,7 +90,7 @@ def _tensorrt(path: Path, device: int, bucket: int, engines: Path, probe: Probe 
 def engine_of(path: Path, engines: Path) -> tuple[Path, Sidecar]:
     """The TensorRT engine in folder `engines` that was built of a bundle's file. Raises EngineError without one."""
     sha256 = read_model_file(path).sha256
-    for engine in sorted(engines.glob("*.engine")):
+    for engine in sorted(recover_folder(engines).glob("*.engine")):
         sidecar = read_sidecar(engine)
         if sidecar.network_sha256 == sha256:
             return engine, sidecar

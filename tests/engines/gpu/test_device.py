@@ -47,6 +47,8 @@ def test_engines_are_matched_by_hash(tmp_path: Path) -> None:
     assert (engine, sidecar.batch) == (wanted, (1, 4, 8))
     with pytest.raises(EngineError, match=r"has no engine of c\.onnx .*ohlora export"):
         engine_of(third, folder)
+    folder.rename(folder.with_name(f".{folder.name}.ohlora-old-1"))  # where a kill in the middle of an export leaves it
+    assert engine_of(other, folder)[0] == wanted
 
 
 def test_what_does_not_go_together_is_refused(tmp_path: Path) -> None:
