@@ -93,7 +93,7 @@ class Directions:
         for name in PROPERTIES:
             if network := self.networks.get(name):
                 digest.update(f"{name}/network/{network.scale!r}".encode())
-                for key, value in network.arrays().items():
+                for key, value in network.arrays.items():
                     digest.update(f"{key}/{value.shape}".encode() + value.tobytes())
         return digest.hexdigest()
 
@@ -107,7 +107,7 @@ class Directions:
         found: dict[str, NDArray[np.floating]] = {}
         for name in PROPERTIES:
             if network := self.networks.get(name):
-                found |= {f"{name}.{key}": value for key, value in network.arrays().items()}
+                found |= {f"{name}.{key}": value for key, value in network.arrays.items()}
             else:
                 found[name] = np.stack([self.vectors[name][group] for group in self.groups])
         return found
@@ -306,4 +306,4 @@ def directions_from_arrays(
 def network_from_arrays(arrays: Mapping[str, NDArray[np.floating]], name: str, scale: float) -> GradientNetwork:
     """The network of property `name` among the arrays of a set. Raises InvalidInputError."""
     own = {key: arrays[f"{name}.{key}"] for key in KEYS if f"{name}.{key}" in arrays}
-    return GradientNetwork.from_arrays(own, scale)
+    return GradientNetwork(own, scale)

@@ -18,62 +18,56 @@ from ohlora.errors import InvalidInputError
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
 
-# Name in published files -> field. The order is that of the layers.
-KEYS = {
-    "fc1.0.weight": "fc1_weight",
-    "fc1.0.bias": "fc1_bias",
-    "fc2.0.weight": "fc2_weight",
-    "fc2.0.bias": "fc2_bias",
-    "fc_final.weight": "fc_final_weight",
-    "fc_final.bias": "fc_final_bias",
-}
+# Names in published files, in the order of the layers.
+KEYS = ("fc1.0.weight", "fc1.0.bias", "fc2.0.weight", "fc2.0.bias", "fc_final.weight", "fc_final.bias")
 
 
 @dataclass(frozen=True, eq=False)
 class GradientNetwork:
-    """score = fc_final(tanh(fc2(tanh(fc1(x))))), arrays float32; D numbers in, one out.
+    """score = fc_final(tanh(fc2(tanh(fc1(x))))); D numbers in, one out.
 
-    fc1_weight [H1,D], fc1_bias [H1], fc2_weight [H2,H1], fc2_bias [H2], fc_final_weight [1,H2], fc_final_bias [1].
+    arrays: float32, under their published names, in the order of KEYS: [H1,D], [H1], [H2,H1], [H2], [1,H2], [1].
     scale: length of a direction, and with -1 its sign: published networks raise the score, directions lower it.
-    Raises InvalidInputError for shapes that do not fit each other, values that are not finite, or a scale of 0.
+    Raises InvalidInputError for missing or unknown names, shapes that do not fit each other, values that are not
+    finite, or a scale of 0.
     """
 
-    fc1_weight: Float32
-    fc1_bias: Float32
-    fc2_weight: Float32
-    fc2_bias: Float32
-    fc_final_weight: Float32
-    fc_final_bias: Float32
+    arrays: Mapping[str, NDArray[np.floating]]
     scale: float = 1.0
 
     def __post_init__(self) -> None:
-        for key, field in KEYS.items():
-            value = np.ascontiguousarray(getattr(self, field))
+        given, known = self.arrays.keys(), set(KEYS)
+        for problem, keys in (("misses", known - given), ("does not know", given - known)):
+            if keys:
+                raise InvalidInputError(
+                    f"a gradient network {problem} {', '.join(sorted(keys))}; it has {', '.join(KEYS)}"
+                )
+        arrays = {key: np.ascontiguousarray(self.arrays[key]) for key in KEYS}
+        for key, value in arrays.items():
             if value.dtype.kind != "f" or not np.isfinite(value).all():
                 raise InvalidInputError(
                     f"gradient network: {key} must hold finite numbers, got {value.dtype}: it is damaged"
                 )
-            value = value.astype(np.float32)
-            value.flags.writeable = False
-            object.__setattr__(self, field, value)
+            arrays[key] = value.astype(np.float32)
+            arrays[key].flags.writeable = False
         # A missing axis becomes 0, which no layer has: the comparison below names the tensor.
-        (first, size), (second, _) = ((*self.fc1_weight.shape, 0, 0)[:2], (*self.fc2_weight.shape, 0, 0)[:2])
-        wanted = ((first, size), (first,), (second, first), (second,), (1, second), (1,))
-        for (key, field), shape in zip(KEYS.items(), wanted, strict=True):
-            found = getattr(self, field).shape
-            if found != shape or 0 in shape:
+        (first, size), (second, _) = ((*arrays[key].shape, 0, 0)[:2] for key in ("fc1.0.weight", "fc2.0.weight"))
+        shapes = ((first, size), (first,), (second, first), (second,), (1, second), (1,))
+        for (key, value), shape in zip(arrays.items(), shapes, strict=True):
+            if value.shape != shape or 0 in shape:
                 raise InvalidInputError(
-                    f"gradient network: {key} has shape {list(found)}, its layers need {list(shape)}: "
+                    f"gradient network: {key} has shape {list(value.shape)}, its layers need {list(shape)}: "
                     "these weights do not belong together"
                 )
         if not np.isfinite(self.scale) or self.scale == 0.0:
             raise InvalidInputError(f"gradient network: scale must be a finite number other than 0, got {self.scale}")
+        object.__setattr__(self, "arrays", arrays)
         object.__setattr__(self, "scale", float(self.scale))
 
     @property
     def size(self) -> int:
         """D: numbers of the latents that it reads."""
-        return int(self.fc1_weight.shape[1])
+        return int(self.arrays["fc1.0.weight"].shape[1])
 
     def scores(self, x: Float32) -> Float64:
         """Scores, float64 [N], of x [N,D].
@@ -81,7 +75,7 @@ class GradientNetwork:
         Raises InvalidInputError for another shape and for values that are not finite.
         """
         _, second = self._hidden(x)
-        return np.asarray((second @ self._exact[2].T + self.fc_final_bias)[:, 0])
+        return np.asarray((second @ self._exact[2].T + self.arrays["fc_final.bias"])[:, 0])
 
     def directions(self, x: Float32) -> Float64:
         """Gradient of the score at each latent of x [N,D], to unit length, times `scale`: float64 [N,D].
@@ -96,27 +90,10 @@ class GradientNetwork:
         length = np.linalg.norm(gradient, axis=1, keepdims=True)
         return np.asarray(self.scale * np.divide(gradient, length, out=np.zeros_like(gradient), where=length > 0))
 
-    def arrays(self) -> dict[str, Float32]:
-        """The six arrays under their published names."""
-        return {key: getattr(self, field) for key, field in KEYS.items()}
-
-    @classmethod
-    def from_arrays(cls, arrays: Mapping[str, NDArray[np.floating]], scale: float = 1.0) -> GradientNetwork:
-        """The network of six arrays under their published names.
-
-        Raises InvalidInputError naming missing or unknown ones.
-        """
-        for problem, keys in (("misses", KEYS.keys() - arrays.keys()), ("does not know", arrays.keys() - KEYS.keys())):
-            if keys:
-                raise InvalidInputError(
-                    f"a gradient network {problem} {', '.join(sorted(keys))}; it has {', '.join(KEYS)}"
-                )
-        return cls(**{field: arrays[key].astype(np.float32) for key, field in KEYS.items()}, scale=scale)
-
     @cached_property
     def _exact(self) -> tuple[Float64, Float64, Float64]:
         """The three weights in float64: with them the rounding of a sum stays far below a float32 latent's."""
-        w1, w2, w3 = (w.astype(np.float64) for w in (self.fc1_weight, self.fc2_weight, self.fc_final_weight))
+        w1, w2, w3 = (self.arrays[key].astype(np.float64) for key in KEYS[::2])
         return w1, w2, w3
 
     def _hidden(self, x: Float32) -> tuple[Float64, Float64]:
@@ -126,5 +103,5 @@ class GradientNetwork:
         if not np.isfinite(x).all():
             raise InvalidInputError("a gradient network was given NaN or infinity: the latents are damaged")
         w1, w2, _ = self._exact
-        first = np.tanh(x.astype(np.float64) @ w1.T + self.fc1_bias)
-        return first, np.tanh(first @ w2.T + self.fc2_bias)
+        first = np.tanh(x.astype(np.float64) @ w1.T + self.arrays["fc1.0.bias"])
+        return first, np.tanh(first @ w2.T + self.arrays["fc2.0.bias"])

@@ -24,7 +24,7 @@ def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("space", LENGTHS)
 def test_reference_scores_and_directions(golden: Path, space: str) -> None:
-    made = GradientNetwork.from_arrays({k: v.numpy() for k, v in plain_state(shapes(LENGTHS[space])).items()})
+    made = GradientNetwork({k: v.numpy() for k, v in plain_state(shapes(LENGTHS[space])).items()})
     for file in (f"cnn/gradient_nn_{space}.keys.json", f"stylegan/keys_v9_gradient_nn_{space}.json"):
         listed = json.loads((golden / file).read_text())
         pairs = listed.items() if "keys" not in listed else ((key, shape) for key, shape, _ in listed["keys"])
@@ -45,7 +45,7 @@ def test_reference_scores_and_directions(golden: Path, space: str) -> None:
 
 def test_closed_form_is_the_gradient() -> None:
     made, x = network(), np.random.default_rng(1).standard_normal((4, 6)).astype(np.float32)
-    w1, b1, w2, b2, w3, b3 = (torch.from_numpy(value.copy()).double() for value in made.arrays().values())
+    w1, b1, w2, b2, w3, b3 = (torch.from_numpy(value.copy()).double() for value in made.arrays.values())
     latents = torch.from_numpy(x).double().requires_grad_()
     scores = (torch.tanh(torch.tanh(latents @ w1.T + b1) @ w2.T + b2) @ w3.T + b3)[:, 0]
     (gradient,) = torch.autograd.grad(scores.sum(), latents)
@@ -56,21 +56,21 @@ def test_closed_form_is_the_gradient() -> None:
 
 
 def test_a_flat_network_moves_nothing() -> None:
-    arrays = network().arrays() | {"fc_final.weight": np.zeros((1, 4), np.float32)}
-    assert not GradientNetwork.from_arrays(arrays).directions(np.ones((2, 6), np.float32)).any()
+    arrays = network().arrays | {"fc_final.weight": np.zeros((1, 4), np.float32)}
+    assert not GradientNetwork(arrays).directions(np.ones((2, 6), np.float32)).any()
 
 
 def test_arrays_come_back() -> None:
     made = network(scale=-1.0)
-    back = GradientNetwork.from_arrays(made.arrays(), made.scale)
-    assert list(made.arrays()) == list(KEYS)
-    assert all(np.array_equal(back.arrays()[key], value) for key, value in made.arrays().items())
+    back = GradientNetwork(made.arrays, made.scale)
+    assert list(made.arrays) == list(KEYS)
+    assert all(np.array_equal(back.arrays[key], value) for key, value in made.arrays.items())
     with pytest.raises(ValueError, match="read-only"):
-        made.fc1_bias[0] = 1
+        made.arrays["fc1.0.bias"][0] = 1
 
 
 def test_what_is_no_network_is_refused() -> None:
-    arrays = network().arrays()
+    arrays = network().arrays
     for change, message in (
         ({"fc1.0.bias": np.zeros(7)}, r"fc1.0.bias has shape \[7\], its layers need \[5\]"),
         ({"fc1.0.weight": np.zeros(6)}, r"fc1.0.weight has shape \[6\]"),
@@ -79,12 +79,12 @@ def test_what_is_no_network_is_refused() -> None:
         ({"fc3.weight": np.zeros(1)}, "does not know fc3.weight"),
     ):
         with pytest.raises(InvalidInputError, match=message):
-            GradientNetwork.from_arrays({**arrays, **change})
+            GradientNetwork({**arrays, **change})
     with pytest.raises(InvalidInputError, match=r"misses fc2\.0\.bias"):
-        GradientNetwork.from_arrays({key: value for key, value in arrays.items() if key != "fc2.0.bias"})
+        GradientNetwork({key: value for key, value in arrays.items() if key != "fc2.0.bias"})
     for scale in (0.0, float("inf")):
         with pytest.raises(InvalidInputError, match="scale must be"):
-            GradientNetwork.from_arrays(arrays, scale)
+            GradientNetwork(arrays, scale)
     with pytest.raises(InvalidInputError, match=r"latents \[N, 6\], got shape \[2, 5\]"):
         network().scores(np.zeros((2, 5), np.float32))
     with pytest.raises(InvalidInputError, match="NaN"):
@@ -97,7 +97,7 @@ def test_published_files(tmp_path: Path) -> None:
     torch.save(state, path)
     made = load_published_network(path)
     assert (made.size, made.scale) == (1024, -1.0)
-    assert np.array_equal(made.fc2_weight, state["fc2.0.weight"].numpy())
+    assert np.array_equal(made.arrays["fc2.0.weight"], state["fc2.0.weight"].numpy())
     small = {key: torch.ones(shape) for key, shape in shapes(6, 5, 4).items()}
     for content, message in (
         ({**small, "fc2.0.bias": torch.ones(3)}, r"fc2.0.bias has shape \[3\]"),

@@ -31,7 +31,7 @@ def network(size: int = 6, scale: float = 1.0, seed: int = 0) -> GradientNetwork
     """A small one; any sizes that fit each other are good."""
     rng = np.random.default_rng(seed)
     arrays = {key: 0.5 * rng.standard_normal(shape) for key, shape in shapes(size, 5, 4).items()}
-    return GradientNetwork.from_arrays(arrays, scale)
+    return GradientNetwork(arrays, scale)
 
 
 def make(space: str = "mapping_split2", size: int = 6, networks: tuple[str, ...] = ("eyes",), scale: float = -1.0):

@@ -46,7 +46,7 @@ class RegressionNetwork(nn.Module):
     def runtime(self, scale: float = 1.0) -> GradientNetwork:
         """The same in NumPy, without dropout. Keys of the state are those of published files."""
         state = {key: value.detach().cpu().numpy() for key, value in self.state_dict().items()}
-        return GradientNetwork(**{field: state[key] for key, field in KEYS.items()}, scale=scale)
+        return GradientNetwork({key: state[key] for key in KEYS}, scale)
 
 
 def train_regression(
@@ -154,13 +154,13 @@ def load_published_network(path: Path | str) -> GradientNetwork:
     state = read_pickle(Path(path))
     if not all(isinstance(value, Tensor) for value in state.values()):
         raise CheckpointError(f"{path} is not a state dict of a gradient network: expected {', '.join(KEYS)}")
-    for problem, keys in (("missing", KEYS.keys() - state.keys()), ("unexpected", state.keys() - KEYS.keys())):
+    for problem, keys in (("missing", set(KEYS) - state.keys()), ("unexpected", state.keys() - set(KEYS))):
         if keys:
             raise CheckpointError(f"{path} is not a gradient network, {problem}: {listed(sorted(keys))}")
     if unreal := sorted(key for key, value in state.items() if value.is_complex()):
         raise CheckpointError(f"{path}: {listed(unreal)} must hold real numbers: the file is damaged")
     try:
         arrays = {key: value.detach().float().numpy() for key, value in state.items()}
-        return GradientNetwork.from_arrays(arrays, PUBLISHED_SCALE)
+        return GradientNetwork(arrays, PUBLISHED_SCALE)
     except InvalidInputError as error:
         raise CheckpointError(f"{path}: {error}") from error

@@ -89,7 +89,7 @@ def module(made: Path) -> Generator:
 
 def gradient(network: GradientNetwork, x: Tensor) -> Tensor:
     """Direction of a network by automatic differentiation, [1,D]."""
-    w1, b1, w2, b2, w3, b3 = (torch.from_numpy(value.copy()).double() for value in network.arrays().values())
+    w1, b1, w2, b2, w3, b3 = (torch.from_numpy(value.copy()).double() for value in network.arrays.values())
     x = x.detach().requires_grad_()
     with torch.enable_grad():
         score = torch.tanh(torch.tanh(x @ w1.T + b1) @ w2.T + b2) @ w3.T + b3
@@ -136,7 +136,7 @@ def test_the_bundle_says_what_it_holds(made: Path) -> None:
     assert "2 groups, in mapping_split1, eyes by a network" in dict(describe(bundle))["directions"]
     with ohlora.Renderer(bundle) as renderer:
         assert renderer.directions is not None
-        assert renderer.directions.arrays().keys() == directions_in("mapping_split1", ("eyes",)).arrays().keys()
+        assert renderer.directions.arrays.keys() == directions_in("mapping_split1", ("eyes",)).arrays.keys()
         assert renderer.directions.sha256 == directions_in("mapping_split1", ("eyes",)).sha256
     done = CliRunner().invoke(app, ["bundle", "verify", str(made / "bundle")])
     assert done.exit_code == 0, done.output
