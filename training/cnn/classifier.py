@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -166,14 +166,13 @@ class _Folds:
             loss, state = made.state.best, made.state
             if run.writes and loss < min(losses, default=float("inf")):  # the best so far, until the fold is done
                 save_tensors(self._best(fold), {"state": made.best, "rows": made.figures})
-            losses.append(loss)
             about = {"fold": fold, "success": loss <= recipe.threshold, "losses": made.losses}
             self.attempts.append({**about, "best_epoch": state.best_epoch, "seconds": state.seconds})
             self.write()
             run.forget()
             return loss
 
-        best = until_success(recipe, fold, tuple(losses), attempt)
+        best = until_success(recipe, fold, losses, attempt)
         if run.writes:
             kept = load_tensors(self._best(fold))
             network = ClassifierCnn(ClassifierConfig(self.name, recipe.width))
@@ -219,21 +218,20 @@ class _Folds:
         return self.run.out / f"best_{self.name}_{fold}.pt"
 
 
-def until_success(recipe: ClassifierRecipe, fold: int, losses: Sequence[float], attempt: Callable[[int], float]) -> int:
+def until_success(recipe: ClassifierRecipe, fold: int, losses: list[float], attempt: Callable[[int], float]) -> int:
     """Train a fold until its loss is low enough, at most so many times -> which attempt to keep.
 
-    losses: smallest validation losses of the attempts made before this call. attempt: makes attempt 0, 1, ... and
-    returns its loss. Success is a loss of at most `recipe.threshold`. When no attempt succeeds, the best one is kept
-    ("keep-best") or OhloraError raised ("error").
+    losses: smallest validation losses of the attempts made so far; those of new ones are added. attempt: makes attempt
+    0, 1, ... and returns its loss. Success is a loss of at most `recipe.threshold`. When no attempt succeeds, the best
+    one is kept ("keep-best") or OhloraError raised ("error").
     """
-    minima = list(losses)
-    while not any(loss <= recipe.threshold for loss in minima) and len(minima) < recipe.max_attempts:
-        minima.append(attempt(len(minima)))
-    best = min(range(len(minima)), key=minima.__getitem__)
-    if minima[best] > recipe.threshold and recipe.on_failure != KEEP_BEST:
+    while not any(loss <= recipe.threshold for loss in losses) and len(losses) < recipe.max_attempts:
+        losses.append(attempt(len(losses)))
+    best = losses.index(min(losses))
+    if losses[best] > recipe.threshold and recipe.on_failure != KEEP_BEST:
         raise OhloraError(
-            f"{recipe.attribute}, fold {fold}: the smallest validation loss of {len(minima)} "
-            f"attempt{'s' if len(minima) != 1 else ''} is {minima[best]:.4f}, success is {recipe.threshold:g} or less. "
+            f"{recipe.attribute}, fold {fold}: the smallest validation loss of {len(losses)} "
+            f"attempt{'s' if len(losses) != 1 else ''} is {losses[best]:.4f}, success is {recipe.threshold:g} or less. "
             "Label more pictures, or run again with more --max-attempts, a higher --threshold or --on-failure keep-best"
         )
     return best

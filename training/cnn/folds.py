@@ -41,10 +41,7 @@ def make_folds(attribute: str, labels: ArrayLike, folds: int, kind: str, seed: i
         folds, shuffle=True, random_state=derive(seed, "folds", attribute) % 2**32
     )
     rows = np.zeros((len(values), 1))
-    return [
-        Split(np.sort(train).astype(np.int64), np.sort(held).astype(np.int64))
-        for train, held in splitter.split(rows, values)
-    ]
+    return [Split(np.sort(train), np.sort(held)) for train, held in splitter.split(rows, values)]
 
 
 def split_once(name: str, count: int, train_share: float, seed: int) -> Split:

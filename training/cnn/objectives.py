@@ -1,10 +1,15 @@
-"""What a score CNN is trained for: the loss of a batch, and what is measured on held-out pictures."""
+"""What a score CNN is trained for: the loss of a batch, and what is measured on held-out pictures.
+
+Objectives have the same attributes. signed: whether pictures come in [-1, 1], else in [0, 1]. raw: [N,3,256,256] ->
+[N,C], what the loss is taken of. loss: the share that some rows have in the loss of a batch of `count` pictures; shares
+add up to it. measure: figures of all held-out pictures, raw and target [M,C].
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,25 +31,6 @@ class Measured:
     loss: float
     row: dict[str, Any]
     outputs: list[list[float]]
-
-
-class Objective(Protocol):
-    """signed: whether pictures come in [-1, 1], else in [0, 1]."""
-
-    @property
-    def signed(self) -> bool: ...
-
-    def raw(self, network: nn.Module, image: Tensor) -> Tensor:
-        """[N,3,256,256] -> [N,C], what the loss is taken of."""
-        ...
-
-    def loss(self, raw: Tensor, target: Tensor, count: int) -> Tensor:
-        """The share that these rows have in the loss of a batch of `count` pictures; shares add up to it."""
-        ...
-
-    def measure(self, raw: NDArray[np.float32], target: NDArray[np.float32]) -> Measured:
-        """[M,C], [M,C] of all held-out pictures."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -116,6 +102,9 @@ class Regression:
         for kind, values in kinds.items():
             row |= {f"{log_name(c)}_{kind}": value for c, value in zip(self.columns, values, strict=True)}
         return Measured(loss, row, [[round(float(v), 4) for v in line] for line in output[:VALIDATION_SHOWN]])
+
+
+Objective = Classification | Regression
 
 
 def log_name(column: str) -> str:

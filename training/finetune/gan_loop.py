@@ -7,7 +7,7 @@ from typing import Any
 
 from ohlora.errors import InvalidInputError
 from ohlora.training import checkpoints
-from ohlora.training.cnn.monitor import Monitor
+from ohlora.training.cnn.ensemble import Monitor
 from ohlora.training.finetune.gan_steps import GanSteps
 from ohlora.training.finetune.gan_watch import GanWatch
 from ohlora.training.finetune.inputs import FineTuneInputs, load_discriminator, load_generator

@@ -7,7 +7,7 @@ from typing import Any
 
 from ohlora.base.recipe import pick
 from ohlora.base.types import Rgb
-from ohlora.training.cnn.monitor import RESULT_FILE, Monitor
+from ohlora.training.cnn.ensemble import RESULT_FILE, Monitor
 from ohlora.training.finetune.gan_steps import BatchResult
 from ohlora.training.finetune.recipes import EXPRESSIONS, Recipe
 from ohlora.training.finetune.repeat_rule import RULES

@@ -83,7 +83,7 @@ def classify(
     from ohlora.cli.progress import Progress
     from ohlora.io.numbered_images import numbered_images
     from ohlora.training.cnn.ensemble import find_models, present
-    from ohlora.training.cnn.predict import merge, predict
+    from ohlora.training.cnn.scoring import merge, predict
     from ohlora.training.data.labels import read_labels
     from ohlora.training.nets.choices import ATTRIBUTES
 
@@ -247,10 +247,10 @@ def rescore(
     """
     from ohlora.cli.progress import Progress
     from ohlora.io.numbered_images import numbered_images
-    from ohlora.training.cnn import rescore as rescoring
+    from ohlora.training.cnn import scoring
 
     with Progress(len(numbered_images(images)), "pictures", quiet=how.json) as progress:
-        result = rescoring.rescore(
+        result = scoring.rescore(
             images,
             model,
             how.out,

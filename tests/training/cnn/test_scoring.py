@@ -16,15 +16,13 @@ import torch
 from ohlora.errors import InvalidInputError, OhloraError
 from ohlora.scores.table import PROPERTY_COLUMNS, ScoreTable, read_score_table, write_score_table
 from ohlora.training import checkpoints
-from ohlora.training.cnn import inference
-from ohlora.training.cnn.ensemble import Ensemble, find_models
+from ohlora.training.cnn import scoring
+from ohlora.training.cnn.ensemble import Ensemble, Monitor, find_models
 from ohlora.training.cnn.filtering import filter_pictures, select
-from ohlora.training.cnn.monitor import Monitor
 from ohlora.training.cnn.pictures import read_picture
-from ohlora.training.cnn.predict import merge, predict
 from ohlora.training.cnn.recipes import FilterRecipe, Rule, filter_recipe, parse_rule, score_cnn_recipe
 from ohlora.training.cnn.regression import merge_cnns, train_score_cnn
-from ohlora.training.cnn.rescore import rescore, write_comparison
+from ohlora.training.cnn.scoring import merge, predict, rescore, write_comparison
 from ohlora.training.nets.score_cnns import ATTRIBUTES, at_cnn_size
 from ohlora.training.weights.published import published_state
 from ohlora.training.weights.score_cnns_keys import make
@@ -80,8 +78,8 @@ def test_predictions_have_the_published_layout(images: Path, models: Path, tmp_p
 def test_an_interrupted_prediction_gives_the_same_table(
     images: Path, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(inference, "EVALUATION_BATCH", 16)
-    monkeypatch.setattr(inference, "SAVE_SECONDS", 0)
+    monkeypatch.setattr(scoring, "EVALUATION_BATCH", 16)
+    monkeypatch.setattr(scoring, "SAVE_SECONDS", 0)
     whole = predict("glass", images, models, tmp_path / "whole").table.read_bytes()
 
     def stop(count: int) -> None:

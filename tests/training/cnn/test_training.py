@@ -201,7 +201,7 @@ def test_retry_stops_at_the_first_success(scripted: Sequence[float], kept: int, 
         return scripted[number]
 
     recipe = classifier_recipe("v3", "glass", max_attempts=4)
-    assert until_success(recipe, 0, (), attempt) == kept
+    assert until_success(recipe, 0, [], attempt) == kept
     assert calls == list(range(made))
 
 
@@ -209,9 +209,9 @@ def test_retry_is_bounded() -> None:
     recipe = classifier_recipe("v3", "glass", max_attempts=3)
     scripted = [0.4, 0.2, 0.3]
     with pytest.raises(OhloraError, match=r"glass, fold 2: the smallest validation loss of 3 attempts is 0.2000"):
-        until_success(recipe, 2, (), scripted.__getitem__)
+        until_success(recipe, 2, [], scripted.__getitem__)
     best = replace(recipe, on_failure=KEEP_BEST)
-    assert until_success(best, 2, (), scripted.__getitem__) == 1
+    assert until_success(best, 2, [], scripted.__getitem__) == 1
     # Attempts made before an interruption count.
     assert until_success(best, 2, scripted[:2], scripted.__getitem__) == 1
     assert until_success(best, 2, scripted, lambda number: pytest.fail("no attempt is left")) == 1

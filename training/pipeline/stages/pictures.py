@@ -18,8 +18,8 @@ from ohlora.io.numbered_images import numbered_images
 from ohlora.scores.table import read_score_table
 from ohlora.training import checkpoints
 from ohlora.training.cnn.filtering import filter_pictures
-from ohlora.training.cnn.predict import merge, predict
 from ohlora.training.cnn.recipes import FilterRecipe, parse_rule
+from ohlora.training.cnn.scoring import merge, predict
 from ohlora.training.data.generated_faces import open_generator, require_following
 from ohlora.training.data.labels import LabelLayout, Labels, read_labels, write_labels
 from ohlora.training.directions.reader import save_reader

@@ -20,7 +20,7 @@ from ohlora.scores.table import PROPERTY_COLUMNS, write_score_table
 from ohlora.training.cnn.classifier import train_classifier
 from ohlora.training.cnn.recipes import HAIRSTYLE_COLUMNS, ClassifierRecipe, ScoreCnnRecipe
 from ohlora.training.cnn.regression import merge_cnns, train_score_cnn
-from ohlora.training.cnn.rescore import rescore
+from ohlora.training.cnn.scoring import rescore
 from ohlora.training.pipeline.graph import External
 from ohlora.training.pipeline.manifest import Output
 from ohlora.training.pipeline.maps import BundleTeacher, portrait_maps
