@@ -32,10 +32,9 @@ from ohlora.training.data.portraits import parameters_from_seeds, render
 from ohlora.training.hairzoo.celeb import ANNOTATIONS, PICTURES, prepare
 from ohlora.training.hairzoo.config import ZooConfig
 from ohlora.training.hairzoo.encoder_weights import start_model
-from ohlora.training.hairzoo.loop import evaluate, run
+from ohlora.training.hairzoo.loop import evaluate, open_data, run
 from ohlora.training.hairzoo.models import DOCUMENTED_DECODERS
 from ohlora.training.hairzoo.pipeline import batches
-from ohlora.training.hairzoo.sources import open_data
 
 ENCODERS = ("timm-efficientnet-b0", "se_resnext50_32x4d")
 FIRST_SEED = 6_000_000  # portraits that no other stage uses

@@ -74,8 +74,7 @@ def read_tables(folder: Path) -> tuple[pd.DataFrame, list[str]]:
         try:
             table = pd.read_csv(path, usecols=list(COLUMNS), dtype=str, keep_default_na=False)
         except (ValueError, OSError) as error:  # ValueError: a column is missing, or this is no table
-            reason = first_line(error)
-            raise InvalidInputError(f"cannot use {path}: {reason}; it needs {', '.join(COLUMNS)}") from error
+            raise InvalidInputError(f"cannot use {path}: {first_line(error)}; it needs {', '.join(COLUMNS)}") from error
         tables.append(table[list(COLUMNS)])
     if not tables:
         raise InvalidInputError(f"{folder} holds no {paths[0].name} .. {paths[-1].name}: name the dataset folder")

@@ -19,16 +19,17 @@ from torch import Tensor, nn
 
 from ohlora.base.atomic import write_json
 from ohlora.errors import InvalidInputError
+from ohlora.training.hairzoo.celeb import celeb_data
 from ohlora.training.hairzoo.checkpoint import load_weights, save_checkpoint
 from ohlora.training.hairzoo.config import ZooConfig
 from ohlora.training.hairzoo.encoder_weights import NONE, Note, start_model
 from ohlora.training.hairzoo.inference import Segmenter
+from ohlora.training.hairzoo.korean import korean_data
 from ohlora.training.hairzoo.losses import LOSSES, batch_dice
 from ohlora.training.hairzoo.models import check_size
-from ohlora.training.hairzoo.pictures import ZooData
+from ohlora.training.hairzoo.pictures import ZooData, faces_data
 from ohlora.training.hairzoo.pipeline import batches
 from ohlora.training.hairzoo.schedules import Schedule
-from ohlora.training.hairzoo.sources import fingerprint, open_data
 from ohlora.training.loop import distributed
 from ohlora.training.loop.logs import write_rows
 from ohlora.training.loop.precision import lightning_precision
@@ -37,6 +38,19 @@ from ohlora.training.loop.states import Stateful, load_states, states_of
 from ohlora.training.loop.steps import EpochState, require_finite, train_epochs
 
 Batches = Iterable[list[Tensor]]  # image [B,3,S,S], label [B,1,S,S]
+
+
+def open_data(config: ZooConfig, folders: Sequence[Path]) -> ZooData:
+    """The pictures of `folders` in the recipe's layout. Raises InvalidInputError naming what is wrong."""
+    if not folders:
+        raise InvalidInputError("no data: give --data FOLDER")
+    if config.data_type == "faces":
+        return faces_data(folders, config.fold)
+    if len(folders) > 1:
+        raise InvalidInputError(f"--data-type {config.data_type} reads one folder, got {len(folders)}")
+    if not folders[0].is_dir():
+        raise InvalidInputError(f"there is no folder {folders[0]}")
+    return celeb_data(folders[0]) if config.data_type == "celeb" else korean_data(folders[0], config.light)
 
 
 def mean(values: Sequence[tuple[float, int]]) -> float:
@@ -97,7 +111,7 @@ class Run:
                 "smaller --batch-size or more pictures"
             )
         self.fabric, scaler = make_fabric(config.precision, accelerator)
-        identity = {"config": config.identity(), "data": fingerprint(data)}
+        identity = {"config": config.identity(), "data": data.fingerprint()}
         self.folder = RunFolder(out, identity, self.fabric, resume=resume, state_file="last.pt")
         saved = self.folder.saved
         self.raw = self._network(saved is not None, note)

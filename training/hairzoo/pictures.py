@@ -5,16 +5,17 @@ Folds are five parts of a set, the same every time (docs/spec/segmentation.md, s
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import GroupKFold
 
-from ohlora.base.types import Rgb
 from ohlora.errors import InvalidInputError
-from ohlora.training.data.hair_faces import LabelledPicture
+from ohlora.training.data.hair_faces import LabelledPicture, find_faces
 from ohlora.training.data.people import TOO_CLOSE, distances, group_people, thumbnails
 from ohlora.training.hairzoo.config import FOLDS
 
@@ -48,6 +49,11 @@ class ZooData:
         """How many people these pictures show; None where that is not known."""
         return None if self.people is None else len({self.people[i] for i in indices})
 
+    def fingerprint(self) -> str:
+        """Names the pictures and their folds, so that a resumed run can tell them from others."""
+        lines = "\n".join(f"{picture.name} {fold}" for picture, fold in zip(self.pictures, self.fold, strict=True))
+        return f"{len(self.pictures)} pictures, {hashlib.sha256(lines.encode()).hexdigest()[:16]}"
+
 
 def consecutive(count: int) -> NDArray[np.int64]:
     """Blocks of a sorted list without shuffling, the first ones longer by one where it does not divide -> fold [N]."""
@@ -66,14 +72,15 @@ def grouped(groups: Sequence[str]) -> NDArray[np.int64]:
     return fold
 
 
-def by_people(images: Sequence[Rgb], held: int) -> tuple[NDArray[np.int64], list[str]]:
-    """Pictures of nameless virtual people: who looks alike is in one fold (`data/people.py`) -> fold, person [N].
-
-    Pictures of other folds that still look too much like one of fold `held` are OUT.
+def faces_data(folders: Sequence[Path], held: int) -> ZooData:
+    """Our own folders: pictures with soft hair maps. People have no names: who looks alike is in one fold
+    (`data/people.py`), and pictures of other folds that still look too much like one of fold `held` are OUT.
     """
-    distance = distances(thumbnails(images))
+    pictures = find_faces(folders)
+    distance = distances(thumbnails([picture.read()[0] for picture in pictures]))
     people = [str(person) for person in group_people(distance)]
     fold = grouped(people)
     inside = fold == held
     fold[~inside & (distance[:, inside].min(1) < TOO_CLOSE)] = OUT
-    return fold, people
+    left_out = {pictures[i].name: "looks like a held-out person" for i in np.flatnonzero(fold == OUT)}
+    return ZooData(pictures, fold, left_out, people)

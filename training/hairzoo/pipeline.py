@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import cv2
@@ -16,35 +16,29 @@ from ohlora.base.types import Rgb
 from ohlora.training.data.hair_faces import LabelledPicture
 from ohlora.training.hairzoo import distort
 from ohlora.training.hairzoo.config import ZooConfig
+from ohlora.training.hairzoo.distort import Pair
 from ohlora.training.hairzoo.pictures import Mask
 from ohlora.training.teachers.protocol import normalized
 
-Pair = tuple[Rgb, Mask]
 Sample = tuple[NDArray[np.float32], NDArray[np.float32]]  # picture [3,S,S], normalised; label [1,S,S] in [0,1]
 
 CONTRAST, BRIGHTNESS, GAMMA = 0.2, 0.2, (80, 120)  # shares; hundredths
 P_COLOR, P_DISTORT, P_MOVE, P_DROPOUT = 0.3, 0.3, 0.2, 0.1
 
 
-def contrast(image: Rgb, rng: np.random.Generator) -> Rgb:
-    return looked_up(image, np.arange(256) * (1 + rng.uniform(-CONTRAST, CONTRAST)))
-
-
-def brightness(image: Rgb, rng: np.random.Generator) -> Rgb:
-    return looked_up(image, np.arange(256) + 255 * rng.uniform(-BRIGHTNESS, BRIGHTNESS))
-
-
-def gamma(image: Rgb, rng: np.random.Generator) -> Rgb:
-    return looked_up(image, (np.arange(256) / 255) ** (int(rng.integers(GAMMA[0], GAMMA[1] + 1)) / 100) * 255)
+LEVELS = np.arange(256)
+# What becomes of the levels: contrast, gamma, brightness.
+COLORS: tuple[Callable[[np.random.Generator], NDArray[np.floating]], ...] = (
+    lambda rng: LEVELS * (1 + rng.uniform(-CONTRAST, CONTRAST)),
+    lambda rng: (LEVELS / 255) ** (int(rng.integers(GAMMA[0], GAMMA[1] + 1)) / 100) * 255,
+    lambda rng: LEVELS + 255 * rng.uniform(-BRIGHTNESS, BRIGHTNESS),
+)
+DISTORTIONS = (distort.elastic, distort.grid, distort.optical)
 
 
 def looked_up(image: Rgb, table: NDArray[np.floating]) -> Rgb:
     """table: what becomes of 0 .. 255; rounded and kept in that range."""
     return np.asarray(cv2.LUT(image, np.clip(np.round(table), 0, 255).astype(np.uint8)), np.uint8)
-
-
-COLORS = (contrast, gamma, brightness)
-DISTORTIONS = (distort.elastic, distort.grid, distort.optical)
 
 
 def augment(image: Rgb, mask: Mask, rng: np.random.Generator) -> Pair:
@@ -54,7 +48,7 @@ def augment(image: Rgb, mask: Mask, rng: np.random.Generator) -> Pair:
     contrast and brightness then clip nearly every pixel to black. Here they work on 8 bits, as meant.
     """
     if rng.random() < P_COLOR:
-        image = COLORS[rng.integers(len(COLORS))](image, rng)
+        image = looked_up(image, COLORS[rng.integers(len(COLORS))](rng))
     if rng.random() < P_DISTORT:
         image, mask = DISTORTIONS[rng.integers(len(DISTORTIONS))](image, mask, rng)
     if rng.random() < P_MOVE:

@@ -17,8 +17,7 @@ from ohlora.errors import InvalidInputError
 from ohlora.training.data.hair_faces import read_map
 from ohlora.training.hairzoo.celeb import celeb_data, prepare
 from ohlora.training.hairzoo.korean import korean_data, parse_polygon, polygon_mask, rooted
-from ohlora.training.hairzoo.pictures import consecutive, grouped
-from ohlora.training.hairzoo.sources import faces_data
+from ohlora.training.hairzoo.pictures import consecutive, faces_data, grouped
 from tests.support import hairzoo_sets
 
 
