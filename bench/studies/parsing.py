@@ -33,10 +33,10 @@ from ohlora.training.data.portrait_faces import TEST_SEEDS, PortraitFace
 from ohlora.training.nets.bisenet import BiSeNet
 from ohlora.training.nets.effisegnet import SIZE
 from ohlora.training.nets.facexformer import FaceXFormer
-from ohlora.training.students.parsing.examples import CLASSES, class_shares
+from ohlora.training.students.parsing.distill import CLASSES, class_shares
 from ohlora.training.students.parsing.faces import find_parsed_faces
 from ohlora.training.students.parsing.metrics import ParsingMetrics
-from ohlora.training.students.parsing.recipes import ParsingConfig
+from ohlora.training.students.recipes import ParsingConfig
 from ohlora.training.students.sources import make_split
 from ohlora.training.teachers.bisenet import BiSeNetTeacher
 from ohlora.training.teachers.facexformer import FaceXFormerTeacher

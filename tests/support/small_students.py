@@ -13,7 +13,7 @@ from torch import Tensor
 from ohlora.bundle import Bundle
 from ohlora.export.bundle.builder import build_bundle
 from ohlora.training.nets.effisegnet import SHIPPED_ENCODER, EffiSegNet
-from ohlora.training.students.parsing.examples import CLASSES
+from ohlora.training.students.parsing.distill import CLASSES
 
 
 def golden_value(key: str, shape: tuple[int, ...]) -> Tensor:

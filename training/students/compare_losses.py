@@ -23,7 +23,7 @@ from ohlora.training.students import distill
 from ohlora.training.students.loop import STUDENT
 from ohlora.training.students.metrics import LOSSES
 from ohlora.training.students.recipes import DistillConfig
-from ohlora.training.students.report import FIGURES, PUBLISHED, found_hair, overlay, tested
+from ohlora.training.students.report import FIGURES, PUBLISHED, found_hair, overlay, tested, written
 from ohlora.training.students.sources import REAL, Note
 from ohlora.training.weights.student import load_student
 
@@ -72,8 +72,8 @@ def compare(
             note=note,
         )
         faces = {picture.name: picture for picture in sources.pictures}
-        tested = [faces[face] for face in list(runs[name]["test_faces"])[:shown]]
-        write_overlays(make_folder(out / name / "overlays"), out / name / STUDENT, tested)
+        first = [faces[face] for face in list(runs[name]["test_faces"])[:shown]]
+        write_overlays(make_folder(out / name / "overlays"), out / name / STUDENT, first)
     result: dict[str, Any] = {
         "recipe": {key: value for key, value in config.as_dict().items() if key != "loss"},
         "rows": [row for name, run in runs.items() for row in rows_of(name, run)],
@@ -124,14 +124,10 @@ def table_rows(rows: list[dict[str, Any]]) -> list[list[str]]:
     table = [["loss", "measured on", *HEADINGS]]
     for row in rows:
         name = TITLES.get(row["loss"], row["loss"])
-        table.append([name, f"{row['faces']} held out, {row['pictures']}", *(shown(row, f) for f in FIGURES)])
+        table.append([name, f"{row['faces']} held out, {row['pictures']}", *(written(f, row[f]) for f in FIGURES)])
         if f"documented_{FIGURES[0]}" in row:
-            table.append([name, "documented, 493 faces", *(shown(row, f"documented_{f}", f) for f in FIGURES)])
+            table.append([name, "documented, 493 faces", *(written(f, row[f"documented_{f}"]) for f in FIGURES)])
     return table
-
-
-def shown(row: dict[str, Any], key: str, figure: str | None = None) -> str:
-    return f"{row[key]:.6f}" if (figure or key).startswith("mse") else f"{row[key]:.4f}"
 
 
 def as_markdown(result: dict[str, Any]) -> list[str]:

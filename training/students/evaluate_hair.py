@@ -65,17 +65,11 @@ class PictureSet:
 # --- students --------------------------------------------------------------------------------------------------------
 
 
-class TorchEngine:
-    """A student's weights file with the interface of a compiled hair engine."""
-
-    def __init__(self, model: EffiSegNet) -> None:
-        self.model = model.to(memory_format=torch.channels_last).eval()
-
-    @torch.no_grad()
-    def __call__(self, image: Rgb) -> dict[str, NDArray[np.float32]]:
-        """image uint8 [N,224,224,3] -> {"hair": float32 [N,224,224]}"""
-        tensor = torch.from_numpy(image).permute(0, 3, 1, 2).to(torch.float32) / 127.5 - 1
-        return {"hair": self.model(tensor)[:, 0].numpy()}
+@torch.no_grad()
+def run_student(model: EffiSegNet, image: Rgb) -> dict[str, NDArray[np.float32]]:
+    """What a compiled hair engine does: image uint8 [N,224,224,3] -> {"hair": float32 [N,224,224]}."""
+    tensor = torch.from_numpy(image).permute(0, 3, 1, 2).to(torch.float32) / 127.5 - 1
+    return {"hair": model(tensor)[:, 0].numpy()}
 
 
 def open_student(source: str | Path) -> tuple[FindHair, dict[str, Any]]:
@@ -85,9 +79,9 @@ def open_student(source: str | Path) -> tuple[FindHair, dict[str, Any]]:
     """
     path = Path(source)
     if path.suffix == ".safetensors":
-        model = load_student(path)
+        model = load_student(path).to(memory_format=torch.channels_last)
         about = {"student": path.name, "sha256": file_sha256(path), "runs": "torch", "encoder": model.encoder_name}
-        return partial(find_hair, cast(Engine, TorchEngine(model))), about
+        return partial(find_hair, cast(Engine, partial(run_student, model))), about
     bundle = Bundle.open(source)
     engine = bundle.hair_engine()
     about = {"student": f"bundle {bundle.name}", "sha256": bundle.engine_hashes["hair"]}

@@ -34,6 +34,11 @@ PUBLISHED: dict[str, tuple[float, ...]] = {
 DOCUMENTED = dict(zip(FIGURES, PUBLISHED["soft_bce"], strict=True))
 
 
+def written(figure: str, value: float) -> str:
+    """A figure of `HairMetrics` for a table."""
+    return f"{value:.6f}" if figure.startswith("mse") else f"{value:.4f}"
+
+
 def overlay(image: NDArray[np.uint8], label: NDArray[np.uint8], hair: NDArray[np.float32]) -> NDArray[np.uint8]:
     """0.55 picture + 0.45 (blue = teacher, green = student): sky blue agrees, green is too much, blue is missed."""
     color = np.zeros(image.shape, np.float32)
@@ -72,9 +77,8 @@ def write_report(out: Path, result: dict[str, Any], pictures: Iterable[LabelledP
         else:
             lines += ["", f"| | this student, unseen {name} |", "|---|---|"]
         for figure, value in part["test"].items():
-            digits = 6 if figure.startswith("mse") else 4
-            other = f" {DOCUMENTED[figure]:.{digits}f} |" if figure in DOCUMENTED else "  |"
-            lines.append(f"| {figure} | {value:.{digits}f} |{other if name == REAL else ''}")
+            other = f" {written(figure, DOCUMENTED[figure])} |" if figure in DOCUMENTED else "  |"
+            lines.append(f"| {figure} | {written(figure, value)} |{other if name == REAL else ''}")
         lines += ["", "Worst faces:", "", *(f"- {face}: IoU {iou:.3f}" for face, iou in worst[name][:8])]
     write_bytes(out / "report.md", ("\n".join(lines) + "\n").encode())
 

@@ -75,7 +75,6 @@ class ParseResult:
 class Cutout:
     """What the teacher is shown of a source, and what is known about it."""
 
-    number: int
     image: Rgb
     eyes: EyePoints | None
     row: Row
@@ -204,7 +203,7 @@ def prepare(number: int, source: Path, variant: str, find_faces: FindFaces) -> C
     except ImageError as error:
         return {**row, "status": row.get("status", UNREADABLE), "error": str(error)}
     cut = np.ascontiguousarray(image[box[1] : box[3], box[0] : box[2]])
-    return Cutout(number, cut, eyes, row | {"status": PARSED, "faces": faces, "crop": list(box)})
+    return Cutout(cut, eyes, row | {"status": PARSED, "faces": faces, "crop": list(box)})
 
 
 def write_labels(
@@ -217,18 +216,18 @@ def write_labels(
     for cutout, parsing, hair in zip(cutouts, labels.parsing, labels.hair, strict=True):
         face = squeezed(cutout.image)
         face = face if settings.exact_face else documented_face(face)
-        encoded = {
+        number = cutout.row["number"]
+        files = {
             FACE: encode_image(face, "png"),
             PARSING: png(parsing),
             OVERLAY: encode_image(visualize(face, parsing), "png"),
             HAIR_LABEL: png(hair_label(hair)),
         }
-        files = {name.format(cutout.number): data for name, data in encoded.items()}
         for name, data in files.items():
-            write_bytes(out / name, data)
+            write_bytes(out / name.format(number), data)
         made_by = {"teacher": teacher.name, "weights": teacher.weights}
-        sizes = {name: len(data) for name, data in files.items()}
-        journal.record(cutout.number, {**cutout.row, **made_by, "files": sizes})
+        sizes = {name.format(number): len(data) for name, data in files.items()}
+        journal.record(number, {**cutout.row, **made_by, "files": sizes})
 
 
 def documented_face(image: Rgb) -> Rgb:

@@ -78,7 +78,7 @@ def parsing(
         list[Path],
         Option(help="Folder of pictures with class maps in parsing11/ or parsing19/, or of `train parse`. Repeatable."),
     ],
-    changes: Annotated[Changes, RecipeFields("students.parsing.recipes:ParsingConfig", without=("encoder_weights",))],
+    changes: Annotated[Changes, RecipeFields("students.recipes:ParsingConfig", without=("encoder_weights",))],
     mixed: Mixed,
     how: Loop = Loop(out=Path("runs/parsing")),
 ) -> None:
@@ -88,8 +88,8 @@ def parsing(
     Example: `ohlora train parsing --data faces --start-from runs/student/student.safetensors --out runs/parsing`
     """
     from ohlora.training.students.parsing.distill import run
-    from ohlora.training.students.parsing.recipes import ParsingConfig
     from ohlora.training.students.parsing.report import figures_line, write_report
+    from ohlora.training.students.recipes import ParsingConfig
     from ohlora.training.students.report import epoch_line
 
     config = ParsingConfig(**changes)

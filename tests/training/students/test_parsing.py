@@ -30,13 +30,21 @@ from ohlora.training.data.hair_faces import find_faces
 from ohlora.training.data.parsing_classes import NAMES11
 from ohlora.training.data.portrait_faces import PortraitFace
 from ohlora.training.nets.effisegnet import SHIPPED_ENCODER, EffiSegNet
-from ohlora.training.students.parsing.distill import PARSING, build_parser, class_loss, class_weights, run
-from ohlora.training.students.parsing.examples import CLASSES, MIRRORED, class_example, class_shares
+from ohlora.training.students.parsing.distill import (
+    CLASSES,
+    MIRRORED,
+    PARSING,
+    build_parser,
+    class_example,
+    class_loss,
+    class_shares,
+    class_weights,
+    run,
+)
 from ohlora.training.students.parsing.faces import find_parsed_faces, with_classes
 from ohlora.training.students.parsing.metrics import ParsingMetrics
-from ohlora.training.students.parsing.recipes import ParsingConfig
 from ohlora.training.students.parsing.report import figures_line, write_report
-from ohlora.training.students.recipes import PortraitMix
+from ohlora.training.students.recipes import ParsingConfig, PortraitMix
 from ohlora.training.students.report import epoch_line
 from ohlora.training.students.sources import find_sources, make_split
 from ohlora.training.weights.student import load_student, save_student

@@ -16,7 +16,7 @@ from ohlora.training.data.hair_faces import LabelledPicture, to_tensor_layout
 from ohlora.training.data.parsing_classes import NAMES11, visualize
 from ohlora.training.nets.effisegnet import SIZE, EffiSegNet
 from ohlora.training.students.loop import STUDENT
-from ohlora.training.students.parsing.examples import CLASSES, class_shares
+from ohlora.training.students.parsing.distill import CLASSES, class_shares
 from ohlora.training.students.report import tested, write_sheets
 
 SHOWN = 12
