@@ -24,7 +24,7 @@ def interrupts_held() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    for number, frame in heard[:1]:
-        handler = before[signal.Signals(number)]
+    for signal_number, frame in heard[:1]:
+        handler = before[signal.Signals(signal_number)]
         if callable(handler):
-            handler(number, frame)
+            handler(signal_number, frame)

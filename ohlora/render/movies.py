@@ -76,11 +76,16 @@ class MovieExecutor:
             results.units += frames
             results.advance(frames)
 
+        held = contextlib.ExitStack()
+
+        def finish() -> None:
+            held.enter_context(interrupts_held())
+
         for unit in plan.units(pending):
             paths = [sink.path(output) for output in unit.outputs]
-            with contextlib.ExitStack() as held:
+            with held:
                 try:
-                    facts = self.write(unit, paths, count, lambda held=held: held.enter_context(interrupts_held()))
+                    facts = self.write(unit, paths, count, finish)
                 except ImageError as error:
                     for output in unit.outputs:
                         results.fail(output.item, str(error), steps=0)
