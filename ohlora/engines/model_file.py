@@ -81,13 +81,13 @@ def read_model_file(path: Path) -> ModelFile:
 
 def _external_tensors(data: memoryview, kind: str = "model") -> Iterator[str]:
     if kind == "tensor":
-        fields = dict(_fields(data))
-        if fields.get(_TENSOR_LOCATION) == _EXTERNAL:
-            name = fields.get(_TENSOR_NAME, b"")
+        found = dict(fields(data))
+        if found.get(_TENSOR_LOCATION) == _EXTERNAL:
+            name = found.get(_TENSOR_NAME, b"")
             yield bytes(name).decode(errors="replace") if not isinstance(name, int) else "?"
         return
     seen_graph = False
-    for number, value in _fields(data):
+    for number, value in fields(data):
         child = _CHILDREN[kind].get(number)
         if child and not isinstance(value, int):
             seen_graph |= child == "graph"
@@ -96,8 +96,11 @@ def _external_tensors(data: memoryview, kind: str = "model") -> Iterator[str]:
         raise ValueError("no graph")
 
 
-def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """Top-level fields of one protobuf message: (number, varint) or (number, payload). Payloads are views."""
+def fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
+    """Top-level fields of one protobuf message: (number, varint) or (number, payload); payloads are views.
+
+    Raises ValueError or IndexError for bytes that are not one.
+    """
     position, end = 0, len(data)
     while position < end:
         key, position = _varint(data, position)
