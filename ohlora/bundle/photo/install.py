@@ -26,6 +26,7 @@ from ohlora.bundle import Bundle
 from ohlora.bundle.installed import bundles_folder, installed_folder, installed_names, remove_installed
 from ohlora.bundle.manifest import MANIFEST_NAME, GeneratorPart, HairPart, ParsingPart, parse_manifest
 from ohlora.bundle.photo import terms
+from ohlora.bundle.photo.bundles import PHOTO_BUNDLES, PhotoBundle
 from ohlora.bundle.photo.fetch import Report, fetch_wheel, forget_wheel, keep_wheel, kept_wheel
 from ohlora.bundle.photo.fill_graph import fill_graph
 from ohlora.bundle.photo.mean_latent import mapped, mean_latent
@@ -40,29 +41,6 @@ KIND = "mobilestylegan-ffhq"
 PROBE_SEEDS, PROBE_PSI = (11, 29), 0.7
 LOCK, WAIT_SECONDS = ".lock", 0.2
 CONSTANTS_BYTES = 1 << 20  # about, of everything that is not weights, probes or the hair finder
-
-
-@dataclass(frozen=True)
-class PhotoBundle:
-    """One that can be installed. exact: what its images are of the network's own, for the card."""
-
-    name: str
-    size: int
-    exact: str
-
-
-PHOTO_BUNDLES = {
-    entry.name: entry
-    for entry in (
-        PhotoBundle(
-            "photo", 512, "The image is the exact 2x2 mean of the network's own 1024 pixels, its lowest Haar band."
-        ),
-        PhotoBundle(
-            "photo-256", 256, "The image is the exact area mean of the network's own 1024 pixels, before clipping."
-        ),
-        PhotoBundle("photo-1024", 1024, "The image is the network's own."),
-    )
-}
 
 
 @dataclass(frozen=True)
