@@ -10,12 +10,15 @@ from typing import Annotated, Any
 import typer
 from typer import Option
 
-from ohlora.cli import options
+from ohlora.cli import bundle_installed, options
 from ohlora.cli.report import Told, table
 from ohlora.errors import InvalidInputError
 
 app = typer.Typer(help="Build, inspect and verify model bundles.", no_args_is_help=True)
-Where = Annotated[str, typer.Argument(help="Bundle folder, or 'demo'.")]
+app.command("get")(bundle_installed.get)
+app.command("list")(bundle_installed.list_bundles)
+app.command("remove")(bundle_installed.remove)
+Where = Annotated[str, typer.Argument(help="Name of a shipped or installed bundle, or a bundle's folder.")]
 
 
 @app.command()
