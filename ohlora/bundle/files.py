@@ -14,7 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ohlora.base.atomic import recover_folder
+from ohlora.bundle.installed import NAME, installed_folder, installed_names
 from ohlora.bundle.manifest import MANIFEST_NAME, FileEntry, generator_identity
+from ohlora.bundle.photo.bundles import PHOTO_BUNDLES
 from ohlora.errors import BundleError
 
 # Hashing a bundle takes a while; one process need not do it twice for a file that has not changed.
@@ -23,20 +25,37 @@ _SETTLED_NS = 2_000_000_000
 
 
 def locate(path_or_name: str | os.PathLike[str]) -> Path:
-    """Folder of a bundle: the one given, or for a plain name one the package ships. Raises BundleError."""
+    """Folder of a bundle: of the shipped or installed one for a bare name, else the one given. Raises BundleError.
+
+    A bare name is a text without separators; it never means a folder of the working directory (./NAME does).
+    """
     text = os.fspath(path_or_name)
+    if isinstance(path_or_name, str) and NAME.fullmatch(text):
+        return _named(text)
     path = recover_folder(text)
     if path.is_dir():
         return path.absolute()
     if path.exists():
         raise BundleError(f"{path} is a file: give the bundle's folder")
-    if os.sep in text or (os.altsep and os.altsep in text) or text in ("", ".", ".."):
-        raise BundleError(f"there is no bundle folder {path}")
+    raise BundleError(f"there is no bundle folder {path}")
+
+
+def _named(name: str) -> Path:
     shipped = Path(str(importlib.resources.files("ohlora"))) / "bundle"
-    if (shipped / text / MANIFEST_NAME).is_file():
-        return shipped / text
+    if (shipped / name / MANIFEST_NAME).is_file():
+        return shipped / name
+    installed = installed_folder(name)
+    if installed is not None:
+        return installed
+    if name in PHOTO_BUNDLES:
+        raise BundleError(f"there is no bundle '{name}' yet: `ohlora bundle get {name}` installs it")
+    if Path(name).is_dir():
+        raise BundleError(f"there is no bundle '{name}': for the folder here, give ./{name}")
     names = sorted(entry.parent.name for entry in shipped.glob(f"*/{MANIFEST_NAME}"))
-    raise BundleError(f"there is no bundle {text!r}: no such folder, the package ships {', '.join(names) or 'none'}")
+    raise BundleError(
+        f"there is no bundle '{name}': the package ships {', '.join(names) or 'none'}, installed are "
+        f"{', '.join(installed_names()) or 'none'}; a folder is given with its path (./{name})"
+    )
 
 
 def file_sha256(path: Path) -> str:

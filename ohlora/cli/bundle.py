@@ -36,7 +36,7 @@ def info(*, bundle: Where = "demo", told: Told) -> None:
 
 @app.command()
 def verify(bundle: Where = "demo") -> None:
-    """Check every file's hash and run the engines' self-tests. Example: `ohlora bundle verify my-bundle`"""
+    """Check every file's hash and run the engines' self-tests. Example: `ohlora bundle verify ./my-bundle`"""
     from ohlora.bundle import Bundle
 
     opened = Bundle.open(bundle)

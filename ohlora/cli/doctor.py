@@ -29,7 +29,7 @@ Row = dict[str, object]
 def doctor(*, bundle: options.BundleName = "demo", told: Told) -> None:
     """Import every package, run backends, a kernel and the bundle's engines; exit status 1 when something is broken.
 
-    Example: `ohlora doctor --bundle my-bundle`
+    Example: `ohlora doctor --bundle ./my-bundle`
     """
     rows = [
         *section("ohlora", version),

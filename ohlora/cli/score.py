@@ -58,7 +58,7 @@ def score(
 
     Example: `ohlora score --parsing data/parsed --algorithm all --out scores`
 
-    Example: `ohlora score photos --bundle my-bundle --apply scores/all_scores_v2_stats.csv`
+    Example: `ohlora score photos --bundle ./my-bundle --apply scores/all_scores_v2_stats.csv`
     """
     from concurrent.futures import ThreadPoolExecutor
 

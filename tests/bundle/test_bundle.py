@@ -96,9 +96,29 @@ def test_links_inside_the_bundle_are_fine(copy):
 # ---------------------------------------------------------------- finding it
 
 
-def test_open_by_name(whole, tmp_path, monkeypatch):
+def test_a_bare_name_is_never_a_folder_of_the_working_directory(whole, tmp_path, monkeypatch):
     monkeypatch.chdir(whole.parent)
-    assert Bundle.open("small").path == whole
+    with pytest.raises(BundleError, match=r"no bundle 'small': for the folder here, give \./small"):
+        Bundle.open("small")
+    assert Bundle.open("./small").path == whole
+    assert Bundle.open(Path("small")).path == whole  # a path is a path
+    shutil.copytree(whole, tmp_path / "demo")
+    monkeypatch.chdir(tmp_path)
+    assert Bundle.open("demo").path != tmp_path / "demo"
+
+
+def test_open_an_installed_bundle(whole, tmp_path, monkeypatch):
+    monkeypatch.setenv("OHLORA_DATA_DIR", str(tmp_path))
+    shutil.copytree(whole, tmp_path / "bundles" / "mine")
+    assert Bundle.open("mine").path == tmp_path / "bundles" / "mine"
+    with pytest.raises(BundleError, match="no bundle 'photo' yet: `ohlora bundle get photo` installs it"):
+        Bundle.open("photo")
+    with pytest.raises(BundleError, match=r"no bundle 'other'.*installed are mine"):
+        Bundle.open("other")
+
+
+def test_open_by_name(whole, tmp_path, monkeypatch):
+    monkeypatch.setenv("OHLORA_DATA_DIR", str(tmp_path / "none"))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(bundle_files.importlib.resources, "files", lambda package: tmp_path / "package")
     shutil.copytree(whole, tmp_path / "package/bundle/shipped")
