@@ -14,6 +14,7 @@ from ohlora.base.closing import Closing
 from ohlora.base.types import Backend, Detect, NoFace, PrecisionChoice, Rgb, Rounding
 from ohlora.base.values import Ombre
 from ohlora.bundle import Bundle
+from ohlora.bundle.photo.first_use import open_bundle
 from ohlora.engines import Engine
 from ohlora.errors import ImageError, InvalidInputError
 from ohlora.io.images import MAX_PIXELS
@@ -32,7 +33,7 @@ class PhotoRenderer(Closing):
     def __init__(
         self, bundle: str | Path | Bundle, backend: Backend, precision: PrecisionChoice, threads: int | None
     ) -> None:
-        self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+        self.bundle = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
         self.backend, self.precision, self.threads = backend, precision, threads
 
     def close(self) -> None:
