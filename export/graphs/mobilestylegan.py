@@ -45,10 +45,16 @@ def mapping_graph(arrays: Arrays, architecture: Architecture) -> onnx.ModelProto
 
 
 def synthesis_graph(
-    arrays: Arrays, architecture: Architecture, size: int, haar: Haar = "grouped", *, float_output: bool = False
+    arrays: Arrays,
+    architecture: Architecture,
+    size: int,
+    haar: Haar = "grouped",
+    *,
+    tail: bool = False,
+    float_output: bool = False,
 ) -> onnx.ModelProto:
-    """arrays: of `synthesis_arrays` for the same size and form of the Haar transform."""
-    graph = _SynthesisGraph(arrays, architecture, haar)
+    """arrays: of `synthesis_arrays` for the same size and form of the Haar transform; tail: of `tail_arrays`."""
+    graph = _SynthesisGraph(arrays, architecture, haar, size // 2 if tail else architecture.resolution)
     image = graph.image(size)
     if float_output:
         graph.add("Identity", [image], "image")
@@ -62,9 +68,11 @@ def synthesis_graph(
 
 
 class _SynthesisGraph(GraphBuilder):
-    def __init__(self, arrays: Arrays, architecture: Architecture, haar: Haar) -> None:
+    """cut: the last resolution; blocks behind it stay there, and the head doubles what they give."""
+
+    def __init__(self, arrays: Arrays, architecture: Architecture, haar: Haar, cut: int) -> None:
         super().__init__(opset=OPSET)
-        self.arrays, self.architecture, self.haar = arrays, architecture, haar
+        self.arrays, self.architecture, self.haar, self.cut = arrays, architecture, haar, cut
 
     def weight(self, name: str) -> str:
         return self.constant(f"synthesis.{name}", self.arrays[f"synthesis.{name}"])
@@ -77,14 +85,17 @@ class _SynthesisGraph(GraphBuilder):
         x = self.add("Conv", [x, self.weight("first.weight"), self.weight("first.bias")], "first.conv", pads=[1] * 4)
         x = self.activated(x, "first")
         for block in architecture.blocks:
-            x = self.upsampled(x, block, styles)
+            x = self.add("Mul", [x, styles[f"{block.name}.up"]], f"{block.name}.up.modulated")
+            if block.resolution <= self.cut:
+                x = self.upsampled(x, block)
             x = self.depthwise(x, f"{block.name}.conv1")
             x = self.add("Mul", [x, styles[f"{block.name}.conv2"]], f"{block.name}.conv2.modulated")
             x = self.depthwise(x, f"{block.name}.conv2")
         x = self.add("Mul", [x, styles["head"]], "head.modulated")
-        step = max(1, architecture.resolution // 2 // size)
+        doubled = size == 2 * min(self.cut, architecture.blocks[-1].resolution)
+        step = 1 if doubled else architecture.resolution // 2 // size
         x = self.add("Conv", [x, self.weight("head.weight"), self.weight("head.bias")], "head", strides=[step, step])
-        if size == architecture.resolution:
+        if doubled:
             x = self.add("DepthToSpace", [x], "head.pixels", blocksize=2, mode="CRD")
         return x
 
@@ -120,10 +131,9 @@ class _SynthesisGraph(GraphBuilder):
         ]
         return self.add("Reshape", [self.add("Mul", pair, f"{up}.joint"), self.integers(0, block.inputs)], f"{up}.flat")
 
-    def upsampled(self, x: str, block: Block, styles: Mapping[str, str]) -> str:
-        """Styled and through the inverse Haar transform."""
+    def upsampled(self, x: str, block: Block) -> str:
+        """Through the inverse Haar transform."""
         name = f"{block.name}.up"
-        x = self.add("Mul", [x, styles[name]], f"{name}.modulated")
         if self.haar == "grouped":
             x = self.add("Conv", [x, self.weight(f"{name}.haar")], f"{name}.pixels", group=block.coarse)
             return self.add("DepthToSpace", [x], name, blocksize=2, mode="CRD")

@@ -12,6 +12,8 @@ head_to_pixels       the head's inverse Haar transform goes into its matrix
 or head_to_half      an image of half the size is the lowest band, halved;
 or head_to_mean      a smaller one the area mean of that, which a convolution with a stride takes
 join_affines         all affines that read one row of wp become one matrix
+with_tail            a fitted tail takes the place of the last blocks: not exact, but cheap
+spread_bands         its kernels over four bands become depthwise ones, which engines compute faster
 
 That conv1's style is multiplied into the one of `up`, at the lower resolution, is a matter of the graph.
 """
@@ -62,6 +64,51 @@ def synthesis_arrays(
         kernels = {f"{SYNTHESIS}{block.name}.up.haar": haar_kernel(block) for block in architecture.blocks}
         arrays |= rounded(kernels)
     return arrays
+
+
+def tail_arrays(state: State, tail: State, architecture: Architecture, cut: int) -> dict[str, NDArray[np.float32]]:
+    """Initializers of the synthesis graph that ends in a fitted tail at features of `cut` pixels.
+
+    tail: its tensors by the names of the PyTorch module (`ohlora.training.nets.mobilestylegan_tail.Tail`).
+    """
+    exact = {name: np.asarray(value, np.float64) for name, value in state.items() if name.startswith(SYNTHESIS)}
+    exact = with_tail(exact, {name: np.asarray(value, np.float64) for name, value in tail.items()}, architecture, cut)
+    exact = interleave_bands(fold_style_scales(exact, architecture), architecture)
+    exact = spread_bands(exact)
+    arrays = rounded(join_affines(exact, architecture))
+    kernels = {f"{SYNTHESIS}{b.name}.up.haar": haar_kernel(b) for b in architecture.blocks if b.resolution <= cut}
+    return arrays | rounded(kernels)
+
+
+def with_tail(state: Exact, tail: Exact, architecture: Architecture, cut: int) -> Exact:
+    """The tail's tensors in the place of the network's own behind the cut.
+
+    Its kernels hold the constants of the styles; these leave them here, since `fold_style_scales` puts them into the
+    affines.
+    """
+    scales, result = architecture.style_scales(), dict(state)
+    for block in architecture.blocks:
+        for layer, number in (("conv1", 1), ("conv2", 2)) if block.resolution > cut else ():
+            name = f"{SYNTHESIS}{block.name}.{layer}"
+            result[f"{name}.dw.weight"] = tail[f"{block.name}.dw{number}"] / scales[name]
+            result[f"{name}.pw.weight"] = tail[f"{block.name}.pw{number}.weight"]
+            result[f"{name}.bias"] = tail[f"{block.name}.pw{number}.bias"]
+            result[f"{name}.noise"] = tail[f"{block.name}.noise{number}"]
+    head = f"{SYNTHESIS}head"
+    result[f"{head}.weight"] = tail["head.weight"] / scales[head]
+    result[f"{head}.bias"] = tail["head.bias"]
+    return result
+
+
+def spread_bands(state: Exact) -> Exact:
+    """A tail's kernels [c,4,3,3] as depthwise ones [4c,1,3,3]; the pointwise matrix behind them adds the four up."""
+    result = dict(state)
+    for name, kernels in state.items():
+        if name.endswith(".dw.weight") and kernels.shape[1] == BANDS:
+            pointwise = name.removesuffix("dw.weight") + "pw.weight"
+            result[name] = kernels.reshape(-1, 1, *kernels.shape[2:])
+            result[pointwise] = np.repeat(state[pointwise], BANDS, axis=1)
+    return result
 
 
 def rounded(exact: Exact) -> dict[str, NDArray[np.float32]]:
