@@ -151,9 +151,8 @@ def _train(tail: Tail, examples: Examples, recipe: TailRecipe, progress: Progres
         parameter.requires_grad_(False)
     groups = []
     for parameter in parameters:
-        groups.append(
-            {"params": [parameter.requires_grad_()], "lr": recipe.rate * float(parameter.square().mean().sqrt())}
-        )
+        rate = recipe.rate * float(parameter.detach().square().mean().sqrt())
+        groups.append({"params": [parameter.requires_grad_()], "lr": rate})
     optimizer = torch.optim.Adam(groups, betas=BETAS)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_factor(step, recipe))
     stream = np.random.Generator(np.random.Philox(key=recipe.seed))

@@ -62,3 +62,8 @@ def tail_recipe(size: int) -> TailRecipe:
             f"there is no tail for {size} pixels: --size must be {', '.join(map(str, sorted(TAILS)))}"
         )
     return TAILS[size]
+
+
+def example_bytes(recipe: TailRecipe, channels: int) -> int:
+    """What the examples take on the disk while a tail is fitted. channels: of the features at the cut."""
+    return 2 * (recipe.faces + recipe.held_out) * (channels * recipe.cut**2 + 3 * recipe.size**2)
