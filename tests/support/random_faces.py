@@ -13,6 +13,8 @@ import pytest
 
 from ohlora.base.data_folder import data_folder
 from ohlora.bundle.photo.architecture import Architecture
+from ohlora.bundle.photo.bundles import PhotoBundle
+from ohlora.bundle.photo.install import Recipe
 from ohlora.bundle.photo.random_face import ITEM, Package, State, WeightsFile, random_face, state_sha256
 
 # 64 pixels, 8 rows of wp. The last block has as many channels as the head has rows: a mix-up would fit.
@@ -76,6 +78,19 @@ def small_package(folder: Path, architecture: Architecture = SMALL, version: str
         samples=256,
     )
     return package, wheel
+
+
+def small_recipe(folder: Path) -> tuple[Recipe, Path]:
+    """Bundles 'photo' (64 pixels) and 'photo-32' of a small package, whose wheel is FOLDER/index/NAME.whl."""
+    from ohlora.export.graphs.mobilestylegan import weightless_graphs
+
+    (folder / "graphs").mkdir()
+    for name, data in weightless_graphs(SMALL, (64, 32), "small-face").items():
+        (folder / "graphs" / name).write_bytes(data)
+    (folder / "index").mkdir()
+    package, wheel = small_package(folder / "index")
+    entries = (PhotoBundle("photo", 64, "Exact."), PhotoBundle("photo-32", 32, "Mean."))
+    return Recipe(package, folder / "graphs", {entry.name: entry for entry in entries}), wheel
 
 
 def real_wheel() -> Path:

@@ -20,10 +20,10 @@ from ohlora.bundle import Bundle
 from ohlora.bundle.installed import bundles_folder, installed_folder, installed_names, remove_installed
 from ohlora.bundle.photo import fetch, install
 from ohlora.bundle.photo.fetch import FetchError
-from ohlora.bundle.photo.install import PhotoBundle, Recipe, get_photo, remove_photo, shipped_recipe
+from ohlora.bundle.photo.install import Recipe, get_photo, remove_photo, shipped_recipe
 from ohlora.bundle.photo.random_face import random_face
 from ohlora.errors import CheckpointError, InvalidInputError, OhloraError, OutputError
-from tests.support.random_faces import SMALL, real_wheel, small_package
+from tests.support.random_faces import real_wheel, small_recipe
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -43,18 +43,7 @@ class Small:
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory: pytest.TempPathFactory) -> tuple[Recipe, Path]:
     pytest.importorskip("onnx")
-    from ohlora.export.graphs.mobilestylegan import weightless_graphs
-
-    folder = tmp_path_factory.mktemp("small")
-    (folder / "graphs").mkdir()
-    for name, data in weightless_graphs(SMALL, (64, 32), "small-face").items():
-        (folder / "graphs" / name).write_bytes(data)
-    (folder / "index").mkdir()
-    package, wheel = small_package(folder / "index")
-    bundles = {
-        entry.name: entry for entry in (PhotoBundle("photo", 64, "Exact."), PhotoBundle("photo-32", 32, "Mean."))
-    }
-    return Recipe(package, folder / "graphs", bundles), wheel
+    return small_recipe(tmp_path_factory.mktemp("small"))
 
 
 @pytest.fixture
