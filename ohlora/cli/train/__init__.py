@@ -23,6 +23,7 @@ from ohlora.cli.train import (
     portraits,
     sample,
     students,
+    tail,
     vectorfind,
 )
 from ohlora.cli.train.requirements import TRAINING, ZOO, require_training
@@ -66,6 +67,7 @@ STAGES: Mapping[str, Stage] = {
     "rescore": Stage(cnn.rescore),
     "finetune-test": Stage(finetune.finetune_test),
     "select": Stage(pages.select, ()),
+    "tail": Stage(tail.tail),
     "vectorfind": Stage(vectorfind.vectorfind),
 }
 
