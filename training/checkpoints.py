@@ -88,6 +88,7 @@ KINDS: dict[str, Kind] = {
     "facexformer": Kind("facexformer_keys", "TEACHER", "state_dict_backbone"),
     "bisenet-19": Kind("bisenet_keys", "PARSER"),
     "cvae-encoder-v3": Kind("cvae_encoder_keys", "ENCODER"),
+    "mobilestylegan-ffhq": Kind("random_face", "PHOTOGRAPHIC"),
     # Documented width or any other.
     **{f"cnn-{name}": Kind("score_cnns_keys", "score_cnn", None, True, name) for name in SCORE_CNNS},
 }
@@ -104,13 +105,16 @@ def load(kind: str, path: Path | str, *, smooth: bool = False) -> nn.Module:
     """Read the weights file `path` as `kind` -> module on the CPU, float32, in evaluation mode.
 
     Accepts a bare state dict, a dict of state dicts ("generator", "discriminator", ...), the same below
-    "models", and our own `.safetensors`. smooth: take the weight-averaged copy ("generator_smooth") of a
-    wrapped file. Strict. Raises CheckpointError naming the file and what is wrong, InvalidInputError for an unknown
-    kind.
+    "models", and our own `.safetensors`; for 'mobilestylegan-ffhq' the package's wheel, or a folder of its files.
+    smooth: take the weight-averaged copy ("generator_smooth") of a wrapped file. Strict. Raises CheckpointError naming
+    the file and what is wrong, InvalidInputError for an unknown kind.
     """
-    network, path = kind_named(kind).network, require_file(path, f" (for kind '{kind}')")
+    network, path = kind_named(kind).network, Path(path)
     # Building a network draws its initial weights; the caller's random stream shall not notice.
     with torch.random.fork_rng(devices=[]):
+        if network.read is not None and path.suffix != ".safetensors":
+            return network.read(path).float().eval()
+        require_file(path, f" (for kind '{kind}')")
         if path.suffix == ".safetensors":
             return _load_own(kind, network, path).eval()
         if network.make is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from ohlora.bundle.photo.architecture import Architecture
 from ohlora.bundle.photo.mean_latent import mean_latent
 from ohlora.bundle.photo.random_face import Package, random_face
 from ohlora.training.nets.mobilestylegan import MobileStyleGAN, MobileStyleGANConfig
+from ohlora.training.weights.state_dicts import Layout, PublishedNetwork
 
 
 def from_published(path: Path | str, package: Package | None = None) -> MobileStyleGAN:
@@ -38,12 +38,14 @@ def from_arrays(state: Mapping[str, NDArray[np.float32]], config: MobileStyleGAN
 
 
 def from_config(config: Mapping[str, Any]) -> MobileStyleGAN:
-    """An empty module for our own files; config: of `config_of`."""
+    """An empty module for our own files."""
     values = dict(config["architecture"])
     architecture = Architecture(**{**values, "channels": tuple(values["channels"])})
     return MobileStyleGAN(MobileStyleGANConfig(architecture, config["size"]))
 
 
-def config_of(module: MobileStyleGAN) -> dict[str, Any]:
-    """The configuration as plain values, to be stored beside the weights."""
-    return asdict(module.config)
+PHOTOGRAPHIC = PublishedNetwork[MobileStyleGAN](
+    layout=lambda module: Layout({name: name for name in module.config.architecture.shapes()}),
+    own=from_config,
+    read=from_published,
+)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -50,7 +51,8 @@ class PublishedNetwork(Generic[M]):
     layout: names in a published file of this module. make: a module with fresh weights of the sizes in a published
     file, of the documented ones without a file; None when no file of it was published. dead: keys that are saved and
     never used. repair: of a file before it is read. own: a module with fresh weights from the configuration that our
-    own files store, `config` of the module; None when there are no own files.
+    own files store, `config` of the module; None when there are no own files. read: a module from published files that
+    are not a state dict of PyTorch; then there is no `make`.
     """
 
     layout: Callable[[M], Layout]
@@ -59,6 +61,7 @@ class PublishedNetwork(Generic[M]):
     repair: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] = dict
     own: Callable[[dict[str, Any]], M] | None = None
     config: Callable[[M], dict[str, Any]] = lambda module: asdict(module.config)  # type: ignore[call-overload]
+    read: Callable[[Path], M] | None = None
 
     def shapes(self) -> Shapes:
         """Every key of the documented file with its shape; none when no file was published."""

