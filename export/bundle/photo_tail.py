@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ohlora.base.atomic import TEMPORARY_PREFIX, write_bytes
+from ohlora.base.atomic import write_bytes
 from ohlora.bundle import Bundle
 from ohlora.bundle.installed import bundles_folder
 from ohlora.bundle.photo.random_face import State, state_sha256
@@ -58,8 +58,7 @@ def add_tail_bundle(
     architecture = generator.config.architecture
     model = synthesis_graph(tail_arrays(state, fitted, architecture, tail.cut), architecture, size, tail=True)
     target = folder or bundles_folder()
-    target.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX, dir=target) as temporary:
+    with tempfile.TemporaryDirectory(prefix="ohlora-tail-") as temporary:
         staging = Path(temporary)
         for name in base.manifest.files:
             shutil.copyfile(base.file(name), staging / name)

@@ -17,7 +17,7 @@ from ohlora.bundle.photo.random_face import Package
 from ohlora.errors import InvalidInputError, OhloraError
 
 Report = Callable[[str], None]
-DOWNLOADS = "downloads"
+DOWNLOADS, FETCHING = "downloads", ".fetch-"
 RETRIES = "2"  # of pip, whose own five take minutes to say that there is no network
 
 
@@ -60,7 +60,7 @@ def fetch_wheel(package: Package, folder: Path, report: Report) -> Path:
     report(f"fetching {package.title} ({package.wheel_size / 1e6:.1f} MB) from the index that pip uses")
     downloads = folder / DOWNLOADS
     downloads.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".fetch-", dir=downloads) as temporary:
+    with tempfile.TemporaryDirectory(prefix=FETCHING, dir=downloads) as temporary:
         requirements = Path(temporary) / "requirements.txt"
         requirements.write_text(package.requirement + "\n", encoding="utf-8")
         options = ["--no-deps", "--require-hashes", "--only-binary", ":all:", "--retries", RETRIES, "--no-input"]

@@ -27,7 +27,7 @@ from ohlora.bundle.installed import bundles_folder, installed_folder, installed_
 from ohlora.bundle.manifest import MANIFEST_NAME, GeneratorPart, HairPart, ParsingPart, parse_manifest
 from ohlora.bundle.photo import terms
 from ohlora.bundle.photo.bundles import PHOTO_BUNDLES, PhotoBundle
-from ohlora.bundle.photo.fetch import Report, fetch_wheel, forget_wheel, keep_wheel, kept_wheel
+from ohlora.bundle.photo.fetch import DOWNLOADS, FETCHING, Report, fetch_wheel, forget_wheel, keep_wheel, kept_wheel
 from ohlora.bundle.photo.fill_graph import fill_graph
 from ohlora.bundle.photo.mean_latent import mapped, mean_latent
 from ohlora.bundle.photo.random_face import Package, State, random_face
@@ -107,7 +107,7 @@ def get_photo(
             found = _good(name)  # by another process, while this one waited
             if found is not None:
                 return Installation(found, 0, time.monotonic() - started, done=False)
-            _clear(bundles_folder())
+            _clear(folder)
             kept = kept_wheel(package, folder)
             fetching = wheel is None and kept is None
             _announce(recipe, entry, folder, fetching, report)
@@ -281,9 +281,9 @@ def _set_aside(folder: Path) -> None:
         shutil.rmtree(aside)
 
 
-def _clear(bundles: Path) -> None:
-    """What killed processes left; the lock is held, so nobody is at it."""
-    for leftover in bundles.glob(f"{TEMPORARY_PREFIX}*"):
+def _clear(folder: Path) -> None:
+    """What killed processes left in the data folder; the lock is held, so nobody is at it."""
+    for leftover in (*bundles_folder().glob(f"{TEMPORARY_PREFIX}*"), *folder.glob(f"{DOWNLOADS}/{FETCHING}*")):
         shutil.rmtree(leftover, ignore_errors=True)
 
 

@@ -30,7 +30,6 @@ def tail(
     """
     import json as json_module
     import sys
-    import tempfile
     from dataclasses import replace
 
     from ohlora.base.data_folder import data_folder
@@ -42,7 +41,7 @@ def tail(
 
     require_training()
     from ohlora.export.bundle.photo_tail import add_tail_bundle, require_generator
-    from ohlora.training.students.tail.fit import fit_tail
+    from ohlora.training.students.tail.fit import examples_folder, fit_tail
     from ohlora.training.students.tail.recipe import example_bytes, tail_recipe
     from ohlora.training.weights.random_face import from_published
 
@@ -69,8 +68,8 @@ def tail(
         if done == total:
             bars[what].__exit__(None, None, None)
 
-    with tempfile.TemporaryDirectory(prefix=".tail-", dir=data_folder()) as temporary:
-        fitted = fit_tail(generator, recipe, Path(temporary), progress=advance)
+    with examples_folder(data_folder()) as folder:
+        fitted = fit_tail(generator, recipe, folder, progress=advance)
     made = add_tail_bundle(base, generator, fitted.tail, fitted.figures)
     if json:
         typer.echo(json_module.dumps({"bundle": made.name, "folder": str(made.path), **fitted.figures}))

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
+import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from ohlora.base.atomic import explain_os_error, lock_file, make_folder
 from ohlora.errors import OhloraError
 from ohlora.training.nets.mobilestylegan import MobileStyleGAN
 from ohlora.training.nets.mobilestylegan_tail import Tail
@@ -113,7 +117,7 @@ def _examples(
     files = [folder / "features.f16", folder / "targets.f16"]
     shapes = ((count, channels, cut, cut), (count, 3, 2 * cut, 2 * cut))
     try:
-        arrays = [np.memmap(file, np.float16, "w+", shape=shape) for file, shape in zip(files, shapes, strict=True)]
+        arrays = [_on_disk(file, shape) for file, shape in zip(files, shapes, strict=True)]
         wp = []
         for i, row in enumerate(np.concatenate([z, others]).astype(np.float32)):
             latent, features, target = _example(generator, torch.from_numpy(row[None]), float(psis[i]), recipe)
@@ -128,6 +132,34 @@ def _examples(
     finally:
         for file in files:
             file.unlink(missing_ok=True)
+
+
+def _on_disk(path: Path, shape: tuple[int, ...]) -> NDArray[np.float16]:
+    """An empty array in a file that has its full size already: a page that finds no room later would end the process.
+
+    Raises OutputError when there is no room.
+    """
+    try:
+        with path.open("wb") as file:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, 2 * math.prod(shape))
+        return np.memmap(path, np.float16, "r+" if path.stat().st_size else "w+", shape=shape)
+    except OSError as error:
+        raise explain_os_error(path, error) from error
+
+
+@contextlib.contextmanager
+def examples_folder(parent: Path) -> Iterator[Path]:
+    """A folder for `fit_tail` in `parent`, gone at the end; what a killed process left there goes first.
+
+    Raises InvalidInputError while another process has one.
+    """
+    make_folder(parent)
+    with lock_file(parent / ".tail-lock", parent, "wait for it"):
+        for leftover in parent.glob(".tail-examples-*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        with tempfile.TemporaryDirectory(prefix=".tail-examples-", dir=parent) as folder:
+            yield Path(folder)
 
 
 @torch.no_grad()

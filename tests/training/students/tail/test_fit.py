@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,10 +13,10 @@ import numpy as np
 import pytest
 import torch
 
-from ohlora.errors import InvalidInputError, OhloraError
+from ohlora.errors import InvalidInputError, OhloraError, OutputError
 from ohlora.training.nets.mobilestylegan import MobileStyleGAN, MobileStyleGANConfig
 from ohlora.training.nets.mobilestylegan_tail import Tail
-from ohlora.training.students.tail.fit import fit_tail, rate_factor
+from ohlora.training.students.tail.fit import examples_folder, fit_tail, rate_factor
 from ohlora.training.students.tail.recipe import TAILS, TailRecipe, tail_recipe
 from ohlora.training.weights.random_face import from_arrays
 from tests.support.random_faces import SMALL, small_state
@@ -68,6 +70,27 @@ def test_affines_and_noise_stay(generator: MobileStyleGAN, tmp_path: Path) -> No
 def test_refused(generator: MobileStyleGAN, tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(OhloraError, match=f"{message}.*nothing was installed"):
         fit_tail(generator, replace(RECIPE, clip_norm=1e9, **changes), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_one_folder_of_examples_at_a_time(tmp_path: Path) -> None:
+    (tmp_path / ".tail-examples-old").mkdir()
+    (tmp_path / ".tail-examples-old" / "features.f16").write_bytes(b"of a killed process")
+    with examples_folder(tmp_path) as folder:
+        assert folder.is_dir()
+        assert not (tmp_path / ".tail-examples-old").exists()
+        with pytest.raises(InvalidInputError, match="another ohlora process"), examples_folder(tmp_path):
+            pass
+    assert not folder.exists()
+
+
+def test_no_room_for_the_examples(generator: MobileStyleGAN, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "no space left")
+
+    monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
+    with pytest.raises(OutputError, match="the disk is full"):
+        fit_tail(generator, RECIPE, tmp_path)
     assert not list(tmp_path.iterdir())
 
 
