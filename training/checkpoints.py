@@ -113,7 +113,8 @@ def load(kind: str, path: Path | str, *, smooth: bool = False) -> nn.Module:
     # Building a network draws its initial weights; the caller's random stream shall not notice.
     with torch.random.fork_rng(devices=[]):
         if network.read is not None and path.suffix != ".safetensors":
-            return network.read(path).float().eval()
+            published: nn.Module = network.read(path)
+            return published.float().eval()
         require_file(path, f" (for kind '{kind}')")
         if path.suffix == ".safetensors":
             return _load_own(kind, network, path).eval()

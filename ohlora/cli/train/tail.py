@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from ohlora.cli import options
+from ohlora.cli.train.recipe_options import Changes, RecipeFields
+from ohlora.cli.train.report import answer, note
 
 
 def tail(
+    changes: Annotated[Changes, RecipeFields("students.tail.recipe:TailRecipe", "TAILS")],
     name: Annotated[str, typer.Argument(help="The installed photographic bundle.")] = "photo",
     size: Annotated[int, typer.Option("--size", help="Side of the images: 256, 128 (or 512).")] = 256,
     wheel: Annotated[
         Path | None, typer.Option("--wheel", help="The package's wheel; default: the one that was fetched.")
     ] = None,
-    faces: Annotated[int | None, typer.Option("--faces", min=1, help="Faces to learn from.")] = None,
-    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Steps of training.")] = None,
-    rate: Annotated[float | None, typer.Option("--rate", min=0, help="Learning rate, times a tensor's size.")] = None,
-    seed: Annotated[int | None, typer.Option("--seed", min=0)] = None,
     json: options.Json = False,
 ) -> None:
     """Fit a cheap end to the photographic generator and install it as a bundle of its own, in 2 to 8 minutes.
@@ -28,28 +27,20 @@ def tail(
 
     Example: `ohlora train tail photo --size 256`, then `ohlora render --bundle photo-256-fast --count 100`
     """
-    import json as json_module
     import sys
-    from dataclasses import replace
 
     from ohlora.base.data_folder import data_folder
+    from ohlora.base.recipe import changed
     from ohlora.bundle import Bundle
     from ohlora.bundle.photo.fetch import fetch_wheel, kept_wheel
     from ohlora.bundle.photo.random_face import random_face
     from ohlora.cli.progress import Progress
-    from ohlora.cli.train.requirements import require_training
-
-    require_training()
     from ohlora.export.bundle.photo_tail import add_tail_bundle, require_generator
     from ohlora.training.students.tail.fit import examples_folder, fit_tail
     from ohlora.training.students.tail.recipe import example_bytes, tail_recipe
     from ohlora.training.weights.random_face import from_published
 
-    def note(line: str) -> None:
-        typer.echo(line, err=True)
-
-    changes: dict[str, Any] = {"faces": faces, "steps": steps, "rate": rate, "seed": seed}
-    recipe = replace(tail_recipe(size), **{key: value for key, value in changes.items() if value is not None})
+    recipe = changed(tail_recipe(size), changes)
     base, package = Bundle.open(name), random_face()
     require_generator(base, package.state_sha256)
     source = wheel or kept_wheel(package, data_folder()) or fetch_wheel(package, data_folder(), note)
@@ -70,12 +61,10 @@ def tail(
 
     with examples_folder(data_folder()) as folder:
         fitted = fit_tail(generator, recipe, folder, progress=advance)
-    made = add_tail_bundle(base, generator, fitted.tail, fitted.figures)
-    if json:
-        typer.echo(json_module.dumps({"bundle": made.name, "folder": str(made.path), **fitted.figures}))
-        return
-    figures = fitted.figures
-    typer.echo(
+    made, figures = add_tail_bundle(base, generator, fitted.tail, fitted.figures), fitted.figures
+    answer(
+        json,
+        {"bundle": made.name, "folder": str(made.path), **figures},
         f"bundle '{made.name}' -> {made.path}: {figures['psnr_db']:.1f} dB from the network's images "
-        f"({figures['psnr_start_db']:.1f} dB before), {figures['cpu_seconds']:.0f} CPU seconds"
+        f"({figures['psnr_start_db']:.1f} dB before), {figures['cpu_seconds']:.0f} CPU seconds",
     )

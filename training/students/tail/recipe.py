@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ohlora.base.recipe import check, setting
+from ohlora.base.text import one_of
 from ohlora.errors import InvalidInputError
 
 
@@ -12,29 +14,26 @@ from ohlora.errors import InvalidInputError
 class TailRecipe:
     """How a tail for images of `size` pixels is fitted.
 
-    faces, held_out: drawn from `seed` and the seed after it; psi of the first is uniform in `psi`, of the held-out ones
-        0.7 for one half and 1 for the other. batch, crop: crops of so many feature pixels a step. margin: output pixels
-        at each side of a crop that do not count, since they lack their neighbors. rate: of a tensor, times its root
-        mean square at the start. floor: PSNR in dB, held-out mean, below which a tail is refused.
+    psi: of the faces to learn from, uniform; of the held-out ones it is 0.7 for one half and 1 for the other. floor:
+    PSNR in dB, held-out mean, below which a tail is refused.
     """
 
-    size: int
-    faces: int
-    steps: int
-    floor: float
-    held_out: int = 24
+    size: int = 256
+    floor: float = 32.0
+    faces: int = setting(120, "Faces to learn from.", low=1)
+    steps: int = setting(2000, "Steps of training.", low=1)
+    held_out: int = setting(24, "Faces that say how near it comes.", low=2)
     psi: tuple[float, float] = (0.5, 1.0)
-    batch: int = 8
-    crop: int = 32
-    margin: int = 10
-    rate: float = 0.004
-    warmup: int = 30
-    clip_norm: float = 1.0
-    seed: int = 77
+    batch: int = setting(8, "Crops a step.", low=1)
+    crop: int = setting(32, "Side of a crop, in pixels of the features.", low=4)
+    margin: int = setting(10, "Pixels at each side of a crop that do not count: they lack their neighbors.", low=0)
+    rate: float = setting(0.004, "Learning rate of a tensor, times its root mean square at the start.", above=0)
+    warmup: int = setting(30, "Steps over which the rate rises.", low=1)
+    clip_norm: float = setting(1.0, "Of the gradient.", above=0)
+    seed: int = setting(77, "Of faces and crops; the held-out faces are drawn from the one after it.", low=0)
 
     def __post_init__(self) -> None:
-        if self.faces < 1 or self.steps < 1 or self.held_out < 2 or self.batch < 1:
-            raise InvalidInputError(f"faces, steps and batch must be 1 or more, held_out 2 or more: {self}")
+        check(self)
         if 2 * self.crop - 2 * self.margin < 1:
             raise InvalidInputError(f"a margin of {self.margin} leaves nothing of a crop of {2 * self.crop} pixels")
 
@@ -48,9 +47,9 @@ class TailRecipe:
 TAILS: Mapping[int, TailRecipe] = {
     recipe.size: recipe
     for recipe in (
-        TailRecipe(256, faces=120, steps=2000, floor=32.0),
-        TailRecipe(128, faces=160, steps=1500, floor=29.0),
-        TailRecipe(512, faces=60, steps=800, floor=35.0),
+        TailRecipe(256, floor=32.0, faces=120, steps=2000),
+        TailRecipe(128, floor=29.0, faces=160, steps=1500),
+        TailRecipe(512, floor=35.0, faces=60, steps=800),
     )
 }
 
@@ -58,9 +57,7 @@ TAILS: Mapping[int, TailRecipe] = {
 def tail_recipe(size: int) -> TailRecipe:
     """Raises InvalidInputError naming the sizes that there are."""
     if size not in TAILS:
-        raise InvalidInputError(
-            f"there is no tail for {size} pixels: --size must be {', '.join(map(str, sorted(TAILS)))}"
-        )
+        raise InvalidInputError(f"there is no tail for {size} pixels: --size must be {one_of(map(str, sorted(TAILS)))}")
     return TAILS[size]
 
 

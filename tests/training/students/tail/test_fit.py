@@ -97,11 +97,11 @@ def test_no_room_for_the_examples(generator: MobileStyleGAN, tmp_path: Path, mon
 def test_recipes() -> None:
     assert {size: recipe.floor for size, recipe in TAILS.items()} == {128: 29.0, 256: 32.0, 512: 35.0}
     assert all(recipe.seed == 77 and recipe.cut == size // 2 for size, recipe in TAILS.items())
-    with pytest.raises(InvalidInputError, match="no tail for 64 pixels: --size must be 128, 256, 512"):
+    with pytest.raises(InvalidInputError, match="no tail for 64 pixels: --size must be 128, 256 or 512"):
         tail_recipe(64)
     with pytest.raises(InvalidInputError, match="leaves nothing"):
         replace(RECIPE, margin=12)
-    with pytest.raises(InvalidInputError, match="must be 1 or more"):
+    with pytest.raises(InvalidInputError, match="steps must be at least 1, got 0"):
         replace(RECIPE, steps=0)
 
 
