@@ -192,17 +192,19 @@ def _train(tail: Tail, examples: Examples, recipe: TailRecipe, progress: Progres
     losses, log = [], []
     for step in range(recipe.steps):
         faces = stream.integers(len(examples), size=recipe.batch)
-        corners = stream.integers(recipe.cut - crop + 1, size=(recipe.batch, 2))
+        # Corners drawn from beyond the border are on it: few crops would be there otherwise.
+        drawn = stream.integers(-recipe.reach, recipe.cut - crop + 1 + recipe.reach, size=(recipe.batch, 2))
+        corners = drawn.clip(0, recipe.cut - crop)
         features, targets = _crops(examples, faces, corners, crop)
         made = tail(features, examples.wp[faces], corners)
-        inner = slice(recipe.margin, 2 * crop - recipe.margin)
-        loss = F.mse_loss(made[..., inner, inner], targets[..., inner, inner])
+        counts = counted_pixels(corners, crop, recipe)
+        loss = ((made - targets).square() * counts).sum() / (made.shape[1] * counts.sum())
         if not torch.isfinite(loss):
             raise OhloraError(
                 f"the loss is not a number at step {step + 1}: nothing was installed; give a smaller --rate"
             )
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, recipe.clip_norm)
         optimizer.step()
         schedule.step()
@@ -212,6 +214,18 @@ def _train(tail: Tail, examples: Examples, recipe: TailRecipe, progress: Progres
             losses.clear()
         progress("steps", step + 1, recipe.steps)
     return log
+
+
+def counted_pixels(corners: NDArray[np.int64], crop: int, recipe: TailRecipe) -> Tensor:
+    """[N,1,2 crop,2 crop], 1 where the loss counts: not near a crop's side, unless the image ends there as well."""
+    last = recipe.cut - crop
+    counts = torch.zeros(len(corners), 1, 2 * crop, 2 * crop)
+    for row, corner in zip(counts, corners, strict=True):
+        y, x = (
+            slice(0 if at == 0 else recipe.margin, 2 * crop - (0 if at == last else recipe.margin)) for at in corner
+        )
+        row[:, y, x] = 1.0
+    return counts
 
 
 def _crops(

@@ -16,7 +16,7 @@ import torch
 from ohlora.errors import InvalidInputError, OhloraError, OutputError
 from ohlora.training.nets.mobilestylegan import MobileStyleGAN, MobileStyleGANConfig
 from ohlora.training.nets.mobilestylegan_tail import Tail
-from ohlora.training.students.tail.fit import examples_folder, fit_tail, rate_factor
+from ohlora.training.students.tail.fit import counted_pixels, examples_folder, fit_tail, rate_factor
 from ohlora.training.students.tail.recipe import TAILS, TailRecipe, tail_recipe
 from ohlora.training.weights.random_face import from_arrays
 from tests.support.random_faces import SMALL, small_state
@@ -103,6 +103,16 @@ def test_recipes() -> None:
         replace(RECIPE, margin=12)
     with pytest.raises(InvalidInputError, match="steps must be at least 1, got 0"):
         replace(RECIPE, steps=0)
+
+
+def test_pixels_count_at_the_border_of_the_image() -> None:
+    """A crop of 12 feature pixels of 16: 24 image pixels, 4 of them left out where the image goes on."""
+    counts = counted_pixels(np.array([[0, 2], [4, 4], [0, 0]]), 12, RECIPE)
+    assert counts.shape == (3, 1, 24, 24)
+    rows, columns = counts.amax(3)[:, 0], counts.amax(2)[:, 0]
+    assert [int(row.argmax()) for row in rows] == [0, 4, 0]
+    assert [int(row.sum()) for row in rows] == [20, 20, 20]
+    assert [int(column.sum()) for column in columns] == [16, 20, 20]
 
 
 def test_rate() -> None:
