@@ -59,7 +59,7 @@ def test_every_module_of_the_checkout_is_in_it(wheel: zipfile.ZipFile) -> None:
 
 def test_data_files(wheel: zipfile.ZipFile) -> None:
     names = set(wheel.namelist())
-    for folder in ("bundle/demo", "examples", "photos/detector"):
+    for folder in ("bundle/demo", "bundle/photo", "examples", "photos/detector"):
         files = [path.relative_to(ROOT).as_posix() for path in (ROOT / "ohlora" / folder).iterdir() if path.is_file()]
         assert files
         assert set(files) <= names

@@ -33,11 +33,30 @@ def fill_graph(model: bytes, arrays: Mapping[str, NDArray[np.float32]]) -> bytes
     left = dict(arrays)
     try:
         filled = b"".join(_message(_model(memoryview(model), left)))
-    except (ValueError, IndexError, UnicodeDecodeError) as error:
+    except (ValueError, IndexError) as error:
         raise EngineError(f"this is not an ONNX model, or it is damaged ({error}): get it again") from error
     if left:
         raise EngineError(f"the graph has no initializer {', '.join(sorted(left)[:3])}: it belongs to other weights")
     return filled
+
+
+def initializer_arrays(model: bytes, ending: str) -> dict[str, NDArray[np.float32]]:
+    """The float32 initializers of `model` whose names end so. Raises EngineError for what is not an ONNX model."""
+    arrays = {}
+    try:
+        for graph in (_payload(value) for number, value in fields(memoryview(model)) if number == GRAPH):
+            for tensor in (_payload(value) for number, value in fields(graph) if number == INITIALIZER):
+                found = list(fields(tensor))
+                name, data = (_text(found, number) for number in (NAME, RAW_DATA))
+                if name.decode().endswith(ending) and (DATA_TYPE, FLOAT) in found and data:
+                    arrays[name.decode()] = np.frombuffer(data, "<f4").reshape(tuple(_dims(found))).astype(np.float32)
+    except (ValueError, IndexError) as error:
+        raise EngineError(f"this is not an ONNX model, or it is damaged ({error}): get it again") from error
+    return arrays
+
+
+def _text(found: Fields, number: int) -> bytes:
+    return next((bytes(_payload(value)) for key, value in found if key == number), b"")
 
 
 def _model(data: memoryview, left: dict[str, NDArray[np.float32]]) -> Iterator[tuple[int, int | bytes | memoryview]]:
@@ -52,7 +71,7 @@ def _graph(data: memoryview, left: dict[str, NDArray[np.float32]]) -> Iterator[t
 
 def _tensor(data: memoryview, left: dict[str, NDArray[np.float32]]) -> bytes | memoryview:
     found: Fields = list(fields(data))
-    name = next((bytes(_payload(value)).decode() for number, value in found if number == NAME), "")
+    name = _text(found, NAME).decode()
     array = left.pop(name, None)
     if array is None:
         if (DATA_LOCATION, EXTERNAL) in found:
