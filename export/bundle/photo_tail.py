@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +9,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ohlora.base.atomic import write_bytes
 from ohlora.bundle import Bundle
 from ohlora.bundle.installed import bundles_folder
 from ohlora.bundle.photo.random_face import State, state_sha256
 from ohlora.bundle.photo.rewrites import tail_arrays
-from ohlora.bundle.write import write_bundle
+from ohlora.bundle.write import new_bundle
 from ohlora.engines import open_engine
 from ohlora.engines.selftest import Probe, load_probe, save_probe
-from ohlora.errors import BundleError, InvalidInputError
-from ohlora.export.bundle.generator import IMAGE_TOLERANCE
+from ohlora.errors import InvalidInputError
 from ohlora.export.graphs.generator import as_levels
 from ohlora.export.graphs.mobilestylegan import synthesis_graph
+from ohlora.export.networks.compare import EXACT
+from ohlora.export.networks.compare import figures as figures_of
 from ohlora.training.nets.mobilestylegan import MobileStyleGAN
 from ohlora.training.nets.mobilestylegan_tail import Tail, TailedSynthesis
 
@@ -48,7 +45,7 @@ def add_tail_bundle(
     """Install the bundle of `base` whose synthesis network ends in `tail`. figures: of `FittedTail`.
 
     Mapping, mean, hair finder and face parser are those of `base`, byte for byte. folder: None for the data folder.
-    Raises InvalidInputError when the generator is not the one of `base`, BundleError when the graph differs from the
+    Raises InvalidInputError when the generator is not the one of `base`, EngineError when the graph differs from the
     module; then nothing is installed.
     """
     part, size = base.generator_part(), 2 * tail.cut
@@ -57,33 +54,25 @@ def add_tail_bundle(
     fitted = {name: np.asarray(value, np.float32) for name, value in _arrays(tail).items()}
     architecture = generator.config.architecture
     model = synthesis_graph(tail_arrays(state, fitted, architecture, tail.cut), architecture, size, tail=True)
-    target = folder or bundles_folder()
-    with tempfile.TemporaryDirectory(prefix="ohlora-tail-") as temporary:
-        staging = Path(temporary)
-        for name in base.manifest.files:
-            shutil.copyfile(base.file(name), staging / name)
-        write_bytes(staging / part.synthesis, model.SerializeToString(deterministic=True))
-        mapping, synthesis = (load_probe(base.file(part.probe), network) for network in ("mapping", "synthesis"))
-        wp = synthesis.inputs["wp"]
+    where = (folder or bundles_folder()) / fast_name(base.name, size)
+    with new_bundle(where, start=base, overwrite=True) as draft:
+        synthesis = draft.folder / part.synthesis
+        synthesis.write_bytes(model.SerializeToString(deterministic=True))
+        probes = {network: load_probe(base.file(part.probe), network) for network in ("mapping", "synthesis")}
+        wp = probes["synthesis"].inputs["wp"]
         expected = _levels(generator, tail, wp)
-        _require_equal(staging / part.synthesis, wp, expected)
-        save_probe(staging / part.probe, mapping=mapping, synthesis=Probe({"wp": wp}, {"image": expected}))
-        card = (staging / "MODEL_CARD.md").read_text(encoding="utf-8")
-        (staging / "MODEL_CARD.md").write_text(card + CARD.format(cut=tail.cut, **figures), encoding="utf-8")
+        with open_engine(synthesis, backend="onnxruntime") as engine:
+            EXACT["image"].require("the graph of the tail", figures_of("image", engine(wp=wp)["image"], expected))
+        save_probe(draft.folder / part.probe, **probes | {"synthesis": Probe({"wp": wp}, {"image": expected})})
+        with (draft.folder / "MODEL_CARD.md").open("a", encoding="utf-8") as card:
+            card.write(CARD.format(cut=tail.cut, **figures))
         parity = {name: value for name, value in figures.items() if name not in ("losses", "cpu_seconds")}
-        parity |= {"reference": "area mean of the network's own images", "tail_sha256": tail_sha256(fitted)}
-        return write_bundle(
-            target / fast_name(base.name, size),
-            staging=staging,
-            name=fast_name(base.name, size),
-            license=base.manifest.license,
-            provenance=f"{base.manifest.provenance}; a tail for {size} pixels fitted on this machine",
-            description=f"photographic faces of {size} pixels, approximated at a fraction of the work",
-            hair=base.manifest.hair,
-            parsing=base.manifest.parsing,
-            generator=part.model_copy(update={"resolution": size, "parity": parity}),
-            overwrite=True,
-        )
+        parity |= {"reference": "area mean of the network's own images", "tail_sha256": state_sha256(fitted)}
+        draft.name = fast_name(base.name, size)
+        draft.provenance += f"; a tail for {size} pixels fitted on this machine"
+        draft.description = f"photographic faces of {size} pixels, approximated at a fraction of the work"
+        draft.generator = part.model_copy(update={"resolution": size, "parity": parity})
+    return Bundle.open(where)
 
 
 def require_generator(base: Bundle, state: str) -> None:
@@ -104,11 +93,6 @@ def _arrays(module: torch.nn.Module) -> State:
     return {name: value.detach().numpy() for name, value in module.state_dict().items()}
 
 
-def tail_sha256(fitted: State) -> str:
-    digest = hashlib.sha256(state_sha256(fitted).encode())
-    return digest.hexdigest()
-
-
 @torch.no_grad()
 def _levels(generator: MobileStyleGAN, tail: Tail, wp: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Grey levels of the module in float64."""
@@ -117,14 +101,3 @@ def _levels(generator: MobileStyleGAN, tail: Tail, wp: NDArray[np.float32]) -> N
     end = Tail(tail.architecture, tail.cut).double()
     end.load_state_dict(tail.state_dict())
     return as_levels(TailedSynthesis(exact.synthesis, end)(torch.from_numpy(wp).double()))
-
-
-def _require_equal(path: Path, wp: NDArray[np.float32], expected: NDArray[np.uint8]) -> None:
-    with open_engine(path, backend="onnxruntime") as engine:
-        difference = np.abs(engine(wp=wp)["image"].astype(int) - expected)
-    levels, fraction = IMAGE_TOLERANCE
-    if difference.max() > levels or float((difference > 0).mean()) > fraction:
-        raise BundleError(
-            f"the graph of the tail differs from the module by up to {difference.max()} grey levels, in "
-            f"{(difference > 0).mean():.2%} of the values: nothing was installed"
-        )

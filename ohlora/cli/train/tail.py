@@ -7,19 +7,18 @@ from typing import Annotated
 
 import typer
 
-from ohlora.cli import options
 from ohlora.cli.train.recipe_options import Changes, RecipeFields
-from ohlora.cli.train.report import answer, note
+from ohlora.cli.train.report import Told, note
 
 
 def tail(
     changes: Annotated[Changes, RecipeFields("students.tail.recipe:TailRecipe", "TAILS")],
+    told: Told,
     name: Annotated[str, typer.Argument(help="The installed photographic bundle.")] = "photo",
     size: Annotated[int, typer.Option("--size", help="Side of the images: 256, 128 (or 512).")] = 256,
     wheel: Annotated[
         Path | None, typer.Option("--wheel", help="The package's wheel; default: the one that was fetched.")
     ] = None,
-    json: options.Json = False,
 ) -> None:
     """Fit a cheap end to the photographic generator and install it as a bundle of its own, in 2 to 8 minutes.
 
@@ -54,7 +53,7 @@ def tail(
 
     def advance(what: str, done: int, total: int) -> None:
         if what not in bars:
-            bars[what] = Progress(total, what, quiet=json and not sys.stderr.isatty()).__enter__()
+            bars[what] = Progress(total, what, quiet=told.json and not sys.stderr.isatty()).__enter__()
         bars[what].advance(1)
         if done == total:
             bars[what].__exit__(None, None, None)
@@ -62,8 +61,7 @@ def tail(
     with examples_folder(data_folder()) as folder:
         fitted = fit_tail(generator, recipe, folder, progress=advance)
     made, figures = add_tail_bundle(base, generator, fitted.tail, fitted.figures), fitted.figures
-    answer(
-        json,
+    told.tell(
         {"bundle": made.name, "folder": str(made.path), **figures},
         f"bundle '{made.name}' -> {made.path}: {figures['psnr_db']:.1f} dB from the network's images "
         f"({figures['psnr_start_db']:.1f} dB before), {figures['cpu_seconds']:.0f} CPU seconds",
