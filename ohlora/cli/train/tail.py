@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from ohlora.cli.report import Told, note
 from ohlora.cli.train.recipe_options import Changes, RecipeFields
-from ohlora.cli.train.report import Told, note
 
 
 def tail(
