@@ -98,6 +98,9 @@ NAMES = {
         --z --property-cnn --final --files --seed --out/-o --json --help""",
     "select": """
         --keep --all --order --report --out/-o --port --open/--no-open --restart --json --help""",
+    "tail": """
+        --size --wheel --faces --steps --held-out --batch --crop --margin --reach --rate --warmup --clip-norm --seed
+        --json --help""",
     "vectorfind": """
         --generator/-g --scorer --out/-o --samples/-n --sample-folder --codes --faces --space --set
         --positive-raises --engine --accelerator --show --restart --json --help""",
