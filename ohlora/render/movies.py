@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,7 +18,7 @@ from ohlora.io.video import expected_frames
 from ohlora.render.job import Look
 from ohlora.render.moving_portrait import MovingPortrait
 from ohlora.render.pipeline import Results
-from ohlora.render.plan import Output, PhotoPlan, SourceUnit
+from ohlora.render.plan import Output, PhotoPlan, Plan, SourceUnit
 from ohlora.render.renderer import Renderer
 from ohlora.render.run_items import Advance
 from ohlora.render.sinks import FolderSink, dye, job_backends
@@ -36,7 +36,7 @@ class VideoPlan(PhotoPlan):
 
 
 @dataclass(frozen=True)
-class AnimationPlan:
+class AnimationPlan(Plan):
     """An animation of each subject, with the same frames. names: of the files, without suffix."""
 
     noun, step = "animations", "frames"
@@ -53,7 +53,7 @@ class AnimationPlan:
     def steps(self, pending: Sequence[int]) -> int:
         return len(pending) * self.frames
 
-    def units(self, pending: Sequence[int]) -> Iterator[SourceUnit]:
+    def units(self, pending: Iterable[int]) -> Iterator[SourceUnit]:
         for item in pending:
             subject = self.subjects[item]
             output = Output(item, self.names[item] + self.suffix, None, {"source": subject.name})

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from ohlora.errors import ImageError, OhloraError, OutputError
 from ohlora.render.plan import Output, PortraitUnit, SourceUnit
@@ -24,16 +24,14 @@ from ohlora.render.sinks import FolderSink, Picture
 # few enough that a task is not all overhead.
 OUTPUTS_PER_TASK = 8
 
-UnitT = TypeVar("UnitT", PortraitUnit, SourceUnit, contravariant=True)
 
-
-class Producer(Protocol[UnitT]):
+class Producer(Protocol):
     """Makes the pictures of some units. An error in place of a picture fails that unit only."""
 
     def calls(self, batch: int) -> tuple[int, int]:
         """(units of a call, calls at once) that are fastest where at most `batch` units may be under way."""
 
-    def produce(self, units: Sequence[UnitT]) -> list[Picture | ImageError]: ...
+    def produce(self, units: Sequence[Any]) -> list[Picture | ImageError]: ...
 
 
 class Record(Protocol):
@@ -152,7 +150,7 @@ class WritePool:
 class CpuExecutor:
     """An executor (`run_items.Executor`) of images: `run` with this producer. batch: units under way at once."""
 
-    producer: Producer[Any]
+    producer: Producer
     batch: int = 8
 
     def run(self, plan: Any, pending: Sequence[int], sink: FolderSink, results: Results, workers: int) -> None:
@@ -160,8 +158,8 @@ class CpuExecutor:
 
 
 def run(
-    units: Iterable[UnitT],
-    producer: Producer[UnitT],
+    units: Iterable[PortraitUnit | SourceUnit],
+    producer: Producer,
     sink: FolderSink,
     results: Results,
     *,
@@ -172,15 +170,15 @@ def run(
 
     On an exception (Ctrl-C included) no new work starts, work under way is finished and recorded, then it is raised.
     """
-    source: Iterator[UnitT] = iter(units)
+    source = iter(units)
     size, at_once = producer.calls(batch)
     # Where calls are small, one more than are being made waits, so that no maker does.
     most = min(batch, max(at_once + 1, size))
-    ahead: deque[tuple[list[UnitT], Future[list[Picture | ImageError | None]]]] = deque()
+    ahead: deque[tuple[list[PortraitUnit | SourceUnit], Future[list[Picture | ImageError | None]]]] = deque()
 
     with WritePool(results, workers) as pool, _makers(at_once) as makers:
 
-        def make(group: list[UnitT]) -> list[Picture | ImageError | None]:
+        def make(group: Sequence[PortraitUnit | SourceUnit]) -> list[Picture | ImageError | None]:
             made: list[Picture | ImageError | None] = list(producer.produce(group))
             if at_once == 1:  # the only maker shall go on making
                 return made

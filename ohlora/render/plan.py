@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -41,17 +42,29 @@ class SourceUnit:
     outputs: tuple[Output, ...]
 
 
-class _Images:
-    """What plans of images share (`run_items.Plan`)."""
+class Plan(ABC):
+    """What the outputs of a job are.
+
+    noun: what they are called. step: what progress counts, the outputs themselves or their frames. counts: what else
+    the summary says, from which count of `pipeline.Results`.
+    """
 
     noun = step = "images"
+    counts: ClassVar[dict[str, str]] = {"without_hair": "undyed"}
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def units(self, pending: Iterable[int]) -> Iterator[Any]:
+        """Of these items, numbers in rising order. Yields lazily; memory does not grow with the job."""
 
     def steps(self, pending: Sequence[int]) -> int:
         return len(pending)
 
 
 @dataclass(frozen=True)
-class PortraitPlan(_Images):
+class PortraitPlan(Plan):
     """Faces x looks -> units."""
 
     counts: ClassVar[dict[str, str]] = {"without_hair": "undyed", "generator_runs": "units"}
@@ -62,7 +75,6 @@ class PortraitPlan(_Images):
         return len(self.job)
 
     def units(self, pending: Iterable[int]) -> Iterator[PortraitUnit]:
-        """pending: item numbers in rising order. Yields lazily; memory does not grow with the job."""
         looks = self.job.looks
         records = [look_record(look) for look in looks]
         for face_index, items in groupby(pending, key=lambda item: item // len(looks)):
@@ -79,13 +91,11 @@ class PortraitPlan(_Images):
 
 
 @dataclass(frozen=True)
-class PhotoPlan(_Images):
+class PhotoPlan(Plan):
     """Photographs x ombres -> units. Item k shows photograph k // len(looks) with look k % len(looks).
 
     names: output name of each source, without suffix; may hold folders. output None: each keeps its suffix.
     """
-
-    counts: ClassVar[dict[str, str]] = {"without_hair": "undyed"}
 
     paths: Sequence[Path]
     names: Sequence[str]

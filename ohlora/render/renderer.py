@@ -18,8 +18,7 @@ from ohlora.errors import ImageError, InvalidInputError
 from ohlora.latents.directions import Directions
 from ohlora.latents.mapping import LatentSource
 from ohlora.render.gpu.devices import DeviceSetting, chosen_devices, open_chain
-from ohlora.render.gpu.pipeline import DevicePipeline
-from ohlora.render.gpu.stream import DeviceStreams
+from ohlora.render.gpu.pipeline import DevicePipeline, DeviceStreams
 from ohlora.render.job import RenderJob, make_looks
 from ohlora.render.photo_renderer import PhotoRenderer
 from ohlora.render.plan import Output, PortraitPlan

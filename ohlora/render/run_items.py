@@ -22,29 +22,13 @@ from ohlora.io.images import encode_image, read_image
 from ohlora.render.job import OutputFormat
 from ohlora.render.journal import Journal
 from ohlora.render.pipeline import Results
+from ohlora.render.plan import Plan
 from ohlora.render.sinks import FolderSink
 
 SHEET_CELLS = 400
 DONE, SOME_FAILED = 0, 1
 
 Advance = Callable[[int], None]
-
-
-class Plan(Protocol):
-    """What a job's outputs are.
-
-    noun: what they are called. step: what progress counts, the outputs themselves or their frames. counts: what else
-    the summary says, from which count of `Results`.
-    """
-
-    @property
-    def noun(self) -> str: ...
-    @property
-    def step(self) -> str: ...
-    @property
-    def counts(self) -> Mapping[str, str]: ...
-    def __len__(self) -> int: ...
-    def steps(self, pending: Sequence[int]) -> int: ...
 
 
 class Executor(Protocol):

@@ -19,11 +19,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ohlora.base.types import Rgb
 from ohlora.engines.gpu.device_memory import is_out_of_memory
 from ohlora.errors import EngineError
 from ohlora.render.gpu.chain import DeviceChain, Slot
+from ohlora.render.job import RenderJob
 from ohlora.render.pipeline import Results, WritePool
-from ohlora.render.plan import Output, PortraitUnit
+from ohlora.render.plan import Output, PortraitPlan, PortraitUnit
 from ohlora.render.sinks import FolderSink
 from ohlora.render.sources import JobLatents
 
@@ -47,11 +49,8 @@ class Finished:
     files: Callable[[], list[bytes]] | None = None
 
 
-@dataclass
-class _UnderWay:
-    slot: Slot
-    numbers: list[int]  # of the portrait in its bucket, for each output
-    outputs: list[Output]
+# A batch under way, and for each of its outputs the number of the portrait in its bucket.
+_UnderWay = tuple[Slot, list[int], list[Output]]
 
 
 @dataclass
@@ -90,7 +89,8 @@ class DevicePipeline:
             raise error
         self.close()
         if self.bucket == 1:
-            raise EngineError(f"the device has no room for a single portrait: {_one_line(error)}") from error
+            reason = " ".join(str(error).split())[:300]
+            raise EngineError(f"the device has no room for a single portrait: {reason}") from error
         _LOG.warning("the device has no room for batches of %d: going on with %d", self.bucket, self.bucket // 2)
         self.bucket //= 2
 
@@ -112,9 +112,9 @@ class DevicePipeline:
                     yield from self._dyed(made)
             yield from self._drained()
         finally:  # of a run that is not finished: nobody else has these slots
-            for under in self._waiting:
-                under.slot.arrived.synchronize()
-                self._free.put(under.slot)
+            for slot, *_ in self._waiting:
+                slot.arrived.synchronize()
+                self._free.put(slot)
             self._waiting.clear()
 
     def _start(self, wp: NDArray[np.float32]) -> Iterator[Finished]:
@@ -138,7 +138,7 @@ class DevicePipeline:
                 yield self._arrived()
             slot = self._free.get()
             chain.dye(slot, [(number, output.ombre) for number, output in part])
-            self._waiting.append(_UnderWay(slot, [number for number, _ in part], [output for _, output in part]))
+            self._waiting.append((slot, [number for number, _ in part], [output for _, output in part]))
             while len(self._waiting) >= UNDER_WAY:
                 yield self._arrived()
 
@@ -147,18 +147,18 @@ class DevicePipeline:
             yield self._arrived()
 
     def _arrived(self) -> Finished:
-        under = self._waiting.popleft()
-        slot, free, encoder = under.slot, self._free, self._opened.encoder
+        slot, numbers, outputs = self._waiting.popleft()
+        free, encoder = self._free, self._opened.encoder
         slot.arrived.synchronize()
         pixels = self._opened.map_pixels
         facts, dyed = [], []
-        for number, output in zip(under.numbers, under.outputs, strict=True):
+        for number, output in zip(numbers, outputs, strict=True):
             hairs, bottom = (int(value) for value in slot.facts[number])
             facts.append({"hair_share": round(hairs / pixels, 4)} if pixels else {})
             dyed.append(output.ombre is not None and bottom >= 0)
-        images = slot.images[: len(under.outputs)]
-        files = None if encoder is None else cache(lambda: encoder([images[row] for row in range(len(under.outputs))]))
-        return Finished(images, under.outputs, facts, dyed, lambda: free.put(slot), files)
+        images = slot.images[: len(outputs)]
+        files = None if encoder is None else cache(lambda: encoder([images[row] for row in range(len(outputs))]))
+        return Finished(images, outputs, facts, dyed, lambda: free.put(slot), files)
 
     def close(self) -> None:
         """Free the device. What was not finished is lost."""
@@ -166,6 +166,44 @@ class DevicePipeline:
         if self._chain is not None:
             self._chain.close()
             self._chain = None
+
+
+class DeviceStreams:
+    """A job's items as arrays, for `Renderer.stream`; pipelines are kept between jobs. A job that dyes needs other
+    engines than one that does not, so there are two at most for each rounding.
+
+    make_pipeline, make_latents: of a job.
+    """
+
+    def __init__(
+        self, make_pipeline: Callable[[RenderJob], DevicePipeline], make_latents: Callable[[RenderJob], JobLatents]
+    ) -> None:
+        self._make_pipeline, self._make_latents = make_pipeline, make_latents
+        self._pipelines: dict[tuple[bool, str], DevicePipeline] = {}
+
+    def stream(self, job: RenderJob) -> Iterator[tuple[int, Rgb, dict[str, Any]]]:
+        """Number, image uint8 RGB [H,W,3] and facts of each, in order; memory does not grow with the job."""
+        key = (any(look.ombre is not None for look in job.looks), job.output.rounding)
+        pipeline = self._pipelines.get(key)
+        if pipeline is None:
+            pipeline = self._pipelines[key] = self._make_pipeline(job)
+        else:
+            pipeline.latents = self._make_latents(job)
+        # Outputs come by expression, whose items may alternate: those that are early wait here.
+        made: dict[int, tuple[int, Rgb, dict[str, Any]]] = {}
+        following = 0
+        for batch in pipeline.finished(PortraitPlan(job).units(range(len(job)))):
+            for image, output, facts in zip(batch.images, batch.outputs, batch.facts, strict=True):
+                made[output.item] = (output.item, image.copy(), {**output.facts, **facts})
+            batch.release()
+            while following in made:
+                yield made.pop(following)
+                following += 1
+
+    def close(self) -> None:
+        for pipeline in self._pipelines.values():
+            pipeline.close()
+        self._pipelines.clear()
 
 
 def run_on_device(
@@ -197,7 +235,3 @@ def _storing(batch: Finished, sink: FolderSink) -> Callable[[Output], dict[str, 
         return sink.store(batch.images[row], output, batch.facts[row], batch.dyed[row], data)
 
     return store
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
