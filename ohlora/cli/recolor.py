@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from typer import Argument, Option
 
@@ -31,7 +31,7 @@ class Faces:
     def rules(self) -> FaceRules:
         from ohlora.photos.heads import FaceRules
 
-        return FaceRules(self.detect, self.no_face, self.min_face)
+        return FaceRules(cast(Any, self.detect), cast(Any, self.no_face), self.min_face)
 
 
 @options.grouped

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from ohlora.base.recipe import check, setting
 from ohlora.base.types import Rgb
 from ohlora.errors import InvalidInputError
 from ohlora.photos.face_alignment import Floats, Frame, cut_out
@@ -33,18 +34,13 @@ class Refinement:
     comes from the picture. pulls: rounds of pulling back to the map.
     """
 
-    radius: float = 1.5
-    epsilon: float = 1e-4
-    finest: int = 4
-    pulls: int = 3
+    radius: float = setting(1.5, above=0)
+    epsilon: float = setting(1e-4, above=0)
+    finest: int = setting(4, low=1)
+    pulls: int = setting(3, low=0)
 
     def __post_init__(self) -> None:
-        if not (0 < self.radius < math.inf and 0 < self.epsilon < math.inf):  # false for NaN
-            raise InvalidInputError(
-                f"Refinement needs radius and epsilon above 0, got {self.radius:g} and {self.epsilon:g}"
-            )
-        if self.finest < 1 or self.pulls < 0:
-            raise InvalidInputError(f"Refinement needs finest >= 1 and pulls >= 0, got {self.finest} and {self.pulls}")
+        check(self, "Refinement.")
 
 
 DEFAULT = Refinement()

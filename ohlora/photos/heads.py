@@ -9,16 +9,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
-from typing import Any, get_args
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ohlora.base.recipe import check, setting
 from ohlora.base.types import Detect, NoFace, Rgb
 from ohlora.base.values import Ombre
 from ohlora.engines import Engine
-from ohlora.errors import ImageError, InvalidInputError
+from ohlora.errors import ImageError
 from ohlora.kernels.choices import Backend, Rounding
 from ohlora.kernels.ombre import Dyes, HairMask, blend_dyes, make_dyes, prepare_hair
 from ohlora.photos.edges import DEFAULT, SMALLEST_SCALE, Refinement, spread_map
@@ -26,7 +27,6 @@ from ohlora.photos.face_alignment import Floats, Frame, cut_out, is_portrait, po
 from ohlora.photos.face_detector import FaceDetector
 from ohlora.photos.segmentation import SIZE, find_hair
 
-DETECT, NO_FACE = get_args(Detect), get_args(NoFace)
 # A head is looked at twice: as a portrait, and as a wider one for hair that leaves the portrait. 0.7 is the smallest
 # zoom students were trained with, and makes the portrait 224 of the wider one's 320 pixels, without resampling.
 WIDE = 320
@@ -51,15 +51,13 @@ class FaceRules:
     the hair's edges on the picture's.
     """
 
-    detect: str = "auto"
-    no_face: str = "skip"
+    detect: Detect = setting("auto")
+    no_face: NoFace = setting("skip")
     min_face: float | None = None
     refine: bool = True
 
     def __post_init__(self) -> None:
-        for name, value, known in (("detect", self.detect, DETECT), ("no_face", self.no_face, NO_FACE)):
-            if value not in known:
-                raise InvalidInputError(f"{name} must be {' or '.join(known)}, got '{value}'")
+        check(self)
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ohlora.base.recipe import check, setting
 from ohlora.base.types import Rgb, Rounding
 from ohlora.base.values import Ombre
 from ohlora.engines import Engine
-from ohlora.errors import ImageError, InvalidInputError
+from ohlora.errors import ImageError
 from ohlora.io.images import MAX_PIXELS
 from ohlora.io.video import VideoFacts, change_video
 from ohlora.kernels.ombre import HairMask, prepare_hair
@@ -47,14 +48,11 @@ class Smoothing:
     Where nobody is known, every frame is searched.
     """
 
-    past: float = 0.6
-    every: int = 5
+    past: float = setting(0.6, low=0, below=1)
+    every: int = setting(5, low=1)
 
     def __post_init__(self) -> None:
-        if not 0 <= self.past < 1:  # false for NaN
-            raise InvalidInputError(f"the smoothing must be at least 0 and below 1, got {self.past:g}")
-        if self.every < 1:
-            raise InvalidInputError(f"faces must be searched every 1 or more frames, got {self.every}")
+        check(self, "smoothing: ")
 
 
 @dataclass(eq=False)  # one is the same person as itself only

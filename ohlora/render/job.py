@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, cast, get_args
+from typing import Any, cast
 
-from ohlora.base.types import ImageFormat, Rounding, check_choice
+from ohlora.base.recipe import check, setting
+from ohlora.base.types import ImageFormat, Rounding
 from ohlora.base.values import Expression, Face, Ombre
 from ohlora.errors import InvalidInputError
 from ohlora.io.images import EXTENSIONS
@@ -27,15 +27,12 @@ class Look:
 class OutputFormat:
     """How a picture becomes a file. rounding: how dyed values become bytes (docs/spec/ombre.md, section 5)."""
 
-    format: ImageFormat = "jpeg"
-    quality: int = 95
-    rounding: Rounding = "truncate"
+    format: ImageFormat = setting("jpeg")
+    quality: int = setting(95, low=1, high=100)
+    rounding: Rounding = setting("truncate")
 
     def __post_init__(self) -> None:
-        check_choice("picture format", self.format, get_args(ImageFormat))
-        if isinstance(self.quality, bool) or not 1 <= self.quality <= 100:
-            raise InvalidInputError(f"quality must be in [1, 100], got {self.quality}")
-        check_choice("rounding", self.rounding, get_args(Rounding))
+        check(self)
 
     @classmethod
     def checked(cls, format: str, quality: int, rounding: str) -> OutputFormat:
@@ -58,16 +55,13 @@ class RenderJob:
     faces: Sequence[Face]
     looks: tuple[Look, ...]
     output: OutputFormat = field(default_factory=OutputFormat)
-    psi: float = 1.0
-    truncation_layers: int = 0
+    psi: float = setting(1.0, low=0, high=1)
+    truncation_layers: int = setting(0, low=0)
 
     def __post_init__(self) -> None:
         if not len(self.faces) or not self.looks:
             raise InvalidInputError("a job needs at least one face and one look")
-        if not (math.isfinite(self.psi) and 0.0 <= self.psi <= 1.0):
-            raise InvalidInputError(f"psi must be in [0, 1], got {self.psi}")
-        if self.truncation_layers < 0:
-            raise InvalidInputError(f"truncation layers must not be negative, got {self.truncation_layers}")
+        check(self)
 
     def __len__(self) -> int:
         return len(self.faces) * len(self.looks)

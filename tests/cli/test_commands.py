@@ -124,7 +124,7 @@ def test_bad_pictures_fail_alone(photos: Path, tmp_path: Path) -> None:
         (["example", "--color", "1.5"], "Ombre.color must be in [0, 1], got 1.5"),
         (["example", "--color", "nan"], "Ombre.color"),
         (["example", "--ombre-height", "-1"], "Ombre.height"),
-        (["example", "--format", "bmp"], "unknown picture format 'bmp'"),
+        (["example", "--format", "bmp"], "format must be jpeg, png or webp, got 'bmp'"),
         (["example", "--bundle", "nothing"], "nothing"),
         (["example", "--backend", "tpu"], "tpu"),
         (["example", "--precision", "int3"], "int3"),

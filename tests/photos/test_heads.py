@@ -320,7 +320,7 @@ def test_pictures_without_a_face(demo: ohlora.Renderer) -> None:
 def test_rules_out_of_range(demo: ohlora.Renderer) -> None:
     with pytest.raises(InvalidInputError, match="detect must be auto or whole, got 'some'"):
         FaceRules("some")
-    with pytest.raises(InvalidInputError, match="no_face must be skip or keep or whole"):
+    with pytest.raises(InvalidInputError, match="no_face must be skip, keep or whole"):
         FaceRules(no_face="guess")
     with pytest.raises(InvalidInputError, match="smallest face"):
         demo.recolor(read_image(EXAMPLE), OMBRE, detect="auto", min_face=3)

@@ -242,7 +242,7 @@ def test_overlap_and_between() -> None:
 
 @pytest.mark.parametrize("options", [{"past": 1.0}, {"past": -0.1}, {"past": float("nan")}, {"every": 0}])
 def test_smoothing_out_of_range(options: dict[str, Any]) -> None:
-    with pytest.raises(InvalidInputError, match=r"smoothing|faces must be searched"):
+    with pytest.raises(InvalidInputError, match=r"smoothing: (past|every) must be"):
         Smoothing(**options)
 
 
