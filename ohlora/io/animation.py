@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from ohlora.base.atomic import atomic_path
+from ohlora.base.recipe import check, pick, setting
 from ohlora.base.types import Rgb
 from ohlora.errors import InvalidInputError
 from ohlora.io.video_encoder import H264_CODECS, VideoEncoder
@@ -34,19 +35,16 @@ class AnimationFormat:
 
     format: str
     fps: float
-    quality: int = DEFAULT_QUALITY
+    quality: int = setting(DEFAULT_QUALITY, low=1, high=100)
     loop: bool = True
 
     def __post_init__(self) -> None:
-        if self.format not in _FORMATS:
-            raise InvalidInputError(f"unknown animation format '{self.format}': choose one of {', '.join(_FORMATS)}")
-        limit = _FORMATS[self.format].max_fps
+        check(self)
+        limit = pick(_FORMATS, self.format, "animation format").max_fps
         if not MIN_FPS <= self.fps <= limit:  # false for NaN
             raise InvalidInputError(
                 f"fps of a {self.format} animation must be in [{MIN_FPS:g}, {limit:g}], got {self.fps:g}"
             )
-        if not 1 <= self.quality <= 100:
-            raise InvalidInputError(f"quality must be in [1, 100], got {self.quality}")
 
     def write(self, path: Path | str, frames: Iterable[Rgb]) -> int:
         """Write uint8 RGB frames [H, W, 3] of one size to `path`, atomically. Returns how many were taken.
