@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import signal
 import threading
 import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
@@ -51,11 +52,12 @@ class Movies:
 def job(write: Callable[[Unit, list[Path]], None], **request: Any) -> Job:
     """write: besides which every file gets its name as content."""
 
-    def make(unit: Unit, paths: list[Path], advance: Advance) -> dict[str, Any]:
+    def make(unit: Unit, paths: list[Path], advance: Advance, finish: Callable[[], None]) -> dict[str, Any]:
         with atomic_path(paths[0]) as temporary:
             temporary.write_text("half")
             write(unit, paths)
             temporary.write_text(paths[0].name)
+            finish()
         for path in paths[1:]:
             path.write_text(path.name)
         advance(10)
@@ -125,6 +127,24 @@ def test_a_stopped_job_leaves_partial_metadata_and_resumes(
     assert contents(tmp_path) == uninterrupted
 
 
+def test_a_late_interrupt_waits_for_the_record(tmp_path: Path, uninterrupted: dict[str, bytes]) -> None:
+    def late(unit: Unit, paths: list[Path], advance: Advance, finish: Callable[[], None]) -> dict[str, Any]:
+        finish()
+        if unit.outputs[0].item == 2:
+            signal.raise_signal(signal.SIGINT)
+        for path in paths:
+            path.write_text(path.name)
+        advance(10)
+        return {"frames": 10}
+
+    asked = job(nothing)
+    with pytest.raises(KeyboardInterrupt):
+        execute(Job(asked.plan, MovieExecutor(late), asked.request, asked.provenance), tmp_path)
+    assert [row["file_name"] for row in rows(tmp_path)] == ["0/0.mp4", "0/1.mp4", "2/2.mp4", "2/3.mp4"]
+    assert execute(asked, tmp_path).resumed == 4
+    assert contents(tmp_path) == uninterrupted
+
+
 def test_a_failed_source_fails_alone(tmp_path: Path, uninterrupted: dict[str, bytes]) -> None:
     def damaged(unit: Unit, paths: list[Path]) -> None:
         if unit.outputs[0].item == 2:
@@ -180,7 +200,7 @@ def test_two_processes_never_write_one_folder(tmp_path: Path) -> None:
 def test_a_large_file_is_hashed_in_pieces(tmp_path: Path) -> None:
     size = 200_000_000
 
-    def make(unit: Unit, paths: list[Path], advance: Advance) -> dict[str, Any]:
+    def make(unit: Unit, paths: list[Path], *_: object) -> dict[str, Any]:
         for path in paths:
             with path.open("wb") as file:
                 file.truncate(size if unit.outputs[0].item == 0 else 1)
