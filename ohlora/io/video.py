@@ -16,7 +16,7 @@ from PIL import Image
 
 from ohlora.base.atomic import atomic_path
 from ohlora.base.types import Rgb
-from ohlora.errors import ImageError, InvalidInputError
+from ohlora.errors import ImageError, InvalidInputError, OhloraError
 from ohlora.io.animation import with_palette
 from ohlora.io.images import MAX_PIXELS, files_inside, over_white
 from ohlora.io.video_encoder import BT709, H264_CODECS, VP_CODECS, VideoEncoder, matrix_of
@@ -241,7 +241,7 @@ def _change_gif(source: Path, files: Sequence[Path], change: Change, max_pixels:
                 for frames, result in zip(results, change(over_white(image)), strict=True):
                     frames.append(with_palette(result))
                 advance(1)
-    except (ImageError, InvalidInputError):
+    except OhloraError:  # of ours or of whoever changes the frames: no fault of the file
         raise
     except Exception as error:  # damaged bytes raise nearly anything
         raise _unreadable(source, f"the file is damaged ({error}); copy it again") from error

@@ -18,7 +18,8 @@ from PIL import Image
 import ohlora
 from ohlora.base.types import Rgb
 from ohlora.cli.sources import sort_sources
-from ohlora.errors import ImageError, InvalidInputError
+from ohlora.errors import EngineError, ImageError, InvalidInputError
+from ohlora.io.animation import write_animation
 from ohlora.io.images import read_image
 from ohlora.io.video import change_video, expected_frames, is_video, list_videos
 from ohlora.photos.face_alignment import Frame
@@ -198,6 +199,19 @@ def test_limits(tmp_path: Path) -> None:
         change_video(tmp_path / "a.txt", [tmp_path / "b.txt"], lambda rgb: [rgb])
     with pytest.raises(InvalidInputError, match="quality"):
         change_video(source, [tmp_path / "b.mp4"], lambda rgb: [rgb], quality=0)
+
+
+@pytest.mark.parametrize("name", ["a.gif", "a.mp4"])
+def test_an_error_of_the_engine_is_not_the_files(tmp_path: Path, name: str) -> None:
+    source = tmp_path / name
+    write_animation(source, moving(2), fps=10, format=source.suffix[1:])
+
+    def fail(rgb: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
+        raise EngineError("the engine refused its input")
+
+    with pytest.raises(EngineError, match="refused its input"):
+        change_video(source, [tmp_path / f"dyed-{name}"], fail)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 def test_sources_are_sorted_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
