@@ -16,7 +16,7 @@ from ohlora.errors import InvalidInputError
 from ohlora.export.bundle.preset import JUDGED_SEEDS, preset_bundle
 from ohlora.export.formats import DEFAULT_BATCH, FORMATS, Batch, refuse
 from ohlora.export.lowering import Lowered, Lowering, serialized
-from ohlora.export.precision.presets import Preset, preset_named
+from ohlora.export.precision.presets import preset_named
 from ohlora.export.sources import Source
 
 REPORT_NAME = "export.json"
@@ -67,7 +67,20 @@ def export(source: Source, request: Request, report: Report = print) -> list[Wri
     # What plans are held to; float32 needs no plan.
     gate = preset or preset_named("fast" if request.precision in ("int8", "bf16") else "exact")
     if target.name == "bundle":
-        _export_bundle(source, request, gate, report)
+        if source.bundle is None:
+            raise InvalidInputError("a bundle at a preset is made of a bundle: build one first (`ohlora bundle build`)")
+        if request.networks:
+            raise InvalidInputError("--model does not go with --to bundle: a bundle is exported whole")
+        preset_bundle(
+            source.bundle.path,
+            gate,
+            request.out,
+            precision=request.precision,
+            seeds=request.seeds,
+            name=request.out.resolve().name,
+            overwrite=request.overwrite,
+            report=report,
+        )
         return []
     if source.bundle is None and (preset is not None or request.precision == "int8"):
         raise InvalidInputError(
@@ -88,23 +101,6 @@ def export(source: Source, request: Request, report: Report = print) -> list[Wri
 
 def _is_export(folder: Path) -> bool:
     return (folder / REPORT_NAME).is_file()
-
-
-def _export_bundle(source: Source, request: Request, gate: Preset, report: Report) -> None:
-    if source.bundle is None:
-        raise InvalidInputError("a bundle at a preset is made of a bundle: build one first (`ohlora bundle build`)")
-    if request.networks:
-        raise InvalidInputError("--model does not go with --to bundle: a bundle is exported whole")
-    preset_bundle(
-        source.bundle.path,
-        gate,
-        request.out,
-        precision=request.precision,
-        seeds=request.seeds,
-        name=request.out.resolve().name,
-        overwrite=request.overwrite,
-        report=report,
-    )
 
 
 def _onnx_files(lowered: Sequence[Lowered], folder: Path, *_: object) -> Iterator[list[Path]]:

@@ -56,20 +56,15 @@ def verify_export(
 ) -> list[Row]:
     """Rows of all networks, PyTorch's first for each. A bundle's are those of its own networks."""
     if request.to == "bundle":
-        return verify_bundle(request.out, report)
+        # Every network against its float32 source is in the manifest; here they are run.
+        with tempfile.TemporaryDirectory(prefix="ohlora-verify-") as temporary:
+            again, own = Request(to="onnx", out=Path(temporary) / "made"), bundle_source(request.out, (256, 256))
+            return verify_export(own, again, export(own, again, report), report)
     rows: list[Row] = []
     for one in written:
         report(f"verifying {one.name}")
         rows += network_rows(one, request.to)
     return rows
-
-
-def verify_bundle(folder: Path, report: Report = lambda line: None) -> list[Row]:
-    """Of a bundle at a preset: every network against its float32 source is in its manifest; here it is run."""
-    with tempfile.TemporaryDirectory(prefix="ohlora-verify-") as temporary:
-        request = Request(to="onnx", out=Path(temporary) / "made")
-        source = bundle_source(folder, (256, 256))
-        return verify_export(source, request, export(source, request, report), report)
 
 
 def network_rows(one: Written, to: str) -> list[Row]:

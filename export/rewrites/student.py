@@ -76,32 +76,6 @@ FOLDS = {
 }
 
 
-def fold_encoder(encoder: nn.Module, size: int) -> nn.Module:
-    """Fold every batch norm of a timm EfficientNet feature encoder, in place; `size` is the input's side.
-
-    Encoders of other families (no stem and blocks of that kind) are left as they are: runtimes fold their plain norms.
-    """
-    if not (hasattr(encoder, "conv_stem") and hasattr(encoder, "blocks")):
-        return encoder
-
-    def fold(owner: nn.Module, conv_name: str, norm_name: str, size: int) -> int:
-        conv, norm = getattr(owner, conv_name), getattr(owner, norm_name)
-        setattr(owner, conv_name, StaticConv(conv, norm, size))
-        setattr(owner, norm_name, getattr(norm, "act", nn.Identity()))  # most of timm's norms carry the activation
-        return int(-(-size // conv.stride[0]))
-
-    size = fold(encoder, "conv_stem", "bn1", size)
-    for block in (block for stage in encoder.blocks for block in stage):  # type: ignore[union-attr]
-        pairs = FOLDS.get(type(block).__name__)
-        if pairs is None:
-            raise CheckpointError(
-                f"cannot fold encoder blocks of type {type(block).__name__}: only EfficientNet encoders are rewritten"
-            )
-        for conv_name, norm_name in pairs:
-            size = fold(block, conv_name, norm_name, size)
-    return encoder
-
-
 def conv1x1(weight: Tensor, bias: Tensor | None = None, kind: torch.dtype = torch.float32) -> nn.Conv2d:
     """A 1x1 convolution from a float64 matrix [out, in], stored as `kind`."""
     layer = nn.Conv2d(weight.shape[1], weight.shape[0], 1, bias=bias is not None, dtype=kind)
@@ -202,10 +176,29 @@ class InferenceStudent(nn.Module):
 def fold_encoder_norms(model: EffiSegNet) -> EffiSegNet:
     """Every batch norm of the encoder sits in the convolution before it, and 'same' padding is constant.
 
-    Encoders of other families are left as they are. Raises CheckpointError for blocks of an unknown type.
+    Encoders of other families (no stem and blocks of EfficientNet's kind) are left as they are: runtimes fold their
+    plain norms. Raises CheckpointError for blocks of an unknown type.
     """
     result = copy.deepcopy(model).eval()
-    result.encoder = fold_encoder(result.encoder, SIZE)
+    encoder, size = result.encoder, SIZE
+    if not (hasattr(encoder, "conv_stem") and hasattr(encoder, "blocks")):
+        return result
+
+    def fold(owner: nn.Module, conv_name: str, norm_name: str, size: int) -> int:
+        conv, norm = getattr(owner, conv_name), getattr(owner, norm_name)
+        setattr(owner, conv_name, StaticConv(conv, norm, size))
+        setattr(owner, norm_name, getattr(norm, "act", nn.Identity()))  # most of timm's norms carry the activation
+        return int(-(-size // conv.stride[0]))
+
+    size = fold(encoder, "conv_stem", "bn1", size)
+    for block in (block for stage in encoder.blocks for block in stage):  # type: ignore[union-attr]
+        pairs = FOLDS.get(type(block).__name__)
+        if pairs is None:
+            raise CheckpointError(
+                f"cannot fold encoder blocks of type {type(block).__name__}: only EfficientNet encoders are rewritten"
+            )
+        for conv_name, norm_name in pairs:
+            size = fold(block, conv_name, norm_name, size)
     return result
 
 
