@@ -143,7 +143,7 @@ def test_refused_builds(made: Path, tmp_path: Path) -> None:
     out = ["--out", tmp_path / "x"]
     with pytest.raises(InvalidInputError, match="--gallery belong to a generator"):
         output_of("bundle", "build", "--gallery", made / "gallery.csv", *out)
-    with pytest.raises(InvalidInputError, match="--storage must be one of float32, float16, got 'int8'"):
+    with pytest.raises(InvalidInputError, match="unknown --storage 'int8': choose float32 or float16"):
         output_of(*build(made), "--storage", "int8", *out)
     (tmp_path / "bad.csv").write_text("name,group,v0\nA,,1\n")
     with pytest.raises(BundleError, match="line 1: the columns must be"):

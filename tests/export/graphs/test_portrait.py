@@ -171,8 +171,8 @@ def test_the_files_say_what_they_are() -> None:
     assert found["ohlora.bundle_sha256"] == bundle.identity
 
 
-def test_requests_are_seeded() -> None:
+def test_requests_are_the_same_every_time_and_differ_from_each_other() -> None:
     bundle = Bundle.open("demo")
-    first, again, other = (portrait_requests(bundle, 4, seed).inputs for seed in (0, 0, 1))
+    first, again = (portrait_requests(bundle, 4).inputs for _ in range(2))
     assert all(np.array_equal(first[name], again[name]) for name in first)
-    assert not np.array_equal(first["ombre"], other["ombre"])
+    assert all(len(np.unique(values, axis=0)) == 4 for values in first.values())
