@@ -76,9 +76,6 @@ class _ReaderPart(_Strict):
     file: RelativeName
     probe: RelativeName
     input_size: Size = 224
-    architecture: str
-    parity: dict[str, JsonValue] = {}
-    metrics: dict[str, JsonValue] = {}
 
 
 class HairPart(_ReaderPart):
@@ -89,13 +86,20 @@ class HairPart(_ReaderPart):
 
     LATER = ("precision",)
 
+    architecture: str
     precision: Precision = "fp32"
+    parity: dict[str, JsonValue] = {}
+    metrics: dict[str, JsonValue] = {}
 
 
 class ParsingPart(_ReaderPart):
     """Face parser: image uint8 [N, s, s, 3] -> parsing uint8 [N, s, s], indices into `classes`, s = input_size."""
 
+    # Model cards list the fields in this order.
     classes: Annotated[list[str], Field(min_length=2, max_length=256)]
+    architecture: str
+    parity: dict[str, JsonValue] = {}
+    metrics: dict[str, JsonValue] = {}
 
 
 class GeneratorPart(_Strict):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from ohlora.bundle import Bundle
+from ohlora.bundle import Bundle, ParsingPart
 from ohlora.errors import InvalidInputError, OhloraError
 from ohlora.export.bundle.builder import build_bundle
 from ohlora.faces import face_from_seed
@@ -89,3 +89,9 @@ def test_refusals(tiny_bundle: Path, tmp_path: Path) -> None:
     with pytest.raises(OhloraError, match="kind 'discriminator' of weights for the network 'generator'"):
         build_bundle(tmp_path / "c", **no_generator)
     assert not (tmp_path / "c").exists()
+
+
+def test_cards_list_a_parser_as_they_always_did() -> None:
+    assert list(ParsingPart.model_fields) == [
+        "file", "probe", "input_size", "classes", "architecture", "parity", "metrics",
+    ]  # fmt: skip
