@@ -142,7 +142,7 @@ def device_array(name: str, value: Any, dtype: Any, shape: Sequence[int | None])
             f"{name} is in the host's memory ({type(value).__name__}): copy it to the device, or use backend 'cpu'"
         )
     array = _seen(cuda, value)
-    if array.dtype != np.dtype(dtype) or not _fits(array.shape, shape):
+    if array.dtype != np.dtype(dtype) or not fits(array.shape, shape):
         wanted = ", ".join("any" if length is None else str(length) for length in shape)
         raise ValueError(
             f"{name} must be {np.dtype(dtype)} [{wanted}], got {array.dtype} {list(array.shape)}: convert it first"
@@ -152,7 +152,8 @@ def device_array(name: str, value: Any, dtype: Any, shape: Sequence[int | None])
     return array
 
 
-def _fits(got: Sequence[int], wanted: Sequence[int | None]) -> bool:
+def fits(got: Sequence[int], wanted: Sequence[int | None]) -> bool:
+    """Whether a shape is the one that is asked for; None: any length."""
     return len(got) == len(wanted) and all(w is None or g == w for g, w in zip(got, wanted, strict=True))
 
 

@@ -18,6 +18,7 @@ from ohlora.bundle.installed import NAME, installed_folder, installed_names
 from ohlora.bundle.manifest import MANIFEST_NAME, FileEntry, generator_identity
 from ohlora.bundle.photo.bundles import PHOTO_BUNDLES
 from ohlora.errors import BundleError
+from ohlora.kernels.gpu.arrays import fits
 
 # Hashing a bundle takes a while; one process need not do it twice for a file that has not changed.
 _HASHES: dict[tuple[str, int, int], str] = {}
@@ -123,7 +124,7 @@ def read_arrays(path: Path, shapes: Mapping[str, tuple[int | None, ...]]) -> dic
     chosen = {}
     for name, shape in shapes.items():
         array = arrays.get(name)
-        if array is None or not _fits(array.shape, shape) or array.dtype not in (np.float32, np.float64):
+        if array is None or not fits(array.shape, shape) or array.dtype not in (np.float32, np.float64):
             got = "nothing" if array is None else f"{array.dtype} {list(array.shape)}"
             wanted = ", ".join("any" if size is None else str(size) for size in shape)
             raise BundleError(f"{path}: '{name}' must be float [{wanted}], got {got}")
@@ -131,7 +132,3 @@ def read_arrays(path: Path, shapes: Mapping[str, tuple[int | None, ...]]) -> dic
             raise BundleError(f"{path}: '{name}' holds NaN or infinity")
         chosen[name] = array
     return chosen
-
-
-def _fits(found: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:
-    return len(found) == len(wanted) and all(w in (None, f) for f, w in zip(found, wanted, strict=True))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Literal, Protocol, get_args
 
+from ohlora.base.types import check_choice
 from ohlora.errors import InvalidInputError
 
 Space = Literal["z", "w", "mapping_split1", "mapping_split2"]
@@ -35,10 +36,7 @@ class LatentSizes(Protocol):
 
 def check_space(space: str) -> Space:
     """`space`, when there is one of that name. Raises InvalidInputError otherwise."""
-    for known in SPACES:
-        if space == known:
-            return known
-    raise InvalidInputError(f"there is no latent space '{space}': choose {', '.join(SPACES)}")
+    return check_choice("latent space", space, SPACES)
 
 
 def space_size(space: str, sizes: LatentSizes, owner: str) -> int:

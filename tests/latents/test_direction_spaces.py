@@ -62,7 +62,7 @@ def test_incomplete_sets_are_refused() -> None:
         ({"vectors": {"eyes": vectors["eyes"]}}, "once each"),
         ({"vectors": {**vectors, "pose": {"hh": np.zeros(6)}}}, "pose has groups"),
         ({"vectors": {**vectors, "pose": {"hh": np.zeros(6), "ll": np.zeros(5)}}}, r"pose \[5, 6\]"),
-        ({"space": "x"}, "no latent space 'x'"),
+        ({"space": "x"}, "unknown latent space 'x'"),
     ):
         with pytest.raises(InvalidInputError, match=message):
             replace(make(networks=()), **changes)
@@ -114,7 +114,7 @@ def test_files_without_a_space_are_w(tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match="name their groups or networks wrongly"):
         read_directions(path)
     path.write_bytes(save(directions.arrays(), {**metadata, "space": "y"}))
-    with pytest.raises(InvalidInputError, match="no latent space 'y'"):
+    with pytest.raises(InvalidInputError, match="unknown latent space 'y'"):
         read_directions(path)
 
 
@@ -156,7 +156,7 @@ def test_a_folder_of_several_spaces_wants_one_named(v9: Path) -> None:
         read_directions(v9)
     with pytest.raises(InvalidInputError, match=rf"no direction tables of space w in .*; it has {there}"):
         read_directions(v9, "w")
-    with pytest.raises(InvalidInputError, match="no latent space 'split1'"):
+    with pytest.raises(InvalidInputError, match="unknown latent space 'split1'"):
         read_directions(v9, "split1")
     with pytest.raises(
         InvalidInputError, match=r"no mapping_split1 tables of eyes: .*find_v9_nn_eyes.pth.*bundle build"

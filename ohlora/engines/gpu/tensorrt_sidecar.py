@@ -59,8 +59,8 @@ def read_sidecar(engine: Path) -> Sidecar:
             raise ValueError("another format")
         content["spec"] = EngineSpec.from_json(content["spec"])
         content["compute_capabilities"] = tuple(content["compute_capabilities"])
-        least, best, most = content["batch"]
-        content["batch"] = (int(least), int(best), int(most))
+        smallest, opt, largest = map(int, content["batch"])
+        content["batch"] = (smallest, opt, largest)
         return Sidecar(**content)
     except OSError as error:
         raise EngineError(f"cannot read {path}: {error.strerror or error}; build the engine again") from error
