@@ -81,6 +81,16 @@ def test_layout_of_the_json_is_not_identity(copy, whole):
     assert Bundle.open(copy).identity == Bundle.open(whole).identity
 
 
+def test_the_earlier_spelling_of_a_precision_is_read(copy):
+    edit(copy, lambda m: [m[part].update(precision="f32") for part in ("hair", "generator")])
+    bundle = Bundle.open(copy)
+    assert (bundle.hair_part().precision, bundle.generator_part().precision) == ("fp32", "fp32")
+    assert b"f32" not in bundle.manifest.to_json().replace(b"fp32", b"")
+    edit(copy, lambda m: m["hair"].update(precision="f16"))
+    with pytest.raises(BundleError, match=r"hair\.precision"):
+        Bundle.open(copy)
+
+
 def test_unlisted_files_are_ignored_and_unusable(copy):
     (copy / "extra.onnx").write_bytes(b"x")
     with pytest.raises(BundleError, match=r"lists no file 'extra.onnx'"):
