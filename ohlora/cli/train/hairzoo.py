@@ -47,7 +47,7 @@ def hairzoo(
         result,
         f"network -> {how.out / result['checkpoint']}",
         f"best epoch {result['best_epoch'] + 1} of {result['epochs']}, Dice {result['best_dice']:.4f}; all "
-        f"{result['pictures']['held_out']} held-how.out pictures pooled: {figures}",
+        f"{result['pictures']['held_out']} held-out pictures pooled: {figures}",
     )
 
 

@@ -71,7 +71,7 @@ def parse(
     }
     parts = [f"{result.parsed} pictures parsed in {progress.seconds:.1f} s -> {how.out}"]
     parts += [f"{result.already_there} were there already"] if result.already_there else []
-    parts += [f"{len(result.failures)} left how.out (parse.jsonl)"] if result.failures else []
+    parts += [f"{len(result.failures)} left out (parse.jsonl)"] if result.failures else []
     how.end(summary, [f"{row['status']}: {row['error']}" for row in result.failures], "; ".join(parts))
 
 

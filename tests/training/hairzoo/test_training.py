@@ -191,6 +191,18 @@ def test_preparing_from_the_command_line(tmp_path: Path) -> None:
     assert summary["left_out"] == {"00002": "no hair mask"}
 
 
+def test_what_a_training_found_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    figures = dict.fromkeys(("iou", "dice", "recall", "precision"), 0.5)
+    result = {"checkpoint": "a.pth", "best_epoch": 1, "epochs": 3, "best_dice": 0.25, "pictures": {"held_out": 2}}
+    monkeypatch.setattr(loop, "run", lambda *given, **options: {**result, "held_out": figures})
+    done = CliRunner().invoke(app, ["train", "hairzoo", "--data", str(tmp_path), "--out", str(tmp_path)])
+    assert done.output.splitlines() == [
+        f"network -> {tmp_path / 'a.pth'}",
+        "best epoch 2 of 3, Dice 0.2500; all 2 held-out pictures pooled: iou 0.5000, dice 0.5000, recall 0.5000, "
+        "precision 0.5000",
+    ]
+
+
 def test_names_are_listed() -> None:
     names = json.loads(CliRunner().invoke(app, ["train", "hairzoo", "--list", "--json"]).stdout)
     assert {"timm-efficientnet-b0", "se_resnext50_32x4d"} <= set(names["encoders"])
