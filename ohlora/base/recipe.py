@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import cache
 from numbers import Integral, Real
 from pathlib import Path
@@ -169,8 +169,9 @@ def read_changes(kind: type, texts: Sequence[str], owner: str = "") -> dict[str,
         name, dot, inner = name.strip().replace("-", "_").partition(".")
         if not equals or not name:
             raise InvalidInputError(f"{owner}'{text}' is not understood: write NAME=VALUE, e.g. batch_size=4")
-        require_known(name, list(known), owner)
-        if dot:
+        nested = dot and name in known and is_dataclass(known[name].kind)
+        require_known(name if nested else f"{name}{dot}{inner}", list(known), owner)
+        if nested:
             inside.setdefault(name, []).append(f"{inner}={value}")
         else:
             changes[name] = known[name].read(value, f"{owner}{name}")

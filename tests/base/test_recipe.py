@@ -97,6 +97,7 @@ def test_changes_in_words() -> None:
         ("inner.steps=0", "recipe: inner.steps must be at least 1, got 0"),
         ("inner.step=1", "recipe: inner.unknown setting 'step', did you mean 'steps'"),
         ("free=1", "recipe: unknown setting 'free'"),
+        ("size.of=1", "recipe: unknown setting 'size.of', did you mean 'size'"),
     ):
         with pytest.raises(InvalidInputError, match=words):
             read_changes(Outer, [text], "recipe: ")

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from ohlora.training.cnn.recipes import CLASSIFIERS as CLASSIFIER_RECIPES
+
 DEFAULT = "demo"
+CLASSIFIERS = [f"classifier_{name}_{version}" for version, names in CLASSIFIER_RECIPES.items() for name in names]
 
 Values = dict[str, Any]
 
@@ -36,7 +39,7 @@ DEMO: Values = {
     "discriminator": {"source": "portraits", "portraits": 600, "steps": 60, "channel_base": 1536, "channel_max": 96},
     "sample_10k": {"count": 1200, "batch": 8},
     "labels_v1": {"source": "portraits", "count": 500},
-    "classifier_quality_v1": _CLASSIFIER,
+    **dict.fromkeys(CLASSIFIERS, _CLASSIFIER),
     "classifier_gender_v1": {**_CLASSIFIER, "learning_rate": 1e-3},
     "filter_v1": {"rules": ["gender_score>=0.5", "quality_score>=0.7"]},
     "parse_v1": {"source": "portraits"},
@@ -56,9 +59,6 @@ DEMO: Values = {
     "sample_15k": {"count": 1600, "batch": 8},
     "labels_v3": {"source": "reader", "count": 400, "reader_pictures": 3000, "reader_epochs": 8},
     "classifier_gender_v3": {**_CLASSIFIER, "learning_rate": 1e-3},
-    "classifier_quality_v3": _CLASSIFIER,
-    "classifier_age_v3": _CLASSIFIER,
-    "classifier_glass_v3": _CLASSIFIER,
     "filter_v3": {"rules": ["gender_score>=0.6", "quality_score>=0.7", "age_score<=0.3", "glass_score<=0.3"]},
     "parse_v3": {"source": "hair", "variant": "full-frame"},
     "hairstyle_cnn": {**_CNN, "epochs": 8},
@@ -92,26 +92,18 @@ TINY: Values = {
     "discriminator": {"source": "portraits", "portraits": 8, "steps": 2, "batch_size": 4},
     "sample_10k": {"count": 40, "batch": 8},
     "labels_v1": {"source": "portraits", "count": 24, "unchecked": True},
-    "classifier_quality_v1": _TINY_CLASSIFIER,
-    "classifier_gender_v1": _TINY_CLASSIFIER,
+    **dict.fromkeys(CLASSIFIERS, _TINY_CLASSIFIER),
     "filter_v1": {"rules": ["gender_score>=0.0", "quality_score>=0.0"]},
     "parse_v1": {"source": "portraits"},
     "property_cnn": _TINY_CNN,
-    "finetune_v1": _TINY_RUN,
+    **dict.fromkeys(("finetune_v1", "finetune_v4", "finetune_v8", "finetune_v9"), _TINY_RUN),
     "finetune_v2": {"epochs": 1, "batches_per_epoch": 2, "batch_size": 4},
     "finetune_v3": {**_TINY_RUN, "test_latents": 1},
-    "finetune_v4": _TINY_RUN,
     "finetune_v5": {**_TINY_RUN, "centers": 8},
     "sample_15k": {"count": 40, "batch": 8},
-    "classifier_gender_v3": _TINY_CLASSIFIER,
-    "classifier_quality_v3": _TINY_CLASSIFIER,
-    "classifier_age_v3": _TINY_CLASSIFIER,
-    "classifier_glass_v3": _TINY_CLASSIFIER,
     "filter_v3": {"rules": ["gender_score>=0.0", "age_score<=1.0"]},
     "parse_v3": {"source": "hair", "variant": "full-frame"},
     "hairstyle_cnn": _TINY_CNN,
-    "finetune_v8": _TINY_RUN,
-    "finetune_v9": _TINY_RUN,
     "measure": {"latents": 1, "pictures": 4},
 }
 

@@ -55,21 +55,21 @@ def distill(
 
     Example: `ohlora train distill --data faces --recipe few-faces --out runs/student`
     """
-    from ohlora.training.students.distill import run
-    from ohlora.training.students.recipes import preset
-    from ohlora.training.students.report import epoch_line, figures_line, write_report
+    from ohlora.training.students import distill, recipes, report
 
-    config = mixed.into(preset(recipe, **changes))
-    result, sources = run(
-        data,
-        how.out,
-        config,
-        **how.arguments,
-        report=lambda row: note(epoch_line(row, config.epochs)),
-        note=note,
-    )
-    write_report(how.out, result, sources.pictures)
-    how.tell(result, figures_line(how.out, result))
+    teach(distill, report, data, mixed.into(recipes.preset(recipe, **changes)), how)
+
+
+def teach(stage: Any, report: Any, data: list[Path], config: Any, how: Loop) -> None:
+    """Run a stage (module), write and tell what its report (module) has to say."""
+    from ohlora.training.students.report import epoch_line
+
+    def show(row: dict[str, Any]) -> None:
+        note(epoch_line(row, config.epochs))
+
+    result, sources = stage.run(data, how.out, config, **how.arguments, report=show, note=note)
+    report.write_report(how.out, result, sources.pictures)
+    how.tell(result, report.figures_line(how.out, result))
 
 
 def parsing(
@@ -87,24 +87,12 @@ def parsing(
 
     Example: `ohlora train parsing --data faces --start-from runs/student/student.safetensors --out runs/parsing`
     """
-    from ohlora.training.students.parsing.distill import run
-    from ohlora.training.students.parsing.report import figures_line, write_report
-    from ohlora.training.students.recipes import ParsingConfig
-    from ohlora.training.students.report import epoch_line
+    from ohlora.training.students import recipes
+    from ohlora.training.students.parsing import distill, report
 
-    config = ParsingConfig(**changes)
+    config = recipes.ParsingConfig(**changes)
     alone = mixed.portraits == "0" and mixed.generated is None
-    config = replace(config, mix=None) if alone else mixed.into(config)
-    result, sources = run(
-        data,
-        how.out,
-        config,
-        **how.arguments,
-        report=lambda row: note(epoch_line(row, config.epochs)),
-        note=note,
-    )
-    write_report(how.out, result, sources.pictures)
-    how.tell(result, figures_line(how.out, result))
+    teach(distill, report, data, replace(config, mix=None) if alone else mixed.into(config), how)
 
 
 def compare_losses(
