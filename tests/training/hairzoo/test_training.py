@@ -145,6 +145,9 @@ def test_dice_rises_and_the_commands_show_it(celeb: Path, tmp_path: Path) -> Non
     assert result["best_dice"] > 0.7
     assert result["held_out"]["dice"] == pytest.approx(result["best_dice"], abs=0.05)
     assert result["pictures"] == {"train": 9, "held_out": 3, "left_out": 0}
+    finished = runner.invoke(app, arguments[:-1])
+    assert f"network -> {out / result['checkpoint']}" in finished.output
+    assert "all 3 held-out pictures pooled: iou " in finished.output
 
     again = run(replace(CONFIG, epochs=1, start_from=str(out / result["checkpoint"])), [celeb], tmp_path / "second")
     assert again["log"][0]["valid_dice"] > dice[0]
