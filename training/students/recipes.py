@@ -19,15 +19,16 @@ class PortraitMix:
     share: of an epoch's pictures; the real ones are all in every epoch. The share is divided equally between the
         portraits and the generated pairs that are asked for.
     portraits: number of seeds to paint from, on the fly; folder: a data set of `ohlora train portraits` instead.
-    generator: a portrait-trained generator (.safetensors or bundle) whose pictures join in; generated: how many.
     held_out: pictures of each kind that are measured and never trained on.
     """
 
-    share: float = 0.5
+    share: float = setting(0.5, "Part of an epoch that is painted or generated.", flag="--portrait-share")
     portraits: int = 2000
     folder: str | None = None
-    generator: str | None = None
-    generated: int = 1000
+    generator: str | None = setting(
+        None, "Mix in pictures of this portrait-trained generator (.safetensors, bundle).", flag="--generated"
+    )
+    generated: int = setting(1000, "How many.", low=1, flag="--generated-count")
     resolution: int = RESOLUTION
     held_out: int = 100
 
@@ -37,7 +38,8 @@ class PortraitMix:
                 f"--portrait-share must be between 0 and 1, got {self.share:g}: for portraits alone, make a folder "
                 "with `ohlora train portraits` and give it as --data"
             )
-        if min(self.portraits, self.generated, self.held_out - 1) < 0:
+        check(self, "portraits: ")
+        if min(self.portraits, self.held_out - 1) < 0:
             raise InvalidInputError(f"numbers of portraits must not be negative, held-out ones at least 1: {self}")
         if not (self.portraits or self.folder) and not (self.generator and self.generated):
             raise InvalidInputError("a portrait share without portraits: give --portraits or --generated")
@@ -174,22 +176,16 @@ def preset(name: str, **changes: Any) -> DistillConfig:
     return changed(recipe, changes)
 
 
-def with_portraits(
-    config: DistillConfig, portraits: str | None, generated: str | None, count: int | None, share: float | None
-) -> DistillConfig:
-    """The recipe with the options --portraits (a number or a folder), --generated, --generated-count and
-    --portrait-share. Without --portraits a recipe keeps its own portraits; without all four it stays as it is.
+def with_portraits(config: DistillConfig, portraits: str | None, **changes: Any) -> DistillConfig:
+    """The recipe with --portraits (a number or a folder) and changed fields of its mix. Without --portraits a recipe
+    keeps its own portraits; without both it stays as it is.
     """
-    if portraits is None and generated is None:
-        if config.mix is None and (count is not None or share is not None):
-            raise InvalidInputError("--generated-count and --portrait-share need --portraits or --generated")
-    elif config.mix is None:
-        config = replace(config, mix=PortraitMix(portraits=0, generator=generated) if generated else PortraitMix())
-    changes: dict[str, Any] = {}
+    mix, generator = config.mix, changes.get("generator")
     if portraits is not None:
         number = portraits.isdecimal()
-        changes = {"portraits": int(portraits) if number else 0, "folder": None if number else portraits}
-    for name, value in (("generator", generated), ("generated", count), ("share", share)):
-        if value is not None:
-            changes[name] = value
-    return config if config.mix is None else replace(config, mix=replace(config.mix, **changes))
+        changes |= {"portraits": int(portraits) if number else 0, "folder": None if number else portraits}
+    if mix is None and changes:
+        if portraits is None and generator is None:
+            raise InvalidInputError("--generated-count and --portrait-share need --portraits or --generated")
+        mix = PortraitMix() if generator is None else PortraitMix(portraits=0, generator=generator)
+    return config if mix is None else replace(config, mix=replace(mix, **changes))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,37 +15,19 @@ from ohlora.cli.train.recipe_options import Changes, RecipeFields
 HairMaps = Annotated[
     list[Path], Option("--data", help="Folder of pictures with hair_soft/NAME.png teacher maps. Repeatable.")
 ]
+Drawn = Annotated[Changes, RecipeFields("students.recipes:PortraitMix")]
 Portraits = Annotated[
     str | None,
     Option("--portraits", help="Mix in painted portraits: how many, or a folder of `train portraits`."),
 ]
 
 
-@dataclass(frozen=True)
-class Mixed:
-    """Drawn faces beside the real pictures."""
-
-    portraits: Portraits = None
-    generated: Annotated[
-        str | None, Option(help="Mix in pictures of this portrait-trained generator (.safetensors, bundle).")
-    ] = None
-    generated_count: Annotated[int | None, Option(min=1, help="How many; default 1000.")] = None
-    portrait_share: Annotated[
-        float | None, Option(help="Part of an epoch that is painted or generated; default 0.5.")
-    ] = None
-
-    def into(self, config: Any) -> Any:
-        """The recipe with them."""
-        from ohlora.training.students.recipes import with_portraits
-
-        return with_portraits(config, self.portraits, self.generated, self.generated_count, self.portrait_share)
-
-
 def distill(
     *,
     data: HairMaps,
     changes: Annotated[Changes, RecipeFields("students.recipes:DistillConfig")],
-    mixed: Mixed,
+    portraits: Portraits = None,
+    drawn: Drawn,
     recipe: Annotated[
         str, Option(help="documented (B0, thousands of faces), few-faces, or portraits (fine-tunes).")
     ] = "documented",
@@ -57,7 +39,7 @@ def distill(
     """
     from ohlora.training.students import distill, recipes, report
 
-    teach(distill, report, data, mixed.into(recipes.preset(recipe, **changes)), how)
+    teach(distill, report, data, recipes.with_portraits(recipes.preset(recipe, **changes), portraits, **drawn), how)
 
 
 def teach(stage: Any, report: Any, data: list[Path], config: Any, how: Loop) -> None:
@@ -79,7 +61,8 @@ def parsing(
         Option(help="Folder of pictures with class maps in parsing11/ or parsing19/, or of `train parse`. Repeatable."),
     ],
     changes: Annotated[Changes, RecipeFields("students.recipes:ParsingConfig", without=("encoder_weights",))],
-    mixed: Mixed,
+    portraits: Portraits = None,
+    drawn: Drawn,
     how: Loop = Loop(out=Path("runs/parsing")),
 ) -> None:
     """Distil a face parser from a teacher's class maps, with 2000 painted portraits (--portraits 0: without).
@@ -90,9 +73,10 @@ def parsing(
     from ohlora.training.students import recipes
     from ohlora.training.students.parsing import distill, report
 
-    config = recipes.ParsingConfig(**changes)
-    alone = mixed.portraits == "0" and mixed.generated is None
-    teach(distill, report, data, replace(config, mix=None) if alone else mixed.into(config), how)
+    config: recipes.DistillConfig = recipes.ParsingConfig(**changes)
+    alone = portraits == "0" and "generator" not in drawn
+    config = replace(config, mix=None) if alone else recipes.with_portraits(config, portraits, **drawn)
+    teach(distill, report, data, config, how)
 
 
 def compare_losses(
@@ -115,11 +99,11 @@ def compare_losses(
     Example: `ohlora train compare-losses --data faces --recipe few-faces --size 128 --epochs 30 --out runs/losses`
     """
     from ohlora.training.students.compare_losses import compare, table_rows, verdict
-    from ohlora.training.students.recipes import parse_phases, preset
+    from ohlora.training.students.recipes import parse_phases, preset, with_portraits
     from ohlora.training.students.report import epoch_line
 
     phases = {} if epochs is None else {"phases": parse_phases(f"{size}:{epochs}")}
-    config = Mixed(portraits).into(preset(recipe, **changes, **phases))
+    config = with_portraits(preset(recipe, **changes, **phases), portraits)
     if config.mix is not None:
         config = replace(config, mix=replace(config.mix, held_out=held_out_portraits))
     result = compare(

@@ -126,7 +126,7 @@ def test_sources_keep_held_out_people_apart(real_folder: Path, tmp_path: Path, m
 
 def test_portraits_from_a_folder(real_folder: Path, tmp_path: Path) -> None:
     write_portraits(tmp_path / "set", count=3, resolution=32)
-    config = with_portraits(replace(TINY, mix=None), str(tmp_path / "set"), None, None, None)
+    config = with_portraits(replace(TINY, mix=None), str(tmp_path / "set"))
     assert config.mix is not None
     sources = find_sources([real_folder], tmp_path, replace(config, mix=replace(config.mix, held_out=1)))
     assert [sources.pictures[i].name for i in sources.splits["portraits"].train] == [
@@ -161,34 +161,35 @@ def test_portrait_recipe_goes_on_from_a_student() -> None:
 
 def test_portrait_options() -> None:
     plain, mixed = PRESETS["few-faces"], PRESETS["portraits"]
-    assert with_portraits(plain, None, None, None, None) is plain
-    some = with_portraits(plain, "300", None, None, 0.25).mix
+    assert with_portraits(plain, None) is plain
+    some = with_portraits(plain, "300", share=0.25).mix
     assert some is not None
     assert (some.portraits, some.generator, some.share) == (300, None, 0.25)
-    only = with_portraits(plain, None, "g.safetensors", 70, None).mix
+    only = with_portraits(plain, None, generator="g.safetensors", generated=70).mix
     assert only is not None
     assert (only.portraits, only.folder, only.generator, only.generated) == (0, None, "g.safetensors", 70)
-    both = with_portraits(mixed, None, "demo", None, None).mix
+    both = with_portraits(mixed, None, generator="demo").mix
     assert both is not None
     assert (both.portraits, both.generator) == (PortraitMix().portraits, "demo")
-    folder = with_portraits(mixed, "data/set", None, None, None).mix
+    folder = with_portraits(mixed, "data/set").mix
     assert folder is not None
     assert (folder.portraits, folder.folder) == (0, "data/set")
 
 
 @pytest.mark.parametrize(
-    ("options", "what"),
+    ("portraits", "changes", "what"),
     [
-        (("300", None, None, 0.0), "between 0 and 1"),
-        (("300", None, None, 1.0), "between 0 and 1"),
-        (("0", None, None, None), "without portraits"),
-        ((None, None, 5, None), "need --portraits or --generated"),
-        ((None, None, None, 0.5), "need --portraits or --generated"),
+        ("300", {"share": 0.0}, "between 0 and 1"),
+        ("300", {"share": 1.0}, "between 0 and 1"),
+        ("0", {}, "without portraits"),
+        ("300", {"generator": "demo", "generated": 0}, "generated must be at least 1, got 0"),
+        (None, {"generated": 5}, "need --portraits or --generated"),
+        (None, {"share": 0.5}, "need --portraits or --generated"),
     ],
 )
-def test_impossible_portrait_options(options: tuple[Any, ...], what: str) -> None:
+def test_impossible_portrait_options(portraits: str | None, changes: dict[str, Any], what: str) -> None:
     with pytest.raises(InvalidInputError, match=what):
-        with_portraits(PRESETS["few-faces"], *options)
+        with_portraits(PRESETS["few-faces"], portraits, **changes)
 
 
 # --- the stage -------------------------------------------------------------------------------------------------------
