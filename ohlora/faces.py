@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import zipfile
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain, pairwise
@@ -38,6 +38,17 @@ def face_from_seed(seed: int, label_size: int = 0) -> Face:
     z = stream.standard_normal(Z_SIZE).astype(np.float32)
     label = stream.standard_normal(label_size).astype(np.float32)
     return Face(z, label, name=f"seed{seed:06d}", source=f"seed:{seed}")
+
+
+def latents_of(faces: Iterable[Face]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """z [N,512] and labels [N,L] of faces with labels of one length L."""
+    z, label = zip(*((face.z, face.label) for face in faces), strict=True)
+    return np.stack(z), np.stack(label)
+
+
+def latents_of_seeds(seeds: Iterable[int], label_size: int = 0) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """z [N,512] and labels [N,label_size] of the faces of some seeds."""
+    return latents_of(face_from_seed(int(seed), label_size) for seed in seeds)
 
 
 class _LazyFaces(Sequence[Face]):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ohlora.errors import InvalidInputError
-from ohlora.faces import SeedRange, face_from_seed, load_faces
+from ohlora.faces import SeedRange, face_from_seed, latents_of, latents_of_seeds, load_faces
 
 PINNED_Z = [-0.62906, -0.16259, 0.25797]
 
@@ -19,6 +19,15 @@ def test_seed_faces_are_pinned() -> None:
     assert face.label.shape == (3,)
     assert np.array_equal(face_from_seed(17, 0).z, face.z)
     assert not np.array_equal(face_from_seed(18, 0).z, face.z)
+
+
+def test_latents_are_stacked_in_order() -> None:
+    z, label = latents_of_seeds(np.array([7, 2**40]), 3)
+    assert (z.shape, z.dtype, label.shape, label.dtype) == ((2, 512), np.float32, (2, 3), np.float32)
+    assert z[1].tobytes() == face_from_seed(2**40, 3).z.tobytes()
+    assert label[0].tobytes() == face_from_seed(7, 3).label.tobytes()
+    np.testing.assert_array_equal(latents_of(SeedRange(7, 9))[0], latents_of_seeds(range(7, 10))[0])
+    assert latents_of_seeds([7])[1].shape == (1, 0)
 
 
 def test_ranges_are_lazy_and_joined() -> None:

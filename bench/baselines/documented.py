@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ohlora.base.types import Rgb
 from ohlora.bench.baselines.ombre import documented_ombre
-from ohlora.faces import face_from_seed
+from ohlora.faces import latents_of_seeds
 from ohlora.training.nets.effisegnet import SIZE, EffiSegNet
 from ohlora.training.nets.pixels import as_bytes
 from ohlora.training.nets.stylegan import Generator
@@ -60,10 +60,8 @@ class DocumentedWay:
     def latents(self, seeds: Sequence[int]) -> Tensor:
         """wp of some seeds, as `SeedRange` has them: z, and the label where there is one."""
         size = self.generator.config.label_size
-        faces = [face_from_seed(seed, size) for seed in seeds]
-        z = torch.from_numpy(np.stack([face.z for face in faces]))
-        label = torch.from_numpy(np.stack([face.label for face in faces])) if size else None
-        return self.generator.truncate(self.generator.mapping(z, label))
+        z, label = (torch.from_numpy(values) for values in latents_of_seeds(seeds, size))
+        return self.generator.truncate(self.generator.mapping(z, label if size else None))
 
     @torch.no_grad()
     def portraits(self, seeds: Sequence[int]) -> list[Rgb]:

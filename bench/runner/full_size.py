@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import ohlora
-from ohlora.faces import face_from_seed
+from ohlora.faces import latents_of_seeds
 from ohlora.training.nets.stylegan import CONFIGS, Generator, SynthesisLayer
 from ohlora.training.nets.stylegan_layers import Conv, Dense
 from ohlora.training.unbundle.generator import generator_from_bundle
@@ -115,7 +115,7 @@ def _give_back(affine: Dense, fit: tuple[Tensor, Tensor], colors: Tensor, gain: 
 
 def _levels(small: Generator) -> tuple[Tensor, Tensor]:
     """Mean and contrast of the three colours as a linear function of w: (slopes [w, 6], offsets [6])."""
-    z = torch.from_numpy(np.stack([face_from_seed(seed).z for seed in range(FITTED_FACES)]))
+    z = torch.from_numpy(latents_of_seeds(range(FITTED_FACES))[0])
     w = small.mapping(z).numpy().astype(np.float64)
     with ohlora.Renderer("demo") as renderer:
         starts = range(0, FITTED_FACES, CHUNK)

@@ -17,7 +17,7 @@ from ohlora.bench.runner.subjects import Options
 from ohlora.bench.runner.timing import Facts, Group, Work
 from ohlora.bundle import Bundle
 from ohlora.engines import Engine, backend_report
-from ohlora.faces import face_from_seed
+from ohlora.faces import latents_of_seeds
 from ohlora.photos.segmentation import SIZE, resize_area
 
 if TYPE_CHECKING:
@@ -144,12 +144,9 @@ def eager_forms(module: nn.Module, example: dict[str, NDArray[Any]], output: str
 def latents(bundle: Bundle) -> NDArray[np.float32]:
     """wp [8,L,W] of faces that nothing was judged on."""
     part = bundle.generator_part()
-    faces = [face_from_seed(SEED + i, part.label_size) for i in range(BATCH)]
-    inputs = {"z": np.stack([face.z for face in faces])}
-    if part.label_size:
-        inputs["label"] = np.stack([face.label for face in faces])
+    z, label = latents_of_seeds(range(SEED, SEED + BATCH), part.label_size)
     engine = bundle.mapping_engine()
-    w = engine(**inputs)["w"]
+    w = engine(z=z, **({"label": label} if part.label_size else {}))["w"]
     engine.close()
     return np.ascontiguousarray(np.repeat(w[:, None], part.num_layers, axis=1))
 

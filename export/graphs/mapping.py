@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from ohlora.base.values import Face
 from ohlora.export.graphs.from_torch import TRACED_BATCH, to_onnx
+from ohlora.faces import latents_of
 from ohlora.training.nets.stylegan import Generator, GeneratorConfig, Mapping
 
 
@@ -84,5 +85,5 @@ def generator_properties(role: str, config: GeneratorConfig) -> dict[str, str]:
 
 def mapping_inputs(faces: Sequence[Face]) -> dict[str, NDArray[np.float32]]:
     """What mapping.onnx takes of these faces; they have labels all or none."""
-    inputs = {"z": np.stack([face.z for face in faces])}
-    return inputs | ({"label": np.stack([face.label for face in faces])} if faces[0].label.size else {})
+    z, label = latents_of(faces)
+    return {"z": z} | ({"label": label} if label.size else {})

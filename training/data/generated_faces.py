@@ -6,7 +6,7 @@ student that is to find hair in its pictures learns from such pairs: the generat
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from ohlora.base.types import Rgb
 from ohlora.base.values import Z_SIZE, Face
 from ohlora.bundle import Bundle, file_sha256
 from ohlora.errors import InvalidInputError
-from ohlora.faces import face_from_seed
+from ohlora.faces import latents_of_seeds
 from ohlora.render.renderer import Renderer
 from ohlora.training import checkpoints
 from ohlora.training.data.portrait_faces import RENDERER, Dataset, DatasetSettings, check_seeds, read_description
@@ -88,17 +88,12 @@ def open_generator(source: str | Path) -> PortraitGenerator:
     return DrawnPortraits(bundle.generator_identity, part.resolution, render_rows, renderer.close)
 
 
-def latents(seeds: Sequence[int]) -> NDArray[np.float32]:
-    """z [N,512] of these seeds, as every renderer of the package draws it."""
-    return np.stack([face_from_seed(seed).z for seed in seeds])
-
-
 def require_following(generator: PortraitGenerator, first_seed: int, what: str = "the generator") -> float:
     """How far the pictures are from their own portraits, as a share of the distance to other people's.
 
     Raises InvalidInputError from FOLLOWS on: the portraits' hair maps would be no truth for these pictures.
     """
-    z = latents(range(first_seed, first_seed + CHECKED))
+    z, _ = latents_of_seeds(range(first_seed, first_seed + CHECKED))
     images = generator(z).astype(np.float32)
     painted = render(parameters_from_latents(z), generator.resolution).images.astype(np.float32)
     own = float(np.abs(images - painted).mean())
@@ -124,7 +119,7 @@ def generate(
         chosen = [seed for seed in batch if seed < seeds.stop and seed in wanted]
         if not chosen:
             continue
-        z = latents(batch)
+        z, _ = latents_of_seeds(batch)
         images, rows = generator(z), [seed - start for seed in chosen]
         truth = render(parameters_from_latents(z[rows]), generator.resolution)
         yield from zip(chosen, images[rows], truth.hair, truth.parsing, strict=True)

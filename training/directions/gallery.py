@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ohlora.bundle.gallery import GalleryEntry
 from ohlora.errors import InvalidInputError
-from ohlora.faces import face_from_seed
+from ohlora.faces import latents_of_seeds
 from ohlora.training.data import portraits
 
 # Common given names from many places, each used for one face; no name says anything about the face that gets it.
@@ -49,7 +49,7 @@ def choose_seeds(count: int = COUNT, *, candidates: int = CANDIDATES, first_seed
     if not 1 <= count <= candidates:
         raise InvalidInputError(f"a gallery of {count} faces cannot be chosen from {candidates} candidates")
     seeds = np.arange(first_seed, first_seed + candidates)
-    u = np.stack([face_from_seed(int(seed)).z[: portraits.LATENTS] for seed in seeds])
+    u = latents_of_seeds(seeds)[0][:, : portraits.LATENTS]
     keep = np.ones(len(seeds), bool)
     for name, (low, high) in LIMITS.items():
         column = u[:, portraits.index(name)]
@@ -84,5 +84,5 @@ def make_gallery(seeds: Sequence[int]) -> list[GalleryEntry]:
     """Named entries for generators without labels. Raises InvalidInputError when names run out."""
     if len(seeds) > len(NAMES):
         raise InvalidInputError(f"{len(seeds)} faces need as many different names, there are {len(NAMES)}")
-    faces = (face_from_seed(seed) for seed in seeds)
-    return [GalleryEntry(name, None, face.z, face.label) for name, face in zip(NAMES, faces, strict=False)]
+    latents = zip(NAMES, *latents_of_seeds(seeds), strict=False)
+    return [GalleryEntry(name, None, z, label) for name, z, label in latents]

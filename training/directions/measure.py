@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ohlora.base.values import PROPERTIES, Expression, Face
 from ohlora.errors import InvalidInputError
-from ohlora.faces import face_from_seed
+from ohlora.faces import face_from_seed, latents_of
 from ohlora.latents.directions import Directions
 from ohlora.training.directions.reader import Reader
 from ohlora.training.nets.pixels import as_bytes
@@ -39,7 +39,7 @@ def from_generator(generator: Generator, directions: Directions) -> Portray:
 
     @torch.no_grad()
     def portray(faces: Sequence[Face], expression: Expression) -> NDArray[np.uint8]:
-        w = generator.mapping(torch.from_numpy(np.stack([face.z for face in faces]))).numpy()
+        w = generator.mapping(torch.from_numpy(latents_of(faces)[0])).numpy()
         moved = np.stack([directions.apply(row, face, expression) for row, face in zip(w, faces, strict=True)])
         return as_bytes(generator.synthesis(generator.broadcast(torch.from_numpy(moved)), lod=0.0))
 

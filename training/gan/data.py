@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ohlora.base.types import Rgb
 from ohlora.errors import InvalidInputError
-from ohlora.faces import face_from_seed
+from ohlora.faces import latents_of_seeds
 from ohlora.io.images import list_images, read_image
 from ohlora.photos.segmentation import resize_area
 from ohlora.training.data import portraits
@@ -105,7 +105,7 @@ class PortraitSource(Source):
 
     def identity(self) -> dict[str, Any]:
         """Names the renderer by what it draws: a changed renderer must not go on with the old one's pictures."""
-        probe = self.renderer(latents_of(range(PROBE)), 64)
+        probe = self.renderer(latents_of_seeds(range(PROBE))[0], 64)
         drawn = hashlib.sha256(np.ascontiguousarray(probe).tobytes()).hexdigest()[:16]
         return {"source": "portraits", "first_seed": self.first_seed, "latents": self.latents, "renderer": drawn}
 
@@ -116,22 +116,18 @@ class PortraitSource(Source):
         return self.renderer(self.z(np.arange(first, end)), resolution)
 
     def z(self, indices: NDArray[np.int64]) -> NDArray[np.float32]:
-        return latents_of(self.first_seed + indices)
+        return latents_of_seeds(self.first_seed + indices)[0]
 
     def features(self, indices: NDArray[np.int64]) -> NDArray[np.float32] | None:
         return None if self._features is None else self._features(self.z(indices))
 
     def unseen(self, count: int, resolution: int) -> tuple[NDArray[np.float32], Rgb]:
-        z = latents_of(range(self.judged_from, self.judged_from + min(count, self.first_seed - self.judged_from)))
+        last = min(self.judged_from + count, self.first_seed)
+        z, _ = latents_of_seeds(range(self.judged_from, last))
         # Drawn as fine as the training pictures and scaled like them: lines drawn for fewer pixels look different.
         fine = resolution if self._store is None else self._store.resolution
         parts = [area_mean(self.renderer(z[i : i + PART], fine), resolution) for i in range(0, len(z), PART)]
         return z, np.concatenate(parts)
-
-
-def latents_of(seeds: Iterable[int]) -> NDArray[np.float32]:
-    """z [N, z_size] of faces."""
-    return np.stack([face_from_seed(int(seed)).z for seed in seeds])
 
 
 class FolderSource(Source):

@@ -26,7 +26,7 @@ from ohlora.base.atomic import write_bytes
 from ohlora.base.values import Z_SIZE, random_stream
 from ohlora.bundle.files import file_sha256
 from ohlora.errors import InvalidInputError
-from ohlora.faces import LABEL_SIZES, face_from_seed
+from ohlora.faces import LABEL_SIZES, latents_of_seeds
 from ohlora.io.images import encode_image
 from ohlora.render.journal import Journal
 from ohlora.training.directions.known_latents import state_sha256
@@ -140,16 +140,15 @@ def exact_arithmetic() -> Iterator[None]:
 def latents_of(numbers: range, settings: SampleSettings, config: GeneratorConfig) -> Latents:
     """The inputs of these pictures. Each depends on its number and the first seed alone."""
     drawn = config.label_size if settings.labels == "normal" else 0
-    faces = [face_from_seed(settings.first_seed + number, drawn) for number in numbers]
-    label = np.zeros((len(faces), config.label_size), np.float32)
-    if drawn:
-        label[:] = [face.label for face in faces]
+    z, label = latents_of_seeds((settings.first_seed + number for number in numbers), drawn)
+    if not drawn:
+        label = np.zeros((len(z), config.label_size), np.float32)
     cut = np.array([_cut(number, settings, config.layers) for number in numbers], dtype=np.int64)
     second = None
     if (cut != UNMIXED).any():
         streams = (random_stream({"seed": settings.first_seed + number, "stream": MIXING_LATENT}) for number in numbers)
         second = np.stack([stream.standard_normal(Z_SIZE).astype(np.float32) for stream in streams])
-    return Latents(np.array(numbers, dtype=np.int64), np.stack([face.z for face in faces]), label, second, cut)
+    return Latents(np.array(numbers, dtype=np.int64), z, label, second, cut)
 
 
 def _cut(number: int, settings: SampleSettings, layers: int) -> int:

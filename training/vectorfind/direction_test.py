@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from ohlora.base.types import Rgb
 from ohlora.base.values import PROPERTIES, Face
 from ohlora.errors import InvalidInputError
-from ohlora.faces import face_from_seed
+from ohlora.faces import face_from_seed, latents_of
 from ohlora.latents.directions import Directions
 from ohlora.render.job_file import faces_record
 from ohlora.render.journal import Journal
@@ -186,8 +186,7 @@ class DirectionTester:
             raise InvalidInputError(
                 f"none of {len(rows)} faces has a group with directions: take more samples or fewer groups"
             )
-        given = [self._face(row["case"], faces) for row in listed]
-        codes = np.stack([np.concatenate([face.z, face.label]) for face in given])
+        codes = np.concatenate(latents_of(self._face(row["case"], faces) for row in listed), 1)
         found = files.write_report(self.out / report, self.settings.report_layout, listed, codes)
         return TestResult(listed, found, len(rows) - len(listed))
 
@@ -201,7 +200,7 @@ class DirectionTester:
     def _prepared(self, block: Sequence[int], faces: Sequence[Face] | None) -> dict[int, tuple[Face, Floats]]:
         """Face with its group, and its unmodified vector."""
         given = [self._face(case, faces) for case in block]
-        z, label = np.stack([face.z for face in given]), np.stack([face.label for face in given])
+        z, label = latents_of(given)
         start = self.portrayer.start(z, label, self.settings.space)
         if self.settings.groups and any(face.group is None for face in given):
             images = self.portrayer.images(self.portrayer.start(z, label, "w"))

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ohlora.errors import CheckpointError, InvalidInputError, OhloraError
 from ohlora.latents.gradient_network import KEYS, GradientNetwork
+from ohlora.training.directions.measure import pearson
 from ohlora.training.loop.seeds import derive
 from ohlora.training.vectorfind.settings import GradientTraining
 from ohlora.training.weights.files import read_pickle
@@ -133,15 +134,13 @@ def _fit(
 @torch.no_grad()
 def _figures(network: RegressionNetwork, x: Tensor, y: Tensor) -> dict[str, float]:
     read = torch.cat([network(part)[:, 0] for part in torch.split(x, 4096)]).double()
-    error, truth = read - y.double(), y.double()
-    a, b = read - read.mean(), truth - truth.mean()
-    scale = float((a.square().sum() * b.square().sum()).sqrt())
+    error = read - y.double()
     mse = float(error.square().mean())
     return {
         "mse": mse,
         "mae": float(error.abs().mean()),
         "rmse": mse**0.5,
-        "correlation": float((a * b).sum()) / scale if scale > 0 else 0.0,
+        "correlation": pearson(read.numpy(), y.double().numpy()),
     }
 
 

@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ohlora.errors import InvalidInputError
+from ohlora.faces import latents_of_seeds
 from ohlora.latents.spaces import Space
 from ohlora.training.vectorfind.portrayer import Floats, Portrayer
-from ohlora.training.vectorfind.samples import SampleStore, codes
+from ohlora.training.vectorfind.samples import SampleStore
 from ohlora.training.vectorfind.scorers import Scorer
 from ohlora.training.vectorfind.selection import group_names, groups_of, medians
 from ohlora.training.vectorfind.settings import SearchSettings
@@ -72,7 +73,7 @@ class Measuring:
     def faces(self, count: int) -> tuple[Floats, Floats]:
         """z and labels of faces that are neither samples nor tested."""
         first = max(self.settings.test_seed - BEFORE_TEST, 0)
-        return codes(range(first, first + count), self.portrayer.generator.config.label_size)
+        return latents_of_seeds(range(first, first + count), self.portrayer.generator.config.label_size)
 
     def score(self, vectors: Values | Floats, columns: Sequence[str], space: Space | None = None) -> Values:
         """Vectors [N,D] of the space, the search's unless said -> scores of their pictures [N,len(columns)]."""

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from ohlora.base.atomic import atomic_path, make_folder, remove_leftovers
 from ohlora.errors import InvalidInputError
-from ohlora.faces import MAX_SEED, face_from_seed
+from ohlora.faces import MAX_SEED, latents_of_seeds
 from ohlora.latents.spaces import Space
 from ohlora.render.journal import Journal
 from ohlora.training.vectorfind.portrayer import Floats, Portrayer
@@ -87,12 +87,6 @@ class SampleStore:
         return values
 
 
-def codes(seeds: Sequence[int] | range, label_size: int) -> tuple[Floats, Floats]:
-    """z float32 [N,512] and label float32 [N,L] ~ N(0,1) of the faces of these seeds."""
-    faces = [face_from_seed(seed, label_size) for seed in seeds]
-    return np.stack([face.z for face in faces]), np.stack([face.label for face in faces])
-
-
 def draw_samples(
     portrayer: Portrayer,
     scorer: Scorer,
@@ -149,7 +143,7 @@ def _draw_part(
     if scored and not missing:
         return
     started = time.perf_counter()
-    z, label = codes(seeds, portrayer.generator.config.label_size)
+    z, label = latents_of_seeds(seeds, portrayer.generator.config.label_size)
     numbers = pa.array(np.arange(seeds.start, seeds.stop, dtype=np.int64))
     for space in missing:
         vectors = portrayer.start(z, label, space)

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtr
 
 from ohlora.errors import InvalidInputError
-from ohlora.faces import face_from_seed
+from ohlora.faces import latents_of_seeds
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ def parameters_from_seeds(seeds: ArrayLike) -> NDArray[np.float32]:
     """Parameters float32 [N, LATENTS] of the faces with these seeds: the people that a portrait-trained generator
     shows for the same seeds.
     """
-    return parameters_from_latents(np.stack([face_from_seed(int(seed)).z for seed in np.atleast_1d(seeds)]))
+    return parameters_from_latents(latents_of_seeds(np.atleast_1d(seeds))[0])
 
 
 def check(parameters: ArrayLike) -> NDArray[np.float64]:

@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from ohlora.base.types import Rgb
 from ohlora.errors import InvalidInputError
-from ohlora.faces import face_from_seed
+from ohlora.faces import latents_of_seeds
 from ohlora.training import checkpoints
 from ohlora.training.cnn.ensemble import Ensemble
 from ohlora.training.data.portrait_faces import TRAIN_SEEDS, write_portraits
@@ -188,7 +187,7 @@ def measure(work: Work) -> Outcome:
     }
     if "property_cnn" in work.inputs:
         cnn = checkpoints.load_as(PropertyCnn, "cnn-property", work.inputs["property_cnn"]).to(device)
-        z = np.stack([face_from_seed(section.first_seed + i).z for i in range(section.latents)])
+        z, _ = latents_of_seeds(range(section.first_seed, section.first_seed + section.latents))
         found = {}
         for when, model in models.items():
             labels = label_grid(EPOCH_GRID, model.config.label_size)
@@ -226,8 +225,7 @@ def draw_seeds(generator: Generator, first_seed: int, count: int) -> Rgb:
     """Pictures uint8 [count,R,R,3] of seeds, each with the random label of its seed where the generator takes one."""
     device, size, parts = generator.w_avg.device, generator.config.label_size, []
     for start in range(0, count, DRAWN_AT_ONCE):
-        faces = [face_from_seed(first_seed + i, size) for i in range(start, min(start + DRAWN_AT_ONCE, count))]
-        z: NDArray[np.float32] = np.stack([face.z for face in faces])
-        label = torch.from_numpy(np.stack([face.label for face in faces])).to(device) if size else None
-        parts.append(to_images(generator(torch.from_numpy(z).to(device), label, lod=0.0)))
+        seeds = range(first_seed + start, first_seed + min(start + DRAWN_AT_ONCE, count))
+        z, label = (torch.from_numpy(values).to(device) for values in latents_of_seeds(seeds, size))
+        parts.append(to_images(generator(z, label if size else None, lod=0.0)))
     return np.concatenate(parts)
