@@ -26,6 +26,7 @@ Features = Callable[[NDArray[np.float32]], NDArray[np.float32]]  # z [N, z_size]
 Report = Callable[[int, int], None]
 PROBE = 4  # pictures that identify a renderer
 PART = 256  # pictures drawn at once
+HELD = 20  # of so many pictures of a folder one is kept for judging
 
 
 class Source:
@@ -83,7 +84,7 @@ def portrait_features(z: NDArray[np.float32]) -> NDArray[np.float32]:
 class PortraitSource(Source):
     """Portrait i is that of seed first_seed + i: z from `face_from_seed`, picture from the renderer.
 
-    Seeds below `first_seed` are never trained on; `unseen` takes them from `judged_from` on.
+    Seeds below `first_seed` are never trained on: `unseen` takes the first of them.
     """
 
     def __init__(
@@ -94,10 +95,9 @@ class PortraitSource(Source):
         renderer: Renderer = render_portraits,
         features: Features | None = None,
         latents: int | None = None,
-        judged_from: int = 0,
         store: Path | None = None,
     ) -> None:
-        self.count, self.first_seed, self.renderer, self.judged_from = count, first_seed, renderer, judged_from
+        self.count, self.first_seed, self.renderer = count, first_seed, renderer
         self.latents = int(portraits.LATENTS) if latents is None else latents
         # Another renderer's pictures are not described by this one's scenes.
         self._features = portrait_features if features is None and renderer is render_portraits else features
@@ -122,8 +122,7 @@ class PortraitSource(Source):
         return None if self._features is None else self._features(self.z(indices))
 
     def unseen(self, count: int, resolution: int) -> tuple[NDArray[np.float32], Rgb]:
-        last = min(self.judged_from + count, self.first_seed)
-        z, _ = latents_of_seeds(range(self.judged_from, last))
+        z, _ = latents_of_seeds(range(min(count, self.first_seed)))
         # Drawn as fine as the training pictures and scaled like them: lines drawn for fewer pixels look different.
         fine = resolution if self._store is None else self._store.resolution
         parts = [area_mean(self.renderer(z[i : i + PART], fine), resolution) for i in range(0, len(z), PART)]
@@ -131,14 +130,14 @@ class PortraitSource(Source):
 
 
 class FolderSource(Source):
-    """Pictures of a folder (not of its subfolders), center square, scaled. Every `held`-th is kept for judging."""
+    """Pictures of a folder (not of its subfolders), center square, scaled. Every HELD-th is kept for judging."""
 
-    def __init__(self, paths: Sequence[Path], held: int = 20) -> None:
+    def __init__(self, paths: Sequence[Path]) -> None:
         files = list_images(list(paths))
         if len(files) < 4:
             raise InvalidInputError(f"{', '.join(map(str, paths))}: {len(files)} pictures; training needs at least 4")
-        self.judged = files[held - 1 :: held]
-        self.files = [file for i, file in enumerate(files, 1) if i % held]
+        self.judged = files[HELD - 1 :: HELD]
+        self.files = [file for i, file in enumerate(files, 1) if i % HELD]
         self.count = len(self.files)
 
     def identity(self) -> dict[str, Any]:

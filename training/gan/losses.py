@@ -12,6 +12,7 @@ from ohlora.training.nets.effisegnet import SHIPPED_ENCODER
 from ohlora.training.weights.student import imagenet_encoder_state
 
 STRIDES = (2, 4, 8, 16)
+LEVELS = 4  # of the pyramid
 
 
 def generator_loss(fake: Tensor) -> Tensor:
@@ -35,13 +36,13 @@ def lazy_weight(gamma: float, every: int) -> float:
     return gamma / 2 * every
 
 
-def pyramid_l1(image: Tensor, target: Tensor, levels: int = 4) -> Tensor:
+def pyramid_l1(image: Tensor, target: Tensor) -> Tensor:
     """Mean of the L1 distances at full size, 1/2, 1/4, ...; the coarse ones pull places and colours right first."""
     total, count = torch.zeros((), device=image.device), 0
     difference = image.float() - target.float()
     while True:
         total, count = total + difference.abs().mean(), count + 1
-        if count == levels or difference.shape[-1] < 8:
+        if count == LEVELS or difference.shape[-1] < 8:
             return total / count
         difference = F.avg_pool2d(difference, 2)
 

@@ -24,6 +24,7 @@ from ohlora.training.nets.stylegan import Generator, Mapping
 from ohlora.training.nets.stylegan_layers import RELU_GAIN, SLOPE, Dense
 
 PASS = math.sqrt(1.0 / SLOPE)
+FITTED = 4096  # latents on which a read-out is judged
 
 
 def readout_matrix(latents: int, w_size: int, seed: int) -> Tensor:
@@ -72,10 +73,10 @@ def readout_loss(mapping: Mapping, z: Tensor, w: Tensor, readout: Tensor) -> Ten
 
 
 @torch.no_grad()
-def readout_fit(generator: Generator, readout: Tensor, count: int = 4096, seed: int = 0) -> dict[str, float]:
+def readout_fit(generator: Generator, readout: Tensor) -> dict[str, float]:
     """R^2 of the read-out on fresh z, mean and worst over the latents, and the share of w outside the read-out."""
     device = readout.device
-    z = torch.randn(count, generator.config.z_size, generator=torch.Generator().manual_seed(seed)).to(device)
+    z = torch.randn(FITTED, generator.config.z_size, generator=torch.Generator().manual_seed(0)).to(device)
     w = generator.mapping(z)
     u = generator.mapping.normalized(z)[:, : len(readout)]
     r2 = 1 - (w @ readout.T - u).square().mean(0) / u.var(0)

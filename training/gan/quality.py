@@ -111,12 +111,12 @@ def distances(first: Features, second: Features) -> Features:
     return np.asarray(np.sqrt(np.maximum(squares, 0)))
 
 
-def neighborhoods(real: Features, generated: Features, k: int = NEIGHBORS) -> tuple[float, float, float]:
-    """(precision, recall, coverage) by balls out to each picture's k-th neighbor among its own kind."""
-    if min(len(real), len(generated)) <= k:
-        raise InvalidInputError(f"precision and recall need more than {k} pictures of each kind")
-    radius_real = np.sort(distances(real, real), axis=1)[:, k]  # column 0 is the picture itself
-    radius_generated = np.sort(distances(generated, generated), axis=1)[:, k]
+def neighborhoods(real: Features, generated: Features) -> tuple[float, float, float]:
+    """(precision, recall, coverage) by balls out to each picture's NEIGHBORS-th neighbor among its own kind."""
+    if min(len(real), len(generated)) <= NEIGHBORS:
+        raise InvalidInputError(f"precision and recall need more than {NEIGHBORS} pictures of each kind")
+    radius_real = np.sort(distances(real, real), axis=1)[:, NEIGHBORS]  # column 0 is the picture itself
+    radius_generated = np.sort(distances(generated, generated), axis=1)[:, NEIGHBORS]
     across = distances(real, generated)
     precision = (across <= radius_real[:, None]).any(0).mean()
     recall = (across <= radius_generated[None]).any(1).mean()

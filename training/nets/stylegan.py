@@ -21,6 +21,7 @@ from ohlora.training.nets.stylegan_layers import EPSILON, AdaIN, Conv, Dense, No
 MAPPING_LR_MUL = 0.01
 SPLIT_INIT = 0.15  # raw standard deviation of the second mapping branch, which therefore starts near zero
 W_AVG_DECAY = 0.995  # documented for training
+CENTERS = 1000  # latents whose mean w a label's truncation pulls to, documented
 
 
 class Pyramid:
@@ -225,7 +226,6 @@ class Synthesis(nn.Module):
         *,
         lod: float | None = None,
         random_noise: bool = False,
-        generator: torch.Generator | None = None,
         noise: Sequence[Tensor] | None = None,
     ) -> Tensor:
         """Image [N,3,R,R], nominally in [-1, 1] but not clipped.
@@ -246,7 +246,7 @@ class Synthesis(nn.Module):
                 for index in (2 * k, 2 * k + 1):
                     drawn = noise[index] if noise is not None else None
                     if random_noise:
-                        drawn = _normal((wp.shape[0], 1, resolution, resolution), wp, generator)
+                        drawn = torch.randn(wp.shape[0], 1, resolution, resolution, device=wp.device).to(wp)
                     x = self.layers[index](x, wp[:, index], drawn)
             if coarser - 1 < level <= coarser:  # of some block
                 image = self.to_rgb[k](x)
@@ -256,11 +256,6 @@ class Synthesis(nn.Module):
                 fading = coarser < level < coarser + 1
                 image = torch.lerp(doubled, self.to_rgb[k](x), share) if fading else doubled
         return image
-
-
-def _normal(shape: tuple[int, ...], like: Tensor, generator: torch.Generator | None) -> Tensor:
-    device = generator.device if generator is not None else like.device
-    return torch.randn(shape, generator=generator, device=device).to(like)
 
 
 class Generator(nn.Module):
@@ -296,32 +291,15 @@ class Generator(nn.Module):
         require_shape("w", w, self.config.w_size)
         return w[:, None].expand(-1, self.config.layers, -1)
 
-    def label_average(
-        self,
-        label: Tensor,
-        centers: Tensor | None = None,
-        *,
-        samples: int = 1000,
-        generator: torch.Generator | None = None,
-    ) -> Tensor:
-        """Mean w of `centers` [K, z_size] (or `samples` fresh latents per label) under each label -> [N,
-        w_size].
-        """
+    def label_average(self, label: Tensor, centers: Tensor | None = None) -> Tensor:
+        """Mean w of `centers` [K, z_size] (or CENTERS fresh latents per label) under each label -> [N, w_size]."""
         means = []
         for row in label:
-            z = _normal((samples, self.config.z_size), label, generator) if centers is None else centers
-            means.append(self.mapping(z, row.expand(z.shape[0], -1)).mean(0))
+            drawn = torch.randn(CENTERS, self.config.z_size, device=label.device) if centers is None else centers
+            means.append(self.mapping(drawn.to(label), row.expand(len(drawn), -1)).mean(0))
         return torch.stack(means)
 
-    def truncate_conditional(
-        self,
-        w: Tensor,
-        label: Tensor,
-        psi: float = 0.5,
-        centers: Tensor | None = None,
-        *,
-        generator: torch.Generator | None = None,
-    ) -> Tensor:
+    def truncate_conditional(self, w: Tensor, label: Tensor, psi: float = 0.5, centers: Tensor | None = None) -> Tensor:
         """v5: pull every layer towards the mean w of the sample's own label -> wp (docs/spec/stylegan.md, section 9.5).
 
         w [N, w_size] or wp, label [N, label_size]. The published files hold the last batch's means in place of
@@ -330,7 +308,7 @@ class Generator(nn.Module):
         wp = self.broadcast(w)
         if psi >= 1.0:
             return wp
-        return torch.lerp(self.broadcast(self.label_average(label, centers, generator=generator)), wp, psi)
+        return torch.lerp(self.broadcast(self.label_average(label, centers)), wp, psi)
 
     @torch.no_grad()
     def update_w_avg(self, w: Tensor, decay: float = W_AVG_DECAY) -> None:
@@ -350,7 +328,6 @@ class Generator(nn.Module):
         w_avg_decay: float = W_AVG_DECAY,
         mixing: float = 0.0,
         lod: float = 0.0,
-        generator: torch.Generator | None = None,
     ) -> Tensor:
         """The training-time mapping: w_avg update (decay < 1), then style mixing with probability `mixing` ->
         wp.
@@ -360,13 +337,11 @@ class Generator(nn.Module):
         w = self.mapping(z, label)
         if w_avg_decay < 1.0:
             self.update_w_avg(w, w_avg_decay)
-        device = generator.device if generator is not None else None
-        if mixing <= 0.0 or float(torch.rand((), generator=generator, device=device)) >= mixing:
+        if mixing <= 0.0 or float(torch.rand(())) >= mixing:
             return self.broadcast(w)
-        other = self.mapping(_normal(tuple(z.shape), z, generator), label)
+        other = self.mapping(torch.randn(z.shape, device=z.device).to(z), label)
         top = self.config.layers - 2 * int(lod)
-        cut = int(torch.randint(1, top, (), generator=generator, device=device)) if top > 1 else 1
-        return self.mix(w, other, cut)
+        return self.mix(w, other, int(torch.randint(1, top, ())) if top > 1 else 1)
 
     def forward(
         self,
@@ -376,24 +351,17 @@ class Generator(nn.Module):
         psi: float = 1.0,
         layers: int = 0,
         lod: float | None = None,
-        random_noise: bool = False,
-        w_avg_decay: float = 1.0,
-        mixing: float = 0.0,
-        generator: torch.Generator | None = None,
     ) -> Tensor:
         """z [N, z_size], label [N, label_size] or None -> image [N, 3, R, R].
 
-        The defaults are the documented way to make pictures: no truncation, stored noise, nothing random.
-        Training passes `random_noise`, `w_avg_decay` and `mixing` explicitly, because the published code left
-        its generators in train mode while sampling and thereby mixed styles unasked
-        (docs/spec/stylegan.md, section 13, P1).
-        A generator with `conditional_truncation` truncates all layers and ignores `layers`.
+        The documented way to make pictures: stored noise, and nothing is random in any mode. (The published code left
+        its generators in train mode while sampling and thereby mixed styles unasked: docs/spec/stylegan.md,
+        section 13, P1.) A generator with `conditional_truncation` truncates all layers and ignores `layers`.
         """
-        level = 0.0 if lod is None else lod
-        wp = self.training_latents(z, label, w_avg_decay=w_avg_decay, mixing=mixing, lod=level, generator=generator)
-        if not self.config.conditional_truncation:
-            wp = self.truncate(wp, psi, layers)
-        elif label is not None:
-            wp = self.truncate_conditional(wp, label, psi, generator=generator)
-        image: Tensor = self.synthesis(wp, lod=lod, random_noise=random_noise, generator=generator)
+        w = self.mapping(z, label)
+        if self.config.conditional_truncation and label is not None:
+            wp = self.truncate_conditional(w, label, psi)
+        else:
+            wp = self.truncate(w, psi, layers)
+        image: Tensor = self.synthesis(wp, lod=lod)
         return image
