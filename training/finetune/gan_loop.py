@@ -103,10 +103,7 @@ class GanTraining(Training):
 
     def summary(self, stopped: bool) -> dict[str, Any]:
         out, recipe, at = self.folder.out, self.recipe, self.at
-        trained = {
-            "generator": (self.generator, recipe.generator_trained),
-            "discriminator": (self.steps.discriminator, recipe.discriminator_trained),
-        }
+        trained = (self.generator, recipe.generator_trained), (self.steps.discriminator, recipe.discriminator_trained)
         return {
             "recipe": asdict(recipe),
             **super().summary(stopped),
@@ -118,7 +115,7 @@ class GanTraining(Training):
             "images": at["images"],
             "processes": self.fabric.world_size,
             "device": str(self.fabric.device),
-            "trained": trained_report(trained),
+            "trained": trained_report(*trained),
             "last_row": at["last_row"],
             "inputs": self.inputs.describe(),
         }

@@ -30,13 +30,10 @@ def write_published(path: Path, module: nn.Module) -> None:
     save_tensors(path, {key: value.detach().cpu().clone() for key, value in published_state(module).items()})
 
 
-def save_networks(
-    out: Path, version: str, generator: Generator | None, discriminator: AnyDiscriminator | None = None
-) -> None:
+def save_networks(out: Path, version: str, generator: Generator, discriminator: AnyDiscriminator | None = None) -> None:
     """generator.safetensors, discriminator.safetensors and the documented .pth of both, each atomically."""
-    if generator is not None:
-        checkpoints.save(generator, out / "generator.safetensors", "stylegan")
-        write_published(out / generator_file(version), generator)
+    checkpoints.save(generator, out / "generator.safetensors", "stylegan")
+    write_published(out / generator_file(version), generator)
     if discriminator is not None:
         kind = "discriminator" if isinstance(discriminator, Discriminator) else "discriminator-finetune-v5"
         checkpoints.save(discriminator, out / "discriminator.safetensors", kind)

@@ -178,5 +178,5 @@ class ScoredTraining(Training):
             **super().summary(stopped),
             "best_epoch": self.at["best_epoch"],
             "best_loss": self.at["best_loss"] if self.at["best_epoch"] >= 0 else None,
-            "trained": trained_report({"generator": (self.generator, self.recipe.generator_trained)}),
+            "trained": trained_report((self.generator, self.recipe.generator_trained)),
         }

@@ -7,7 +7,7 @@ is taken from the recipe.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -167,12 +167,12 @@ def train_only(module: nn.Module, parameters: Iterable[nn.Parameter]) -> None:
         parameter.requires_grad_(True)
 
 
-def trained_report(networks: Mapping[str, tuple[Network, Sequence[str]]]) -> dict[str, dict[str, int]]:
-    """Numbers of trained and of all parameters, by network, for the summary."""
+def trained_report(*networks: tuple[Network, Sequence[str]]) -> dict[str, dict[str, int]]:
+    """Numbers of trained and of all parameters, by the kind of network, for the summary."""
     return {
-        name: {
+        kind_of(module): {
             "trained": sum(p.numel() for p in trained_parameters(module, patterns)),
             "parameters": sum(p.numel() for p in module.parameters()),
         }
-        for name, (module, patterns) in networks.items()
+        for module, patterns in networks
     }

@@ -15,11 +15,9 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
 from ohlora.errors import InvalidInputError
-from ohlora.training.nets.stylegan import Synthesis
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -31,20 +29,6 @@ def in_channels_last(module: M, device: torch.device) -> M:
     module.to(device)
     module.to(memory_format=torch.channels_last)
     return module
-
-
-def draw_fading(synthesis: Synthesis, wp: Tensor, share: Tensor, random_noise: bool = False) -> Tensor:
-    """`synthesis(wp, lod=1 - share)` for share in [0, 1]. As a tensor, a share that moves needs no new graph."""
-    count, x = wp.shape[0], synthesis.const.expand(wp.shape[0], -1, -1, -1)
-    image = x  # replaced, as there are two blocks at least: the smallest network has 8 pixels
-    for index, layer in enumerate(synthesis.layers):
-        if index == len(synthesis.layers) - 2:
-            image = synthesis.to_rgb[-2](x)
-        size = synthesis.config.resolutions[index // 2]
-        noise = torch.randn(count, 1, size, size, device=x.device, dtype=x.dtype) if random_noise else None
-        x = layer(x, wp[:, index], noise)
-    fresh = synthesis.to_rgb[-1](x)
-    return torch.lerp(F.interpolate(image, scale_factor=2, mode="nearest"), fresh, share.to(fresh.dtype))
 
 
 def compiled(function: Callable[..., Any], wanted: bool, device: torch.device) -> Callable[..., Any]:

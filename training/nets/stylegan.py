@@ -227,12 +227,14 @@ class Synthesis(nn.Module):
         lod: float | None = None,
         random_noise: bool = False,
         noise: Sequence[Tensor] | None = None,
+        share: Tensor | None = None,
     ) -> Tensor:
         """Image [N,3,R,R], nominally in [-1, 1] but not clipped.
 
         lod: level of detail of progressive growing (docs/spec/stylegan.md, section 2.8), 0 is the full network; None
             takes the stored one, which costs a device synchronisation. random_noise: fresh noise instead of the stored
-            maps; noise: maps [N,1,r,r] that were drawn outside, one a layer.
+            maps; noise: maps [N,1,r,r] that were drawn outside, one a layer. share: with a level between two whole
+            ones, the weight of the finer of them (1 - level above 0); as a tensor, one that moves needs no new graph.
         """
         last = len(self.to_rgb) - 1
         require_shape("wp", wp, len(self.layers), self.config.w_size)
@@ -252,9 +254,11 @@ class Synthesis(nn.Module):
                 image = self.to_rgb[k](x)
             elif level > coarser:
                 doubled = F.interpolate(image, scale_factor=2, mode="nearest")
-                share = math.ceil(level) - level
-                fading = coarser < level < coarser + 1
-                image = torch.lerp(doubled, self.to_rgb[k](x), share) if fading else doubled
+                if coarser < level < coarser + 1:
+                    fresh = self.to_rgb[k](x)
+                    weight = math.ceil(level) - level if share is None else share.to(fresh.dtype)
+                    doubled = torch.lerp(doubled, fresh, weight)
+                image = doubled
         return image
 
 

@@ -9,7 +9,6 @@ import torch
 from torch.nn import functional as F
 
 from ohlora.errors import InvalidInputError
-from ohlora.training.gan.fast import draw_fading
 from ohlora.training.gan.growing import WeightAverage, cut, fading_level, grow_discriminator, grow_generator
 from ohlora.training.gan.mapping_fit import make_linear, readout_fit, readout_loss, readout_matrix
 from ohlora.training.nets.stylegan import Generator, GeneratorConfig
@@ -69,7 +68,7 @@ def test_fading_form_is_the_modules_level(share: float) -> None:
     g = generator()
     wp = g.broadcast(g.mapping(torch.randn(4, SHAPE.z_size)))
     picture = g.synthesis(wp, lod=1 - share)
-    torch.testing.assert_close(draw_fading(g.synthesis, wp, torch.tensor(share)), picture)
+    torch.testing.assert_close(g.synthesis(wp, lod=0.5, share=torch.tensor(share)), picture)
 
 
 def test_fading_level() -> None:
