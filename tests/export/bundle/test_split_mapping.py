@@ -136,7 +136,7 @@ def test_the_bundle_says_what_it_holds(made: Path) -> None:
     assert "2 groups, in mapping_split1, eyes by a network" in dict(describe(bundle))["directions"]
     with ohlora.Renderer(bundle) as renderer:
         assert renderer.directions is not None
-        assert renderer.directions.arrays.keys() == directions_in("mapping_split1", ("eyes",)).arrays.keys()
+        assert renderer.directions.arrays().keys() == directions_in("mapping_split1", ("eyes",)).arrays().keys()
         assert renderer.directions.sha256 == directions_in("mapping_split1", ("eyes",)).sha256
     done = CliRunner().invoke(app, ["bundle", "verify", str(made / "bundle")])
     assert done.exit_code == 0, done.output

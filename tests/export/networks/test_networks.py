@@ -232,7 +232,8 @@ def test_exports_are_reproducible() -> None:
 def test_every_kind_of_weights_belongs_to_a_network() -> None:
     kinds = [kind for entry in NETWORKS.values() for kind in entry.kinds]
     assert len(kinds) == len(set(kinds))
-    assert set(KINDS) <= set(kinds)
+    # Its graphs ship without weights and are filled without torch: `ohlora.bundle.photo`.
+    assert set(KINDS) - set(kinds) == {"mobilestylegan-ffhq"}
 
 
 def test_wrong_kinds_are_refused(tmp_path: Path) -> None:
