@@ -24,8 +24,8 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "render", "scores", "__init__", "cli", "__main__",
     ),
     "training": (
-        "__init__", "nets", "weights", "checkpoints", "data", "loop", "teachers", "students", "directions", "unbundle",
-        "gan", "cnn", "finetune", "hairzoo", "sampling", "pages", "pipeline", "vectorfind",
+        "__init__", "nets", "weights", "checkpoints", "data", "loop", "teachers", "faces", "students", "directions",
+        "unbundle", "gan", "cnn", "finetune", "hairzoo", "sampling", "pages", "pipeline", "vectorfind",
     ),
     "export": (
         "__init__", "formats", "rewrites", "graphs", "networks", "precision", "bundle", "sources", "lowering",

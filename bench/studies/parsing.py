@@ -33,7 +33,7 @@ from ohlora.training.data.portrait_faces import TEST_SEEDS, PortraitFace
 from ohlora.training.nets.bisenet import BiSeNet
 from ohlora.training.nets.effisegnet import SIZE
 from ohlora.training.nets.facexformer import FaceXFormer
-from ohlora.training.students.parsing.distill import CLASSES, class_shares
+from ohlora.training.students.parsing.distill import class_shares
 from ohlora.training.students.parsing.faces import find_parsed_faces
 from ohlora.training.students.parsing.metrics import ParsingMetrics
 from ohlora.training.students.recipes import ParsingConfig
@@ -51,7 +51,7 @@ def open_parser(source: str, threads: int, folder: Path) -> Engine:
     """The engine of a bundle's face parser, or of a student's weights file, exported into `folder` first."""
     if Path(source).suffix != ".safetensors":
         return Bundle.open(source).parsing_engine(threads=threads)
-    export_student(load_student(Path(source), outputs=CLASSES), folder / "parsing.onnx")
+    export_student(load_student(Path(source), outputs=None), folder / "parsing.onnx")
     return open_engine(folder / "parsing.onnx", threads=threads)
 
 

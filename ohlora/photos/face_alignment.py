@@ -63,6 +63,11 @@ class Frame:
         top, bottom = (int(np.clip(value, 0, height)) for value in (low[1], high[1]))
         return top, bottom, left, right
 
+    def scaled(self, factor: float) -> Frame:
+        """The same frame in the photograph enlarged by `factor`."""
+        x, y = self.centre
+        return Frame((x * factor, y * factor), self.right, self.width * factor, self.height * factor)
+
     def grown(self, factor: float, down: float = 0.0) -> Frame:
         """`factor` times as large, its centre moved along its own columns by `down` of the new height."""
         step = np.multiply(self.down, down * factor * self.height)

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from ohlora.bundle import Bundle
 from ohlora.export.bundle.builder import build_bundle
+from ohlora.training.data.parsing_classes import NAMES11
 from ohlora.training.nets.effisegnet import SHIPPED_ENCODER, EffiSegNet
-from ohlora.training.students.parsing.distill import CLASSES
 
 
 def golden_value(key: str, shape: tuple[int, ...]) -> Tensor:
@@ -45,7 +45,7 @@ def random_student(encoder: str, seed: int = 3) -> EffiSegNet:
 def random_parser() -> EffiSegNet:
     """Random weights whose decisions are clear: what is tested is the export, not rounding."""
     torch.manual_seed(5)
-    model = EffiSegNet(SHIPPED_ENCODER, CLASSES)
+    model = EffiSegNet(SHIPPED_ENCODER, len(NAMES11))
     model.decoder.head.weight.data *= 40
     return model.eval()
 

@@ -20,7 +20,10 @@ BACKGROUND_CLASS = 0  # of the 19-class parser
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Strengths. Probabilities in [0, 1]; angles in degrees; shifts as share of the picture."""
+    """Strengths. Probabilities in [0, 1]; angles in degrees; shifts as share of the picture.
+
+    companion: another person beside the first, of pictures with class maps.
+    """
 
     rotation: float = 20.0
     zoom: tuple[float, float] = (0.7, 1.5)
@@ -35,6 +38,7 @@ class Augmentation:
     degrade: float = 0.4
     occlude: float = 0.15
     clutter: float = 0.35
+    companion: float = 0.0
 
 
 def augment(
@@ -151,6 +155,35 @@ def replace_background(image: Image, parsing: Image, rng: np.random.Generator, d
         coarse = rng.integers(0, 256, (rng.integers(2, 9), rng.integers(2, 9), 3)).astype(np.float32)
         behind = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
     return np.asarray(np.clip(person * image + (1 - person) * behind, 0, 255)).astype(np.uint8)
+
+
+Person = tuple[Image, Image, Image]  # RGB [H,W,3], class ids [H,W], 19-class ids [H,W]
+
+
+def beside(person: Person, other: Person, rng: np.random.Generator, image: Image) -> tuple[Image, Image]:
+    """Somebody else in the same picture, mostly behind the first person: RGB and class ids.
+
+    image: the first person's, as it is after other steps.
+    """
+    _, classes, parsing = person
+    height, width = classes.shape
+    side = round(rng.uniform(0.5, 1.0) * height)
+    left = round((0.5 + rng.choice((-1, 1)) * rng.uniform(0.35, 0.75)) * width - side / 2)
+    top = round(rng.uniform(-0.1, 0.5) * (height - side) + 0.25 * (height - side))
+    rows, columns = slice(max(top, 0), min(top + side, height)), slice(max(left, 0), min(left + side, width))
+    if rows.start >= rows.stop or columns.start >= columns.stop:
+        return image, classes
+    own = np.s_[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
+    resized = cv2.resize(other[0], (side, side), interpolation=cv2.INTER_AREA)[own]
+    ids, body = (cv2.resize(part, (side, side), interpolation=cv2.INTER_NEAREST)[own] for part in other[1:])
+    shown = body != BACKGROUND_CLASS
+    if rng.random() < 0.75:  # behind
+        shown &= parsing[rows, columns] == BACKGROUND_CLASS
+    cover = cv2.GaussianBlur(shown.astype(np.float32), (0, 0), 0.8)[..., None]
+    image, classes = image.copy(), classes.copy()
+    image[rows, columns] = (cover * resized + (1 - cover) * image[rows, columns] + 0.5).astype(np.uint8)
+    classes[rows, columns] = np.where(shown, ids, classes[rows, columns])
+    return image, classes
 
 
 def recolor_hair(image: Image, label: Image, rng: np.random.Generator) -> Image:

@@ -1,5 +1,5 @@
 """What the parsers' class numbers mean, and how the 19 classes of CelebAMask-HQ become the 11 of FaceXFormer
-(docs/spec/segmentation.md, section 4; docs/parsing.md, section "Classes").
+(docs/spec/segmentation.md, section 4; docs/parsing.md, section "Classes"), or 13 with glasses and hats.
 
 Left and right are the picture's: class 4 is the eye on the left of the picture.
 """
@@ -36,10 +36,11 @@ CLASSES11 = (
     ParsingClass("lower_lip", (255, 204, 255)),
     ParsingClass("hair", (255, 0, 102)),
 )
-NAMES11 = tuple(entry.name for entry in CLASSES11)
+CLASSES13 = (*CLASSES11, ParsingClass("glasses", (153, 153, 255)), ParsingClass("hat", (204, 102, 0)))
+NAMES11, NAMES13 = (tuple(entry.name for entry in classes) for classes in (CLASSES11, CLASSES13))
 BACKGROUND, SKIN, LEFT_BROW, RIGHT_BROW, LEFT_EYE, RIGHT_EYE, NOSE = range(7)
-HAIR = 10
-COLORS: NDArray[np.uint8] = np.array([entry.color for entry in CLASSES11], np.uint8)
+HAIR, GLASSES, HAT = 10, 11, 12
+COLORS: NDArray[np.uint8] = np.array([entry.color for entry in CLASSES13], np.uint8)
 
 # Name and class of the common numbering. Brows and eyes get the left one here and are divided by position afterwards:
 # the 19-class parser mixes up left and right. FaceXFormer has no class for ears, neck, clothes and hats; glasses lie
@@ -67,13 +68,15 @@ CLASSES19 = (
 )
 NAMES19 = tuple(name for name, _ in CLASSES19)
 _TO_11 = np.array([target for _, target in CLASSES19], np.uint8)
+_TO_13 = _TO_11.copy()
+_TO_13[[NAMES19.index("glasses"), NAMES19.index("hat")]] = GLASSES, HAT
 
 # x y of the eye on the left and of the one on the right of the picture, in pixels.
 EyePoints = tuple[tuple[float, float], tuple[float, float]]
 
 
-def map_19_to_11(parsing: Map, eyes: EyePoints | None = None) -> Map:
-    """Class numbers 0..18 [H,W] -> 0..10 [H,W].
+def map_19_to_11(parsing: Map, eyes: EyePoints | None = None, *, classes: int = len(CLASSES11)) -> Map:
+    """Class numbers 0..18 [H,W] -> 0..10 [H,W]; 0..12 with `classes` 13.
 
     eyes: where a face detector sees the two eyes, in the map's pixels; brows and eyes are divided by the perpendicular
     bisector of the two points. Without them the map has to tell (`eyes_from_map`).
@@ -81,7 +84,7 @@ def map_19_to_11(parsing: Map, eyes: EyePoints | None = None) -> Map:
     """
     if parsing.size and parsing.max() >= len(CLASSES19):
         raise ValueError(f"class {parsing.max()} in a map of {len(CLASSES19)} classes: it is of another parser")
-    mapped = _TO_11[parsing]
+    mapped = (_TO_13 if classes == len(CLASSES13) else _TO_11)[parsing]
     (left_x, left_y), (right_x, right_y) = eyes_from_map(mapped) if eyes is None else eyes
     rows, columns = np.nonzero((mapped == LEFT_BROW) | (mapped == LEFT_EYE))
     toward_x, toward_y = right_x - left_x, right_y - left_y
@@ -131,5 +134,5 @@ def eyes_inside(landmarks: NDArray[np.floating], origin: Sequence[float], scale:
 
 
 def visualize(image: NDArray[np.uint8], parsing: Map) -> NDArray[np.uint8]:
-    """Half picture, half class colour: uint8 RGB [H,W,3] and class numbers 0..10 [H,W] -> uint8 [H,W,3]."""
+    """Half picture, half class colour: uint8 RGB [H,W,3] and class numbers 0..12 [H,W] -> uint8 [H,W,3]."""
     return np.rint(0.5 * image + 0.5 * COLORS[parsing]).astype(np.uint8)

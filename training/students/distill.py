@@ -30,7 +30,10 @@ from ohlora.training.weights.student import documented_encoder_state, imagenet_e
 class HairLesson(Lesson):
     """The share of hair in every pixel."""
 
-    outputs, metrics, divisor = 1, HairMetrics, SIZE * SIZE
+    outputs, divisor = 1, SIZE * SIZE
+
+    def metrics(self) -> HairMetrics:
+        return HairMetrics()
 
     def example(
         self, sample: Sample, size: int, rng: np.random.Generator, donor: Sample | None

@@ -25,7 +25,9 @@ from ohlora.photos.segmentation import resize_area
 from ohlora.training.data.hair_faces import HairFace, Sample, to_tensor_layout
 from ohlora.training.loop.distributed import make_fabric
 from ohlora.training.loop.logs import write_rows
+from ohlora.training.loop.prefetch import prefetched
 from ohlora.training.loop.run_folder import RunFolder
+from ohlora.training.loop.slow_kernels import spare_slow_kernels
 from ohlora.training.loop.states import Stateful, load_states, states_of
 from ohlora.training.loop.steps import EpochState, require_finite, train_epochs
 from ohlora.training.nets.effisegnet import SIZE, EffiSegNet
@@ -52,12 +54,15 @@ class Metrics(Protocol):
 class Lesson(ABC):
     """What a student learns from `sources`: which label of a picture, by which loss, and how well that is found."""
 
-    outputs: ClassVar[int]
-    metrics: ClassVar[Callable[[], Metrics]]
+    outputs: int
     divisor: ClassVar[int] = 1  # what makes the sum of `total` over pictures one per pixel
 
     def __init__(self, sources: Sources, config: DistillConfig) -> None:
         self.sources, self.config = sources, config
+
+    @abstractmethod
+    def metrics(self) -> Metrics:
+        """Empty ones."""
 
     @abstractmethod
     def example(
@@ -113,7 +118,7 @@ class Lesson(ABC):
     def measure(self, model: EffiSegNet, indices: NDArray[np.int64], device: torch.device) -> tuple[float, Metrics]:
         """Loss and figures on whole pictures at 224, in evaluation mode."""
         model.eval()
-        metrics, total = type(self).metrics(), 0.0
+        metrics, total = self.metrics(), 0.0
         for start in range(0, len(indices), BATCH):
             samples = [self.sources.pictures[i].read() for i in indices[start : start + BATCH]]
             image = np.stack([to_tensor_layout(resize_area(sample[0], (SIZE, SIZE))) for sample in samples])
@@ -179,7 +184,7 @@ class Training:
     def __init__(
         self, raw: EffiSegNet, lesson: Lesson, out: Path, *, resume: bool = True, accelerator: str = "auto"
     ) -> None:
-        config, self.fabric = lesson.config, make_fabric(accelerator)
+        config, self.fabric = lesson.config, make_fabric(accelerator, precision=lesson.config.precision)
         self.lesson, self.config, self.out = lesson, config, out
         self.folder = RunFolder(
             out,
@@ -190,6 +195,8 @@ class Training:
             defaults={"config": NEWER},
         )
         self.raw = raw.to(memory_format=torch.channels_last)
+        if config.precision == "bf16" and self.fabric.device.type == "cpu":
+            spare_slow_kernels(self.raw)
         groups = [
             {"params": list(raw.encoder.parameters()), "lr": config.learning_rate * config.encoder_rate},
             {"params": raw.decoder.parameters(), "lr": config.learning_rate},
@@ -250,13 +257,14 @@ class Training:
         config, fabric, losses = self.config, self.fabric, []
         torch.manual_seed(config.seed * 100003 + epoch)  # stochastic depth, the same after a resume
         self.model.train()
-        for step, (image, label) in enumerate(self.lesson.batches(epoch)):
+        for step, (image, label) in enumerate(prefetched(self.lesson.batches(epoch))):
             factor = learning_rate_factor(config, epoch * self.steps + step, self.steps)
             for group, rate in zip(self.optimizer.param_groups, self.base_rates, strict=True):
                 group["lr"] = rate * factor
             image = image.to(fabric.device).contiguous(memory_format=torch.channels_last)
             label = label.to(fabric.device)
-            logits = self.raw.decoder(self.raw.encoder(image), (image.shape[-2], image.shape[-1]))
+            with fabric.autocast():
+                logits = self.raw.decoder(self.raw.encoder(image), (image.shape[-2], image.shape[-1])).float()
             loss = self.lesson.loss(logits, label)
             losses.append(float(loss.detach()))
             require_finite(f"epoch {epoch + 1}", {"training": losses[-1]})
@@ -308,16 +316,18 @@ def learn(
     accelerator: str = "auto",
     report: Report = lambda row: None,
     note: Note = lambda text: None,
+    held_out: Sequence[Path] = (),
 ) -> tuple[dict[str, Any], Sources]:
     """Train, keep the best epoch, measure; returns the final report and what it was measured on.
 
     `report` gets one row per epoch, `note` what takes long. The best epoch is the one of the least held-out loss; with
     portraits mixed in, of the least mean of the loss on real pictures and that on drawn ones (itself the mean of
     theirs). With no real picture held out (holdout 0) the last epoch is kept. The same folders, holdout and seed hold
-    out the same people. Writes to `out`: student.safetensors (best, averaged weights), last.pt (resume state),
+    out the same people; with folders `held_out`, their pictures are held out and all of `data` is learned from.
+    Writes to `out`: student.safetensors (best, averaged weights), last.pt (resume state),
     log.jsonl, valid_loss.csv, report.json. Raises InvalidInputError for unusable data or a folder of another run.
     """
-    sources = find_sources(data, make_folder(out), config, note, find=task.find, view=task.view)
+    sources = find_sources(data, make_folder(out), config, note, find=task.find, view=task.view, held_out=held_out)
     if not len(sources.splits[REAL].train):
         raise InvalidInputError(
             "nothing to train on: the split left no real picture; use more pictures or a lower --holdout"

@@ -88,6 +88,9 @@ class DistillConfig:
     reduction: Literal["mean", "sum"] = setting(
         "mean", "Of the loss that is descended; sum, as documented, scales AdamW's epsilon."
     )
+    precision: Literal["fp32", "bf16"] = setting(
+        "fp32", "Of forward and backward passes; bf16 halves the time where the CPU has it."
+    )
     encoder_weights: str | None = setting(None, "The documented start: efficientnet-b0-355c32eb.pth.", read=path_text)
 
     def __post_init__(self) -> None:
@@ -107,10 +110,19 @@ class DistillConfig:
     def as_dict(self) -> dict[str, Any]:
         """For reports and to recognise a run; without what newer fields say by default, as older runs were written."""
         content = asdict(self)
+        if self.augmentation is not None and not self.augmentation.companion:
+            del content["augmentation"]["companion"]
         return {key: value for key, value in content.items() if not (key in NEWER and value == NEWER[key])}
 
 
-NEWER: dict[str, Any] = {"mix": None, "reduction": "mean", "encoder_weights": None}
+NEWER: dict[str, Any] = {
+    "mix": None,
+    "reduction": "mean",
+    "encoder_weights": None,
+    "outputs": 11,
+    "hair": 0.0,
+    "precision": "fp32",
+}
 
 
 @dataclass(frozen=True)
@@ -130,6 +142,15 @@ class ParsingConfig(DistillConfig):
     evaluate_every: int = setting(2, "Epochs from one measurement to the next.", low=1)
     mix: PortraitMix | None = field(default_factory=PortraitMix)
     balance: float = setting(0.35, "0 counts pixels alike, 1 classes alike.", low=0, high=1)
+    outputs: int = setting(
+        11, "Classes: the 11 documented, or 13 with glasses and hats.", low=11, high=13, step=1, flag="--classes"
+    )
+    hair: float = setting(0.0, "Weight of a further loss on hair against everything else.", low=0, flag="--hair-loss")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.outputs == 12:
+            raise InvalidInputError("classes must be 11 or 13, got 12")
 
 
 # The documented one first: it is the default of `ohlora train distill`.
@@ -161,6 +182,21 @@ PRESETS: dict[str, DistillConfig] = {
         evaluate_every=1,
         patience=7,
         mix=PortraitMix(),
+    ),
+}
+# Of `train parsing`. faces: from thousands of photographic faces, for hair and face parser at once.
+PARSERS: dict[str, ParsingConfig] = {
+    "short": ParsingConfig(),
+    "faces": ParsingConfig(
+        phases=((160, 10), (STUDENT_SIZE, 8)),
+        learning_rate=1.5e-3,
+        warmup_steps=100,
+        evaluate_every=1,
+        patience=8,
+        augmentation=Augmentation(companion=0.15),
+        mix=PortraitMix(share=0.15),
+        outputs=13,
+        hair=1.0,
     ),
 }
 FINE_TUNING = ("portraits",)

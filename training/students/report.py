@@ -94,7 +94,7 @@ def write_sheets(
     pictures: Iterable[LabelledPicture],
     tiles: Callable[[EffiSegNet, LabelledPicture], list[tuple[Rgb, str]]],
     *,
-    outputs: int = 1,
+    outputs: int | None = 1,
     shown: int = SHOWN,
     quality: int = 95,
     **layout: Any,

@@ -94,18 +94,27 @@ def find_sources(
     *,
     find: Callable[[Sequence[Path]], Sequence[HairFace]] = find_faces,
     view: View = lambda picture: picture,
+    held_out: Sequence[Path] = (),
 ) -> Sources:
     """Real pictures of the folders `data` and, where the recipe mixes them in, portraits and generated pairs.
 
     Generated pairs are made once, below `out`. note: gets a line when that takes a while. find, view: see `loop.Task`.
+    held_out: folders whose pictures are held out; the recipe's own split is not made then.
     Raises InvalidInputError for unusable data.
     """
-    real = find(data)
+    real = list(find(data))
+    if held_out:
+        count = len(real)
+        real += find(held_out)
+        held = np.arange(count, len(real))
+        split = Split(np.arange(count), held, held)
+    else:
+        split = make_split(real, config)
     pictures: list[LabelledPicture] = list(real)
-    splits, origin = {REAL: make_split(real, config)}, {}
-    for name, train, held, made_by in drawn_pictures(config.mix, out, note, view) if config.mix else ():
-        first, own = len(pictures), np.arange(len(pictures) + len(train), len(pictures) + len(train) + len(held))
-        pictures += [*train, *held]
+    splits, origin = {REAL: split}, {}
+    for name, train, kept, made_by in drawn_pictures(config.mix, out, note, view) if config.mix else ():
+        first, own = len(pictures), np.arange(len(pictures) + len(train), len(pictures) + len(train) + len(kept))
+        pictures += [*train, *kept]
         splits[name] = Split(np.arange(first, first + len(train)), own, own)
         origin[name] = made_by
     return Sources(pictures, [face.picture.name for face in real], splits, origin)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL.Image import Resampling
 from torch import Tensor
 from torch.nn import functional as F
@@ -18,11 +19,13 @@ from torch.nn import functional as F
 from ohlora.base.types import Rgb
 from ohlora.training.data.parsing_classes import NAMES19, EyePoints, eyes_inside, map_19_to_11
 from ohlora.training.nets.bisenet import HAIR, BiSeNet
-from ohlora.training.teachers.protocol import SIZE, FindEyes, Labels, Teacher
+from ohlora.training.teachers.protocol import SIZE, FindEyes, Labels, Teacher, network_input
 
 INPUT = 512
 MAP = INPUT // 2
 SHARPNESS = 4.0
+# Channels of the mirrored image: the two brows, eyes and ears change places.
+_MIRRORED = [NAMES19.index({"_a": name[:-1] + "b", "_b": name[:-1] + "a"}.get(name[-2:], name)) for name in NAMES19]
 # Row or column of the 256 map that a 224 map takes, as in the reference maps for property scores.
 _NEAREST = np.arange(SIZE) * MAP // SIZE
 
@@ -59,6 +62,19 @@ class BiSeNetTeacher(Teacher):
 
     def soft_labels(self, logits: Tensor) -> Tensor:
         return F.avg_pool2d(torch.softmax(logits * SHARPNESS, 1), 2)
+
+    @torch.no_grad()
+    def best_probabilities(self, images: Sequence[Rgb], precision: str = "fp32") -> NDArray[np.float32]:
+        """The network at its best: at its own size, the logits of each image and of its mirror image averaged.
+
+        precision: "fp32", or "bf16" for a third of the time where the CPU has it.
+        Returns class probabilities float32 [N,19,512,512].
+        """
+        x = network_input(images, self.size, self.resampling, self.device)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bf16"):
+            straight, mirrored = self.network(x), self.network(x.flip(3))
+        logits = (straight.float() + mirrored.float().flip(3)[:, _MIRRORED]) / 2
+        return np.asarray(torch.softmax(logits * SHARPNESS, 1).cpu().numpy())
 
     def labels(self, images: Sequence[Rgb], eyes: Sequence[EyePoints | None] | None = None) -> Labels:
         """Classes from the 256 maps by nearest pixel, hair by area."""

@@ -14,6 +14,7 @@ from ohlora.cli.options import grouped
 from ohlora.cli.train import (
     cnn,
     directions,
+    faces,
     finetune,
     gan,
     hairzoo,
@@ -47,6 +48,7 @@ STAGES: Mapping[str, Stage] = {
     "portraits": Stage(portraits.portraits),
     "evaluate-hair": Stage(portraits.evaluate_hair),
     "parse": Stage(parse.parse),
+    "faces-set": Stage(faces.faces_set),
     "compare-losses": Stage(students.compare_losses),
     "parsing": Stage(students.parsing),
     "hairzoo": Stage(hairzoo.hairzoo, ZOO),

@@ -21,6 +21,14 @@ Portraits = Annotated[
     Option("--portraits", help="Mix in painted portraits: how many, or a folder of `train portraits`."),
 ]
 
+HeldOut = Annotated[
+    list[Path] | None,
+    Option(
+        "--held-out",
+        help="Folder of pictures to measure on and choose the epoch by, in place of --holdout. Repeatable.",
+    ),
+]
+
 
 def distill(
     *,
@@ -31,6 +39,7 @@ def distill(
     recipe: Annotated[
         str, Option(help="documented (B0, thousands of faces), few-faces, or portraits (fine-tunes).")
     ] = "documented",
+    held_out: HeldOut = None,
     how: Loop = Loop(out=Path("runs/distill")),
 ) -> None:
     """Distil a light hair student from a teacher's soft maps. Stopped runs resume from the same --out.
@@ -39,17 +48,24 @@ def distill(
     """
     from ohlora.training.students import distill, recipes, report
 
-    teach(distill, report, data, recipes.with_portraits(recipes.preset(recipe, **changes), portraits, **drawn), how)
+    teach(
+        distill,
+        report,
+        data,
+        recipes.with_portraits(recipes.preset(recipe, **changes), portraits, **drawn),
+        how,
+        held_out,
+    )
 
 
-def teach(stage: Any, report: Any, data: list[Path], config: Any, how: Loop) -> None:
+def teach(stage: Any, report: Any, data: list[Path], config: Any, how: Loop, held_out: list[Path] | None) -> None:
     """Run a stage (module), write and tell what its report (module) has to say."""
     from ohlora.training.students.report import epoch_line
 
     def show(row: dict[str, Any]) -> None:
         note(epoch_line(row, config.epochs))
 
-    result, sources = stage.run(data, how.out, config, **how.arguments, report=show, note=note)
+    result, sources = stage.run(data, how.out, config, **how.arguments, report=show, note=note, held_out=held_out or ())
     report.write_report(how.out, result, sources.pictures)
     how.tell(result, report.figures_line(how.out, result))
 
@@ -60,23 +76,30 @@ def parsing(
         list[Path],
         Option(help="Folder of pictures with class maps in parsing11/ or parsing19/, or of `train parse`. Repeatable."),
     ],
-    changes: Annotated[Changes, RecipeFields("students.recipes:ParsingConfig", without=("encoder_weights",))],
+    changes: Annotated[
+        Changes, RecipeFields("students.recipes:ParsingConfig", "PARSERS", without=("encoder_weights",))
+    ],
     portraits: Portraits = None,
     drawn: Drawn,
+    recipe: Annotated[
+        str, Option(help="short (11 classes, after a hair student) or faces (13, from thousands of faces).")
+    ] = "short",
+    held_out: HeldOut = None,
     how: Loop = Loop(out=Path("runs/parsing")),
 ) -> None:
-    """Distil a face parser from a teacher's class maps, with 2000 painted portraits (--portraits 0: without).
+    """Distil a face parser from a teacher's class maps, with up to 2000 painted portraits (--portraits 0: without).
     Stopped runs resume from the same --out.
 
     Example: `ohlora train parsing --data faces --start-from runs/student/student.safetensors --out runs/parsing`
     """
+    from ohlora.base.recipe import changed, pick
     from ohlora.training.students import recipes
     from ohlora.training.students.parsing import distill, report
 
-    config: recipes.DistillConfig = recipes.ParsingConfig(**changes)
+    config: recipes.DistillConfig = changed(pick(recipes.PARSERS, recipe, "recipe"), changes)
     alone = portraits == "0" and "generator" not in drawn
     config = replace(config, mix=None) if alone else recipes.with_portraits(config, portraits, **drawn)
-    teach(distill, report, data, config, how)
+    teach(distill, report, data, config, how, held_out)
 
 
 def compare_losses(

@@ -43,6 +43,9 @@ NAMES = {
     "parse": """
         --teacher --out/-o --variant --teacher-kind --exact-face --recursive/-r --batch --device --restart --json
         --help""",
+    "faces-set": """
+        --teacher --bundle/-b --images --recursive/-r --count --shard --part --psi --varied --toward --sizes --portraits
+        --crops --crop --quality --seed --precision --batch --device --out/-o --restart --json --help""",
     "compare-losses": """
         --data --out/-o --losses --recipe --epochs --size --encoder --imagenet/--no-imagenet --start-from
         --portraits --held-out-portraits --holdout --learning-rate --batch-size --seed --shown --accelerator

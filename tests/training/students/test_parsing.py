@@ -25,20 +25,20 @@ from ohlora.export.graphs.student import export_student, reference_logits
 from ohlora.export.rewrites.student import rewrite_student
 from ohlora.render.renderer import Renderer
 from ohlora.training.data import portrait_faces
-from ohlora.training.data.augment import Augmentation
+from ohlora.training.data.augment import Augmentation, beside
 from ohlora.training.data.hair_faces import find_faces
 from ohlora.training.data.parsing_classes import NAMES11
 from ohlora.training.data.portrait_faces import PortraitFace
 from ohlora.training.nets.effisegnet import SHIPPED_ENCODER, EffiSegNet
 from ohlora.training.students.parsing.distill import (
-    CLASSES,
     MIRRORED,
-    PARSING,
     build_parser,
     class_example,
     class_loss,
     class_shares,
     class_weights,
+    hair_loss,
+    parsing_task,
     run,
 )
 from ohlora.training.students.parsing.faces import find_parsed_faces, with_classes
@@ -55,6 +55,7 @@ STILL = Augmentation(
     rotation=0, zoom=(1, 1), shift=0, perspective=0, elastic=0, flip=0, new_background=0, new_hair_color=0,
     color=0, gray=0, degrade=0, occlude=0, clutter=0,
 )  # fmt: skip
+CLASSES = len(NAMES11)
 MIX = PortraitMix(portraits=4, held_out=1, resolution=64)
 TINY = ParsingConfig(**SHORT, mix=MIX)
 
@@ -126,7 +127,8 @@ def test_drawn_pictures_bring_their_classes(tmp_path: Path) -> None:
     config = replace(TINY, mix=replace(MIX, portraits=0, folder=str(tmp_path / "set"), resolution=32))
     (tmp_path / "real").mkdir()
     write_portraits(tmp_path / "real", [32] * 4)
-    sources = find_sources([tmp_path / "real"], tmp_path, config, find=PARSING.find, view=PARSING.view)
+    task = parsing_task(config)
+    sources = find_sources([tmp_path / "real"], tmp_path, config, find=task.find, view=task.view)
     for split in sources.splits.values():
         for index in (*split.train, *split.test):
             classes = sources.pictures[index].read()[1]
@@ -143,7 +145,7 @@ def test_mirrored_face_has_its_sides_exchanged() -> None:
     plain, shares = class_example(sample, 64, rng(0), STILL, sample)
     other, mirrored = class_example(sample, 64, rng(0), replace(STILL, flip=1.0), sample)
     assert np.abs(plain.astype(int) - other[:, ::-1]).max() <= 3  # but for the little aspect jitter's resampling
-    assert np.abs(shares - mirrored[MIRRORED][..., ::-1]).mean() < 0.01
+    assert np.abs(shares - mirrored[MIRRORED[:CLASSES]][..., ::-1]).mean() < 0.01
     for left, right in ((2, 3), (4, 5)):
         for one in (shares, mirrored):  # the left eye is on the left, mirrored or not
             columns = [np.average(np.arange(64), weights=one[c].sum(0) + 1e-9) for c in (left, right)]
@@ -199,11 +201,11 @@ def test_class_weights(folder: Path) -> None:
     faces = find_parsed_faces([folder])
     share = np.bincount(np.concatenate([face.read()[1].ravel() for face in faces]), minlength=CLASSES) / (6 * 64 * 64)
     everyone = np.arange(6)
-    assert torch.allclose(class_weights(faces, everyone, 0.0), torch.ones(CLASSES))
-    alike = class_weights(faces, everyone, 1.0).numpy() * share
+    assert torch.allclose(class_weights(faces, everyone, ParsingConfig(balance=0.0)), torch.ones(CLASSES))
+    alike = class_weights(faces, everyone, ParsingConfig(balance=1.0)).numpy() * share
     present = share > 1e-4
     assert np.allclose(alike[present], alike[present][0])  # every class has the same say
-    some = class_weights(faces, everyone, 0.35).numpy()
+    some = class_weights(faces, everyone, ParsingConfig(balance=0.35)).numpy()
     assert some[4] > some[1] > some[0] or share[0] < share[1]
     assert float((some * share).sum()) == pytest.approx(1)
 
@@ -236,6 +238,29 @@ def test_figures() -> None:
     metrics.add(truth, truth)
     assert metrics.per_face_iou().tolist() == pytest.approx([figures["iou"], 1.0])
     assert metrics.summary()["iou_face_min"] == pytest.approx(figures["iou"])
+
+
+def person(left: int, hair: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """RGB, classes and 19 classes: a body of 20 columns from `left` on, its upper half hair; `hair` is its gray."""
+    image, classes, parsing = (np.zeros((64, 64), np.uint8) for _ in range(3))
+    body = np.s_[16:, left : left + 20]
+    classes[body], parsing[body], image[body] = 1, 1, 90
+    classes[16:40, left : left + 20], parsing[16:40, left : left + 20], image[16:40, left : left + 20] = 10, 17, hair
+    return np.repeat(image[..., None], 3, 2), classes, parsing
+
+
+@given(st.integers(0, 2**32))
+def test_a_companion_brings_its_classes_and_hides_what_is_behind_it(seed: int) -> None:
+    first, other = person(22, 150), person(22, 250)
+    image, classes = beside(first, other, np.random.default_rng(seed), first[0])
+    new = classes != first[1]
+    assert np.isin(classes[new], [1, 10]).all()
+    bright = image[..., 0] > 230  # well inside the other's hair
+    assert (classes[bright] == 10).all()
+    far = ~cv2.dilate(new.astype(np.uint8), np.ones((9, 9), np.uint8)).astype(bool) & ~cv2.dilate(
+        (image != first[0]).any(2).astype(np.uint8), np.ones((9, 9), np.uint8)
+    ).astype(bool)
+    assert np.array_equal(image[far], first[0][far])
 
 
 # --- the network -----------------------------------------------------------------------------------------------------
@@ -273,6 +298,19 @@ def test_students_are_not_taken_for_each_other(tmp_path: Path, weights_file: Pat
         load_student(tmp_path / "hair.safetensors", outputs=CLASSES)
 
 
+def test_a_parser_of_eleven_classes_becomes_one_of_thirteen(weights_file: Path) -> None:
+    model = build_parser(replace(TINY, outputs=13, start_from=str(weights_file)))
+    assert model.outputs == 13
+    assert torch.equal(model.decoder.head.weight[:11], random_parser().decoder.head.weight)
+
+
+def test_hair_loss_is_that_of_hair_against_everything_else() -> None:
+    logits = torch.randn(2, 13, 3, 4, dtype=torch.float64)
+    shares = torch.softmax(torch.randn(2, 13, 3, 4, dtype=torch.float64), 1)
+    hair = torch.softmax(logits, 1)[:, 10]
+    assert torch.allclose(hair_loss(logits, shares), F.binary_cross_entropy(hair, shares[:, 10]))
+
+
 # --- the stage -------------------------------------------------------------------------------------------------------
 
 
@@ -300,6 +338,20 @@ def test_stopped_run_resumes_to_the_same_weights(folder: Path, tmp_path: Path) -
     assert "accuracy" in report
     for sheet in ("overlays.jpg", "overlays_portraits.jpg"):
         assert (tmp_path / "a" / sheet).stat().st_size > 1000
+
+
+def test_pictures_of_other_folders_are_held_out(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "held").mkdir()
+    other = write_portraits(tmp_path / "held", [64] * 2)
+    config = replace(TINY, mix=None, outputs=13, hair=1.0, precision="bf16")
+    result, sources = run([folder], tmp_path / "out", config, accelerator="cpu", held_out=[other])
+    assert {side: len(part) for side, part in vars(sources.splits["real"]).items()} == {
+        "train": 6,
+        "valid": 2,
+        "test": 2,
+    }
+    assert len(result["test_faces"]) == 2
+    assert load_student(tmp_path / "out" / "student.safetensors", outputs=13).outputs == 13
 
 
 def test_command(folder: Path, tmp_path: Path) -> None:

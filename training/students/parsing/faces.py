@@ -1,13 +1,14 @@
 """Pictures with a class map of the face: real ones from folders, drawn ones with their exact classes.
 
-A sample is (RGB, class ids 0..10, 19-class map or None); the last tells the background from neck and clothes, which
-the 11 classes do not.
+A sample is (RGB, class ids 0..10 or 0..12, 19-class map or None); the last tells the background from neck and clothes,
+which the others do not.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -35,10 +36,15 @@ CLASS_LAYOUTS = (DRAWN_LAYOUT, "parsing_{number}.png", PARSING_LAYOUT)
 
 @dataclass(frozen=True)
 class ParsedFace(HairFace):
-    """A picture file with its class map as label; that may be the 19-class map, where there is one."""
+    """A picture file with its class map as label; that may be the 19-class map, where there is one.
+
+    classes: 11, or 13 with glasses and hats, which only 19-class maps know.
+    """
+
+    classes: int = len(CLASSES11)
 
     def read(self) -> Sample:
-        """Picture, class ids 0..10, 19-class ids or None; the maps brought to the picture's size.
+        """Picture, class ids, 19-class ids or None; the maps brought to the picture's size.
 
         Raises InvalidInputError for a map with other ids.
         """
@@ -47,23 +53,28 @@ class ParsedFace(HairFace):
         parsing = None if self.parsing is None else read_map(self.parsing, size, cv2.INTER_NEAREST)
         if self.label == self.parsing and parsing is not None:
             try:
-                return image, map_19_to_11(parsing), parsing
+                return image, map_19_to_11(parsing, classes=self.classes), parsing
             except ValueError as error:
                 raise InvalidInputError(f"{self.label}: {error}") from error
         classes = read_map(self.label, size, cv2.INTER_NEAREST)
-        if classes.max(initial=0) >= len(CLASSES11):
+        if classes.max(initial=0) >= self.classes:
             raise InvalidInputError(
-                f"{self.label} holds class {classes.max()}: its ids must be 0 to {len(CLASSES11) - 1}"
+                f"{self.label} holds class {classes.max()}: its ids must be 0 to {self.classes - 1}"
             )
         return image, classes, parsing
 
 
-def find_parsed_faces(folders: Sequence[Path]) -> list[ParsedFace]:
+def find_parsed_faces(folders: Sequence[Path], classes: int = len(CLASSES11)) -> list[ParsedFace]:
     """All pictures of the folders that have a class map, paired by name, in the order of `find_faces`.
 
+    classes: as of `ParsedFace`; with 13 the 19-class map counts where there is one.
     Raises InvalidInputError if there are none.
     """
-    return [ParsedFace(*files) for files in find_labels(folders, CLASS_LAYOUTS, "parsed picture", "class map")]
+    found = find_labels(folders, CLASS_LAYOUTS, "parsed picture", "class map")
+    named = partial(ParsedFace, classes=classes)
+    if classes == len(CLASSES11):
+        return [named(*files) for files in found]
+    return [named(picture, parsing or label, parsing) for picture, label, parsing in found]
 
 
 def with_classes(picture: LabelledPicture) -> LabelledPicture:
