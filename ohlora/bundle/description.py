@@ -30,6 +30,7 @@ def describe(bundle: Bundle) -> list[tuple[str, str]]:
         rows.append(("parsing", text))
     if part := manifest.generator:
         label = f", label {part.label_size}" if part.label_size else ""
+        label += f", psi {part.psi:g}" if part.psi < 1 else ""
         rows += [
             (
                 "generator",

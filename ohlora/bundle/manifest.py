@@ -109,9 +109,10 @@ class GeneratorPart(_Strict):
     mapping_end, split_size: of a mapping network that ends in two branches, its last layers once more as a network of
     their own, for directions that edit what they read, and the width of the second branch.
     precision: arithmetic that the preset of the synthesis network was measured in.
+    psi: truncation of jobs that do not ask for another, on all layers; 1: none.
     """
 
-    LATER = ("mapping_end", "split_size", "precision")
+    LATER = ("mapping_end", "split_size", "precision", "psi")
 
     kind: str
     mapping: RelativeName
@@ -127,6 +128,7 @@ class GeneratorPart(_Strict):
     mapping_end: RelativeName | None = None
     split_size: Annotated[int, Field(ge=0)] = 0
     precision: Precision = "fp32"
+    psi: Annotated[float, Field(ge=0, le=1)] = 1.0
     parity: dict[str, JsonValue] = {}
 
     @model_validator(mode="after")

@@ -35,8 +35,8 @@ class Portraits:
     count: Annotated[
         int | None, Option("--count", "-n", help="The faces of seeds 0 to COUNT - 1, in place of --faces.")
     ] = None
-    psi: Annotated[float, Option(help="Truncation, 1 = none.")] = 1.0
-    truncation_layers: Annotated[int, Option(help="Layers that are truncated.")] = 0
+    psi: Annotated[float | None, Option(help="Truncation, 1 = none. Default: the bundle's.")] = None
+    truncation_layers: Annotated[int | None, Option(help="Layers that are truncated. Default: all.")] = None
 
     def load(self, renderer: Renderer) -> Sequence[Face]:
         """--faces, or the first seeds, or for a newcomer who asks for none: the bundle's gallery, else a few seeds.

@@ -49,14 +49,14 @@ class RenderJob:
     """faces x looks. Item k shows face k // len(looks) with look k % len(looks).
 
     psi, truncation_layers: truncation of w towards its mean
-    (docs/spec/stylegan.md, section 2.4); 0 layers switch it off.
+    (docs/spec/stylegan.md, section 2.4); 0 layers switch it off. None: the bundle's default psi, and all layers.
     """
 
     faces: Sequence[Face]
     looks: tuple[Look, ...]
     output: OutputFormat = field(default_factory=OutputFormat)
-    psi: float = setting(1.0, low=0, high=1)
-    truncation_layers: int = setting(0, low=0)
+    psi: float | None = setting(None, low=0, high=1)
+    truncation_layers: int | None = setting(None, low=0)
 
     def __post_init__(self) -> None:
         if not len(self.faces) or not self.looks:
@@ -65,6 +65,18 @@ class RenderJob:
 
     def __len__(self) -> int:
         return len(self.faces) * len(self.looks)
+
+    def truncation(self, psi: float, num_layers: int) -> tuple[float, int]:
+        """psi and truncated layers for a generator of `num_layers` layers with the default `psi`.
+
+        Raises InvalidInputError for more layers than it has.
+        """
+        chosen = float(psi if self.psi is None else self.psi)
+        if self.truncation_layers is None:
+            return chosen, num_layers if chosen < 1 else 0
+        if self.truncation_layers > num_layers:
+            raise InvalidInputError(f"truncation layers must be in [0, {num_layers}], got {self.truncation_layers}")
+        return chosen, self.truncation_layers
 
 
 def spread(name: str, values: Sequence[str] | str) -> list[float]:

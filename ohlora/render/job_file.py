@@ -53,8 +53,8 @@ class JobFile(_Strict):
     faces: list[str] = Field(min_length=1)
     looks: list[LookEntry] = Field(default=[LookEntry()], min_length=1)
     expression_seed: int | None = Field(default=None, ge=0, le=MAX_SEED)
-    psi: float = 1.0
-    truncation_layers: int = 0
+    psi: float | None = None
+    truncation_layers: int | None = None
     format: str = "jpeg"
     quality: int = 95
     rounding: str = "truncate"

@@ -55,7 +55,7 @@ def portrait_job(
         "looks": [look_record(look) for look in asked.looks],
         "directions": directions_record(renderer),
         "output": asdict(asked.output),
-        "truncation": [asked.psi, asked.truncation_layers],
+        "truncation": list(renderer.truncation(asked)),
     }
     return Job(PortraitPlan(asked), executor, request, provenance, asked.output)
 

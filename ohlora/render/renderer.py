@@ -124,13 +124,17 @@ class Renderer(PhotoRenderer):
         directions = self.directions if self._check(job) else None
         end = self._mapping_end if directions is not None and directions.needs_mapping_end else None
         source = LatentSource(self._mapping, end, directions)
-        return JobLatents(job, source, self.bundle.w_avg(), self.bundle.generator_part().num_layers)
+        num_layers = self.bundle.generator_part().num_layers
+        return JobLatents(job, source, self.bundle.w_avg(), num_layers, self.truncation(job))
+
+    def truncation(self, job: RenderJob) -> tuple[float, int]:
+        """psi and the number of layers it acts on: the job's, or the bundle's where the job leaves them open."""
+        part = self.bundle.generator_part()
+        return job.truncation(part.psi, part.num_layers)
 
     def _check(self, job: RenderJob) -> bool:
         """Whether the job moves a face. Raises InvalidInputError for looks that this bundle cannot make."""
-        part = self.bundle.generator_part()
-        if job.truncation_layers > part.num_layers:
-            raise InvalidInputError(f"truncation layers must be in [0, {part.num_layers}], got {job.truncation_layers}")
+        self.truncation(job)
         moves = any(not look.expression.neutral for look in job.looks)
         if moves:
             if self.directions is None:
@@ -172,16 +176,14 @@ class Renderer(PhotoRenderer):
         ombres: Ombre | Sequence[Ombre | None] | None = None,
         psi: float | None = None,
         *,
-        truncation_layers: int = 0,
+        truncation_layers: int | None = None,
     ) -> Rgb:
         """Every face with every expression and every ombre, in that nesting: uint8 RGB [N,H,W,3].
 
-        psi, truncation_layers: as of `RenderJob`; None: the bundle's default, which is 1.
+        psi, truncation_layers: as of `RenderJob`; None: the bundle's default psi (1: none), and all layers.
         """
         looks = make_looks(_listed(expressions), _listed(ombres))
-        job = RenderJob(
-            _listed(faces) or [], looks, psi=1.0 if psi is None else psi, truncation_layers=truncation_layers
-        )
+        job = RenderJob(_listed(faces) or [], looks, psi=psi, truncation_layers=truncation_layers)
         size = self.bundle.generator_part().resolution
         images = np.empty((len(job), size, size, 3), dtype=np.uint8)
         for rendered in self.stream(job):

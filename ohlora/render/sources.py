@@ -48,17 +48,21 @@ def pictures_with_hair(images: Sequence[Rgb], engine: Engine | None) -> list[Pic
 
 @dataclass
 class JobLatents:
-    """z -> w (once per face) -> expression -> what the synthesis network of `num_layers` layers takes."""
+    """z -> w (once per face) -> expression -> what the synthesis network of `num_layers` layers takes.
+
+    truncation: psi, and the layers it acts on.
+    """
 
     job: RenderJob
     source: LatentSource
     w_mean: NDArray[np.float32]
     num_layers: int
+    truncation: tuple[float, int]
 
     def wp(self, units: Sequence[PortraitUnit]) -> NDArray[np.float32]:
         """float32 [N,L,W] of N units."""
         rows = self.source.rows([(unit.face, self.job.faces[unit.face], unit.expression) for unit in units])
-        return truncate(rows, self.w_mean, self.num_layers, self.job.psi, self.job.truncation_layers)
+        return truncate(rows, self.w_mean, self.num_layers, *self.truncation)
 
 
 @dataclass

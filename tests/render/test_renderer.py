@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 
 import ohlora
+from ohlora.bundle.write import new_bundle
 from ohlora.errors import BundleError, InvalidInputError
 from ohlora.faces import SeedRange, face_from_seed, load_faces
 from ohlora.io.images import read_image
 from ohlora.kernels.ombre import apply_ombre
 from ohlora.photos.segmentation import SIZE, fit, mirrored, student_input
-from ohlora.render.job import RenderJob, make_looks
+from ohlora.render.job import Look, RenderJob, make_looks
+from ohlora.render.jobs import portrait_job
 from ohlora.render.sources import truncate
 from tests.support.hair_only_bundle import hair_only
 
@@ -90,6 +92,29 @@ def test_truncation_changes_the_portrait(tiny: ohlora.Renderer) -> None:
     assert not np.array_equal(tiny.render(face, psi=0.3, truncation_layers=6), tiny.render(face))
     with pytest.raises(InvalidInputError, match="truncation layers"):
         tiny.render(face, psi=0.3, truncation_layers=99)
+
+
+def test_psi_alone_truncates_all_layers(tiny: ohlora.Renderer) -> None:
+    face, layers = face_from_seed(1), tiny.bundle.generator_part().num_layers
+    assert np.array_equal(tiny.render(face, psi=0.3), tiny.render(face, psi=0.3, truncation_layers=layers))
+    assert np.array_equal(tiny.render(face, psi=1.0), tiny.render(face))
+    assert np.array_equal(tiny.render(face, psi=0.3, truncation_layers=0), tiny.render(face))
+
+
+def test_a_bundle_has_a_psi_of_its_own(tiny: ohlora.Renderer, tmp_path: Path) -> None:
+    with new_bundle(tmp_path / "near", start=tiny.bundle) as draft:
+        draft.generator = tiny.bundle.generator_part().model_copy(update={"psi": 0.3})
+    face = face_from_seed(1)
+    with ohlora.Renderer(tmp_path / "near") as near:
+        assert np.array_equal(near.render(face), tiny.render(face, psi=0.3))
+        assert np.array_equal(near.render(face, psi=1.0), tiny.render(face))
+        layers = near.bundle.generator_part().num_layers
+        # The record has numbers, so that a job resumes whatever the defaults are by then.
+        for psi, stored in ((None, [0.3, layers]), (1.0, [1.0, 0]), (1, [1.0, 0])):
+            job = portrait_job(near, RenderJob(SeedRange(1, 1), (Look(),), psi=psi))
+            assert job.request["truncation"] == stored
+    # What was recorded before bundles had one.
+    assert portrait_job(tiny, RenderJob(SeedRange(1, 1), (Look(),))).request["truncation"] == [1.0, 0]
 
 
 def test_errors(demo: ohlora.Renderer, tiny: ohlora.Renderer, tmp_path: Path) -> None:
