@@ -12,6 +12,7 @@ from torch import nn
 
 from ohlora.base.text import one_of
 from ohlora.bundle import Bundle
+from ohlora.bundle.manifest import MANIFEST_NAME
 from ohlora.engines.model_file import read_model_file
 from ohlora.errors import InvalidInputError
 from ohlora.export.bundle.preset import judged_latents
@@ -100,11 +101,13 @@ def module_source(network: str, module: nn.Module, options: Mapping[str, str], t
 def open_source(
     where: str, network: str | None, kind: str | None, options: Mapping[str, str], size: tuple[int, int]
 ) -> Source:
-    """A bundle's folder or name, a file of weights with its network, or a network whose weights come with a package."""
+    """A bundle's folder or name, weights (a file, or a package's folder of them) with their network, or a network whose
+    weights come with a package.
+    """
     if where in NETWORKS and network in (None, where):
         return weights_source(where, kind, None, options)
     path = Path(where)
-    if path.is_file():
+    if path.is_file() or (network is not None and path.is_dir() and not (path / MANIFEST_NAME).is_file()):
         if network is None:
             raise InvalidInputError(f"{path} is a file of weights: give --network {one_of(NETWORKS)}")
         return weights_source(network, kind, path, options)

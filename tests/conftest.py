@@ -66,3 +66,17 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
         provenance="random weights",
     )
     return bundle.path
+
+
+@pytest.fixture(scope="session")
+def photo_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small photographic bundle (64 px, random weights), as `ohlora bundle get photo` makes it."""
+    pytest.importorskip("torch")
+    from ohlora.bundle.photo.install import get_photo
+    from tests.support.random_faces import small_recipe
+
+    folder = tmp_path_factory.mktemp("photographic")
+    recipe, wheel = small_recipe(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OHLORA_DATA_DIR", str(folder / "data"))
+        return get_photo("photo", wheel=wheel, recipe=recipe).bundle.path

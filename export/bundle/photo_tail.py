@@ -49,7 +49,7 @@ def add_tail_bundle(
     module; then nothing is installed.
     """
     part, size = base.generator_part(), 2 * tail.cut
-    state = arrays_of(generator)
+    state = generator.arrays()
     require_generator(base, state_sha256(state))
     fitted = {name: np.asarray(value, np.float32) for name, value in _arrays(tail).items()}
     architecture = generator.config.architecture
@@ -82,11 +82,6 @@ def require_generator(base: Bundle, state: str) -> None:
             f"the generator of bundle '{base.name}' is not the photographic one: install that with "
             "`ohlora bundle get photo`, and name it"
         )
-
-
-def arrays_of(generator: MobileStyleGAN) -> State:
-    """The published tensors of the module, by their names."""
-    return {name: value for name, value in _arrays(generator).items() if name != "w_avg"}
 
 
 def _arrays(module: torch.nn.Module) -> State:

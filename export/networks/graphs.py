@@ -16,8 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ohlora.bundle.photo.rewrites import Haar, mapping_arrays, synthesis_arrays
 from ohlora.errors import InvalidInputError
-from ohlora.export.graphs import mtcnn
+from ohlora.export.graphs import mobilestylegan, mtcnn
 from ohlora.export.graphs.from_torch import TRACED_BATCH, to_onnx
 from ohlora.export.graphs.generator import as_levels, exact_reference, synthesis_graph
 from ohlora.export.graphs.mapping import MappingEnd, SplitMapping, mapping_end_graph, mapping_graph
@@ -34,6 +35,7 @@ from ohlora.training.cnn.pictures import network_input
 from ohlora.training.directions.reader import Reader
 from ohlora.training.gan.data import to_tensor
 from ohlora.training.nets.effisegnet import SIZE, EffiSegNet
+from ohlora.training.nets.mobilestylegan import MobileStyleGAN
 from ohlora.training.nets.score_cnns import SIZE as CNN_SIZE
 from ohlora.training.nets.score_cnns import ClassifierCnn
 from ohlora.training.nets.stylegan import Generator
@@ -67,7 +69,7 @@ def doubles(inputs: Arrays) -> list[Tensor]:
 # --- generator ---------------------------------------------------------------------------------------------------
 
 
-def latents(module: Generator, seed: int, count: int, options: Options) -> Arrays:
+def latents(module: Generator | MobileStyleGAN, seed: int, count: int, options: Options) -> Arrays:
     config = module.config
     inputs: Arrays = {"z": normal(seed, count, config.z_size)}
     if config.label_size:
@@ -77,19 +79,19 @@ def latents(module: Generator, seed: int, count: int, options: Options) -> Array
 
 def branches(module: Generator, seed: int, count: int, options: Options) -> Arrays:
     """Both branches of random latents."""
-    hidden = exact_reference(module).mapping.hidden(*doubles(latents(module, seed, count, options)))
+    hidden = exact(module).mapping.hidden(*doubles(latents(module, seed, count, options)))
     return {"mapping_split1": torch.cat(hidden, 1).float().numpy()}
 
 
-def styles(module: Generator, seed: int, count: int, options: Options) -> Arrays:
+def styles(module: Generator | MobileStyleGAN, seed: int, count: int, options: Options) -> Arrays:
     """wp [N,layers,W] of random latents, another in every layer: a mixed-up style shows."""
     layers = module.config.layers
-    w = exact_reference(module).mapping(*doubles(latents(module, seed, count * layers, options)))
+    w = exact(module).mapping(*doubles(latents(module, seed, count * layers, options)))
     return {"wp": w.unflatten(0, (count, layers)).float().numpy()}
 
 
 def reference_mapping(module: Generator, inputs: Arrays, options: Options) -> Arrays:
-    mapping = exact_reference(module).mapping
+    mapping = exact(module).mapping
     if not module.config.split_size:
         return {"w": mapping(*doubles(inputs)).numpy()}
     w, split1 = SplitMapping(mapping)(*doubles(inputs))
@@ -97,7 +99,7 @@ def reference_mapping(module: Generator, inputs: Arrays, options: Options) -> Ar
 
 
 def reference_mapping_end(module: Generator, inputs: Arrays, options: Options) -> Arrays:
-    w, split2 = MappingEnd(exact_reference(module).mapping)(*doubles(inputs))
+    w, split2 = MappingEnd(exact(module).mapping)(*doubles(inputs))
     return {"w": w.numpy(), "mapping_split2": split2.numpy()}
 
 
@@ -133,6 +135,40 @@ GENERATOR = (
         {"w": "latent", "mapping_split2": "latent"},
         needed=lambda module: bool(module.config.split_size),
     ),
+)
+
+
+# --- photographic generator --------------------------------------------------------------------------------------
+
+SIZES = {"full": 1, "half": 2, "quarter": 4}  # of the images: what the network's own side is divided by
+
+
+def photo_size(module: MobileStyleGAN, options: Options) -> int:
+    return module.config.architecture.resolution // SIZES[options["size"]]
+
+
+def photo_mapping(module: MobileStyleGAN, options: Options) -> onnx.ModelProto:
+    architecture = module.config.architecture
+    return mobilestylegan.mapping_graph(mapping_arrays(module.arrays(), architecture), architecture)
+
+
+def photo_synthesis(module: MobileStyleGAN, options: Options) -> onnx.ModelProto:
+    architecture, size, haar = module.config.architecture, photo_size(module, options), cast(Haar, options["haar"])
+    arrays = synthesis_arrays(module.arrays(), architecture, size, haar)
+    return mobilestylegan.synthesis_graph(arrays, architecture, size, haar)
+
+
+def reference_photo_mapping(module: MobileStyleGAN, inputs: Arrays, options: Options) -> Arrays:
+    return {"w": exact(module).mapping(*doubles(inputs)).numpy()}
+
+
+def reference_photo_synthesis(module: MobileStyleGAN, inputs: Arrays, options: Options) -> Arrays:
+    return {"image": as_levels(exact(module.sized(photo_size(module, options))).synthesis(*doubles(inputs)))}
+
+
+PHOTO_GENERATOR = (
+    GraphExport("mapping", photo_mapping, reference_photo_mapping, latents, {"w": "latent"}),
+    GraphExport("synthesis", photo_synthesis, reference_photo_synthesis, styles, {"image": "image"}),
 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
+from ohlora.bundle.photo.rewrites import HAARS
 from ohlora.export.graphs.mtcnn import NETS, SOURCE
 from ohlora.export.networks import graphs
 from ohlora.export.networks.entry import GraphExport, NetworkExport
@@ -14,6 +15,7 @@ from ohlora.training.nets.bisenet import BiSeNet
 from ohlora.training.nets.cvae_encoder import CvaeEncoder
 from ohlora.training.nets.effisegnet import EffiSegNet
 from ohlora.training.nets.facexformer import FaceXFormer
+from ohlora.training.nets.mobilestylegan import MobileStyleGAN
 from ohlora.training.nets.score_cnns import ATTRIBUTES, ClassifierCnn, HairstyleCnn, MergedCnn, PropertyCnn
 from ohlora.training.nets.stylegan import Generator
 from ohlora.training.nets.stylegan_discriminator import Discriminator
@@ -36,6 +38,13 @@ def _one(module: type[nn.Module], graph: GraphExport, *kinds: str, attribute: st
 
 _TABLE = (
     NetworkExport("generator", of_part("generator"), Generator, graphs.GENERATOR, {"collapse": COLLAPSES}),
+    NetworkExport(
+        "mobilestylegan",
+        ("mobilestylegan-ffhq",),
+        MobileStyleGAN,
+        graphs.PHOTO_GENERATOR,
+        {"size": tuple(graphs.SIZES), "haar": HAARS},
+    ),
     NetworkExport(
         "discriminator",
         of_part("discriminator"),

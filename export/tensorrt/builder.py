@@ -80,7 +80,8 @@ def build_engine(
     built = builder.build_serialized_network(network, config)
     if built is None:
         said = _short("; ".join(logger.errors[:2])) or "it does not say why"
-        raise EngineError(f"{name} could not build {out.name}: {said}")
+        remedy = "; its largest batch needs too much memory: give a smaller --batch" if "OutOfMemory" in said else ""
+        raise EngineError(f"{name} could not build {out.name}: {said}{remedy}")
     _keep_timing_cache(config, cache)
     engine = bytes(built)
     make_folder(out.parent)

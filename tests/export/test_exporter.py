@@ -17,13 +17,14 @@ from ohlora.bundle import Bundle
 from ohlora.cli import app
 from ohlora.engines import arithmetic, backend_report, open_engine
 from ohlora.engines.cache import CACHE_VARIABLE
-from ohlora.errors import InvalidInputError, OhloraError
+from ohlora.errors import CheckpointError, InvalidInputError, OhloraError
 from ohlora.export.exporter import Request, export
 from ohlora.export.formats import FORMATS, Batch, parse_batch, refuse
 from ohlora.export.networks.compare import Comparison
 from ohlora.export.precision.presets import preset_named
 from ohlora.export.sources import bundle_source, open_source
 from ohlora.faces import face_from_seed
+from tests.support.random_faces import real_wheel
 
 SIZE = (64, 64)
 
@@ -156,6 +157,36 @@ def test_weights_are_exported_with_their_parity(tmp_path: Path) -> None:
     assert (code, "build one first" in text) == (2, True)
     code, text = run("mtcnn", "--model", "refinement", "--precision", "int8", "--out", tmp_path / "b")
     assert (code, "no int8 form" in text) == (2, True)
+
+
+def test_the_photographic_family_is_exported_like_any_other(photo_bundle: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tritonclient.grpc", reason="tritonclient[grpc] has Triton's definitions")
+    out = tmp_path / "models"
+    code, text = run(photo_bundle, "--to", "triton", "--batch", "1:2:4", "--out", out)
+    assert code == 0, text
+    assert "8 configurations validated with Triton's definitions" in text
+    code, text = run(photo_bundle, "--precision", "fp16", "--model", "portrait", "--out", tmp_path / "half")
+    assert code == 0, text
+    report = json.loads((tmp_path / "half" / "export.json").read_text())["networks"]["portrait"]
+    assert report["precision"] == "fp16"
+    assert report["quality"]["figures"]["psnr_db"] >= 45
+
+
+def test_weights_of_the_photographic_generator_are_exported(tmp_path: Path) -> None:
+    code, text = run(
+        real_wheel(), "--network", "mobilestylegan", "--option", "size=quarter", "--model", "synthesis", "--out",
+        tmp_path / "engines",
+    )  # fmt: skip
+    assert code == 0, text
+    report = json.loads((tmp_path / "engines" / "export.json").read_text())["networks"]["synthesis"]
+    assert report["parity"]["image"]["max_grey_levels"] <= 1
+    with open_engine(tmp_path / "engines" / "synthesis.onnx", backend="onnxruntime") as engine:
+        assert str(engine.spec.outputs[0]) == "image: uint8 [N, 256, 256, 3]"
+
+
+def test_a_folder_that_is_not_the_package_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"MappingNetwork\.bin"):
+        open_source(str(tmp_path), "mobilestylegan", None, {}, SIZE)
 
 
 @pytest.mark.parametrize(

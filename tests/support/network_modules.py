@@ -13,10 +13,13 @@ from ohlora.training.directions.reader import Reader
 from ohlora.training.nets.bisenet import BiSeNet
 from ohlora.training.nets.cvae_encoder import CvaeEncoder, EncoderConfig
 from ohlora.training.nets.effisegnet import SHIPPED_ENCODER, EffiSegNet
+from ohlora.training.nets.mobilestylegan import MobileStyleGANConfig
 from ohlora.training.nets.stylegan import Generator, GeneratorConfig
 from ohlora.training.nets.stylegan_discriminator import Discriminator, DiscriminatorConfig
 from ohlora.training.nets.stylegan_v5_discriminator import V5Discriminator, V5DiscriminatorConfig
+from ohlora.training.weights.random_face import from_arrays
 from ohlora.training.weights.score_cnns_keys import make
+from tests.support.random_faces import SMALL, small_state
 
 GENERATOR = GeneratorConfig(
     resolution=16, z_size=24, w_size=16, label_size=3, embedding_size=5, mapping_layers=3, split_size=20,
@@ -26,6 +29,7 @@ DISCRIMINATOR = DiscriminatorConfig(resolution=16, label_size=3, group=4, channe
 
 MAKERS: dict[str, Callable[[], nn.Module]] = {
     "generator": lambda: Generator(GENERATOR),
+    "mobilestylegan": lambda: from_arrays(small_state(), MobileStyleGANConfig(SMALL, SMALL.resolution)),
     "discriminator": lambda: Discriminator(DISCRIMINATOR),
     "discriminator-v5": lambda: V5Discriminator(V5DiscriminatorConfig(0.03)),
     "student": lambda: EffiSegNet(SHIPPED_ENCODER),

@@ -7,11 +7,14 @@ trained network and sits in the pointwise weights; the noise of every layer is o
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -235,6 +238,16 @@ class MobileStyleGAN(nn.Module):
         self.mapping = Mapping(self.config.architecture)
         self.synthesis = Synthesis(self.config)
         self.register_buffer("w_avg", torch.zeros(self.config.w_size))
+
+    def arrays(self) -> dict[str, NDArray[np.float32]]:
+        """The published tensors, by the names of `Architecture.shapes`."""
+        return {name: value.detach().cpu().numpy() for name, value in self.state_dict().items() if name != "w_avg"}
+
+    def sized(self, size: int) -> MobileStyleGAN:
+        """A copy for images of `size` pixels. Raises InvalidInputError for a size that it cannot make."""
+        copied = copy.deepcopy(self)
+        copied.config = copied.synthesis.config = replace(self.config, size=size)
+        return copied
 
     def broadcast(self, w: Tensor) -> Tensor:
         """One w [N, w_size] for every layer -> wp [N, layers, w_size]; wp is passed through."""

@@ -40,7 +40,7 @@ def difference(made: np.ndarray, wanted: np.ndarray) -> tuple[int, float]:
     return int(apart.max()), float((apart > 0).mean())
 
 
-@pytest.mark.parametrize("which", ["demo", "tiny_bundle"])
+@pytest.mark.parametrize("which", ["demo", "tiny_bundle", "photo_bundle"])
 def test_portrait_is_the_pipeline(which: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     bundle = Bundle.open(which if which == "demo" else request.getfixturevalue(which))
     asked = portrait_requests(bundle, 10)

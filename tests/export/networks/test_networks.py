@@ -161,6 +161,14 @@ def test_collapse_of_the_generator() -> None:
     assert made.parity["image"]["max_grey_levels"] <= 1
 
 
+@pytest.mark.parametrize(("size", "haar", "side"), [("full", "butterfly", 64), ("half", "grouped", 32),
+                                                    ("quarter", "grouped", 16)])  # fmt: skip
+def test_sizes_of_the_photographic_generator(size: str, haar: str, side: int) -> None:
+    made = check("mobilestylegan", random_module("mobilestylegan"), size=size, haar=haar)["synthesis"].model
+    said = {entry.key: entry.value for entry in made.metadata_props}
+    assert (said["ohlora.resolution"], said["ohlora.haar"]) == (str(side), haar)
+
+
 @pytest.mark.parametrize(("statistics", "picture"), [("alone", "uint8"), ("batch", "float32")])
 def test_options_of_the_discriminator(statistics: str, picture: str) -> None:
     made = check("discriminator", random_module("discriminator"), statistics=statistics, input=picture)
@@ -232,8 +240,7 @@ def test_exports_are_reproducible() -> None:
 def test_every_kind_of_weights_belongs_to_a_network() -> None:
     kinds = [kind for entry in NETWORKS.values() for kind in entry.kinds]
     assert len(kinds) == len(set(kinds))
-    # Its graphs ship without weights and are filled without torch: `ohlora.bundle.photo`.
-    assert set(KINDS) - set(kinds) == {"mobilestylegan-ffhq"}
+    assert set(KINDS) <= set(kinds)
 
 
 def test_wrong_kinds_are_refused(tmp_path: Path) -> None:
@@ -248,7 +255,7 @@ def test_wrong_kinds_are_refused(tmp_path: Path) -> None:
         load_network("generator", None, path)
     with pytest.raises(CheckpointError, match="is no 'discriminator': its metadata say 'stylegan'"):
         load_network("discriminator", "discriminator", path)
-    with pytest.raises(InvalidInputError, match="unknown network 'unet': choose generator, discriminator"):
+    with pytest.raises(InvalidInputError, match="unknown network 'unet': choose generator, mobilestylegan, disc"):
         load_network("unet", None, path)
     with pytest.raises(InvalidInputError, match="'cnn-age' are in a file: give its path"):
         load_network("cnn-age", None, None)
