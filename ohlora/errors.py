@@ -33,3 +33,7 @@ class CheckpointError(OhloraError):
 
 class OutputError(OhloraError):
     """A result cannot be written: full disk, no permission. The job stops and can be resumed."""
+
+
+class PlaceError(OutputError):
+    """One result cannot be at its place: a folder stands there, or its name is too long. The rest of a job goes on."""

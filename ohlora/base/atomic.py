@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from ohlora.base.closing import Closing
-from ohlora.errors import InvalidInputError, OutputError
+from ohlora.errors import InvalidInputError, OutputError, PlaceError
 
 try:
     import fcntl
@@ -42,16 +42,27 @@ WAIT_SECONDS = 2.0  # for a living process that is just replacing a folder
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of linux/fcntl.h and linux/fs.h
 _log = logging.getLogger(__name__)
 
+# What is wrong with one name; with another one the same disk takes the file.
+_PLACES = {
+    errno.ENAMETOOLONG: "the name is too long for this file system",
+    errno.EISDIR: "a folder stands there: move it away",
+    errno.ENOTDIR: "a file stands in the place of a folder: move it away",
+    errno.ELOOP: "a link stands in its place: move it away",
+    errno.EILSEQ: "this file system cannot store the name",
+    errno.EINVAL: "this file system cannot store the name",
+}
+
 
 def explain_os_error(path: Path, error: OSError) -> OutputError:
-    """What failed and what to do, from the error number."""
+    """What failed and what to do, from the error number. A PlaceError where only this name is at fault."""
+    if (reason := _PLACES.get(error.errno or 0)) is not None:
+        return PlaceError(f"cannot write {path}: {reason}")
     remedy = {
         errno.ENOSPC: "the disk is full: free some space and run the same command again, it resumes",
         errno.EDQUOT: "the disk quota is used up: free some space and run the same command again, it resumes",
         errno.EACCES: "no permission: choose another --out",
         errno.EPERM: "no permission: choose another --out",
         errno.EROFS: "the file system is read-only: choose another --out",
-        errno.ENAMETOOLONG: "the name is too long for this file system",
     }.get(error.errno or 0, error.strerror or str(error))
     return OutputError(f"cannot write {path}: {remedy}")
 
@@ -98,12 +109,12 @@ def write_csv(path: Path | str, rows: Iterable[Iterable[Any]]) -> None:
 
 
 def make_folder(path: Path | str) -> Path:
-    """Create `path` and its parents. Raises OutputError when that fails or something else stands there."""
+    """Create `path` and its parents. Raises OutputError when that fails, PlaceError when something else is there."""
     path = Path(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except FileExistsError as error:
-        raise OutputError(f"cannot use {path} as output folder: it is a file") from error
+        raise PlaceError(f"cannot use {path} as output folder: it is a file") from error
     except OSError as error:
         raise explain_os_error(path, error) from error
     return path

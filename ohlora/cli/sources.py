@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib.resources import files
 from pathlib import Path
 
@@ -26,6 +27,9 @@ def sort_sources(roots: list[Path], recursive: bool) -> tuple[list[Path], list[P
     from ohlora.io.images import list_images
     from ohlora.io.video import is_video, list_videos
 
+    for root in roots:
+        if not os.path.lexists(root):
+            raise InvalidInputError(f"there is no file or folder {root}")
     videos = [root for root in roots if not root.is_dir() and is_video(root)]
     others = [root for root in roots if root not in videos]
     if not others:
@@ -53,8 +57,8 @@ def sort_sources(roots: list[Path], recursive: bool) -> tuple[list[Path], list[P
 def without(paths: list[Path], out: Path) -> list[Path]:
     """Sources that do not lie in the output folder: results of an earlier run are not dyed again."""
 
-    folder = out.resolve()
-    kept = [path for path in paths if not path.resolve().is_relative_to(folder)]
+    folder = os.path.realpath(out)
+    kept = [path for path in paths if not Path(os.path.realpath(path)).is_relative_to(folder)]
     if not kept:
         raise InvalidInputError(f"all pictures lie in the output folder {out}: choose another --out")
     return kept

@@ -12,6 +12,7 @@ from typing import Any
 
 from ohlora.base.types import Rgb
 from ohlora.base.values import Face
+from ohlora.errors import ImageError, InvalidInputError
 from ohlora.io.animation import AnimationFormat
 from ohlora.photos.face_detector import FaceDetector
 from ohlora.photos.heads import FaceRules
@@ -22,7 +23,7 @@ from ohlora.render.job import Look, OutputFormat, RenderJob, look_record
 from ohlora.render.job_file import faces_record
 from ohlora.render.movies import AnimationPlan, MovieExecutor, VideoPlan, moving_frames
 from ohlora.render.pipeline import CpuExecutor
-from ohlora.render.plan import PhotoPlan, PortraitPlan, SourceUnit, output_names
+from ohlora.render.plan import PhotoPlan, PortraitPlan, Source, SourceUnit, file_sources
 from ohlora.render.renderer import Renderer
 from ohlora.render.run_items import Advance, Executor, Job
 
@@ -90,7 +91,7 @@ def photo_job(
     renderer: Renderer, paths: Sequence[Path], roots: Sequence[Path], asked: Recoloring, *, batch: int = 4
 ) -> Job:
     """Dyed photographs. roots: the folders that `paths` were found in, whose subfolders the output keeps."""
-    plan = PhotoPlan(paths, output_names(paths, roots), asked.looks, asked.output)
+    plan = PhotoPlan(file_sources(paths, roots), asked.looks, asked.output)
     producer = renderer.photo_producer(asked.looks, asked.max_pixels, asked.rules)
     provenance = renderer.provenance(generator=False)
     return Job(plan, CpuExecutor(producer, batch), asked.request(paths), provenance, asked.output)
@@ -114,7 +115,7 @@ def video_job(renderer: Renderer, paths: Sequence[Path], roots: Sequence[Path], 
         )
         return result.facts()
 
-    plan = VideoPlan(paths, output_names(paths, roots), asked.looks, None)
+    plan = VideoPlan(file_sources(paths, roots), asked.looks, None)
     request = {**asked.request(paths), "smoothing": [asked.smoothing.past, asked.smoothing.every]}
     return Job(plan, MovieExecutor(write), request, renderer.provenance(generator=False))
 
@@ -133,11 +134,10 @@ def animation_job(
 
     movement: what the looks come from, for the metadata.
     """
-    subjects: Sequence[Face] | Sequence[Path]
     if faces is None:
-        subjects, names, identity = photos, output_names(photos, roots), files_record(photos)
+        sources, identity = file_sources(photos, roots), files_record(photos)
     else:
-        subjects, names, identity = faces, [face.name for face in faces], faces_record(faces)
+        sources, identity = [Source(face, face.name, face.name) for face in faces], faces_record(faces)
 
     def write(unit: SourceUnit, files: list[Path], advance: Advance, finish: Callable[[], None]) -> dict[str, Any]:
         def counted() -> Iterator[Rgb]:
@@ -146,7 +146,13 @@ def animation_job(
                 advance(1)
             finish()
 
-        return {"frames": format.write(files[0], counted()), "fps": format.fps, **movement}
+        try:
+            written = format.write(files[0], counted())
+        except InvalidInputError as error:
+            if faces is None:  # of this photo's size; faces all have one, and it is the request that is wrong
+                raise ImageError(f"cannot animate {unit.source}: {error}") from error
+            raise
+        return {"frames": written, "fps": format.fps, **movement}
 
     request = {
         "command": "animate",
@@ -155,14 +161,24 @@ def animation_job(
         "format": [format.format, format.fps, format.quality],
         "directions": directions_record(renderer),
     }
-    plan = AnimationPlan(subjects, names, f".{format.format}", len(looks))
+    plan = AnimationPlan(sources, f".{format.format}", len(looks))
     return Job(plan, MovieExecutor(write), request, renderer.provenance(generator=faces is not None))
 
 
 def files_record(paths: Sequence[Path]) -> list[Any]:
-    """Path, size and time of each source: a changed picture is another job, not a resumed one."""
-    statuses = [(path, path.stat()) for path in paths]
-    return [[str(path.absolute()), status.st_size, status.st_mtime_ns] for path, status in statuses]
+    """Path, size and time of each source: a changed picture is another job, not a resumed one.
+
+    Where there is none (a broken link, a file that is gone since it was listed) its item fails when it is read.
+    """
+    return [[str(path.absolute()), *_status(path)] for path in paths]
+
+
+def _status(path: Path) -> tuple[int, int] | tuple[None, None]:
+    try:
+        status = path.stat()
+    except OSError:
+        return None, None
+    return status.st_size, status.st_mtime_ns
 
 
 def directions_record(renderer: Renderer) -> str | None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,13 +13,13 @@ from ohlora.base.interrupts import interrupts_held
 from ohlora.base.types import Rgb
 from ohlora.base.values import Face
 from ohlora.bundle.files import file_sha256
-from ohlora.errors import ImageError
+from ohlora.errors import ImageError, PlaceError
 from ohlora.io.images import read_image
 from ohlora.io.video import expected_frames
 from ohlora.render.job import Look
 from ohlora.render.moving_portrait import MovingPortrait
 from ohlora.render.pipeline import Results
-from ohlora.render.plan import Output, PhotoPlan, Plan, SourceUnit
+from ohlora.render.plan import Output, PhotoPlan, Plan, Source, SourceUnit, result_name
 from ohlora.render.renderer import Renderer
 from ohlora.render.run_items import Advance
 from ohlora.render.sinks import FolderSink, dye, job_backends
@@ -37,27 +38,26 @@ class VideoPlan(PhotoPlan):
 
 @dataclass(frozen=True)
 class AnimationPlan(Plan):
-    """An animation of each subject, with the same frames. names: of the files, without suffix."""
+    """An animation of each source, with the same frames."""
 
     noun, step = "animations", "frames"
     counts: ClassVar[dict[str, str]] = {"frames": "units"}
 
-    subjects: Sequence[Face | Path]
-    names: Sequence[str]
+    sources: Sequence[Source]
     suffix: str
     frames: int
 
     def __len__(self) -> int:
-        return len(self.subjects)
+        return len(self.sources)
 
     def steps(self, pending: Sequence[int]) -> int:
         return len(pending) * self.frames
 
     def units(self, pending: Iterable[int]) -> Iterator[SourceUnit]:
         for item in pending:
-            subject = self.subjects[item]
-            output = Output(item, self.names[item] + self.suffix, None, {"source": subject.name})
-            yield SourceUnit(subject, (output,))
+            source = self.sources[item]
+            output = Output(item, result_name(source.name, self.suffix), None, {"source": source.label})
+            yield SourceUnit(source.subject, (output,))
 
 
 @dataclass(frozen=True)
@@ -81,18 +81,34 @@ class MovieExecutor:
         def finish() -> None:
             held.enter_context(interrupts_held())
 
-        for unit in plan.units(pending):
+        for unit in map(partial(_placed, sink, results), plan.units(pending)):
+            if not unit.outputs:
+                continue
             paths = [sink.path(output) for output in unit.outputs]
             with held:
                 try:
                     facts = self.write(unit, paths, count, finish)
-                except ImageError as error:
+                except (ImageError, PlaceError) as error:
                     for output in unit.outputs:
                         results.fail(output.item, str(error), steps=0)
                     continue
                 for output, path in zip(unit.outputs, paths, strict=True):
                     row = sink.row(output, facts, path.stat().st_size, file_sha256(path))
                     results.done(output.item, row, steps=0)
+
+
+def _placed(sink: FolderSink, results: Results, unit: SourceUnit) -> SourceUnit:
+    """The unit without outputs that have no place, which fail before frames are made for them."""
+    kept = []
+    for output in unit.outputs:
+        try:
+            if sink.path(output).is_dir():
+                raise PlaceError(f"cannot write {sink.folder / output.file_name}: a folder stands there: move it away")
+        except PlaceError as error:
+            results.fail(output.item, str(error), steps=0)
+        else:
+            kept.append(output)
+    return replace(unit, outputs=tuple(kept))
 
 
 def moving_frames(renderer: Renderer, subject: Face | Path, looks: Sequence[Look]) -> Iterator[Rgb]:

@@ -16,7 +16,7 @@ from functools import partial
 from itertools import islice
 from typing import Any, Protocol
 
-from ohlora.errors import ImageError, OhloraError, OutputError
+from ohlora.errors import ImageError, OhloraError, OutputError, PlaceError
 from ohlora.render.plan import Output, PortraitUnit, SourceUnit
 from ohlora.render.sinks import FolderSink, Picture
 
@@ -116,6 +116,8 @@ class WritePool:
                 return
             try:
                 row = write(output)
+            except PlaceError as error:
+                self._results.fail(output.item, str(error))
             except OutputError:
                 raise
             except OhloraError as error:
@@ -166,7 +168,8 @@ def run(
     batch: int = 8,
     workers: int = 2,
 ) -> None:
-    """Run all units. An ImageError fails its item; OutputError and anything unexpected stop the run.
+    """Run all units. An ImageError or PlaceError fails its item; any other OutputError and what is unexpected stop the
+    run.
 
     On an exception (Ctrl-C included) no new work starts, work under way is finished and recorded, then it is raised.
     """

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from itertools import groupby
+from itertools import count, groupby
 from pathlib import Path
 from typing import Any, ClassVar
 
 from ohlora.base.values import Expression, Ombre
-from ohlora.errors import InvalidInputError
 from ohlora.render.job import Look, OutputFormat, RenderJob, look_record
+
+MAX_NAME_BYTES = 255  # of the file systems in common use
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,67 +86,101 @@ class PortraitPlan(Plan):
             for item in items:
                 number = item % len(looks)
                 facts = {"face": face.name, "source": face.source, "group": face.group, **records[number]}
-                name = _numbered(face.name, number, len(looks)) + self.job.output.suffix
+                name = result_name(face.name, self.job.output.suffix, number, len(looks))
                 output = Output(item, name, looks[number].ombre, facts)
                 by_expression.setdefault(looks[number].expression, []).append(output)
             for expression, outputs in by_expression.items():
                 yield PortraitUnit(face_index, expression, tuple(outputs))
 
 
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A face or file that results are made from.
+
+    label: what metadata call it. name: of its results, "/" between folders, without number and suffix.
+    """
+
+    subject: Any
+    label: str
+    name: str
+
+
 @dataclass(frozen=True)
 class PhotoPlan(Plan):
     """Photographs x ombres -> units. Item k shows photograph k // len(looks) with look k % len(looks).
 
-    names: output name of each source, without suffix; may hold folders. output None: each keeps its suffix.
+    output None: each keeps its suffix.
     """
 
-    paths: Sequence[Path]
-    names: Sequence[str]
+    sources: Sequence[Source]
     looks: tuple[Look, ...]
     output: OutputFormat | None
 
     def __len__(self) -> int:
-        return len(self.paths) * len(self.looks)
+        return len(self.sources) * len(self.looks)
 
     def units(self, pending: Iterable[int]) -> Iterator[SourceUnit]:
         count = len(self.looks)
         for index, items in groupby(pending, key=lambda item: item // count):
-            path = self.paths[index]
-            suffix = path.suffix.lower() if self.output is None else self.output.suffix
+            source = self.sources[index]
+            suffix = source.subject.suffix.lower() if self.output is None else self.output.suffix
             outputs = []
             for item in items:
                 ombre = self.looks[item % count].ombre
-                facts = {"source": path.name, "ombre": ombre and asdict(ombre)}
-                outputs.append(Output(item, _numbered(self.names[index], item % count, count) + suffix, ombre, facts))
-            yield SourceUnit(path, tuple(outputs))
+                facts = {"source": source.label, "ombre": ombre and asdict(ombre)}
+                outputs.append(Output(item, result_name(source.name, suffix, item % count, count), ombre, facts))
+            yield SourceUnit(source.subject, tuple(outputs))
 
 
-def _numbered(name: str, number: int, count: int) -> str:
-    return name if count == 1 else f"{name}_{number:0{max(4, len(str(count - 1)))}d}"
-
-
-def output_names(paths: Sequence[Path], roots: Sequence[Path]) -> list[str]:
-    """A distinct output name for each picture: its path below its root without suffix.
-
-    Pictures that differ in suffix alone keep it ("a.jpg", "a.png" -> "a_jpg", "a_png"). Raises InvalidInputError when
-    two would still be written to one file.
+def result_name(name: str, suffix: str, number: int = 0, count: int = 1) -> str:
+    """File name of result `number` of `count` of one source. One that no file system takes is cut, and ends in a hash
+    of the whole.
     """
-    folders = [root.resolve() for root in roots if root.is_dir()]
-    names = [_below(path, folders) for path in paths]
-    # Case-insensitive file systems would let one output overwrite the other.
-    counts = Counter(str(name.with_suffix("")).casefold() for name in names)
-    seen: dict[str, Path] = {}
-    result = []
-    for name, path in zip(names, paths, strict=True):
-        text = str(name.with_suffix(""))
-        text = text if counts[text.casefold()] == 1 else f"{text}_{name.suffix[1:]}"
-        if (other := seen.setdefault(text.casefold(), path)) is not path:
-            raise InvalidInputError(f"{other} and {path} would both be written as '{text}': dye the folders one by one")
-        result.append(text)
-    return result
+    whole = (name if count == 1 else f"{name}_{number:0{max(4, len(str(count - 1)))}d}") + suffix
+    folder, slash, last = whole.rpartition("/")
+    if _bytes(last) <= MAX_NAME_BYTES:
+        return whole
+    end = f"-{hashlib.sha256(whole.encode(errors='surrogatepass')).hexdigest()[:12]}{suffix}"
+    while _bytes(last) + _bytes(end) > MAX_NAME_BYTES:
+        last = last[:-1]
+    return f"{folder}{slash}{last}{end}"
+
+
+def _bytes(name: str) -> int:
+    return len(name.encode(errors="surrogatepass"))
+
+
+def file_sources(paths: Sequence[Path], roots: Sequence[Path]) -> list[Source]:
+    """Each file with its path below its root, as walked: links are names like any other.
+
+    Files that differ in suffix alone keep it in the names of their results ("a.jpg", "a.png" -> "a_jpg", "a_png").
+    Names that are still equal where case does not count, which some file systems would make one file, are numbered.
+    """
+    folders = [_absolute(root) for root in roots if root.is_dir()]
+    below = [_below(_absolute(path), folders) for path in paths]
+    labels = Counter(below)
+    stems = Counter(Path(place).with_suffix("") for place in {place.as_posix().casefold() for place in below})
+    names = []
+    for place in below:
+        stem = place.with_suffix("")
+        suffix = "" if stems[Path(stem.as_posix().casefold())] == 1 else f"_{place.suffix[1:]}"
+        names.append(stem.as_posix() + suffix)
+    taken, held = set[str](), {name.casefold() for name in names}
+    sources = []
+    for path, place, name in zip(paths, below, names, strict=True):
+        if name.casefold() in taken:
+            name = next(other for n in count(2) if (other := f"{name}_{n}").casefold() not in held)
+            held.add(name.casefold())
+        taken.add(name.casefold())
+        # Files of two roots may have one place below them: then only the whole path tells them apart.
+        sources.append(Source(path, (place if labels[place] == 1 else path).as_posix(), name))
+    return sources
+
+
+def _absolute(path: Path) -> Path:
+    return Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow links
 
 
 def _below(path: Path, folders: Sequence[Path]) -> Path:
-    resolved = path.resolve() if path.is_symlink() else path.absolute()
-    root = next((folder for folder in folders if resolved.is_relative_to(folder)), None)
-    return resolved.relative_to(root) if root else Path(path.name)
+    root = next((folder for folder in folders if path.is_relative_to(folder)), None)
+    return path.relative_to(root) if root else Path(path.name)

@@ -121,7 +121,7 @@ def test_make_folder(tmp_path: Path) -> None:
     write_bytes(tmp_path / "file", b"")
     with pytest.raises(OutputError, match="it is a file"):
         make_folder(tmp_path / "file")
-    with pytest.raises(OutputError, match="Not a directory"):
+    with pytest.raises(OutputError, match="in the place of a folder"):
         make_folder(tmp_path / "file" / "below")
 
 

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from ohlora.base.values import Expression, Ombre
 from ohlora.errors import InvalidInputError
 from ohlora.faces import SeedRange
+from ohlora.io.images import list_images
 from ohlora.render.curves import CURVES, curve_looks
 from ohlora.render.job import Look, OutputFormat, RenderJob, make_looks, spread, zip_values
-from ohlora.render.plan import PhotoPlan, PortraitPlan, output_names
+from ohlora.render.plan import MAX_NAME_BYTES, PhotoPlan, PortraitPlan, Source, file_sources, result_name
 
 looks = st.lists(
     st.builds(
@@ -85,21 +86,69 @@ def test_bad_truncation(psi: float) -> None:
         RenderJob(SeedRange(0, 0), (Look(),), psi=psi)
 
 
-def test_output_names(tmp_path: Path) -> None:
-    for name in ("a.jpg", "a.png", "b.jpg", "sub/b.jpg"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    paths = [tmp_path / n for n in ("a.jpg", "a.png", "b.jpg", "sub/b.jpg")]
-    assert output_names(paths, [tmp_path]) == ["a_jpg", "a_png", "b", "sub/b"]
-    assert output_names([tmp_path / "b.jpg"], [tmp_path / "b.jpg"]) == ["b"]
-    with pytest.raises(InvalidInputError, match="both be written"):
-        output_names([tmp_path / "b.jpg", tmp_path / "sub" / "b.jpg"], [tmp_path / "b.jpg", tmp_path / "sub"])
+def touched(folder: Path, *names: str) -> list[Path]:
+    for name in names:
+        (folder / name).parent.mkdir(exist_ok=True, parents=True)
+        (folder / name).touch()
+    return [folder / name for name in names]
+
+
+def names_of(sources: list[Source]) -> list[str]:
+    return [source.name for source in sources]
+
+
+def test_results_are_named_after_the_place_below_the_root(tmp_path: Path) -> None:
+    paths = touched(tmp_path, "a.jpg", "a.png", "b.jpg", "sub/b.jpg")
+    assert names_of(file_sources(paths, [tmp_path])) == ["a_jpg", "a_png", "b", "sub/b"]
+    assert [source.label for source in file_sources(paths, [tmp_path])] == ["a.jpg", "a.png", "b.jpg", "sub/b.jpg"]
+    assert names_of(file_sources(paths[2:3], paths[2:3])) == ["b"]
+
+
+def test_names_are_equal_however_a_folder_is_reached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touched(tmp_path, "faces/ann/001.jpg", "faces/bob/001.jpg", "here/x")
+    (tmp_path / "link").symlink_to("faces")
+    (tmp_path / "linked").mkdir()
+    for person in ("ann", "bob"):
+        (tmp_path / "linked" / f"{person}.jpg").symlink_to(f"../faces/{person}/001.jpg")
+    monkeypatch.chdir(tmp_path / "here")
+    expected = [("ann/001.jpg", "ann/001"), ("bob/001.jpg", "bob/001")]
+    for root in (Path("../faces"), tmp_path / "link", Path("../link"), tmp_path / "faces"):
+        sources = file_sources(list_images(root, recursive=True), [root])
+        assert [(source.label, source.name) for source in sources] == expected
+    monkeypatch.chdir(tmp_path / "faces")
+    both = [Path(), Path("../linked")]
+    assert names_of(file_sources(list_images(both, recursive=True), both)) == ["ann", "bob", "ann/001", "bob/001"]
+
+
+def test_names_that_differ_in_case_alone_are_numbered(tmp_path: Path) -> None:
+    paths = touched(tmp_path, "IMG_1.JPG", "IMG_1.jpg", "img_1_2.png")
+    assert names_of(file_sources(paths, [tmp_path])) == ["IMG_1", "IMG_1_3", "img_1_2"]
+    paths = touched(tmp_path, "a.JPG", "a.jpg", "a.png")
+    assert names_of(file_sources(paths, [tmp_path])) == ["a_JPG", "a_jpg_2", "a_png"]
+
+
+def test_files_of_one_name_in_two_folders_are_numbered_and_told_apart(tmp_path: Path) -> None:
+    paths = touched(tmp_path, "b.jpg", "sub/b.jpg")
+    sources = file_sources(paths, [paths[0], tmp_path / "sub"])
+    assert names_of(sources) == ["b", "b_2"]
+    assert [source.label for source in sources] == [path.as_posix() for path in paths]
+
+
+@pytest.mark.parametrize("letter", ["x", "오", "\udce4"])
+def test_a_name_too_long_for_a_file_system_is_cut(letter: str) -> None:
+    name = "folder/" + letter * 255
+    made = {result_name(name, ".jpg", number, 3) for number in range(3)}
+    assert len(made) == 3
+    for short in made:
+        assert len(short.encode(errors="surrogatepass").rpartition(b"/")[2]) <= MAX_NAME_BYTES
+        assert short.startswith(f"folder/{letter * 60}")
+        assert short.endswith(".jpg")
+    assert result_name("x" * 251, ".jpg") == "x" * 251 + ".jpg"
 
 
 def test_photo_items() -> None:
-    plan = PhotoPlan(
-        [Path("x.jpg"), Path("y.jpg")], ["x", "y"], make_looks(None, [Ombre(0.1), Ombre(0.2)]), OutputFormat()
-    )
+    sources = [Source(Path("x.jpg"), "x.jpg", "x"), Source(Path("y.jpg"), "y.jpg", "y")]
+    plan = PhotoPlan(sources, make_looks(None, [Ombre(0.1), Ombre(0.2)]), OutputFormat())
     names = [output.file_name for unit in plan.units(range(4)) for output in unit.outputs]
     assert names == ["x_0000.jpg", "x_0001.jpg", "y_0000.jpg", "y_0001.jpg"]
 

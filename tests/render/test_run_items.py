@@ -159,6 +159,22 @@ def test_a_failed_source_fails_alone(tmp_path: Path, uninterrupted: dict[str, by
     assert contents(tmp_path) == uninterrupted
 
 
+@pytest.mark.parametrize("place", ["2/2.mp4", "2"])
+def test_a_result_whose_place_is_taken_fails_alone(tmp_path: Path, uninterrupted: dict[str, bytes], place: str) -> None:
+    if place == "2":
+        (tmp_path / place).write_text("a file")
+    else:
+        (tmp_path / place).mkdir(parents=True)
+    summary = execute(job(nothing), tmp_path)
+    failed = 2 if place == "2" else 1
+    assert (summary.written, summary.status, len(summary.failures)) == (COUNT - failed, 1, failed)
+    assert str(tmp_path / place) in summary.failures[0]
+    (tmp_path / place).rename(tmp_path / "aside")
+    assert execute(job(nothing), tmp_path).written == failed
+    (tmp_path / "aside").rmdir() if failed == 1 else (tmp_path / "aside").unlink()
+    assert contents(tmp_path) == uninterrupted
+
+
 def test_files_that_are_gone_are_made_again(tmp_path: Path, uninterrupted: dict[str, bytes]) -> None:
     execute(job(nothing), tmp_path)
     (tmp_path / "2" / "3.mp4").unlink()
