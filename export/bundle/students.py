@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,45 +15,44 @@ from ohlora.bundle.write import BundleDraft
 from ohlora.engines import open_engine
 from ohlora.engines.selftest import Probe, save_probe
 from ohlora.errors import BundleError
-from ohlora.export.graphs.student import export_student, reference_hair, reference_logits
-from ohlora.export.networks.registry import load_network
+from ohlora.export.graphs.student import Role, export_student, reference_hair, reference_logits
+from ohlora.training import checkpoints
 from ohlora.training.data import portraits
-from ohlora.training.data.parsing_classes import NAMES11
+from ohlora.training.data.parsing_classes import NAMES13
 from ohlora.training.data.portrait_faces import TEST_SEEDS
 from ohlora.training.nets.effisegnet import SIZE, EffiSegNet
+from ohlora.training.weights.student import load_parser, load_student
 
 HAIR_TOLERANCE = 0.05  # largest difference of one pixel; float16 weights measured 0.006
 # Rounded weights move edges by a fraction of a pixel: share of the pixels that may get another class.
 DIFFERENT = 0.01
 CANDIDATES = 8  # portraits that a parser's parity is measured on, one of which becomes the probe
 
-# Role -> network, and kind of its weights by the file's suffix. Any other source is a bundle.
-NETWORKS: dict[str, tuple[str, dict[str, str]]] = {
-    "hair": ("student", {".safetensors": "student", ".pth": "effisegnet-v4", ".pt": "effisegnet-v4"}),
-    "parsing": ("parsing", {".safetensors": "parsing-student"}),
-}
+OWN = ".safetensors"
+# Of weights, by role; any other source is a bundle.
+SUFFIXES = {"hair": (OWN, ".pth", ".pt"), "parsing": (OWN,)}
 
 
-def add_student(
-    draft: BundleDraft, role: Literal["hair", "parsing"], source: str, metrics: dict[str, Any] | None, report: Report
-) -> None:
+def add_student(draft: BundleDraft, role: Role, source: str, metrics: dict[str, Any] | None, report: Report) -> None:
     """Put hair finder or face parser into the draft: trained here, published, or taken from another bundle.
 
     Raises CheckpointError for a file of another kind, BundleError when the export differs too much from the module.
     """
-    network, kinds = NETWORKS[role]
     path = Path(source)
-    if path.suffix not in kinds:
+    if path.suffix not in SUFFIXES[role]:
         bundle = Bundle.open(source)
         part = bundle.hair_part() if role == "hair" else bundle.parsing_part()
         draft.take(bundle, part.file, part.probe)
         setattr(draft, role, part)
         return
-    model = cast(EffiSegNet, load_network(network, kinds[path.suffix], path))
-    channels = "64 channels" if role == "hair" else f"64 channels, {model.outputs} classes"
+    if path.suffix == OWN:  # the hair of a parsing student is as good as a hair student's
+        model = load_student(path, outputs=None) if role == "hair" else load_parser(path)
+    else:
+        model = checkpoints.load_as(EffiSegNet, "effisegnet-v4", path)
+    channels = "64 channels" if model.outputs == 1 else f"64 channels, {model.outputs} classes"
     report(f"{role} student: {model.encoder_name}, {channels}")
     file, probe = f"{role}.onnx", f"{role}_probe.safetensors"
-    export_student(model, draft.folder / file)
+    export_student(model, draft.folder / file, role)
     judge = _judged_hair if role == "hair" else _judged_parsing
     images, made, rows, parity = judge(model, draft.folder / file, report)
     save_probe(draft.folder / probe, **{role: Probe({"image": images[rows]}, {role: made[rows]})})
@@ -68,7 +67,7 @@ def add_student(
     if role == "hair":
         draft.hair = HairPart(**said)
     else:
-        draft.parsing = ParsingPart(classes=list(NAMES11), **said)
+        draft.parsing = ParsingPart(classes=list(NAMES13[: model.outputs]), **said)
 
 
 Judged = tuple[NDArray[np.uint8], NDArray[Any], slice, dict[str, float]]  # images, results, rows of the probe, parity

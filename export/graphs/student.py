@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import onnx
@@ -15,28 +16,39 @@ from ohlora.base.atomic import write_bytes
 from ohlora.export.graphs.from_torch import TRACED_BATCH, to_onnx
 from ohlora.export.graphs.pictures import PictureGraph, first_class
 from ohlora.export.rewrites.student import rewrite_student
+from ohlora.training.data.parsing_classes import HAIR
 from ohlora.training.nets.effisegnet import SIZE, EffiSegNet
 
 # Tensors below this stay float32: they are biases and norms, where rounding costs most and saves nothing.
 HALF_FROM = 256
 
 
-def student_module(model: EffiSegNet) -> PictureGraph:
-    """Rewritten, of bytes: hair float32 [N,224,224] with one output; with several class ids, which need no soft-max."""
-    student = rewrite_student(model)
-    if model.outputs == 1:
-        return PictureGraph(lambda x: student(x)[:, 0], student=student)
+Role = Literal["hair", "parsing"]
+
+
+def student_module(model: EffiSegNet, role: Role) -> PictureGraph:
+    """Rewritten, of bytes: hair float32 [N,224,224], or class ids, which need no soft-max."""
+    student, hair = rewrite_student(model), hair_output(model)
+    if role == "hair":
+        return PictureGraph(lambda x: student(x)[:, hair], student=student)
     return PictureGraph(lambda x: first_class(student.logits(x)), student=student)
 
 
-def export_student(model: EffiSegNet, path: Path, *, half_weights: bool = True) -> None:
-    """Rewrite, export and check: output `hair` of a student with one output, `parsing` of one with several.
+def hair_output(model: EffiSegNet) -> int:
+    """The output of a student that is hair: the only one, or the class."""
+    return 0 if model.outputs == 1 else HAIR
 
-    half_weights: store large weights as float16 (half the file), compute in float32. Raises CheckpointError for
-    encoders that cannot be rewritten.
+
+def export_student(model: EffiSegNet, path: Path, role: Role | None = None, *, half_weights: bool = True) -> None:
+    """Rewrite, export and check.
+
+    role: "hair" gives the output `hair`, also of a student of classes; "parsing" gives `parsing`; None: what the
+    student was made for. half_weights: store large weights as float16 (half the file), compute in float32.
+    Raises CheckpointError for encoders that cannot be rewritten.
     """
     example = torch.zeros((TRACED_BATCH, SIZE, SIZE, 3), dtype=torch.uint8)
-    graph = to_onnx(student_module(model), {"image": example}, "hair" if model.outputs == 1 else "parsing")
+    role = role or ("hair" if model.outputs == 1 else "parsing")
+    graph = to_onnx(student_module(model, role), {"image": example}, role)
     if half_weights:
         halve_weights(graph)
     onnx.checker.check_model(graph)
@@ -61,7 +73,7 @@ def halve_weights(model: onnx.ModelProto) -> None:
 @torch.no_grad()
 def reference_hair(model: EffiSegNet, images: NDArray[np.uint8]) -> NDArray[np.float32]:
     """What the exported graph must give, from the unrewritten float32 module; images uint8 [N,224,224,3]."""
-    hair: NDArray[np.float32] = model.eval()(_planes(images))[:, 0].numpy()
+    hair: NDArray[np.float32] = model.eval()(_planes(images))[:, hair_output(model)].numpy()
     return hair
 
 

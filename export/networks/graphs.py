@@ -239,10 +239,9 @@ def statistics_said(options: Options) -> dict[str, str]:
 
 
 def student(model: EffiSegNet, several: bool) -> PictureGraph:
-    if (model.outputs > 1) != several:
-        wanted, found = ("several classes", "one output") if several else ("one output", f"{model.outputs} classes")
-        raise InvalidInputError(f"this student has {found}, needed is one of {wanted}: give another file")
-    return student_module(model)
+    if several and model.outputs == 1:
+        raise InvalidInputError("this student has one output, needed is one of several classes: give another file")
+    return student_module(model, "parsing" if several else "hair")
 
 
 def parser(module: nn.Module, options: Options) -> TeacherGraph:

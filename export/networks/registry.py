@@ -28,17 +28,16 @@ from ohlora.export.networks.entry import Arrays, GraphExport, NetworkExport, Opt
 from ohlora.export.networks.graphs import FaceNetworks
 from ohlora.export.networks.table import NETWORKS, OWN_PARSER, OWN_READER, OWN_STUDENT
 from ohlora.training import checkpoints
-from ohlora.training.data.parsing_classes import NAMES11
 from ohlora.training.directions.reader import load_reader
 from ohlora.training.teachers.mtcnn import published_detector
-from ohlora.training.weights.student import load_student
+from ohlora.training.weights.student import load_parser, load_student
 
 SAMPLES = 3  # that parity is measured on; not the batch size that graphs are traced with: a frozen one cannot pass
 
 # Kinds that have file formats of their own; the others are `training.checkpoints`'.
 LOADERS: Mapping[str, Callable[[Path], nn.Module]] = {
     OWN_STUDENT: load_student,
-    OWN_PARSER: partial(load_student, outputs=len(NAMES11)),
+    OWN_PARSER: load_parser,
     OWN_READER: load_reader,
 }
 

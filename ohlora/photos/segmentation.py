@@ -16,6 +16,12 @@ from ohlora.errors import ImageError
 SIZE = 224
 # A strip of 1 x 100 shows no portrait; below this the shorter side would vanish at 224.
 MAX_ASPECT = 8.0
+# Classes of the largest parser that has the documented ones first, and what they are there.
+CLASSES = (
+    "background", "skin", "left_eyebrow", "right_eyebrow", "left_eye", "right_eye", "nose", "upper_lip",
+    "inner_mouth", "lower_lip", "hair", "glasses", "hat",
+)  # fmt: skip
+_DOCUMENTED = np.array([*range(11), CLASSES.index("skin"), CLASSES.index("background")], np.uint8)
 
 
 def resize_area(image: Rgb, size: tuple[int, int]) -> Rgb:
@@ -72,6 +78,13 @@ def parse_faces(engine: Engine, images: Sequence[Rgb]) -> list[NDArray[np.uint8]
     extremely narrow pictures.
     """
     return student_maps(engine, images, "parsing")
+
+
+def documented_classes(parsing: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Class ids of a parser that also knows glasses (11) and hats (12) as the documented 0..10 that scores count:
+    glasses lie on skin, a hat is background.
+    """
+    return _DOCUMENTED[parsing]
 
 
 def student_maps(engine: Engine, images: Sequence[Rgb], output: str) -> list[NDArray[Any]]:

@@ -27,6 +27,8 @@ from ohlora.io.numbered_images import number_of, numbered_images
 from ohlora.kernels.properties import CLASSES, HAIR, SIZE
 from ohlora.photos.face_cascade import MIN_FACE, THRESHOLDS
 from ohlora.photos.face_detector import FaceDetector
+from ohlora.photos.segmentation import CLASSES as PARSER_CLASSES
+from ohlora.photos.segmentation import documented_classes
 
 if TYPE_CHECKING:
     from ohlora.render.renderer import Renderer
@@ -123,8 +125,8 @@ class BundlePictures:
     """Pictures of any size whose faces a bundle's parser maps.
 
     variant: "crop" (the largest face with its margin, as the published scores had it) or "full-frame".
-    Raises BundleError for a bundle without a parser of the 11 documented classes, InvalidInputError for another
-    variant.
+    Raises BundleError for a bundle without a parser of the 11 documented classes, or of these, glasses and hats;
+    InvalidInputError for another variant.
     """
 
     def __init__(
@@ -132,10 +134,10 @@ class BundlePictures:
     ) -> None:
         check_choice("variant", variant, VARIANTS)
         classes = renderer.bundle.parsing_part().classes
-        if len(classes) != CLASSES or classes[HAIR] != "hair":
+        if tuple(classes) != PARSER_CLASSES and (len(classes) != CLASSES or classes[HAIR] != "hair"):
             raise BundleError(
                 f"the face parser of bundle '{renderer.bundle.name}' has the classes {', '.join(classes)}: scores need "
-                "the 11 of `ohlora train parsing`"
+                "the 11 or 13 of `ohlora train parsing`"
             )
         self._renderer, self._pool, self._variant = renderer, pool, variant
         self._paths = dict(sorted(pictures.items()))
@@ -155,7 +157,10 @@ class BundlePictures:
 
         loaded = list(self._pool.map(one, items))
         maps = iter(self._renderer.parse([entry[0] for entry in loaded if not isinstance(entry, ImageError)]))
-        return [entry if isinstance(entry, ImageError) else ScoreInputs(next(maps), *entry) for entry in loaded]
+        return [
+            entry if isinstance(entry, ImageError) else ScoreInputs(documented_classes(next(maps)), *entry)
+            for entry in loaded
+        ]
 
     def picture(self, item: ScoreItem) -> Rgb:
         """The source picture."""

@@ -42,10 +42,10 @@ def random_student(encoder: str, seed: int = 3) -> EffiSegNet:
     return model.eval()
 
 
-def random_parser() -> EffiSegNet:
+def random_parser(classes: int = len(NAMES11)) -> EffiSegNet:
     """Random weights whose decisions are clear: what is tested is the export, not rounding."""
     torch.manual_seed(5)
-    model = EffiSegNet(SHIPPED_ENCODER, len(NAMES11))
+    model = EffiSegNet(SHIPPED_ENCODER, classes)
     model.decoder.head.weight.data *= 40
     return model.eval()
 

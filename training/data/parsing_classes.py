@@ -7,40 +7,38 @@ Left and right are the picture's: class 4 is the eye on the left of the picture.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ohlora.photos.segmentation import CLASSES
+
 Map = NDArray[np.uint8]  # class numbers [H,W]
 
 
-class ParsingClass(NamedTuple):
-    """A class of the common numbering: its name, and its colour (RGB) in overlays."""
-
-    name: str
-    color: tuple[int, int, int]
-
-
-CLASSES11 = (
-    ParsingClass("background", (0, 0, 0)),
-    ParsingClass("skin", (0, 153, 255)),
-    ParsingClass("left_eyebrow", (102, 255, 153)),
-    ParsingClass("right_eyebrow", (0, 204, 153)),
-    ParsingClass("left_eye", (255, 255, 102)),
-    ParsingClass("right_eye", (255, 255, 204)),
-    ParsingClass("nose", (255, 153, 0)),
-    ParsingClass("upper_lip", (255, 102, 255)),
-    ParsingClass("inner_mouth", (102, 0, 51)),
-    ParsingClass("lower_lip", (255, 204, 255)),
-    ParsingClass("hair", (255, 0, 102)),
+# RGB of each class in overlays.
+COLORS: NDArray[np.uint8] = np.array(
+    [
+        (0, 0, 0),  # background
+        (0, 153, 255),  # skin
+        (102, 255, 153),  # left_eyebrow
+        (0, 204, 153),  # right_eyebrow
+        (255, 255, 102),  # left_eye
+        (255, 255, 204),  # right_eye
+        (255, 153, 0),  # nose
+        (255, 102, 255),  # upper_lip
+        (102, 0, 51),  # inner_mouth
+        (255, 204, 255),  # lower_lip
+        (255, 0, 102),  # hair
+        (153, 153, 255),  # glasses
+        (204, 102, 0),  # hat
+    ],
+    np.uint8,
 )
-CLASSES13 = (*CLASSES11, ParsingClass("glasses", (153, 153, 255)), ParsingClass("hat", (204, 102, 0)))
-NAMES11, NAMES13 = (tuple(entry.name for entry in classes) for classes in (CLASSES11, CLASSES13))
+NAMES11, NAMES13 = CLASSES[:11], CLASSES
 BACKGROUND, SKIN, LEFT_BROW, RIGHT_BROW, LEFT_EYE, RIGHT_EYE, NOSE = range(7)
 HAIR, GLASSES, HAT = 10, 11, 12
-COLORS: NDArray[np.uint8] = np.array([entry.color for entry in CLASSES13], np.uint8)
 
 # Name and class of the common numbering. Brows and eyes get the left one here and are divided by position afterwards:
 # the 19-class parser mixes up left and right. FaceXFormer has no class for ears, neck, clothes and hats; glasses lie
@@ -75,7 +73,7 @@ _TO_13[[NAMES19.index("glasses"), NAMES19.index("hat")]] = GLASSES, HAT
 EyePoints = tuple[tuple[float, float], tuple[float, float]]
 
 
-def map_19_to_11(parsing: Map, eyes: EyePoints | None = None, *, classes: int = len(CLASSES11)) -> Map:
+def map_19_to_11(parsing: Map, eyes: EyePoints | None = None, *, classes: int = len(NAMES11)) -> Map:
     """Class numbers 0..18 [H,W] -> 0..10 [H,W]; 0..12 with `classes` 13.
 
     eyes: where a face detector sees the two eyes, in the map's pixels; brows and eyes are divided by the perpendicular
@@ -84,7 +82,7 @@ def map_19_to_11(parsing: Map, eyes: EyePoints | None = None, *, classes: int = 
     """
     if parsing.size and parsing.max() >= len(CLASSES19):
         raise ValueError(f"class {parsing.max()} in a map of {len(CLASSES19)} classes: it is of another parser")
-    mapped = (_TO_13 if classes == len(CLASSES13) else _TO_11)[parsing]
+    mapped = (_TO_13 if classes == len(NAMES13) else _TO_11)[parsing]
     (left_x, left_y), (right_x, right_y) = eyes_from_map(mapped) if eyes is None else eyes
     rows, columns = np.nonzero((mapped == LEFT_BROW) | (mapped == LEFT_EYE))
     toward_x, toward_y = right_x - left_x, right_y - left_y

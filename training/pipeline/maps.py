@@ -11,7 +11,7 @@ from ohlora.base.atomic import make_folder, remove_leftovers, write_bytes
 from ohlora.base.types import Rgb
 from ohlora.bundle import Bundle
 from ohlora.io.images import encode_image, read_image
-from ohlora.photos.segmentation import resize_area
+from ohlora.photos.segmentation import documented_classes, resize_area
 from ohlora.render.renderer import Renderer
 from ohlora.training.data.parsing_classes import HAIR, EyePoints
 from ohlora.training.data.portrait_faces import png
@@ -38,7 +38,7 @@ class BundleTeacher:
         hair = self.renderer.hair(list(images))
         if self.hair_only:
             return Labels(np.where(hair >= HALF, np.uint8(HAIR), np.uint8(0)), hair)
-        return Labels(self.renderer.parse(list(images)), hair)
+        return Labels(documented_classes(self.renderer.parse(list(images))), hair)
 
 
 def portrait_maps(

@@ -22,7 +22,7 @@ from ohlora.errors import CheckpointError, InvalidInputError
 from ohlora.kernels.properties import PROPERTIES as KERNEL_COLUMNS
 from ohlora.kernels.properties import SIZE as PARSED_SIZE
 from ohlora.kernels.properties import score as kernel_score
-from ohlora.photos.segmentation import parse_faces, resize_area
+from ohlora.photos.segmentation import documented_classes, parse_faces, resize_area
 from ohlora.training import checkpoints
 from ohlora.training.cnn.pictures import network_input
 from ohlora.training.directions.reader import Reader, load_reader
@@ -133,8 +133,11 @@ def load_scorer(source: str | Path, device: torch.device | str = "cpu") -> Score
     if str(source).startswith("parsing:"):
         bundle = Bundle.open(str(source).removeprefix("parsing:"))
         engine = bundle.parsing_engine()
-        hashes = bundle.engine_hashes
-        return ParsingScorer(lambda images: np.stack(parse_faces(engine, list(images))), hashes["parsing"])
+
+        def parse(images: Rgb) -> NDArray[np.uint8]:
+            return documented_classes(np.stack(parse_faces(engine, list(images))))
+
+        return ParsingScorer(parse, bundle.engine_hashes["parsing"])
     path = Path(source)
     if not path.is_file():
         raise InvalidInputError(

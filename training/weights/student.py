@@ -44,6 +44,14 @@ def load_student(path: Path, drop_path: float = 0.0, outputs: int | None = 1) ->
     return model.eval()
 
 
+def load_parser(path: Path) -> EffiSegNet:
+    """A parsing student of any number of classes. Raises CheckpointError as `load_student`."""
+    model = load_student(path, outputs=None)
+    if model.outputs == 1:
+        raise CheckpointError(f"{path} is a hair student, needed is a parsing student: give another file")
+    return model
+
+
 def imagenet_encoder_state(name: str, encoder: nn.Module) -> dict[str, Tensor]:
     """ImageNet weights for an encoder, from a package of the train extra (nothing is downloaded).
 

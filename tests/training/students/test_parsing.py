@@ -23,11 +23,12 @@ from ohlora.export.bundle.builder import build_bundle
 from ohlora.export.bundle.students import smallest_margin
 from ohlora.export.graphs.student import export_student, reference_logits
 from ohlora.export.rewrites.student import rewrite_student
+from ohlora.photos.segmentation import documented_classes
 from ohlora.render.renderer import Renderer
 from ohlora.training.data import portrait_faces
 from ohlora.training.data.augment import Augmentation, beside
-from ohlora.training.data.hair_faces import find_faces
-from ohlora.training.data.parsing_classes import NAMES11
+from ohlora.training.data.hair_faces import find_faces, to_tensor_layout
+from ohlora.training.data.parsing_classes import NAMES11, NAMES13
 from ohlora.training.data.portrait_faces import PortraitFace
 from ohlora.training.nets.effisegnet import SHIPPED_ENCODER, EffiSegNet
 from ohlora.training.students.parsing.distill import (
@@ -428,6 +429,29 @@ def test_parser_is_taken_from_another_bundle(bundle: Bundle, tmp_path: Path) -> 
     assert again.parsing_part() == bundle.parsing_part()
     with pytest.raises(BundleError, match="--parsing"):
         Bundle.open("demo").parsing_part()
+
+
+def test_one_network_finds_hair_and_parses_thirteen_classes(tmp_path: Path) -> None:
+    model = random_parser(13)
+    weights = tmp_path / "face.safetensors"
+    save_student(weights, model.state_dict(), model.encoder_name)
+    made = build_bundle(
+        tmp_path / "b", generator=None, kind="", hair=str(weights), directions=None, name="face", license="none",
+        provenance="test", parsing=str(weights),
+    )  # fmt: skip
+    assert made.parsing_part().classes == list(NAMES13)
+    assert "13 classes" in made.hair_part().architecture
+    images = [PortraitFace(seed, 224).read()[0] for seed in (4, 5)]
+    with Renderer(made, backend="onnxruntime") as renderer:
+        hair, classes = renderer.hair(images), renderer.parse(images)
+    planes = torch.from_numpy(np.stack([to_tensor_layout(image) for image in images]))
+    with torch.no_grad():
+        wanted = torch.softmax(model.logits(planes), 1).numpy()
+    assert np.abs(hair - wanted[:, 10]).max() < 0.05
+    assert (classes == wanted.argmax(1)).mean() > 0.99
+    assert (hair[classes == 10] >= 1 / 13).all()
+    folded = documented_classes(np.arange(13, dtype=np.uint8))
+    assert folded.tolist() == [*range(11), 1, 0]
 
 
 def test_engine_that_gives_other_classes_is_refused(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from ohlora.base.types import Rgb
 from ohlora.errors import CheckpointError, ImageError, InvalidInputError
 from ohlora.training.data.parsing_classes import (
-    CLASSES11,
     COLORS,
     HAIR,
     LEFT_BROW,
     LEFT_EYE,
     NAMES11,
+    NAMES13,
     NAMES19,
     NOSE,
     RIGHT_BROW,
@@ -51,7 +51,8 @@ def read(path: Path) -> NDArray[np.uint8]:
 
 
 def test_class_tables() -> None:
-    assert len(CLASSES11) == len(set(NAMES11)) == len({entry.color for entry in CLASSES11}) == 11
+    assert len(set(NAMES13)) == len(COLORS) == len({tuple(color) for color in COLORS.tolist()}) == 13
+    assert NAMES13[:11] == NAMES11
     assert len(set(NAMES19)) == 19
     assert NAMES11[HAIR] == "hair" == NAMES19[HAIR19]
     assert COLORS[HAIR].tolist() == [255, 0, 102]

@@ -25,7 +25,7 @@ from ohlora.training.data.hair_faces import (
     find_labels,
     read_map,
 )
-from ohlora.training.data.parsing_classes import CLASSES11, map_19_to_11
+from ohlora.training.data.parsing_classes import NAMES11, map_19_to_11
 from ohlora.training.data.portrait_faces import PortraitFace
 
 DRAWN_LAYOUT = "parsing11/{stem}.png"
@@ -41,7 +41,7 @@ class ParsedFace(HairFace):
     classes: 11, or 13 with glasses and hats, which only 19-class maps know.
     """
 
-    classes: int = len(CLASSES11)
+    classes: int = len(NAMES11)
 
     def read(self) -> Sample:
         """Picture, class ids, 19-class ids or None; the maps brought to the picture's size.
@@ -64,7 +64,7 @@ class ParsedFace(HairFace):
         return image, classes, parsing
 
 
-def find_parsed_faces(folders: Sequence[Path], classes: int = len(CLASSES11)) -> list[ParsedFace]:
+def find_parsed_faces(folders: Sequence[Path], classes: int = len(NAMES11)) -> list[ParsedFace]:
     """All pictures of the folders that have a class map, paired by name, in the order of `find_faces`.
 
     classes: as of `ParsedFace`; with 13 the 19-class map counts where there is one.
@@ -72,7 +72,7 @@ def find_parsed_faces(folders: Sequence[Path], classes: int = len(CLASSES11)) ->
     """
     found = find_labels(folders, CLASS_LAYOUTS, "parsed picture", "class map")
     named = partial(ParsedFace, classes=classes)
-    if classes == len(CLASSES11):
+    if classes == len(NAMES11):
         return [named(*files) for files in found]
     return [named(picture, parsing or label, parsing) for picture, label, parsing in found]
 
