@@ -20,6 +20,7 @@ from ohlora.errors import EngineError
 from ohlora.export.graphs.from_torch import open_model, to_onnx
 from ohlora.export.graphs.pictures import PictureGraph, score_scale
 from ohlora.export.networks.registry import module_graphs
+from ohlora.training.nets.families import AnyGenerator
 from ohlora.training.nets.score_cnns import SIZE
 from ohlora.training.nets.stylegan import Generator
 from ohlora.training.vectorfind.portrayer import Portrayer, engine_portrayer
@@ -78,7 +79,8 @@ def compiled_scorer(scorer: CnnScorer, resolution: int, columns: Sequence[str], 
     return made
 
 
-def compiled_portrayer(generator: Generator, backend: str = "auto", precision: str = "fp32") -> Portrayer:
+def compiled_portrayer(generator: AnyGenerator, backend: str = "auto", precision: str = "fp32") -> Portrayer:
     """A checkpoint's generator, its synthesis exported (parity-checked) and compiled. Raises EngineError."""
-    synthesis = module_graphs("generator", generator)["synthesis"]()
+    network = "generator" if isinstance(generator, Generator) else "mobilestylegan"
+    synthesis = module_graphs(network, generator)["synthesis"]()
     return engine_portrayer(generator, open_model(synthesis.model, backend=backend, precision=precision))

@@ -33,6 +33,7 @@ from ohlora.errors import InvalidInputError
 from ohlora.export.search_engines import compiled_portrayer, compiled_scorer
 from ohlora.latents.directions import read_directions
 from ohlora.training.finetune.inputs import load_generator
+from ohlora.training.nets.families import require_stylegan
 from ohlora.training.vectorfind.direction_test import DirectionTester, overall_leakage
 from ohlora.training.vectorfind.measuring import Measuring, Population, population
 from ohlora.training.vectorfind.portrayer import Portrayer, bundle_portrayer
@@ -145,7 +146,7 @@ def known_directions(
     people = population(store, settings)
     folder = out / "demo" / "known_parameters"
     folder.mkdir(parents=True, exist_ok=True)
-    directions, _ = find_directions(portrayer.generator)
+    directions, _ = find_directions(require_stylegan(portrayer.generator, "the generator"))
     write_directions(folder / "tested.safetensors", directions)
     result = DirectionTester(Measuring(portrayer, scorer, settings, people), directions, folder).run()
     summary = {"directions": {}, "test": result.statistics | {"faces": len(result.rows)}}

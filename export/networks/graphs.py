@@ -140,11 +140,11 @@ GENERATOR = (
 
 # --- photographic generator --------------------------------------------------------------------------------------
 
-SIZES = {"full": 1, "half": 2, "quarter": 4}  # of the images: what the network's own side is divided by
+SIZES = {"own": 1, "half": 2, "quarter": 4}  # of the images: what the module's own side is divided by
 
 
 def photo_size(module: MobileStyleGAN, options: Options) -> int:
-    return module.config.architecture.resolution // SIZES[options["size"]]
+    return module.config.size // SIZES[options["size"]]
 
 
 def photo_mapping(module: MobileStyleGAN, options: Options) -> onnx.ModelProto:

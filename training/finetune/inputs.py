@@ -9,11 +9,15 @@ from typing import TypeVar
 
 from torch import nn
 
+from ohlora.bundle import Bundle
 from ohlora.bundle.files import file_sha256
+from ohlora.bundle.photo.install import KIND as PHOTOGRAPHIC_KIND
 from ohlora.errors import InvalidInputError
 from ohlora.io.images import list_images
 from ohlora.training import checkpoints
 from ohlora.training.finetune.recipes import Recipe
+from ohlora.training.nets.families import AnyGenerator, not_stylegan, require_stylegan
+from ohlora.training.nets.mobilestylegan import MobileStyleGAN
 from ohlora.training.nets.stylegan import Generator
 from ohlora.training.nets.stylegan_discriminator import Discriminator
 from ohlora.training.weights.files import read_metadata, require_file
@@ -66,7 +70,9 @@ class FineTuneInputs:
         return tuple(name for name, need in needs.items() if need)
 
     def require(self, recipe: Recipe) -> None:
-        """Raises InvalidInputError naming what is missing and the stage that makes it."""
+        """Raises InvalidInputError naming what is missing and the stage that makes it; for a photographic generator."""
+        if is_photographic(self.generator):
+            raise not_stylegan(self.generator, "MobileStyleGAN")
         for name in self.needed(recipe):
             self.path(name, f"recipe {recipe.version}")
         for name, (what, stage) in list(MADE_BY.items())[1:]:  # a generator may be a bundle's name
@@ -90,13 +96,35 @@ class FineTuneInputs:
 
 
 def load_generator(source: Path | str, *, smooth: bool = False) -> Generator:
-    """A generator of any documented kind or size: .pth, our .safetensors, or a bundle's name or folder."""
-    path = Path(source)
-    if path.suffix in (".pth", ".pt", ".safetensors") or path.is_file():
-        return _load_recognised(Generator, path, "stylegan", GENERATORS, smooth)
-    from ohlora.training.unbundle.generator import generator_from_bundle
+    """A generator of any documented kind or size: .pth, our .safetensors, or a bundle's name or folder.
 
-    return generator_from_bundle(source)
+    Raises InvalidInputError for a generator of another family than StyleGAN's.
+    """
+    return require_stylegan(load_any_generator(source, smooth=smooth), source)
+
+
+def load_any_generator(source: Path | str, *, smooth: bool = False) -> AnyGenerator:
+    """The same, or the photographic one: by its bundle, our .safetensors, or the package's wheel."""
+    path = Path(source)
+    if not _is_weights(path):
+        from ohlora.training.unbundle.generator import unbundled
+
+        return unbundled(source)
+    if is_photographic(path):
+        return checkpoints.load_as(MobileStyleGAN, PHOTOGRAPHIC_KIND, path)
+    return _load_recognised(Generator, path, "stylegan", GENERATORS, smooth)
+
+
+def is_photographic(source: Path | str) -> bool:
+    """Whether a generator's weights or bundle are of the photographic family, without reading its networks."""
+    path = Path(source)
+    if _is_weights(path):
+        return path.suffix == ".whl" or (path.suffix == ".safetensors" and _own_kind(path) == PHOTOGRAPHIC_KIND)
+    return Bundle.open(source).generator_part().kind == PHOTOGRAPHIC_KIND
+
+
+def _is_weights(path: Path) -> bool:
+    return path.suffix in (".pth", ".pt", ".safetensors", ".whl") or path.is_file()
 
 
 def load_discriminator(path: Path | str, *, smooth: bool = False) -> Discriminator:
@@ -106,10 +134,14 @@ def load_discriminator(path: Path | str, *, smooth: bool = False) -> Discriminat
 
 def _load_recognised(network: type[M], path: Path, own: str, published: tuple[str, ...], smooth: bool) -> M:
     if path.suffix == ".safetensors":
-        kind = read_metadata(require_file(path)).get("kind", "")
+        kind = _own_kind(path)
         # Any kind of the family will do: the configuration is in the file.
         return checkpoints.load_as(network, kind if kind.split("-")[0] == own else own, path)
     return checkpoints.load_as(network, checkpoints.recognise(path, published), path, smooth=smooth)
+
+
+def _own_kind(path: Path) -> str:
+    return read_metadata(require_file(path)).get("kind", "")
 
 
 def fingerprint(path: Path) -> str:

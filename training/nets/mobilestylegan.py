@@ -244,7 +244,12 @@ class MobileStyleGAN(nn.Module):
         return {name: value.detach().cpu().numpy() for name, value in self.state_dict().items() if name != "w_avg"}
 
     def sized(self, size: int) -> MobileStyleGAN:
-        """A copy for images of `size` pixels. Raises InvalidInputError for a size that it cannot make."""
+        """A copy for images of `size` pixels, its own or fewer: for more it may lack the bands (`unbundle`).
+
+        Raises InvalidInputError for another size.
+        """
+        if size > self.config.size:
+            raise InvalidInputError(f"this generator makes images of {self.config.size} pixels or fewer, not {size}")
         copied = copy.deepcopy(self)
         copied.config = copied.synthesis.config = replace(self.config, size=size)
         return copied
@@ -266,6 +271,11 @@ class MobileStyleGAN(nn.Module):
         if psi >= 1.0 or layers == 0:
             return wp
         return torch.cat([self.w_avg + psi * (wp[:, :layers] - self.w_avg), wp[:, layers:]], 1)
+
+    def draw(self, wp: Tensor) -> Tensor:
+        """wp [N, layers, w_size] -> image [N, 3, size, size]."""
+        image: Tensor = self.synthesis(wp)
+        return image
 
     def forward(self, z: Tensor, label: Tensor | None = None, *, psi: float = 1.0, noise: Noise = frozen) -> Tensor:
         """z [N, z_size] -> image [N, 3, size, size]."""

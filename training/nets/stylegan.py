@@ -295,6 +295,11 @@ class Generator(nn.Module):
         require_shape("w", w, self.config.w_size)
         return w[:, None].expand(-1, self.config.layers, -1)
 
+    def draw(self, wp: Tensor) -> Tensor:
+        """wp [N, L, w_size] -> image [N, 3, R, R] at its full level of detail."""
+        image: Tensor = self.synthesis(wp, lod=0.0)
+        return image
+
     def label_average(self, label: Tensor, centers: Tensor | None = None) -> Tensor:
         """Mean w of `centers` [K, z_size] (or CENTERS fresh latents per label) under each label -> [N, w_size]."""
         means = []

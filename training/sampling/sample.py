@@ -31,8 +31,9 @@ from ohlora.io.images import encode_image
 from ohlora.render.journal import Journal
 from ohlora.training.directions.known_latents import state_sha256
 from ohlora.training.loop.distributed import chosen_device
+from ohlora.training.nets.families import AnyConfig, AnyGenerator
 from ohlora.training.nets.pixels import as_bytes
-from ohlora.training.nets.stylegan import W_AVG_DECAY, Generator, GeneratorConfig
+from ohlora.training.nets.stylegan import W_AVG_DECAY
 from ohlora.training.sampling.recipes import SampleSettings
 
 SAMPLES = "samples.safetensors"
@@ -72,7 +73,7 @@ def picture_name(number: int) -> str:
 
 
 def sample_images(
-    generator: Generator,
+    generator: AnyGenerator,
     out: Path | str,
     settings: SampleSettings,
     *,
@@ -107,7 +108,7 @@ def sample_images(
     return SampleResult(Path(out), settings.count, len(pending), mixed, identity, Path(out) / SAMPLES)
 
 
-def require_labels(generator: Generator, settings: SampleSettings) -> None:
+def require_labels(generator: AnyGenerator, settings: SampleSettings) -> None:
     """Raises InvalidInputError unless `settings` fit the generator."""
     config = generator.config
     if config.z_size != Z_SIZE or config.label_size not in LABEL_SIZES:
@@ -137,7 +138,7 @@ def exact_arithmetic() -> Iterator[None]:
         torch.backends.cudnn.allow_tf32 = before
 
 
-def latents_of(numbers: range, settings: SampleSettings, config: GeneratorConfig) -> Latents:
+def latents_of(numbers: range, settings: SampleSettings, config: AnyConfig) -> Latents:
     """The inputs of these pictures. Each depends on its number and the first seed alone."""
     drawn = config.label_size if settings.labels == "normal" else 0
     z, label = latents_of_seeds((settings.first_seed + number for number in numbers), drawn)
@@ -163,7 +164,7 @@ def _cut(number: int, settings: SampleSettings, layers: int) -> int:
     return int(stream.integers(1, layers)) if stream.uniform() < settings.mixing else UNMIXED
 
 
-def moving_averages(generator: Generator, settings: SampleSettings) -> Tensor:
+def moving_averages(generator: AnyGenerator, settings: SampleSettings) -> Tensor:
     """w_avg after each batch of `mixing_batch` pictures, float32 [batches, w_size].
 
     The mapping network is a hundredth of the work, so it is run over all pictures beforehand: a resumed run then needs
@@ -179,7 +180,7 @@ def moving_averages(generator: Generator, settings: SampleSettings) -> Tensor:
     return torch.stack(averages[1:])
 
 
-def _mapped(generator: Generator, inputs: Latents, second: bool = False) -> Tensor:
+def _mapped(generator: AnyGenerator, inputs: Latents, second: bool = False) -> Tensor:
     z = inputs.second if second and inputs.second is not None else inputs.z
     device = generator.w_avg.device
     label = torch.from_numpy(inputs.label).to(device) if generator.config.label_size else None
@@ -188,7 +189,7 @@ def _mapped(generator: Generator, inputs: Latents, second: bool = False) -> Tens
 
 
 def images_of(
-    generator: Generator, inputs: Latents, settings: SampleSettings, averages: Tensor | None = None
+    generator: AnyGenerator, inputs: Latents, settings: SampleSettings, averages: Tensor | None = None
 ) -> NDArray[np.uint8]:
     """Pictures of these inputs, uint8 RGB [N,R,R,3], rounded as documented: floor((x + 1) * 127.5 + 0.5) in float64."""
     wp = generator.broadcast(_mapped(generator, inputs))
@@ -203,7 +204,7 @@ def images_of(
             average = averages[torch.from_numpy(inputs.numbers // settings.mixing_batch - first).to(wp.device)]
         early = torch.arange(generator.config.layers, device=wp.device)[:, None] < settings.layers
         wp = torch.where(early, torch.lerp(average[:, None], wp, settings.psi), wp)
-    return as_bytes(generator.synthesis(wp, lod=0.0).double())
+    return as_bytes(generator.draw(wp).double())
 
 
 def _pending(journal: Journal, count: int) -> Iterator[int]:
@@ -218,7 +219,7 @@ def _pending(journal: Journal, count: int) -> Iterator[int]:
 
 
 def _make(
-    generator: Generator,
+    generator: AnyGenerator,
     journal: Journal,
     settings: SampleSettings,
     pending: set[int],
@@ -253,7 +254,7 @@ def _write(journal: Journal, settings: SampleSettings, inputs: Latents, images: 
     journal.record(number - settings.first_number, row | written)
 
 
-def _write_samples(path: Path, generator: Generator, settings: SampleSettings, averages: Tensor | None) -> int:
+def _write_samples(path: Path, generator: AnyGenerator, settings: SampleSettings, averages: Tensor | None) -> int:
     """samples.safetensors of the whole set; returns how many pictures were mixed."""
     drawn = latents_of(settings.numbers, settings, generator.config)
     arrays = {"numbers": drawn.numbers, "z": drawn.z, "label": drawn.label}

@@ -26,8 +26,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ohlora.bundle import Bundle
+from ohlora.bundle.photo.install import KIND as PHOTOGRAPHIC_KIND
 from ohlora.errors import BundleError, InvalidInputError
 from ohlora.training.checkpoints import KINDS
+from ohlora.training.nets.families import AnyGenerator, require_stylegan
 from ohlora.training.nets.pixels import as_bytes
 from ohlora.training.nets.stylegan import CONFIGS, Generator, GeneratorConfig, SynthesisLayer
 from ohlora.training.nets.stylegan_layers import EPSILON, SLOPE, Conv, Dense, NoiseBias, UpConv
@@ -40,6 +42,7 @@ from ohlora.training.unbundle.generator_graph import (
     read_mapping,
     read_synthesis,
 )
+from ohlora.training.unbundle.photographic import photographic_from_graphs
 
 NOISE_SEED = 7  # of the maps that no file holds
 CHECK_SEED, CHECKED = 5, 3  # latents on which module and engine must agree
@@ -50,6 +53,12 @@ BAND = np.array([[1.0, 1, 0, 0], [0, 1, 1, 0], [0, 0, 1, 1]])
 
 
 def generator_from_bundle(bundle: str | Path) -> Generator:
+    """`unbundled`, for what needs StyleGAN's layout. Raises InvalidInputError for a generator of another family."""
+    opened = Bundle.open(bundle)
+    return require_stylegan(unbundled(opened), f"the generator of bundle '{opened.name}'")
+
+
+def unbundled(bundle: str | Path | Bundle) -> AnyGenerator:
     """The generator of a bundle (folder, or 'demo') as a trainable module on the CPU, float32, in evaluation mode.
 
     It makes the bundle's pictures: checked here against the bundle's own engine on seeded latents with a different w in
@@ -57,8 +66,12 @@ def generator_from_bundle(bundle: str | Path) -> Generator:
     Raises BundleError for a bundle without a generator, one that another program exported (naming the node), or when
     the pictures differ.
     """
-    opened = Bundle.open(bundle)
+    opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
     part = opened.generator_part()
+    if part.kind == PHOTOGRAPHIC_KIND:
+        photographic = photographic_from_graphs(opened)
+        _check(photographic, opened)
+        return photographic
     version = KINDS[part.kind].version if part.kind in KINDS else None
     module = generator_from_graphs(
         opened.file(part.mapping).read_bytes(),
@@ -230,7 +243,7 @@ def _rank_one(rest: Array) -> tuple[Array, Array]:
 
 
 @torch.no_grad()
-def _check(module: Generator, bundle: Bundle) -> None:
+def _check(module: AnyGenerator, bundle: Bundle) -> None:
     """Pictures of module and bundle on seeded latents. Raises BundleError when they differ."""
     config = module.config
     stream = np.random.Generator(np.random.Philox(key=CHECK_SEED))
@@ -249,7 +262,7 @@ def _check(module: Generator, bundle: Bundle) -> None:
         mapping.close()
         synthesis.close()
     own = module.mapping(*(torch.from_numpy(value) for value in inputs.values())).unflatten(0, wp.shape[:2])
-    difference = np.abs(as_bytes(module.synthesis(own, lod=0.0)).astype(np.int16) - wanted)
+    difference = np.abs(as_bytes(module.draw(own)).astype(np.int16) - wanted)
     share = float((difference > CHECK_LEVELS).mean())
     if not share <= CHECK_SHARE:
         raise BundleError(

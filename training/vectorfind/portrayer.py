@@ -21,10 +21,11 @@ from ohlora.errors import InvalidInputError
 from ohlora.faces import LABEL_SIZES
 from ohlora.latents.spaces import Space, space_size
 from ohlora.training.directions.known_latents import state_sha256
+from ohlora.training.nets.families import AnyGenerator
 from ohlora.training.nets.pixels import as_bytes
-from ohlora.training.nets.stylegan import Generator
+from ohlora.training.nets.stylegan import Mapping
 from ohlora.training.sampling.sample import exact_arithmetic
-from ohlora.training.unbundle.generator import generator_from_bundle
+from ohlora.training.unbundle.generator import unbundled
 
 Floats = NDArray[np.float32]
 Synthesis = Callable[[Floats], Rgb]  # w float32 [N,W] -> uint8 RGB [N,R,R,3]
@@ -38,7 +39,7 @@ class Portrayer:
     """generator: in evaluation mode. synthesis: draws w. sha256: of the trained weights. engine: what draws, in
     words."""
 
-    generator: Generator
+    generator: AnyGenerator
     synthesis: Synthesis
     sha256: str
     engine: str
@@ -78,7 +79,7 @@ class Portrayer:
         if space == "z":
             w: Tensor = mapping(given[:, :Z_SIZE], given[:, Z_SIZE:] if self.generator.config.label_size else None)
         else:
-            first, second = mapping.ends(given[:, :width], given[:, width:])
+            first, second = self._split().ends(given[:, :width], given[:, width:])
             w = first + second
         return cast(Floats, w.cpu().numpy())
 
@@ -88,13 +89,20 @@ class Portrayer:
         return np.concatenate(parts)
 
     def _start(self, z: Tensor, label: Tensor | None, space: Space) -> Tensor:
-        mapping = self.generator.mapping
         if space == "w":
-            return cast(Tensor, mapping(z, label))
+            return cast(Tensor, self.generator.mapping(z, label))
+        mapping = self._split()
         first, second = mapping.hidden(z, label)
         if space == "mapping_split2":
             first, second = mapping.ends(first, second)
         return torch.cat([first, second], 1)
+
+    def _split(self) -> Mapping:
+        """The mapping network of two branches, which `size` has asked for."""
+        mapping = self.generator.mapping
+        if not isinstance(mapping, Mapping):
+            raise InvalidInputError(f"the mapping network of a {type(self.generator).__name__} has one branch")
+        return mapping
 
     def _tensor(self, values: Floats) -> Tensor:
         return torch.tensor(values).to(self.generator.w_avg.device)
@@ -103,7 +111,7 @@ class Portrayer:
         return self._tensor(label) if self.generator.config.label_size else None
 
 
-def torch_portrayer(generator: Generator, device: torch.device | str = "cpu") -> Portrayer:
+def torch_portrayer(generator: AnyGenerator, device: torch.device | str = "cpu") -> Portrayer:
     """Everything in PyTorch, float32 (TF32 off), on `device`."""
     generator = generator.to(device).eval()
     sha256 = state_sha256(generator)
@@ -111,12 +119,12 @@ def torch_portrayer(generator: Generator, device: torch.device | str = "cpu") ->
     def draw(w: Floats) -> Rgb:
         with exact_arithmetic(), torch.inference_mode():
             wp = generator.broadcast(torch.tensor(w).to(generator.w_avg.device))
-            return as_bytes(generator.synthesis(wp, lod=0.0).double())
+            return as_bytes(generator.draw(wp).double())
 
     return Portrayer(generator, draw, sha256, f"torch-{torch.device(device).type}")
 
 
-def engine_portrayer(generator: Generator, synthesis: Engine, sha256: str | None = None) -> Portrayer:
+def engine_portrayer(generator: AnyGenerator, synthesis: Engine, sha256: str | None = None) -> Portrayer:
     """`synthesis` (wp -> image) draws; only the mapping network stays in PyTorch.
 
     sha256: name of the generator's weights, where the module is not the original (a bundle's).
@@ -134,4 +142,4 @@ def bundle_portrayer(bundle: str | Path, backend: Backend = "auto", precision: P
     """A bundle's generator, drawn by its own engine. Raises BundleError or EngineError."""
     opened = Bundle.open(bundle)
     synthesis = opened.synthesis_engine(backend, precision)
-    return engine_portrayer(generator_from_bundle(bundle), synthesis, opened.generator_part().state_sha256 or None)
+    return engine_portrayer(unbundled(opened), synthesis, opened.generator_part().state_sha256 or None)

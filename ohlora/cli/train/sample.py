@@ -14,14 +14,15 @@ from ohlora.cli.train.machine import Loop
 from ohlora.cli.train.recipe_options import Changes, RecipeFields
 
 if TYPE_CHECKING:
-    from ohlora.training.nets.stylegan import Generator
+    from ohlora.training.nets.families import AnyGenerator
 
 
 def sample(
     *,
     changes: Annotated[Changes, RecipeFields("sampling.recipes:SampleSettings")],
     generator: Annotated[
-        str, Option("--generator", "-g", help="Weights (.pth published, .safetensors of ours), or a bundle.")
+        str,
+        Option("--generator", "-g", help="Weights (.pth published, .safetensors ours), or a bundle (demo, photo)."),
     ] = "demo",
     preset: Annotated[str, Option(help="original-10k (no label) or finetune-v1-15k (random labels).")] = "original-10k",
     kind: Annotated[str | None, Option(help="Kind of the weights file; default: recognised by its contents.")] = None,
@@ -69,7 +70,7 @@ def unbundle(
         Path | None,
         Option("--out", "-o", help="Weights to write; default generator.safetensors or student.safetensors."),
     ] = None,
-    network: Annotated[str, Option(help="`generator` (kind stylegan) or `hair`, the hair student.")] = "generator",
+    network: Annotated[str, Option(help="`generator` or `hair`, the hair student.")] = "generator",
     told: Told,
 ) -> None:
     """Write a bundle's generator or hair student as weights to train on; what they make is checked against the bundle.
@@ -90,27 +91,30 @@ def unbundle(
         return
     if network != "generator":
         raise InvalidInputError(f"there is no network '{network}' to take out of a bundle: choose generator or hair")
+    from ohlora.bundle.photo.install import KIND
     from ohlora.training import checkpoints
-    from ohlora.training.unbundle.generator import generator_from_bundle
+    from ohlora.training.nets.stylegan import Generator
+    from ohlora.training.unbundle.generator import unbundled
 
     out = out or Path("generator.safetensors")
-    module = generator_from_bundle(bundle)
-    checkpoints.save(module, out, "stylegan")
+    module = unbundled(bundle)
+    checkpoints.save(module, out, "stylegan" if isinstance(module, Generator) else KIND)
     config = module.config
     line = f"generator of {config.resolution} px, {config.label_size} label values -> {out}"
     told.tell({"out": str(out), **asdict(config)}, line)
 
 
-def open_generator(source: str, kind: str | None, smooth: bool) -> Generator:
+def open_generator(source: str, kind: str | None, smooth: bool) -> AnyGenerator:
     """A generator by its file or bundle. Raises InvalidInputError, CheckpointError or BundleError."""
     from ohlora.errors import InvalidInputError
     from ohlora.training import checkpoints
-    from ohlora.training.finetune.inputs import load_generator
+    from ohlora.training.finetune.inputs import load_any_generator
+    from ohlora.training.nets.mobilestylegan import MobileStyleGAN
     from ohlora.training.nets.stylegan import Generator
 
     if kind is None:
-        return load_generator(source, smooth=smooth)
+        return load_any_generator(source, smooth=smooth)
     module = checkpoints.load(kind, source, smooth=smooth)
-    if not isinstance(module, Generator):
+    if not isinstance(module, Generator | MobileStyleGAN):
         raise InvalidInputError(f"'{kind}' is no generator: only generators can be sampled")
     return module

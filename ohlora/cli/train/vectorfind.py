@@ -121,13 +121,13 @@ def lines(summary: dict[str, Any]) -> list[str]:
 def _portrayer(generator: str, backend: Any, device: str) -> Any:
     """A bundle's or a checkpoint's generator, compiled for a backend; without one in PyTorch."""
     from ohlora.export.search_engines import compiled_portrayer
-    from ohlora.training.finetune.inputs import load_generator
+    from ohlora.training.finetune.inputs import load_any_generator
     from ohlora.training.vectorfind.portrayer import bundle_portrayer, torch_portrayer
 
     if backend is None:
-        return torch_portrayer(load_generator(generator), device)
+        return torch_portrayer(load_any_generator(generator), device)
     if Path(generator).is_file():
-        return compiled_portrayer(load_generator(generator), backend)
+        return compiled_portrayer(load_any_generator(generator), backend)
     return bundle_portrayer(generator, backend)
 
 

@@ -161,7 +161,7 @@ def test_collapse_of_the_generator() -> None:
     assert made.parity["image"]["max_grey_levels"] <= 1
 
 
-@pytest.mark.parametrize(("size", "haar", "side"), [("full", "butterfly", 64), ("half", "grouped", 32),
+@pytest.mark.parametrize(("size", "haar", "side"), [("own", "butterfly", 64), ("half", "grouped", 32),
                                                     ("quarter", "grouped", 16)])  # fmt: skip
 def test_sizes_of_the_photographic_generator(size: str, haar: str, side: int) -> None:
     made = check("mobilestylegan", random_module("mobilestylegan"), size=size, haar=haar)["synthesis"].model
