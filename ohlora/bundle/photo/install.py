@@ -22,9 +22,10 @@ from safetensors.numpy import save
 from ohlora.base.atomic import TEMPORARY_PREFIX, lock_file
 from ohlora.base.data_folder import DATA_VARIABLE, data_folder
 from ohlora.bundle import Bundle
+from ohlora.bundle.gallery import write_gallery
 from ohlora.bundle.installed import bundles_folder, installed_folder, installed_names, remove_installed
-from ohlora.bundle.manifest import MANIFEST_NAME, GeneratorPart, parse_manifest
-from ohlora.bundle.photo import terms
+from ohlora.bundle.manifest import MANIFEST_NAME, GalleryPart, GeneratorPart, parse_manifest
+from ohlora.bundle.photo import gallery, terms
 from ohlora.bundle.photo.bundles import PHOTO_BUNDLES, PhotoBundle
 from ohlora.bundle.photo.fetch import DOWNLOADS, FETCHING, Report, fetch_wheel, forget_wheel, keep_wheel, kept_wheel
 from ohlora.bundle.photo.fill_graph import fill_graph
@@ -178,6 +179,9 @@ def _install(recipe: Recipe, entry: PhotoBundle, state: State, report: Report) -
         draft.take(demo, *_student_files(demo))
         draft.hair, draft.parsing = demo.manifest.hair, demo.manifest.parsing
         draft.generator = _generator(draft.folder, recipe, entry, state, report)
+        faces = gallery.entries(package.architecture.z_size)
+        write_gallery(draft.folder / "gallery.csv", faces)
+        draft.gallery = GalleryPart(file="gallery.csv", count=len(faces))
         (draft.folder / "MODEL_CARD.md").write_text(_card(recipe, entry), encoding="utf-8")
     return Bundle.open(folder)
 

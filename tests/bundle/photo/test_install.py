@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import ohlora
@@ -20,9 +21,11 @@ from ohlora.bundle import Bundle
 from ohlora.bundle.installed import bundles_folder, installed_folder, installed_names, remove_installed
 from ohlora.bundle.photo import fetch, install
 from ohlora.bundle.photo.fetch import FetchError
+from ohlora.bundle.photo.gallery import SEEDS
 from ohlora.bundle.photo.install import Recipe, get_photo, remove_photo, shipped_recipe
 from ohlora.bundle.photo.random_face import random_face
 from ohlora.errors import CheckpointError, InvalidInputError, OhloraError, OutputError
+from ohlora.faces import face_from_seed, load_faces
 from tests.support.random_faces import real_wheel, small_recipe
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -111,6 +114,15 @@ def test_the_bundle_is_whole(small: Small) -> None:
     assert (images[::2] == near).all()
     assert images.shape == (6, 64, 64, 3)
     assert images[::2].std() > 10
+
+
+def test_the_gallery_holds_24_seeds_by_name(small: Small) -> None:
+    bundle = small.get(wheel=small.wheel).bundle
+    faces = load_faces(["gallery"], 0, bundle)
+    assert len({face.name for face in faces}) == len(set(SEEDS.values())) == 24
+    for face in faces:
+        assert np.array_equal(face.z, face_from_seed(SEEDS[face.name]).z)
+    assert [face.name for face in load_faces(["gallery:woman-blue-hair"], 0, bundle)] == ["woman-blue-hair"]
 
 
 def test_sizes_share_mapping_and_mean(small: Small) -> None:
