@@ -117,6 +117,7 @@ def animate(
     format: Annotated[str, Option("--format", "-f", help="gif, webp or mp4.")] = "gif",
     fps: Annotated[float | None, Option(help="Frames per second; default: the curve's.")] = None,
     quality: Annotated[int, Option(help="Of WebP and MP4, 1 to 100.")] = 90,
+    no_mark: options.NoMark = False,
     own: options.Directions,
     engines: options.Engines,
     run: Run,
@@ -160,7 +161,8 @@ def animate(
         roots = source_paths(photos)
         paths = list_images(roots) if people is None else []
         record = movement.record(colored)
-        run_job(animation_job(renderer, looks, file, record, faces=people, photos=paths, roots=roots), run)
+        mark = not no_mark
+        run_job(animation_job(renderer, looks, file, record, faces=people, photos=paths, roots=roots, mark=mark), run)
 
 
 def _faces(renderer: Renderer, specs: list[str] | None, one_face: bool) -> Sequence[Face]:

@@ -29,6 +29,7 @@ Backend = Annotated[str, Option("--backend", help="auto, openvino or onnxruntime
 Threads = Annotated[int | None, Option("--threads", min=1, help="Engine streams; default: usable cores.")]
 Workers = Annotated[int | None, Option("--workers", min=1, max=256, help="Encoding threads; default: cores.")]
 Recursive = Annotated[bool, Option("--recursive", "-r", help="Also look into subfolders.")]
+NoMark = Annotated[bool, Option("--no-mark", help="Leave out of the files that they are synthetic: docs/marks.md.")]
 Restart = Annotated[bool, Option("--restart", help="Start over where --out holds another job.")]
 Json = Annotated[bool, Option("--json", help="Print the summary as one JSON object.")]
 ExpressionSeed = Annotated[
@@ -70,12 +71,13 @@ class Images:
     format: Annotated[str, Option("--format", "-f", help="jpeg, png or webp.")] = "jpeg"
     quality: Annotated[int, Option(help="Of JPEG and WebP, 1 to 100.")] = 95
     rounding: Annotated[str, Option(help="truncate (as documented for frames) or nearest.")] = "truncate"
+    no_mark: NoMark = False
 
     def output(self) -> OutputFormat:
         """Raises InvalidInputError."""
         from ohlora.render.job import OutputFormat
 
-        return OutputFormat.checked(self.format, self.quality, self.rounding)
+        return OutputFormat.checked(self.format, self.quality, self.rounding, not self.no_mark)
 
 
 @dataclass(frozen=True)

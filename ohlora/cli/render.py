@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -183,4 +183,5 @@ def _asked(
         return RenderJob(portraits.load(renderer), looks, images.output(), portraits.psi, portraits.truncation_layers)
     if portraits.faces or portraits.count is not None or looks != (Look(),):
         raise InvalidInputError("give either --job or --faces/--count/--color/--expression and the like, not both")
-    return read_job_file(job, renderer.label_size, renderer.bundle)
+    asked = read_job_file(job, renderer.label_size, renderer.bundle)
+    return replace(asked, output=replace(asked.output, mark=False)) if images.no_mark else asked

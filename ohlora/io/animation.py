@@ -15,6 +15,7 @@ from ohlora.base.atomic import atomic_path
 from ohlora.base.recipe import check, pick, setting
 from ohlora.base.types import Rgb
 from ohlora.errors import InvalidInputError
+from ohlora.io.marking import Mark, mark_file
 from ohlora.io.video_encoder import H264_CODECS, VideoEncoder
 
 MIN_FPS, MAX_FPS = 0.01, 60.0
@@ -46,10 +47,11 @@ class AnimationFormat:
                 f"fps of a {self.format} animation must be in [{MIN_FPS:g}, {limit:g}], got {self.fps:g}"
             )
 
-    def write(self, path: Path | str, frames: Iterable[Rgb]) -> int:
+    def write(self, path: Path | str, frames: Iterable[Rgb], mark: Mark | None = None) -> int:
         """Write uint8 RGB frames [H, W, 3] of one size to `path`, atomically. Returns how many were taken.
 
-        Equal frames give equal bytes. Raises InvalidInputError for no frame, frames of differing sizes and too many
+        mark: what the file says about its origin. Equal frames give equal bytes.
+        Raises InvalidInputError for no frame, frames of differing sizes and too many
         pixels for the format; OutputError when the file cannot be written. Then nothing is left at `path`, or what was
         there before.
         """
@@ -69,6 +71,8 @@ class AnimationFormat:
             raise InvalidInputError(f"cannot write {path}: an animation needs at least one frame")
         with atomic_path(path) as temporary:
             kind.write(temporary, itertools.chain([first], source), self)
+            if mark is not None:
+                mark_file(temporary, mark)
         return count
 
     def _check(self, frame: Rgb, number: int, shape: tuple[int, ...] | None) -> tuple[int, ...]:
@@ -102,9 +106,10 @@ def write_animation(
     format: str,
     loop: bool = True,
     quality: int = DEFAULT_QUALITY,
+    mark: Mark | None = None,
 ) -> int:
     """`AnimationFormat.write` in one call; options and errors as there."""
-    return AnimationFormat(format, fps, quality, loop).write(path, frames)
+    return AnimationFormat(format, fps, quality, loop).write(path, frames, mark)
 
 
 def _write_gif(path: Path, frames: Iterator[Rgb], how: AnimationFormat) -> None:

@@ -32,6 +32,7 @@ from PIL import (
 
 from ohlora.base.types import Rgb
 from ohlora.errors import ImageError, InvalidInputError
+from ohlora.io.marking import Mark, mark_image
 
 # Pillow warns about odd EXIF blocks and palettes of pictures that it then decodes well. The filter is set
 # once: warnings.catch_warnings() is not safe in the threads that call read_image.
@@ -244,11 +245,12 @@ _ENCODINGS: dict[str, _Encoding] = {
 EXTENSIONS = {name: encoding.suffix for name, encoding in _ENCODINGS.items()}
 
 
-def encode_image(rgb: Rgb, format: str, quality: int = 95, *, png_level: int = 1) -> bytes:
+def encode_image(rgb: Rgb, format: str, quality: int = 95, *, png_level: int = 1, mark: Mark | None = None) -> bytes:
     """Encode uint8 RGB [H, W, 3] as 'jpeg', 'png' or 'webp'; the same bytes for the same pixels.
 
     quality: 1..100, of JPEG and lossy WebP. png_level: 0..9; 1 is several times faster than 9, a little
-    larger. Runs without the GIL, so threads encode in parallel. Raises InvalidInputError for an unknown format or a
+    larger. mark: what the file says about its origin.
+    Runs without the GIL, so threads encode in parallel. Raises InvalidInputError for an unknown format or a
     quality out of range, ImageError for an array of another kind or a size that the format cannot store.
     """
     encoding = _ENCODINGS.get(format)
@@ -270,4 +272,4 @@ def encode_image(rgb: Rgb, format: str, quality: int = 95, *, png_level: int = 1
     done, data = cv2.imencode(encoding.suffix, bgr, [encoding.flag, png_level if format == "png" else quality])
     if not done:
         raise ImageError(f"the {format} encoder refused {width} x {height} pixels; {encoding.larger}")
-    return bytes(data)
+    return bytes(data) if mark is None else mark_image(bytes(data), mark)

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal, TypeAlias
 
-from ohlora.base.version import __version__
 from ohlora.errors import ImageError
 
 SourceType: TypeAlias = Literal["trainedAlgorithmicMedia", "compositeWithTrainedAlgorithmicMedia"]
@@ -37,6 +36,7 @@ _PNG_KEYWORD = b"XML:com.adobe.xmp"
 _GIF_HEADER = b"\x21\xff\x0bXMP DataXMP"
 # A decoder that skips the packet as if it were sub-blocks lands somewhere in this run and walks to its end.
 _GIF_TRAILER = bytes([1, *range(255, -1, -1), 0])
+_EBML, _SEGMENT, _TAGS = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67", b"\x12\x54\xc3\x67"
 _BOX_ID = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
 # Our packets are below 1 kB; a stranger's larger one is not looked at.
 _MAX_PACKET = 1 << 20
@@ -49,11 +49,12 @@ class Mark:
     Attributes:
         source_type: "trainedAlgorithmicMedia" for a rendered portrait, "compositeWithTrainedAlgorithmicMedia" for a
             photograph that was changed; any other URI as it is, when read from a stranger's file.
-        tool: program and version, as `xmp:CreatorTool`.
+        tool: the program, as `xmp:CreatorTool`. Ours has no version: files stay equal from release to release, and a
+            job that a newer one resumes.
     """
 
     source_type: SourceType | str
-    tool: str = f"ohlora {__version__}"
+    tool: str = "ohlora"
 
     @property
     def uri(self) -> str:
@@ -81,15 +82,43 @@ def mark_image(data: bytes, mark: Mark) -> bytes:
 
 
 def mark_movie(path: Path, mark: Mark) -> None:
-    """Append the mark to a finished MP4, M4V or MOV file; nothing in it moves, so its index stays true."""
+    """Append the mark to a finished MP4, M4V, MOV, Matroska or WebM file; nothing in it moves, its index stays true.
+
+    Raises ImageError for a file of another kind.
+    """
     packet = mark.packet()
-    with path.open("ab") as file:
-        file.write(struct.pack(">I4s", 24 + len(packet), b"uuid") + _BOX_ID + packet)
+    with path.open("r+b") as file:
+        start = file.read(8)
+        if start[4:8] == b"ftyp":
+            file.seek(0, 2)
+            file.write(struct.pack(">I4s", 24 + len(packet), b"uuid") + _BOX_ID + packet)
+            return
+        body = _segment(file) if start.startswith(_EBML) else None
+        if body is None:
+            raise ImageError("cannot mark a video that is not MP4, MOV, Matroska or WebM, or that is not complete")
+        # The last element of the segment, which is the last of the file.
+        tag = _element(b"\x45\xa3", b"XMP") + _element(b"\x44\x87", packet)
+        tags = _element(_TAGS, _element(b"\x73\x73", _element(b"\x63\xc0", b"") + _element(b"\x67\xc8", tag)))
+        size = file.seek(0, 2) - body + len(tags)
+        file.write(tags)
+        file.seek(body - 8)
+        file.write((1 << 56 | size).to_bytes(8, "big"))
+
+
+def mark_file(path: Path, mark: Mark) -> None:
+    """Add the mark to a finished image or video, in place. Raises ImageError as `mark_image` and `mark_movie`."""
+    with path.open("rb") as file:
+        start = file.read(8)
+    if start.startswith(tuple(_INSERTERS)):
+        path.write_bytes(mark_image(path.read_bytes(), mark))
+    else:
+        mark_movie(path, mark)
 
 
 def read_mark(path: Path | str) -> Mark | None:
-    """The mark of a JPEG, PNG, WebP, GIF, MP4, M4V or MOV file, ours or another program's; None when it has none.
+    """The mark of an image or video file, ours or another program's; None when it has none.
 
+    Knows JPEG, PNG, WebP, GIF, MP4, M4V, MOV, Matroska and WebM.
     Reads the parts that may hold one, not the pixels. Raises OSError when the file cannot be read.
     """
     with Path(path).open("rb") as file:
@@ -223,10 +252,56 @@ def _movie_packets(file: BinaryIO) -> Iterator[bytes]:
         place += size
 
 
+def _number(file: BinaryIO, *, marker: bool) -> tuple[int, int]:
+    """An EBML number of 1 to 8 bytes and its length; length 0 at the end of the file. marker: with its length's bit."""
+    first = file.read(1)
+    if not first or not first[0]:
+        return 0, 0
+    length = 9 - first[0].bit_length()
+    value = int.from_bytes(first + file.read(length - 1), "big")
+    return value if marker else value & (1 << 7 * length) - 1, length
+
+
+def _elements(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
+    """ID, size and size's length of the EBML elements from here on; the file stands at the content of each."""
+    while True:
+        identity, id_length = _number(file, marker=True)
+        size, length = _number(file, marker=False)
+        if not id_length or not length:
+            return
+        place = file.tell()
+        yield identity.to_bytes(id_length, "big"), size, length
+        file.seek(place + size)
+
+
+def _segment(file: BinaryIO) -> int | None:
+    """Where the content of a Matroska segment begins that fills the file, with a size of 8 bytes; None without."""
+    file.seek(0)
+    for identity, size, length in _elements(file):
+        if identity == _SEGMENT:
+            body = file.tell()
+            return body if length == 8 and body + size == file.seek(0, 2) else None
+    return None
+
+
+def _matroska_packets(file: BinaryIO) -> Iterator[bytes]:
+    if (body := _segment(file)) is None:
+        return
+    file.seek(body)
+    for identity, size, _ in _elements(file):
+        if identity == _TAGS and size <= _MAX_PACKET:
+            yield file.read(size)
+
+
+def _element(identity: bytes, content: bytes) -> bytes:
+    return identity + (1 << 28 | len(content)).to_bytes(4, "big") + content
+
+
 _READERS: dict[bytes, Callable[[BinaryIO], Iterator[bytes]]] = {
     b"\xff\xd8": _jpeg_packets,
     b"\x89PNG\r\n\x1a\n": _png_packets,
     b"RIFF": _webp_packets,
     b"GIF8": _gif_packets,
     b"ftyp": _movie_packets,
+    _EBML: _matroska_packets,
 }

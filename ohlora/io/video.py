@@ -19,6 +19,7 @@ from ohlora.base.types import Rgb
 from ohlora.errors import ImageError, InvalidInputError, OhloraError
 from ohlora.io.animation import with_palette
 from ohlora.io.images import MAX_PIXELS, files_inside, over_white
+from ohlora.io.marking import Mark, mark_file
 from ohlora.io.video_encoder import BT709, H264_CODECS, VP_CODECS, VideoEncoder, matrix_of
 
 GIF_PIXELS = 2e8  # of all frames of an animation together; they are held until the file is complete
@@ -82,6 +83,7 @@ def change_video(
     *,
     quality: int = 95,
     max_pixels: int = MAX_PIXELS,
+    marks: Callable[[], Sequence[Mark | None]] = lambda: (),
     advance: Advance = lambda frames: None,
     approve: Callable[[], None] = lambda: None,
 ) -> VideoFacts:
@@ -91,7 +93,8 @@ def change_video(
     suffix. Sound is copied as it is; time stamps are kept, so variable frame rates stay what they are. Pictures are
     8-bit 4:2:0; odd sizes of H.264 repeat the last row or column; other streams (subtitles) are left out. A GIF's
     frames are held, with 256 colours each, until it is complete; all else streams through. quality: 1..100, not of GIF.
-    approve: called when all frames are there; what it raises leaves the targets untouched.
+    marks: called when all frames are there: the mark of each target, or none of all. approve: called last; what it
+    raises leaves the targets untouched.
 
     Raises ImageError when the source cannot be read to its end or has more than max_pixels a frame, OutputError when a
     target cannot be written, InvalidInputError for a suffix that is not known. Then no target is touched.
@@ -107,6 +110,9 @@ def change_video(
             facts = _change_gif(source, files, change, max_pixels, advance)
         else:
             facts = _change_container(source, files, change, quality, max_pixels, advance)
+        for file, mark in zip(files, marks(), strict=False):
+            if mark is not None:
+                mark_file(file, mark)
         approve()
         return facts
 

@@ -94,8 +94,10 @@ class VideoEncoder(Closing):
         self._padding = (height % 2, width % 2) if codec.even else (0, 0)
         self._reformatter, self._matrix = VideoReformatter(), matrix_of(colors[0])
         self._time_base, self._last = time_base, -1
+        # Matroska and WebM files have random numbers, unless FFmpeg is told to write the same bytes every time.
+        options = {"fflags": "+bitexact"} if path.suffix in (".mkv", ".webm") else {"movflags": "+faststart"}
         with self._explained():
-            self._container: Any = av.open(str(path), "w", format=container, options={"movflags": "+faststart"})
+            self._container: Any = av.open(str(path), "w", format=container, options=options)
         stream = self._container.add_stream(codec.name, rate=rate, options=codec.options(quality))
         stream.width, stream.height = width + self._padding[1], height + self._padding[0]
         stream.pix_fmt = "yuv420p"

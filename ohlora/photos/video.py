@@ -20,6 +20,7 @@ from ohlora.base.values import Ombre
 from ohlora.engines import Engine
 from ohlora.errors import ImageError
 from ohlora.io.images import MAX_PIXELS
+from ohlora.io.marking import Mark
 from ohlora.io.video import VideoFacts, change_video
 from ohlora.kernels.ombre import HairMask, prepare_hair
 from ohlora.photos.edges import Refinement, spread_map
@@ -242,6 +243,7 @@ def recolor_video(
     quality: int = 95,
     rounding: Rounding = "truncate",
     max_pixels: int = MAX_PIXELS,
+    mark: Mark | None = None,
     advance: Callable[[int], None] = lambda frames: None,
     finish: Callable[[], None] = lambda: None,
 ) -> VideoResult:
@@ -249,17 +251,24 @@ def recolor_video(
 
     engine: a student, as for `find_hair`. Files as `io.video.change_video` writes them. With no_face "skip" a video
     in which no frame shows a face raises ImageError and writes nothing; a frame without a face is left as it is.
-    finish: called when all is made, before the files take their places.
+    mark: of files in which anything was dyed. finish: called when all is made, before the files take their places.
     Raises InvalidInputError, ImageError and OutputError as `change_video` does.
     """
     hair = VideoHair(engine, rules or FaceRules(), smoothing or Smoothing())
 
+    dyed = False
+
     def change(image: Rgb) -> list[Rgb]:
+        nonlocal dyed
         heads = hair.find(image)
+        dyed = dyed or any(head.has_hair for head in heads)
         return [
             image if ombre is None or not heads else dye_heads(image, heads, ombre, rounding, "cpu")
             for _, ombre in targets
         ]
+
+    def marks() -> list[Mark | None]:
+        return [mark if dyed and ombre is not None else None for _, ombre in targets]
 
     def approve() -> None:
         if hair.rules.detect == "auto" and hair.rules.no_face == "skip" and not hair.with_faces:
@@ -271,6 +280,6 @@ def recolor_video(
 
     files = [path for path, _ in targets]
     facts = change_video(
-        source, files, change, quality=quality, max_pixels=max_pixels, advance=advance, approve=approve
+        source, files, change, quality=quality, max_pixels=max_pixels, marks=marks, advance=advance, approve=approve
     )
     return VideoResult(facts, hair.with_faces, hair.most_faces)

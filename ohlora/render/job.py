@@ -25,19 +25,23 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class OutputFormat:
-    """How a picture becomes a file. rounding: how dyed values become bytes (docs/spec/ombre.md, section 5)."""
+    """How a picture becomes a file. rounding: how dyed values become bytes (docs/spec/ombre.md, section 5).
+
+    mark: whether files say that they are synthetic (docs/marks.md).
+    """
 
     format: ImageFormat = setting("jpeg")
     quality: int = setting(95, low=1, high=100)
     rounding: Rounding = setting("truncate")
+    mark: bool = True
 
     def __post_init__(self) -> None:
         check(self)
 
     @classmethod
-    def checked(cls, format: str, quality: int, rounding: str) -> OutputFormat:
+    def checked(cls, format: str, quality: int, rounding: str, mark: bool = True) -> OutputFormat:
         """Of the plain text that command lines and files have."""
-        return cls(cast("ImageFormat", format), quality, cast("Rounding", rounding))
+        return cls(cast("ImageFormat", format), quality, cast("Rounding", rounding), mark)
 
     @property
     def suffix(self) -> str:

@@ -58,6 +58,7 @@ class JobFile(_Strict):
     format: str = "jpeg"
     quality: int = 95
     rounding: str = "truncate"
+    mark: bool = True
 
     @field_validator("looks", mode="before")
     @classmethod
@@ -82,7 +83,7 @@ def read_job_file(path: Path, label_size: int, bundle: Bundle) -> RenderJob:
         Look(_expression(look.expression, entry.expression_seed, number, path), look.ombre)
         for number, look in enumerate(entry.looks)
     )
-    output = OutputFormat.checked(entry.format, entry.quality, entry.rounding)
+    output = OutputFormat.checked(entry.format, entry.quality, entry.rounding, entry.mark)
     return RenderJob(load_faces(beside, label_size, bundle), looks, output, entry.psi, entry.truncation_layers)
 
 

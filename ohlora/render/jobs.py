@@ -6,7 +6,7 @@ A request keeps its form from version to version: folders that were begun before
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from ohlora.base.types import Rgb
 from ohlora.base.values import Face
 from ohlora.errors import ImageError, InvalidInputError
 from ohlora.io.animation import AnimationFormat
+from ohlora.io.marking import RECOLORED, RENDERED, Mark
 from ohlora.photos.face_detector import FaceDetector
 from ohlora.photos.heads import FaceRules
 from ohlora.photos.video import Smoothing, recolor_video
@@ -30,6 +31,9 @@ from ohlora.render.run_items import Advance, Executor, Job
 BATCH = 8
 
 
+FORMER = {"mark": False}  # how files were written before they were marked: `run_items.Job.former`
+
+
 def portrait_job(
     renderer: Renderer,
     asked: RenderJob,
@@ -43,6 +47,7 @@ def portrait_job(
     devices: numbers of GPUs that make them instead, as `setting` says.
     Raises as `Renderer` does; InvalidInputError for looks that the bundle cannot make.
     """
+    output = asked.output
     executor: Executor
     if devices:
         executor = DeviceExecutor(renderer, asked, devices, setting or DeviceSetting())
@@ -55,10 +60,11 @@ def portrait_job(
         "faces": faces_record(asked.faces),
         "looks": [look_record(look) for look in asked.looks],
         "directions": directions_record(renderer),
-        "output": asdict(asked.output),
+        "output": {"format": output.format, "quality": output.quality, "rounding": output.rounding},
+        "mark": output.mark,
         "truncation": list(renderer.truncation(asked)),
     }
-    return Job(PortraitPlan(asked), executor, request, provenance, asked.output)
+    return Job(PortraitPlan(asked), executor, request, provenance, output, FORMER)
 
 
 @dataclass(frozen=True)
@@ -81,6 +87,7 @@ class Recoloring:
             "command": "recolor",
             "ombres": [look_record(look)["ombre"] for look in self.looks],
             "output": [self.output.format, self.output.quality, self.output.rounding],
+            "mark": self.output.mark,
             "faces": [self.rules.detect, self.rules.no_face, self.rules.min_face, detector],
             "max_megapixels": self.max_megapixels,
             "sources": files_record(paths),
@@ -94,13 +101,15 @@ def photo_job(
     plan = PhotoPlan(file_sources(paths, roots), asked.looks, asked.output)
     producer = renderer.photo_producer(asked.looks, asked.max_pixels, asked.rules)
     provenance = renderer.provenance(generator=False)
-    return Job(plan, CpuExecutor(producer, batch), asked.request(paths), provenance, asked.output)
+    return Job(plan, CpuExecutor(producer, batch), asked.request(paths), provenance, asked.output, FORMER)
 
 
 def video_job(renderer: Renderer, paths: Sequence[Path], roots: Sequence[Path], asked: Recoloring) -> Job:
     """Dyed videos; each is read once for all dyes that are still to do."""
 
-    def write(unit: SourceUnit, files: list[Path], advance: Advance, finish: Callable[[], None]) -> dict[str, Any]:
+    def write(
+        unit: SourceUnit, files: list[Path], mark: Mark | None, advance: Advance, finish: Callable[[], None]
+    ) -> dict[str, Any]:
         result = recolor_video(
             unit.source,
             [(file, output.ombre) for file, output in zip(files, unit.outputs, strict=True)],
@@ -110,6 +119,7 @@ def video_job(renderer: Renderer, paths: Sequence[Path], roots: Sequence[Path], 
             quality=asked.output.quality,
             rounding=asked.output.rounding,
             max_pixels=asked.max_pixels,
+            mark=mark,
             advance=advance,
             finish=finish,
         )
@@ -117,7 +127,7 @@ def video_job(renderer: Renderer, paths: Sequence[Path], roots: Sequence[Path], 
 
     plan = VideoPlan(file_sources(paths, roots), asked.looks, None)
     request = {**asked.request(paths), "smoothing": [asked.smoothing.past, asked.smoothing.every]}
-    return Job(plan, MovieExecutor(write), request, renderer.provenance(generator=False))
+    return Job(plan, MovieExecutor(write), request, renderer.provenance(generator=False), asked.output, FORMER)
 
 
 def animation_job(
@@ -129,17 +139,20 @@ def animation_job(
     faces: Sequence[Face] | None = None,
     photos: Sequence[Path] = (),
     roots: Sequence[Path] = (),
+    mark: bool = True,
 ) -> Job:
     """A moving picture of each face, or else of each photo, one look a frame. roots: as of `photo_job`.
 
-    movement: what the looks come from, for the metadata.
+    movement: what the looks come from, for the metadata. mark: whether files say that they are synthetic.
     """
     if faces is None:
         sources, identity = file_sources(photos, roots), files_record(photos)
     else:
         sources, identity = [Source(face, face.name, face.name) for face in faces], faces_record(faces)
 
-    def write(unit: SourceUnit, files: list[Path], advance: Advance, finish: Callable[[], None]) -> dict[str, Any]:
+    def write(
+        unit: SourceUnit, files: list[Path], mark: Mark | None, advance: Advance, finish: Callable[[], None]
+    ) -> dict[str, Any]:
         def counted() -> Iterator[Rgb]:
             for frame in moving_frames(renderer, unit.source, looks):
                 yield frame
@@ -147,7 +160,7 @@ def animation_job(
             finish()
 
         try:
-            written = format.write(files[0], counted())
+            written = format.write(files[0], counted(), mark)
         except InvalidInputError as error:
             if faces is None:  # of this photo's size; faces all have one, and it is the request that is wrong
                 raise ImageError(f"cannot animate {unit.source}: {error}") from error
@@ -160,9 +173,11 @@ def animation_job(
         "looks": [look_record(look) for look in looks],
         "format": [format.format, format.fps, format.quality],
         "directions": directions_record(renderer),
+        "mark": mark,
     }
-    plan = AnimationPlan(sources, f".{format.format}", len(looks))
-    return Job(plan, MovieExecutor(write), request, renderer.provenance(generator=faces is not None))
+    plan = AnimationPlan(sources, f".{format.format}", len(looks), RENDERED if faces is not None else RECOLORED)
+    provenance = renderer.provenance(generator=faces is not None)
+    return Job(plan, MovieExecutor(write), request, provenance, OutputFormat(mark=mark), FORMER)
 
 
 def files_record(paths: Sequence[Path]) -> list[Any]:

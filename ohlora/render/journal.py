@@ -57,9 +57,10 @@ class Journal(Closing):
     number per finished item.
     """
 
-    def __init__(self, folder: Path, lock: FileLock) -> None:
+    def __init__(self, folder: Path, lock: FileLock, settings: Mapping[str, Any] | None = None) -> None:
         """Not for callers: use `Journal.open`, which checks the request and takes the lock."""
         self.folder = folder
+        self.settings = dict(settings or {})
         self._path = folder / RECORD_FOLDER / "journal.jsonl"
         self._lock = lock
         self._mutex = threading.RLock()
@@ -74,18 +75,28 @@ class Journal(Closing):
         self._synced = time.monotonic()
 
     @classmethod
-    def open(cls, folder: Path | str, request: Mapping[str, Any], *, restart: bool = False) -> Journal:
+    def open(
+        cls,
+        folder: Path | str,
+        request: Mapping[str, Any],
+        *,
+        restart: bool = False,
+        former: Mapping[str, Any] | None = None,
+    ) -> Journal:
         """Start or resume the job `request` in `folder`, which is created where needed.
 
         request: everything that decides what the outputs are, as JSON values; equal requests resume each
         other. restart: forget what was recorded, and take the folder over from another job. Outputs stay
         until they are written again; metadata.jsonl, which would no longer be true, is removed.
+        former: settings that earlier versions did not have -> what they did. A folder whose record lacks them is
+        resumed so, whatever `request` says; `settings` tells which values are in force.
 
         Raises InvalidInputError when the folder belongs to another request, when its record is damaged, and when
         another process is writing to it; OutputError when the folder cannot be written.
         """
         folder = make_folder(folder)
         record = make_folder(folder / RECORD_FOLDER)
+        settings = {name: request[name] for name in former or {}}
         text = _canonical(request)
         lock = lock_file(record / "lock", folder)
         try:
@@ -96,13 +107,14 @@ class Journal(Closing):
                 for stale in (record / "journal.jsonl", job, folder / METADATA_NAME):
                     _remove(stale)
             if job.exists():
-                _require_same_request(job, folder, text)
+                absent = _require_same_request(job, folder, request, former or {})
+                settings |= {name: value for name, value in (former or {}).items() if name in absent}
                 remove_leftovers(folder)
                 remove_leftovers(record)
             else:
                 _remove(record / "journal.jsonl")  # of a job whose request is not known any more
                 write_bytes(job, _job_record(text))
-            return cls(folder, lock)
+            return cls(folder, lock, settings)
         except BaseException:
             lock.close()
             raise
@@ -328,11 +340,14 @@ def _job_record(canonical: str) -> bytes:
     return f'{{"format":{_FORMAT},"sha256":"{digest}","request":{canonical}}}\n'.encode()
 
 
-def _require_same_request(job: Path, folder: Path, wanted: str) -> None:
+def _require_same_request(job: Path, folder: Path, request: Mapping[str, Any], former: Mapping[str, Any]) -> set[str]:
+    """Which settings of `former` the record lacks; the rest must be equal."""
+    absent: set[str] = set()
     try:
         record = json.loads(job.read_bytes())
         intact = record == json.loads(_job_record(_canonical(record["request"])))
         known = _canonical(_with_new_label(record["request"]))
+        absent = former.keys() - record["request"].keys()
     except OSError as error:
         raise InvalidInputError(f"cannot read {job}: {error.strerror or error}") from error
     except (ValueError, KeyError, TypeError, RecursionError):
@@ -342,6 +357,7 @@ def _require_same_request(job: Path, folder: Path, wanted: str) -> None:
             f"the job record {job} is damaged or of another version: choose another --out, "
             "or pass --restart to begin again in this folder"
         )
+    wanted = _canonical({name: value for name, value in request.items() if name not in absent})
     if known != wanted:
         differences = list(_differences(json.loads(known), json.loads(wanted)))
         shown = "; ".join(differences[:_SHOWN_DIFFERENCES])
@@ -350,6 +366,7 @@ def _require_same_request(job: Path, folder: Path, wanted: str) -> None:
             f"{folder} belongs to another job: {shown}{f'; and {more} more' if more > 0 else ''}. "
             "Choose another --out, or pass --restart to begin again in this folder"
         )
+    return absent
 
 
 _ABSENT = object()

@@ -15,6 +15,7 @@ from ohlora.base.values import Face
 from ohlora.bundle.files import file_sha256
 from ohlora.errors import ImageError, PlaceError
 from ohlora.io.images import read_image
+from ohlora.io.marking import Mark
 from ohlora.io.video import expected_frames
 from ohlora.render.job import Look
 from ohlora.render.moving_portrait import MovingPortrait
@@ -46,6 +47,7 @@ class AnimationPlan(Plan):
     sources: Sequence[Source]
     suffix: str
     frames: int
+    mark: Mark
 
     def __len__(self) -> int:
         return len(self.sources)
@@ -65,11 +67,12 @@ class MovieExecutor:
     """An executor (`run_items.Executor`) of moving pictures, which are too large to be held.
 
     write: makes all files of a unit, each complete or not at all, and returns what their metadata say; it is given the
-    unit, the files' paths, what is to be called with each few frames, and what before the files take their places: from
+    unit, the files' paths, the mark of a file that is made or changed, what is to be called with each few frames, and
+    what before the files take their places: from
     then on a Ctrl-C waits until they are recorded.
     """
 
-    write: Callable[[Any, list[Path], Advance, Callable[[], None]], dict[str, Any]]
+    write: Callable[[Any, list[Path], Mark | None, Advance, Callable[[], None]], dict[str, Any]]
 
     def run(self, plan: Any, pending: Sequence[int], sink: FolderSink, results: Results, workers: int) -> None:
         def count(frames: int) -> None:
@@ -87,7 +90,7 @@ class MovieExecutor:
             paths = [sink.path(output) for output in unit.outputs]
             with held:
                 try:
-                    facts = self.write(unit, paths, count, finish)
+                    facts = self.write(unit, paths, sink.mark_of(True), count, finish)
                 except (ImageError, PlaceError) as error:
                     for output in unit.outputs:
                         results.fail(output.item, str(error), steps=0)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from ohlora.base.values import Expression, Ombre
+from ohlora.io.marking import RECOLORED, RENDERED, Mark
 from ohlora.render.job import Look, OutputFormat, RenderJob, look_record
 
 MAX_NAME_BYTES = 255  # of the file systems in common use
@@ -49,10 +50,11 @@ class Plan(ABC):
     """What the outputs of a job are.
 
     noun: what they are called. step: what progress counts, the outputs themselves or their frames. counts: what else
-    the summary says, from which count of `pipeline.Results`.
+    the summary says, from which count of `pipeline.Results`. mark: what the outputs are.
     """
 
     noun = step = "images"
+    mark: Mark = RENDERED
     counts: ClassVar[dict[str, str]] = {"without_hair": "undyed"}
 
     @abstractmethod
@@ -111,6 +113,8 @@ class PhotoPlan(Plan):
 
     output None: each keeps its suffix.
     """
+
+    mark = RECOLORED
 
     sources: Sequence[Source]
     looks: tuple[Look, ...]

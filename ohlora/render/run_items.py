@@ -10,7 +10,7 @@ import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -45,7 +45,8 @@ class Executor(Protocol):
 class Job:
     """request: all that decides what the files are, as JSON values; equal requests resume each other.
 
-    provenance: what every metadata row repeats (bundle, engines). output: how images are encoded.
+    provenance: what every metadata row repeats (bundle, engines). output: how images are encoded. former: fields of
+    `output` in the request that earlier versions did not have, and how these wrote files: their folders are resumed so.
     """
 
     plan: Plan
@@ -53,6 +54,7 @@ class Job:
     request: Mapping[str, Any]
     provenance: Mapping[str, Any]
     output: OutputFormat = field(default_factory=OutputFormat)
+    former: Mapping[str, Any] = field(default_factory=dict)
 
 
 def silent(total: int, noun: str) -> AbstractContextManager[Advance]:
@@ -118,12 +120,13 @@ def execute(job: Job, out: Path, options: RunOptions | None = None) -> Summary:
     the executor raises, when the run stops.
     """
     options, total = options or RunOptions(), len(job.plan)
-    with _open_journal(out, {**job.request, **job.provenance}, options.restart) as journal:
+    with _open_journal(out, {**job.request, **job.provenance}, options.restart, job.former) as journal:
+        output = replace(job.output, **journal.settings)
         pending = list(journal.pending(total))
         resumed = total - len(pending)
         if resumed and pending:
             options.say(f"resuming: {resumed} of {total} {job.plan.noun} are there")
-        sink = FolderSink(out, job.output, dict(job.provenance))
+        sink = FolderSink(out, output, dict(job.provenance), job.plan.mark)
         results, workers = Results(journal), options.workers or usable_cores()
         started = time.monotonic()
         try:
@@ -140,19 +143,20 @@ def execute(job: Job, out: Path, options: RunOptions | None = None) -> Summary:
             raise stopped from None
         seconds = time.monotonic() - started
         journal.finish(total)
-        files = [out / row["file_name"] for row in journal.finished.values()] if options.contact_sheet else []
-    if files:
-        step = -(-len(files) // SHEET_CELLS)
-        sheet = contact_sheet(read_image(file) for file in files[::step])
-        write_bytes(out / "contact_sheet.jpg", encode_image(sheet, "jpeg", 92))
+        rows = list(journal.finished.values()) if options.contact_sheet else []
+    if rows:
+        shown = rows[:: -(-len(rows) // SHEET_CELLS)]
+        sheet = contact_sheet(read_image(out / row["file_name"]) for row in shown)
+        mark = sink.mark_of(any(row.get("dyed") for row in shown))
+        write_bytes(out / "contact_sheet.jpg", encode_image(sheet, "jpeg", 92, mark=mark))
     failures = [results.failed[item] for item in sorted(results.failed)]
     counts = {name: int(getattr(results, count)) for name, count in job.plan.counts.items()}
     return Summary(out, job.plan, results.written, resumed, counts, failures, seconds)
 
 
-def _open_journal(out: Path, request: Mapping[str, Any], restart: bool) -> Journal:
+def _open_journal(out: Path, request: Mapping[str, Any], restart: bool, former: Mapping[str, Any]) -> Journal:
     """An output folder that cannot be used is a bad request: nothing was started."""
     try:
-        return Journal.open(out, request, restart=restart)
+        return Journal.open(out, request, restart=restart, former=former)
     except OutputError as error:
         raise InvalidInputError(str(error)) from error

@@ -14,6 +14,7 @@ from ohlora.base.atomic import make_folder, remove_leftovers, write_bytes
 from ohlora.base.types import Rgb
 from ohlora.base.values import Ombre
 from ohlora.io.images import encode_image
+from ohlora.io.marking import RENDERED, Mark, mark_image
 from ohlora.kernels.choices import Backend, Rounding
 from ohlora.photos.heads import HeadMask, dye_heads
 from ohlora.render.job import OutputFormat
@@ -53,12 +54,13 @@ def job_backends() -> Iterator[Backend]:
 @dataclass
 class FolderSink:
     """The files of one folder. output: how images are encoded. provenance: what every metadata row repeats (bundle,
-    engines).
+    engines). mark: what the files are, which they say unless `output` leaves it out.
     """
 
     folder: Path
     output: OutputFormat = field(default_factory=OutputFormat)
     provenance: dict[str, Any] = field(default_factory=dict)
+    mark: Mark = RENDERED
     _made: set[Path] = field(default_factory=set)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _backends: Iterator[Backend] = field(default_factory=job_backends)
@@ -71,6 +73,10 @@ class FolderSink:
                 remove_leftovers(make_folder(path.parent))
                 self._made.add(path.parent)
         return path
+
+    def mark_of(self, changed: bool) -> Mark | None:
+        """Of a file. changed: not its source's content as it was; a photograph that was not dyed has no mark."""
+        return self.mark if self.output.mark and (changed or self.mark == RENDERED) else None
 
     def row(self, output: Output, facts: dict[str, Any], size: int, sha256: str) -> dict[str, Any]:
         """The metadata of a file that is in place."""
@@ -90,8 +96,11 @@ class FolderSink:
 
         data: its file, where it is encoded already; then only the size of `image` counts.
         """
+        mark = self.mark_of(dyed)
         if data is None:
-            data = encode_image(image, self.output.format, self.output.quality)
+            data = encode_image(image, self.output.format, self.output.quality, mark=mark)
+        elif mark is not None:
+            data = mark_image(data, mark)
         write_bytes(self.path(output), data)
         facts = {**facts, "dyed": dyed, "width": int(image.shape[1]), "height": int(image.shape[0])}
         return self.row(output, facts, len(data), hashlib.sha256(data).hexdigest())

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from PIL import Image, ImageSequence
 
 from ohlora.base.types import Rgb
-from ohlora.base.version import __version__
 from ohlora.errors import ImageError
 from ohlora.io.animation import write_animation
 from ohlora.io.images import EXTENSIONS, encode_image
@@ -29,7 +28,7 @@ def noise(height: int, width: int) -> Rgb:
 def test_packet_holds_the_full_uri_uncompressed() -> None:
     packet = RENDERED.packet()
     assert f'Iptc4xmpExt:DigitalSourceType="{URI}"'.encode() in packet
-    assert f'xmp:CreatorTool="ohlora {__version__}"'.encode() in packet
+    assert b'xmp:CreatorTool="ohlora"' in packet  # no version: equal bytes from release to release
     assert RENDERED.uri == URI
     assert packet == Mark("trainedAlgorithmicMedia").packet()
     assert b"\0" not in packet  # a GIF's application block ends at one

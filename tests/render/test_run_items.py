@@ -16,6 +16,7 @@ import pytest
 
 from ohlora.base.atomic import atomic_path
 from ohlora.errors import EngineError, ImageError, InvalidInputError, OutputError
+from ohlora.io.marking import RENDERED, Mark
 from ohlora.render.movies import MovieExecutor
 from ohlora.render.plan import Output
 from ohlora.render.run_items import Advance, Job, RunOptions, execute
@@ -31,6 +32,7 @@ class Unit:
 class Movies:
     """A plan of COUNT files, two of each source."""
 
+    mark = RENDERED
     noun, step = "videos", "frames"
     counts: ClassVar[dict[str, str]] = {"frames": "units"}
 
@@ -52,7 +54,9 @@ class Movies:
 def job(write: Callable[[Unit, list[Path]], None], **request: Any) -> Job:
     """write: besides which every file gets its name as content."""
 
-    def make(unit: Unit, paths: list[Path], advance: Advance, finish: Callable[[], None]) -> dict[str, Any]:
+    def make(
+        unit: Unit, paths: list[Path], mark: Mark | None, advance: Advance, finish: Callable[[], None]
+    ) -> dict[str, Any]:
         with atomic_path(paths[0]) as temporary:
             temporary.write_text("half")
             write(unit, paths)
@@ -128,7 +132,9 @@ def test_a_stopped_job_leaves_partial_metadata_and_resumes(
 
 
 def test_a_late_interrupt_waits_for_the_record(tmp_path: Path, uninterrupted: dict[str, bytes]) -> None:
-    def late(unit: Unit, paths: list[Path], advance: Advance, finish: Callable[[], None]) -> dict[str, Any]:
+    def late(
+        unit: Unit, paths: list[Path], mark: Mark | None, advance: Advance, finish: Callable[[], None]
+    ) -> dict[str, Any]:
         finish()
         if unit.outputs[0].item == 2:
             signal.raise_signal(signal.SIGINT)

@@ -18,6 +18,7 @@ from ohlora.errors import InvalidInputError
 from ohlora.faces import face_from_seed
 from ohlora.io.contact_sheet import contact_sheet
 from ohlora.io.images import encode_image
+from ohlora.io.marking import RENDERED
 from ohlora.training.finetune.property_test import (
     EPOCH_GRID,
     Conditioning,
@@ -118,7 +119,7 @@ class TestPictures:
     def add(self, images: Tensor) -> None:
         for image in png_levels(images):
             if self.dump == "files":
-                data = encode_image(image, "png", png_level=0)
+                data = encode_image(image, "png", png_level=0, mark=RENDERED)
                 write_bytes(self.folder / f"{self.name}_{self.count:0{self.digits}d}.png", data)
             else:
                 self._kept.append(image)
@@ -128,7 +129,7 @@ class TestPictures:
         if self._kept:
             cell = min(128, self._kept[0].shape[0])
             sheet = contact_sheet(self._kept, columns=self.columns, cell=cell, gap=0)
-            write_bytes(self.folder / f"{self.name}.jpg", encode_image(sheet, "jpeg", 90))
+            write_bytes(self.folder / f"{self.name}.jpg", encode_image(sheet, "jpeg", 90, mark=RENDERED))
 
 
 def png_levels(images: Tensor) -> Rgb:

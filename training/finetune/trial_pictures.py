@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ohlora.base.atomic import make_folder, write_bytes
 from ohlora.base.types import Rgb
 from ohlora.io.images import encode_image
+from ohlora.io.marking import RENDERED
 from ohlora.training.finetune.property_test import Conditioning, Float32s, compare, tested_scores
 from ohlora.training.finetune.recipes import EXPRESSIONS, PROPERTIES, Recipe
 from ohlora.training.gan.data import to_images, to_tensor
@@ -116,22 +117,25 @@ def write_pictures(path: Path, images: Rgb, dump: str) -> None:
     """One grid PATH.jpg ("grid"), or the documented files PATH/000000.jpg ... ("files"). Raises OutputError."""
     if dump == "grid":
         make_folder(path.parent)
-        write_bytes(path.with_name(path.name + ".jpg"), encode_image(sample_grid(images, columns=10), "jpeg", 92))
+        write_bytes(
+            path.with_name(path.name + ".jpg"), encode_image(sample_grid(images, columns=10), "jpeg", 92, mark=RENDERED)
+        )
         return
     make_folder(path)
     for number, image in enumerate(images):
-        write_bytes(path / f"{number:06d}.jpg", encode_image(image, "jpeg", 95))
+        write_bytes(path / f"{number:06d}.jpg", encode_image(image, "jpeg", 95, mark=RENDERED))
 
 
 def write_real_fake(path: Path, real: Rgb, fake: Rgb, dump: str) -> None:
     """PATH.png, each row of real pictures above generated ones; or the documented single files in folder PATH."""
     if dump == "grid":
-        write_bytes(path.with_suffix(".png"), encode_image(sample_grid(fake, real), "png"))
+        write_bytes(path.with_suffix(".png"), encode_image(sample_grid(fake, real), "png", mark=RENDERED))
         return
     make_folder(path)
-    for kind, images in (("real", real), ("fake", fake)):
+    for kind, images, mark in (("real", real, None), ("fake", fake, RENDERED)):
         for number, image in enumerate(images):
-            write_bytes(path / f"{kind}_{number:06d}.png", encode_image(image, "png", png_level=0))
+            data = encode_image(image, "png", png_level=0, mark=mark)
+            write_bytes(path / f"{kind}_{number:06d}.png", data)
 
 
 def through_jpeg(images: Rgb) -> Rgb:

@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw
 from ohlora.base.atomic import atomic_path, make_folder, write_bytes
 from ohlora.base.types import Rgb
 from ohlora.io.images import encode_image
+from ohlora.io.marking import RENDERED
 
 WIDTH, HEIGHT, MARGIN = 900, 260, 56
 COLORS = ("#1b6ca8", "#c0392b", "#2e8b57", "#8e44ad", "#d68910", "#555555")
@@ -31,8 +32,8 @@ def sample_grid(generated: Rgb, targets: Rgb | None = None, columns: int = 8) ->
 
 
 def write_preview(folder: Path, name: str, picture: Rgb) -> None:
-    """FOLDER/NAME.png and FOLDER/latest.png. Raises OutputError."""
-    data = encode_image(picture, "png")
+    """FOLDER/NAME.png and FOLDER/latest.png, of what a generator draws. Raises OutputError."""
+    data = encode_image(picture, "png", mark=RENDERED)
     for path in (make_folder(folder) / f"{name}.png", folder / "latest.png"):
         write_bytes(path, data)
 

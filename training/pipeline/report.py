@@ -15,6 +15,7 @@ from typing import Any
 
 from ohlora.base.atomic import write_bytes, write_json
 from ohlora.io.images import encode_image, read_image
+from ohlora.io.marking import read_mark
 from ohlora.photos.segmentation import resize_area
 from ohlora.training.pipeline import exhibits
 from ohlora.training.pipeline.cache import deciding
@@ -136,7 +137,7 @@ def picture(path: Path, title: str) -> str:
     if image.shape[1] > PICTURE_WIDTH:
         height = round(image.shape[0] * PICTURE_WIDTH / image.shape[1])
         image = resize_area(image, (height, PICTURE_WIDTH))
-    data = base64.b64encode(encode_image(image, "jpeg", 90)).decode()
+    data = base64.b64encode(encode_image(image, "jpeg", 90, mark=read_mark(path))).decode()
     return f'<img alt="{escape(title)}" src="data:image/jpeg;base64,{data}">'
 
 

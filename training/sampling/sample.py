@@ -28,6 +28,7 @@ from ohlora.bundle.files import file_sha256
 from ohlora.errors import InvalidInputError
 from ohlora.faces import LABEL_SIZES, latents_of_seeds
 from ohlora.io.images import encode_image
+from ohlora.io.marking import RENDERED
 from ohlora.render.journal import Journal
 from ohlora.training.directions.known_latents import state_sha256
 from ohlora.training.loop.distributed import chosen_device
@@ -91,10 +92,10 @@ def sample_images(
     require_labels(generator, settings)
     device = chosen_device(accelerator)
     identity = state_sha256(generator)
-    request = {"kind": "sample", "generator": identity, **asdict(settings)}
+    request = {"kind": "sample", "generator": identity, **asdict(settings), "mark": True}
     where = next(generator.parameters()).device
     was_training = generator.training
-    with Journal.open(out, request, restart=restart) as journal, exact_arithmetic():
+    with Journal.open(out, request, restart=restart, former={"mark": False}) as journal, exact_arithmetic():
         try:
             pending = set(_pending(journal, settings.count))
             advance(settings.count - len(pending))
@@ -243,7 +244,7 @@ def _make(
 
 def _write(journal: Journal, settings: SampleSettings, inputs: Latents, images: NDArray[np.uint8], at: int) -> None:
     number = int(inputs.numbers[at])
-    data = encode_image(images[at], "jpeg", JPEG_QUALITY)
+    data = encode_image(images[at], "jpeg", JPEG_QUALITY, mark=RENDERED if journal.settings["mark"] else None)
     written = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     write_bytes(journal.folder / picture_name(number), data)
     row: dict[str, Any] = {"file_name": picture_name(number), "number": number, "seed": settings.first_seed + number}

@@ -21,6 +21,7 @@ from ohlora.base.types import Rgb
 from ohlora.base.values import PROPERTIES, Face
 from ohlora.errors import InvalidInputError
 from ohlora.faces import face_from_seed, latents_of
+from ohlora.io.marking import RENDERED, Mark
 from ohlora.latents.directions import Directions
 from ohlora.render.job_file import faces_record
 from ohlora.render.journal import Journal
@@ -159,18 +160,19 @@ class DirectionTester:
             "deviation": [round(float(value), 6) for value in self.deviation],
             "faces": None if faces is None else faces_record(faces),
             **{name: value for name, value in as_json(settings).items() if name in TESTED},
+            "mark": True,
         }
         folder = self.out if faces is None else self.out / report
         rows: list[dict[str, Any]] = []
-        with Journal.open(folder, request, restart=restart) as journal:
-            done = journal.finished
+        with Journal.open(folder, request, restart=restart, former={"mark": False}) as journal:
+            done, mark = journal.finished, RENDERED if journal.settings["mark"] else None
             for first in range(0, total, BLOCK):
                 block = list(range(first, min(first + BLOCK, total)))
                 todo = [case for case in block if case not in done or not journal.verify(done[case])]
                 prepared = self._prepared(block, faces) if todo else {}
                 for case in block:
                     if case in todo:
-                        rows.append(self._case(case, *prepared[case], folder))
+                        rows.append(self._case(case, *prepared[case], folder, mark))
                         journal.record(case, rows[-1])
                     else:
                         rows.append(dict(done[case]))
@@ -211,7 +213,7 @@ class DirectionTester:
             ]
         return {case: (face, row) for case, face, row in zip(block, given, start, strict=True)}
 
-    def _case(self, case: int, face: Face, start: Floats, folder: Path) -> dict[str, Any]:
+    def _case(self, case: int, face: Face, start: Floats, folder: Path, mark: Mark | None) -> dict[str, Any]:
         settings, columns = self.settings, self.settings.columns
         names = files.CaseNames.of(case, settings.report_layout)
         group = self.directions.groups[0] if len(self.directions.groups) == 1 else face.group
@@ -228,9 +230,10 @@ class DirectionTester:
         said = figures(self.strengths, scores, self.deviation)
         passed = said.passes(settings.limits)
         if settings.files:
-            files.write_pictures(folder, names, images, made.original)
+            files.write_pictures(folder, names, images, made.original, mark)
         if settings.grids == "all" or (settings.grids == "passed" and passed):
-            files.write_grid(folder, names, images, made.original, len(settings.eyes) * len(settings.pose))
+            across = len(settings.eyes) * len(settings.pose)
+            files.write_grid(folder, names, images, made.original, across, mark)
         row = base | {"passed": "O" if passed else "X"}
         for i, name in enumerate(PROPERTIES):
             row[f"{name}_corr"] = round(float(said.correlation[i]), DECIMALS)

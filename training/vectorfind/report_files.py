@@ -14,6 +14,7 @@ from ohlora.base.atomic import make_folder, write_bytes, write_csv
 from ohlora.base.types import Rgb
 from ohlora.base.values import PROPERTIES
 from ohlora.io.images import encode_image
+from ohlora.io.marking import RENDERED, Mark
 from ohlora.latents.directions import Directions
 
 PICTURES = "inference_test_after_training"
@@ -66,23 +67,25 @@ def write_case(
     return path.stat().st_size
 
 
-def write_pictures(out: Path, names: CaseNames, images: Rgb, original: Rgb) -> None:
+def write_pictures(out: Path, names: CaseNames, images: Rgb, original: Rgb, mark: Mark | None = RENDERED) -> None:
     """The single files, as documented."""
     make_folder((out / names.original).parent)
     for index, image in enumerate(images):
-        write_bytes(out / names.picture.format(index), encode_image(image, "jpeg", QUALITY))
-    write_bytes(out / names.original, encode_image(original, "jpeg", QUALITY))
+        write_bytes(out / names.picture.format(index), encode_image(image, "jpeg", QUALITY, mark=mark))
+    write_bytes(out / names.original, encode_image(original, "jpeg", QUALITY, mark=mark))
 
 
-def write_grid(out: Path, names: CaseNames, images: Rgb, original: Rgb, columns: int) -> None:
+def write_grid(
+    out: Path, names: CaseNames, images: Rgb, original: Rgb, columns: int, mark: Mark | None = RENDERED
+) -> None:
     """One sheet: a row for each mouth strength, eyes by pose across; and the unmodified picture beside it."""
     make_folder(out / GRIDS)
     rows = -(-len(images) // columns)
     sheet = np.concatenate(
         [np.concatenate(images[r * columns : (r + 1) * columns], axis=1) for r in range(rows)], axis=0
     )
-    write_bytes(out / names.grid, encode_image(sheet, "jpeg", QUALITY))
-    write_bytes(out / names.grid_original, encode_image(original, "jpeg", QUALITY))
+    write_bytes(out / names.grid, encode_image(sheet, "jpeg", QUALITY, mark=mark))
+    write_bytes(out / names.grid_original, encode_image(original, "jpeg", QUALITY, mark=mark))
 
 
 def write_report(folder: Path, layout: str, rows: Sequence[Row], codes: NDArray[np.float32]) -> dict[str, Any]:

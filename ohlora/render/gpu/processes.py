@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ohlora.engines.gpu.device import backend_for, engine_of
 from ohlora.errors import OhloraError, OutputError
+from ohlora.io.marking import Mark
 from ohlora.latents.directions import Directions
 from ohlora.render.gpu.devices import DeviceSetting
 from ohlora.render.gpu.encode import check_encoder
@@ -75,7 +76,7 @@ class DeviceExecutor:
                 run_on_device(plan.units(pending), pipeline, sink, results, workers=workers)
 
     def _share_out(self, pending: Sequence[int], sink: FolderSink, results: Results, workers: int) -> None:
-        made_of = (sink.folder, sink.output, sink.provenance)
+        made_of = (sink.folder, sink.output, sink.provenance, sink.mark)
         bundle, directions = self.renderer.bundle.path, self.renderer.directions_override
         share = _Share(bundle, directions, self.job, self.setting, made_of, workers)
         context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
@@ -156,7 +157,7 @@ class _Share:
     directions: Directions | None
     job: RenderJob
     setting: DeviceSetting
-    sink: tuple[Path, OutputFormat, dict[str, Any]]
+    sink: tuple[Path, OutputFormat, dict[str, Any], Mark]
     workers: int
 
 

@@ -31,6 +31,7 @@ from urllib.parse import SplitResult, parse_qs, urlsplit
 
 from ohlora.errors import ImageError, InvalidInputError, OhloraError, OutputError
 from ohlora.io.images import encode_image, read_image
+from ohlora.io.marking import read_mark
 from ohlora.training.pages.local.cells import CellStore
 
 HOST = "127.0.0.1"
@@ -263,7 +264,7 @@ class _Handler(BaseHTTPRequestHandler):
             if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
                 kind = "image/webp"
             if kind is None:
-                kind, data = "image/png", encode_image(read_image(path), "png")
+                kind, data = "image/png", encode_image(read_image(path), "png", mark=read_mark(path))
         except (OSError, ImageError) as error:
             raise RefusedError(422, f"{path.name} cannot be shown: {error}") from error
         return kind, data

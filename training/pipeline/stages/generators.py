@@ -13,6 +13,7 @@ import torch
 from ohlora.base.types import Rgb
 from ohlora.errors import InvalidInputError
 from ohlora.faces import latents_of_seeds
+from ohlora.io.marking import RENDERED
 from ohlora.training import checkpoints
 from ohlora.training.cnn.ensemble import Ensemble
 from ohlora.training.data.portrait_faces import TRAIN_SEEDS, write_portraits
@@ -213,7 +214,7 @@ def measure(work: Work) -> Outcome:
         raise InvalidInputError(f"stage {work.stage} has no network to measure with")
     work.shown.table("Measured", ("figure", "before", "after"), effect)
     title = "the same latents before (above) and after (below)"
-    show(work, title, sample_grid(drawn["after"][:SHOWN], drawn["before"][:SHOWN]))
+    show(work, title, sample_grid(drawn["after"][:SHOWN], drawn["before"][:SHOWN]), RENDERED)
     figures["effect"] = effect
     if folders:
         figures["counts"]["pictures"] = section.pictures

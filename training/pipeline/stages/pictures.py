@@ -14,6 +14,7 @@ from ohlora.base.types import Rgb
 from ohlora.errors import CheckpointError, InvalidInputError
 from ohlora.io.contact_sheet import contact_sheet
 from ohlora.io.images import encode_image, read_image
+from ohlora.io.marking import Mark, read_mark
 from ohlora.io.numbered_images import numbered_images
 from ohlora.scores.table import read_score_table
 from ohlora.training import checkpoints
@@ -246,12 +247,13 @@ def grid(work: Work, title: str, paths: Sequence[Path]) -> None:
     """A sheet of pictures beside the stage's results."""
     images = [read_image(path) for path in paths]
     if images:
-        show(work, title, contact_sheet(images, columns=COLUMNS, cell=min(CELL, max(*images[0].shape[:2], 32))))
+        sheet = contact_sheet(images, columns=COLUMNS, cell=min(CELL, max(*images[0].shape[:2], 32)))
+        show(work, title, sheet, read_mark(paths[0]))
 
 
-def show(work: Work, title: str, picture: Rgb) -> None:
+def show(work: Work, title: str, picture: Rgb, mark: Mark | None) -> None:
     """grid.jpg, in the stage's folder and in the report."""
-    write_bytes(work.folder / "grid.jpg", encode_image(picture, "jpeg", 90))
+    write_bytes(work.folder / "grid.jpg", encode_image(picture, "jpeg", 90, mark=mark))
     work.shown.picture(title, "grid.jpg")
 
 
