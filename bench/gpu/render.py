@@ -118,7 +118,14 @@ class Nowhere(FolderSink):
     """Encodes and keeps nothing; a record likewise."""
 
     def store(
-        self, image: np.ndarray, output: Output, facts: dict[str, Any], dyed: bool, data: bytes | None = None
+        self,
+        image: np.ndarray,
+        output: Output,
+        facts: dict[str, Any],
+        dyed: bool,
+        data: bytes | None = None,
+        *,
+        srgb: bool = False,
     ) -> dict[str, Any]:
         return {"bytes": len(data or encode_image(image, "jpeg", 95)), "dyed": dyed}
 

@@ -32,7 +32,8 @@ from PIL import (
 
 from ohlora.base.types import Rgb
 from ohlora.errors import ImageError, InvalidInputError
-from ohlora.io.marking import Mark, mark_image
+from ohlora.io.colors import to_srgb
+from ohlora.io.marking import Mark, mark_image, say_srgb
 
 # Pillow warns about odd EXIF blocks and palettes of pictures that it then decodes well. The filter is set
 # once: warnings.catch_warnings() is not safe in the threads that call read_image.
@@ -58,18 +59,32 @@ _UPRIGHT: dict[int, Callable[[Rgb], Rgb]] = {
 }
 
 
+@dataclass(frozen=True)
+class Photo:
+    """What a file holds. rgb: uint8 RGB [H,W,3], upright, sRGB. profiled: the file says which colors it has."""
+
+    rgb: Rgb
+    profiled: bool
+
+
 def read_image(path: Path | str, *, max_pixels: int = MAX_PIXELS) -> Rgb:
     """Decode a picture by its content, whatever its name says.
 
     Returns C-contiguous, writable uint8 RGB [H, W, 3], turned upright by its EXIF orientation. Transparency
     is composited over white; 16-bit values are scaled to 8 bits; float and 32-bit integer pictures are scaled
-    from [0, 1], [0, 255] or [0, 65535], whichever their values fit; CMYK is converted without colour
-    management, as embedded ICC profiles are not applied. Of an animation or a multi-page file the first
-    picture is read.
+    from [0, 1], [0, 255] or [0, 65535], whichever their values fit. Colors are converted to sRGB by the
+    embedded ICC profile; one that is damaged or of another kind of image is left out with a warning; CMYK
+    without a profile is converted by the plain formula. Of an animation or a multi-page file the first picture
+    is read.
 
     Raises ImageError when the file is missing, unreadable, empty, truncated, damaged, not a picture, or has
     more than `max_pixels` pixels; the size is taken from the header, before anything is decoded.
     """
+    return read_photo(path, max_pixels=max_pixels).rgb
+
+
+def read_photo(path: Path | str, *, max_pixels: int = MAX_PIXELS) -> Photo:
+    """As `read_image`, and what else is known of the file."""
     path = Path(path)
     _require_content(path)
     try:
@@ -81,14 +96,15 @@ def read_image(path: Path | str, *, max_pixels: int = MAX_PIXELS) -> Rgb:
                     f"{max_pixels:,}; make the picture smaller"
                 )
             image.load()
-            rgb = _to_rgb(image, path)
+            rgb = _to_rgb(to_srgb(image, str(path)), path)
+            profiled = bool(image.info.get("icc_profile"))
             upright = _UPRIGHT.get(_orientation(image))
     except ImageError:
         raise
     except Exception as error:
         # Decoders fed with damaged bytes raise nearly anything: SyntaxError, struct.error, zlib.error, EOFError ...
         raise ImageError(f"cannot read {path}: {_reason(error)}") from error
-    return np.ascontiguousarray(upright(rgb)) if upright else rgb
+    return Photo(np.ascontiguousarray(upright(rgb)) if upright else rgb, profiled)
 
 
 def _require_content(path: Path) -> None:
@@ -245,11 +261,14 @@ _ENCODINGS: dict[str, _Encoding] = {
 EXTENSIONS = {name: encoding.suffix for name, encoding in _ENCODINGS.items()}
 
 
-def encode_image(rgb: Rgb, format: str, quality: int = 95, *, png_level: int = 1, mark: Mark | None = None) -> bytes:
+def encode_image(
+    rgb: Rgb, format: str, quality: int = 95, *, png_level: int = 1, mark: Mark | None = None, srgb: bool = False
+) -> bytes:
     """Encode uint8 RGB [H, W, 3] as 'jpeg', 'png' or 'webp'; the same bytes for the same pixels.
 
     quality: 1..100, of JPEG and lossy WebP. png_level: 0..9; 1 is several times faster than 9, a little
-    larger. mark: what the file says about its origin.
+    larger. mark: what the file says about its origin. srgb: whether it says that its
+    colors are sRGB; files that say nothing are shown in sRGB too.
     Runs without the GIL, so threads encode in parallel. Raises InvalidInputError for an unknown format or a
     quality out of range, ImageError for an array of another kind or a size that the format cannot store.
     """
@@ -272,4 +291,5 @@ def encode_image(rgb: Rgb, format: str, quality: int = 95, *, png_level: int = 1
     done, data = cv2.imencode(encoding.suffix, bgr, [encoding.flag, png_level if format == "png" else quality])
     if not done:
         raise ImageError(f"the {format} encoder refused {width} x {height} pixels; {encoding.larger}")
-    return bytes(data) if mark is None else mark_image(bytes(data), mark)
+    encoded = say_srgb(bytes(data)) if srgb else bytes(data)
+    return encoded if mark is None else mark_image(encoded, mark)

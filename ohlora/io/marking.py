@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import BinaryIO, Literal, TypeAlias
 
 from ohlora.errors import ImageError
+from ohlora.io.colors import SRGB_PROFILE
 
 SourceType: TypeAlias = Literal["trainedAlgorithmicMedia", "compositeWithTrainedAlgorithmicMedia"]
 _VOCABULARY = "http://cv.iptc.org/newscodes/digitalsourcetype/"
@@ -141,39 +142,72 @@ def _parsed(packet: bytes) -> Mark | None:
     return Mark(uri.removeprefix(_VOCABULARY), (tool[1] or tool[2] or "").strip() if tool else "")
 
 
+def say_srgb(data: bytes) -> bytes:
+    """An encoded JPEG, PNG or WebP that names no colors, with the statement that they are sRGB.
+
+    A small profile, in PNG the format's own chunk; always the same bytes. Raises ImageError for another format.
+    """
+    if data.startswith(b"\xff\xd8"):
+        return _with_segment(data, 0xFFE2, b"ICC_PROFILE\0\1\1" + SRGB_PROFILE)
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return _with_chunk(data, b"sRGB\0")
+    if data.startswith(b"RIFF"):
+        header, chunks = _extended(data, 0x20)
+        return _riff(header + _webp_chunk(b"ICCP", SRGB_PROFILE) + chunks)
+    raise ImageError("cannot name the colors of an image that is not a JPEG, PNG or WebP")
+
+
 def _insert_jpeg(data: bytes, packet: bytes) -> bytes:
+    return _with_segment(data, 0xFFE1, _JPEG_HEADER + packet)
+
+
+def _with_segment(data: bytes, kind: int, body: bytes) -> bytes:
     place = 2
     # JFIF and EXIF come first by their own standards.
     while data[place : place + 2] == b"\xff\xe0" or (
         data[place : place + 2] == b"\xff\xe1" and data[place + 4 : place + 10] == b"Exif\0\0"
     ):
         place += 2 + int.from_bytes(data[place + 2 : place + 4], "big")
-    body = _JPEG_HEADER + packet
-    return data[:place] + struct.pack(">HH", 0xFFE1, len(body) + 2) + body + data[place:]
+    return data[:place] + struct.pack(">HH", kind, len(body) + 2) + body + data[place:]
 
 
 def _insert_png(data: bytes, packet: bytes) -> bytes:
-    body = b"iTXt" + _PNG_KEYWORD + b"\0\0\0\0\0" + packet
+    return _with_chunk(data, b"iTXt" + _PNG_KEYWORD + b"\0\0\0\0\0" + packet)
+
+
+def _with_chunk(data: bytes, body: bytes) -> bytes:
+    """A PNG file with another chunk; body: its kind and content."""
     chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
     end = 8 + 12 + 13  # signature, then IHDR, which must be the first chunk
     return data[:end] + chunk + data[end:]
 
 
 def _insert_webp(data: bytes, packet: bytes) -> bytes:
+    header, chunks = _extended(data, 0x04)
+    return _riff(header + chunks + _webp_chunk(b"XMP ", packet))
+
+
+def _webp_chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack("<4sI", kind, len(content)) + content + b"\0" * (len(content) % 2)
+
+
+def _riff(chunks: bytes) -> bytes:
+    return b"RIFF" + struct.pack("<I", 4 + len(chunks)) + b"WEBP" + chunks
+
+
+def _extended(data: bytes, flag: int) -> tuple[bytes, bytes]:
+    """Of a WebP file: the header chunk of the extended format with `flag` set, and all other chunks."""
     chunks = data[12 : 8 + int.from_bytes(data[4:8], "little")]
     if chunks[:4] == b"VP8X":
-        chunks = chunks[:8] + bytes([chunks[8] | 0x04]) + chunks[9:]
+        return chunks[:8] + bytes([chunks[8] | flag]) + chunks[9:18], chunks[18:]
+    if chunks[:4] == b"VP8L":
+        bits = int.from_bytes(chunks[9:13], "little")
+        width, height, alpha = bits & 0x3FFF, bits >> 14 & 0x3FFF, bits >> 28 & 1  # the first two less one
     else:
-        if chunks[:4] == b"VP8L":
-            bits = int.from_bytes(chunks[9:13], "little")
-            width, height, alpha = bits & 0x3FFF, bits >> 14 & 0x3FFF, bits >> 28 & 1  # the first two less one
-        else:
-            width, height = (int.from_bytes(chunks[i : i + 2], "little") - 1 & 0x3FFF for i in (14, 16))
-            alpha = 0
-        sizes = width.to_bytes(3, "little") + height.to_bytes(3, "little")
-        chunks = struct.pack("<4sII", b"VP8X", 10, 0x04 | alpha << 4) + sizes + chunks
-    chunks += struct.pack("<4sI", b"XMP ", len(packet)) + packet + b"\0" * (len(packet) % 2)
-    return b"RIFF" + struct.pack("<I", 4 + len(chunks)) + b"WEBP" + chunks
+        width, height = (int.from_bytes(chunks[i : i + 2], "little") - 1 & 0x3FFF for i in (14, 16))
+        alpha = 0
+    sizes = width.to_bytes(3, "little") + height.to_bytes(3, "little")
+    return struct.pack("<4sII", b"VP8X", 10, flag | alpha << 4) + sizes, chunks
 
 
 def _insert_gif(data: bytes, packet: bytes) -> bytes:

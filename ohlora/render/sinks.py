@@ -26,12 +26,13 @@ FIRST_DYES = 32  # 0.1 s for pictures of 256x256 in NumPy; Numba takes 0.3 s and
 @dataclass(frozen=True, slots=True)
 class Picture:
     """What a unit's outputs are dyed from. image: uint8 RGB [H,W,3]. heads: the hair of each person in it, none when
-    no dye is asked.
+    no dye is asked. profiled: its file said which colors it has, so the results do.
     """
 
     image: Rgb
     facts: dict[str, Any]
     heads: tuple[HeadMask, ...] = ()
+    profiled: bool = False
 
 
 def dye(picture: Picture, ombre: Ombre | None, rounding: Rounding = "truncate", backend: Backend = "auto") -> Rgb:
@@ -87,18 +88,26 @@ class FolderSink:
         """Raises ImageError when the picture cannot be stored in this format, OutputError when the disk refuses."""
         image = dye(picture, output.ombre, self.output.rounding, next(self._backends))
         dyed = output.ombre is not None and any(head.has_hair for head in picture.heads)
-        return self.store(image, output, picture.facts, dyed)
+        return self.store(image, output, picture.facts, dyed, srgb=picture.profiled)
 
     def store(
-        self, image: Rgb, output: Output, facts: dict[str, Any], dyed: bool, data: bytes | None = None
+        self,
+        image: Rgb,
+        output: Output,
+        facts: dict[str, Any],
+        dyed: bool,
+        data: bytes | None = None,
+        *,
+        srgb: bool = False,
     ) -> dict[str, Any]:
         """A finished picture, uint8 RGB [H,W,3] -> file and metadata row. Errors as `write`.
 
-        data: its file, where it is encoded already; then only the size of `image` counts.
+        data: its file, where it is encoded already; then only the size of `image` counts. srgb: the file says that its
+        colors are sRGB.
         """
         mark = self.mark_of(dyed)
         if data is None:
-            data = encode_image(image, self.output.format, self.output.quality, mark=mark)
+            data = encode_image(image, self.output.format, self.output.quality, mark=mark, srgb=srgb)
         elif mark is not None:
             data = mark_image(data, mark)
         write_bytes(self.path(output), data)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ohlora.base.types import Rgb
 from ohlora.engines import Engine, usable_cores
 from ohlora.errors import ImageError
-from ohlora.io.images import read_image
+from ohlora.io.images import read_photo
 from ohlora.kernels.ombre import prepare_hair
 from ohlora.latents.mapping import LatentSource
 from ohlora.photos.heads import HeadMask, PhotoReader
@@ -107,13 +107,13 @@ class PhotoProducer:
 
     def _one(self, path: Path) -> Picture | ImageError:
         try:
-            image = read_image(path, max_pixels=self.max_pixels)
+            photo = read_photo(path, max_pixels=self.max_pixels)
         except ImageError as error:  # names the file itself
             return error
         if self.reader is None:
-            return Picture(image, {})
+            return Picture(photo.rgb, {}, profiled=photo.profiled)
         try:
-            found = self.reader.find(image)
+            found = self.reader.find(photo.rgb)
         except ImageError as error:
             return ImageError(f"{path}: {error}")
-        return Picture(image, found.facts, found.heads)
+        return Picture(photo.rgb, found.facts, found.heads, photo.profiled)
