@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument("--color", type=float, default=-1.0, help="hue 0..1; below 0: the hair stays as it is")
     parser.add_argument("--height", type=float, default=0.7)
     parser.add_argument("--grad-height", type=float, default=0.5)
-    parser.add_argument("--psi", type=float, default=1.0, help="truncation of all layers")
+    parser.add_argument("--psi", type=float, help="truncation of all layers, 1: none; default: the model's")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--threads", type=int, default=0, help="0: all cores")
     parser.add_argument("--out", type=Path, default=Path("pictures"))
@@ -37,13 +37,16 @@ def main() -> None:
     settings.intra_op_num_threads = options.threads
     session = onnxruntime.InferenceSession(options.model, settings, providers=["CPUExecutionProvider"])
     shapes = {tensor.name: tensor.shape for tensor in session.get_inputs()}
+    psi = options.psi
+    if psi is None:
+        psi = float(session.get_modelmeta().custom_metadata_map.get("ohlora.psi", 1))
     first, end = map(int, options.seeds.split(":"))
     options.out.mkdir(parents=True, exist_ok=True)
     for start in range(first, end, options.batch):
         seeds = range(start, min(start + options.batch, end))
         rows = {
             "z": np.stack([latent(seed, shapes["z"][1]) for seed in seeds]),
-            "truncation": np.tile(np.array([options.psi, 99 if options.psi < 1 else 0], np.float32), (len(seeds), 1)),
+            "truncation": np.tile(np.array([psi, 99 if psi < 1 else 0], np.float32), (len(seeds), 1)),
             "expression": np.tile(np.array([options.eyes, options.mouth, options.pose], np.float32), (len(seeds), 1)),
             "ombre": np.tile(
                 np.array([options.color, options.height, options.grad_height], np.float32), (len(seeds), 1)

@@ -7,6 +7,8 @@
                    -> image uint8 [N,R,R,3] RGB, hair float32 [N,224,224]; without a hair finder no ombre and no hair
     recolor.onnx   image uint8 [N,H,W,3] RGB, ombre float32 [N,3] -> dyed uint8 [N,H,W,3], hair float32 [N,h,w]
 
+portrait.onnx names the bundle's own psi in its metadata (ohlora.psi), and dyes by the map as it is, edges not refined.
+
 Both are made of a bundle's own networks, byte for byte, and what the runtime does between them in NumPy and Numba.
 Latents are added up in float64, as the runtime does; dyeing is float32, and where a product falls exactly on a row or a
 hue, the neighbouring one may be taken.
@@ -59,7 +61,8 @@ def portrait_graph(
         graph.add("Identity", [mask], "hair")
         outputs["hair"] = ("float32", ("N", size, size))
         add_ombre(graph, image, mask, (side, side), (size, size), output="image")
-    return graph.model("portrait", inputs, outputs, _properties(bundle, "portrait"))
+    said = {"ohlora.psi": f"{part.psi:g}"}  # of callers that choose none, on all layers
+    return graph.model("portrait", inputs, outputs, _properties(bundle, "portrait") | said)
 
 
 def recolor_graph(bundle: Bundle, size: tuple[int, int], *, hair: onnx.ModelProto | None = None) -> onnx.ModelProto:

@@ -46,6 +46,8 @@ def test_portrait_is_the_pipeline(which: str, request: pytest.FixtureRequest, tm
     asked = portrait_requests(bundle, 10)
     model = portrait_graph(bundle)
     assert {node.domain for node in model.graph.node} <= {"", "ai.onnx"}, "standard operations only"
+    said = {entry.key: entry.value for entry in model.metadata_props}
+    assert said["ohlora.psi"] == ("0.7" if which == "photo_bundle" else "1")
     assert ("group" in asked.inputs) == (which == "tiny_bundle"), "of several groups the graph takes one"
     (tmp_path / "portrait.onnx").write_bytes(model.SerializeToString())
     with Renderer(bundle, backend="onnxruntime", precision="fp32") as renderer:
