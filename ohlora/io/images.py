@@ -41,7 +41,7 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 MAX_PIXELS = 100_000_000
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 # A short list on purpose: Pillow's EPS reader, for one, starts Ghostscript on whatever the file holds.
 _DECODERS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 _READABLE = "JPEG, PNG, WebP, BMP, GIF, TIFF or PNM"

@@ -20,7 +20,7 @@ from ohlora.errors import ImageError, InvalidInputError, OhloraError
 from ohlora.io.animation import with_palette
 from ohlora.io.images import MAX_PIXELS, files_inside, over_white
 from ohlora.io.marking import Mark, mark_file
-from ohlora.io.video_encoder import BT709, H264_CODECS, VP_CODECS, VideoEncoder, matrix_of
+from ohlora.io.video_encoder import BT709, H264_CODECS, VP_CODECS, VideoEncoder, file_url, matrix_of
 
 GIF_PIXELS = 2e8  # of all frames of an animation together; they are held until the file is complete
 # Frames a header may promise beyond those there are: edit lists and broken last packets cost a few.
@@ -31,6 +31,7 @@ Advance = Callable[[int], None]
 
 _CODECS = {".mp4": H264_CODECS, ".m4v": H264_CODECS, ".mov": H264_CODECS, ".mkv": H264_CODECS, ".webm": VP_CODECS}
 SUFFIXES = tuple(_CODECS)
+_EBML, _MOV_BOXES = b"\x1a\x45\xdf\xa3", (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")
 _UNSPECIFIED, _BT601, _HD_ROWS = 2, 6, 720
 
 
@@ -67,7 +68,7 @@ def expected_frames(path: Path) -> int:
         if path.suffix.lower() == ".gif":
             with Image.open(path, formats=["GIF"]) as image:
                 return int(getattr(image, "n_frames", 1))
-        with av.open(str(path)) as given:
+        with _opened(path) as given:
             video = given.streams.video[0]
             if video.frames or not given.duration or not video.average_rate:
                 return int(video.frames)
@@ -127,13 +128,12 @@ def _change_container(
     shape: tuple[int, ...] = ()
     count = 0
     with contextlib.ExitStack() as stack:
-        try:
-            given = stack.enter_context(av.open(str(source)))
-        except (av.FFmpegError, OSError, ValueError) as error:
-            raise _unreadable(source, _reason(error)) from error
+        given = stack.enter_context(_opened(source))
         if not given.streams.video:
             raise _unreadable(source, "there is no video in it")
         video, sound = given.streams.video[0], list(given.streams.audio)
+        if video.codec_context is None:  # then PyAV's stream has no sizes either
+            raise _unreadable(source, "nothing here decodes its video; convert it to H.264")
         _check_pixels(source, video.width, video.height, max_pixels)
         video.thread_type = "AUTO"
         waiting: list[Any] = []  # sound before the first picture, whose size the outputs need
@@ -171,6 +171,22 @@ def _change_container(
     return VideoFacts(count, round(float(rate), 3) if rate else 0.0, shape[1], shape[0])
 
 
+def _opened(source: Path) -> Any:
+    """The container, of the kind that the file's first bytes say: FFmpeg would follow lists of other files too.
+
+    Raises ImageError.
+    """
+    try:
+        with source.open("rb") as file:
+            start = file.read(12)
+        demuxer = "matroska" if start.startswith(_EBML) else "mov" if start[4:8] in _MOV_BOXES else None
+        if demuxer is None:
+            raise _unreadable(source, "its content is not MP4, MOV, Matroska or WebM; copy or convert it again")
+        return av.open(file_url(source), format=demuxer)
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise _unreadable(source, _reason(error)) from error
+
+
 def _unreadable(source: Path, why: str) -> ImageError:
     return ImageError(f"cannot read {source}: {why}")
 
@@ -196,22 +212,30 @@ def _decoded(given: Any, video: Any, sound: list[Any], source: Path) -> Iterator
     try:
         for packet in given.demux([video, *sound]):
             yield packet, list(packet.decode()) if packet.stream is video else []
-    except (av.FFmpegError, EOFError) as error:
+    except (av.FFmpegError, EOFError, ValueError) as error:
         raise _unreadable(source, _reason(error)) from error
 
 
 def _writer(file: Path, frame: Any, shape: tuple[int, ...], video: Any, sound: list[Any], quality: int) -> VideoEncoder:
     """With the rate, time stamps and colours of the source, of which `frame` is the first."""
     rate = video.average_rate or video.guessed_rate or Fraction(25)
-    colors = (_matrix(frame), frame.color_primaries, frame.color_trc)
+    colors = (_matrix(frame), _named(frame, "color_primaries"), _named(frame, "color_trc"))
     codecs = _CODECS[file.suffix.lower()]
     return VideoEncoder(file, shape, codecs, quality, rate, colors=colors, time_base=video.time_base, sound=sound)
 
 
 def _matrix(frame: Any) -> int:
     """FFmpeg's number of the frame's colour matrix; where it is not named, what players take for its size."""
-    named = int(frame.colorspace)
+    named = _named(frame, "colorspace")
     return named if named not in (0, _UNSPECIFIED) else BT709 if frame.height >= _HD_ROWS else _BT601
+
+
+def _named(frame: Any, tag: str) -> int:
+    """FFmpeg's number of a color tag. Some releases of PyAV refuse numbers that they have no name for."""
+    try:
+        return int(getattr(frame, tag))
+    except ValueError:
+        return _UNSPECIFIED
 
 
 def _upright(frame: Any) -> Rgb:

@@ -18,6 +18,11 @@ from ohlora.base.types import Rgb
 from ohlora.errors import OutputError
 
 
+def file_url(path: Path) -> str:
+    """A path for FFmpeg, which takes "12:30.mp4" for an address."""
+    return f"file:{path}"
+
+
 @dataclass(frozen=True)
 class Codec:
     """A video encoder of FFmpeg. even: it needs even sides."""
@@ -97,7 +102,7 @@ class VideoEncoder(Closing):
         # Matroska and WebM files have random numbers, unless FFmpeg is told to write the same bytes every time.
         options = {"fflags": "+bitexact"} if path.suffix in (".mkv", ".webm") else {"movflags": "+faststart"}
         with self._explained():
-            self._container: Any = av.open(str(path), "w", format=container, options=options)
+            self._container: Any = av.open(file_url(path), "w", format=container, options=options)
         stream = self._container.add_stream(codec.name, rate=rate, options=codec.options(quality))
         stream.width, stream.height = width + self._padding[1], height + self._padding[0]
         stream.pix_fmt = "yuv420p"

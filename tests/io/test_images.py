@@ -381,7 +381,7 @@ def test_a_broken_link_is_listed_so_that_it_is_reported(tmp_path: Path) -> None:
     [
         ([], "no picture was named"),
         (["gone"], "there is no file or folder .*gone"),
-        ([""], r"no picture in .*--recursive.*\.jpg \.jpeg \.png \.webp \.bmp \.tif \.tiff \.gif"),
+        ([""], r"no picture in .*--recursive.*\.jpg \.jpeg \.jpe \.jfif \.png \.webp \.bmp \.tif \.tiff \.gif"),
     ],
 )
 def test_lists_of_nothing_are_refused(tmp_path: Path, names: list[str], reason: str) -> None:
@@ -447,3 +447,9 @@ def test_wrong_requests_and_arrays_are_refused() -> None:
     for array in (RGB[..., 0], RGB.astype(np.float32), RGB[:0], RGB[..., [0, 1, 2, 0]]):
         with pytest.raises(ImageError, match=r"uint8 \[H, W, 3\] is needed"):
             encode_image(array, "png")
+
+
+def test_jpegs_of_other_names_are_found_in_a_folder(tmp_path: Path) -> None:
+    for name in ("a.jfif", "b.JPE", "c.jpg"):
+        save(tmp_path / name, Image.fromarray(RGB), "JPEG")
+    assert [path.name for path in list_images(tmp_path)] == ["a.jfif", "b.JPE", "c.jpg"]

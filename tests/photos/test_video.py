@@ -19,6 +19,7 @@ import ohlora
 from ohlora.base.types import Rgb
 from ohlora.cli.sources import sort_sources
 from ohlora.errors import EngineError, ImageError, InvalidInputError
+from ohlora.io import video
 from ohlora.io.animation import write_animation
 from ohlora.io.images import read_image
 from ohlora.io.video import change_video, expected_frames, is_video, list_videos
@@ -357,3 +358,37 @@ def test_command_names_a_damaged_clip(tmp_path: Path) -> None:
     assert "bad.mp4" in done["failures"][0]
     assert [json.loads(line)["source"] for line in (tmp_path / "out" / "metadata.jsonl").open()] == ["good.mp4"]
     assert not list((tmp_path / "out").glob(".ohlora-tmp*"))
+
+
+def test_a_clip_without_a_decoder_fails_alone(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    write(tmp_path / "in" / "good.mp4", moving(3))
+    data = (tmp_path / "in" / "good.mp4").read_bytes()
+    (tmp_path / "in" / "bad.mp4").write_bytes(data.replace(b"avc1", b"\x01vc1", 2))
+    report = summary("recolor", tmp_path / "in", "--no-face", "keep", "--out", tmp_path / "out", status=1)
+    assert (report["written"], report["failed"]) == (1, 1)
+    assert "bad.mp4" in report["failures"][0]
+    assert "cannot read" in report["failures"][0]
+
+
+def test_file_names_with_colons(tmp_path: Path) -> None:
+    source = write(tmp_path / "12:30.mp4", moving(3))
+    facts = change_video(source, [tmp_path / "10:00.mp4"], lambda image: [image])
+    assert facts.frames == expected_frames(tmp_path / "10:00.mp4") == 3
+
+
+def test_a_list_of_other_files_is_no_video(tmp_path: Path) -> None:
+    write(tmp_path / "secret.mp4", moving(2))
+    (tmp_path / "list.mp4").write_text("ffconcat version 1.0\nfile secret.mp4\n")
+    with pytest.raises(ImageError, match=r"list\.mp4: its content is not MP4"):
+        change_video(tmp_path / "list.mp4", [tmp_path / "out.mp4"], lambda image: [image])
+    assert not (tmp_path / "out.mp4").exists()
+
+
+def test_color_tags_without_a_name_are_left_out() -> None:
+    class Frame:
+        @property
+        def color_trc(self) -> int:
+            raise ValueError("9 is not a valid ColorTrc")
+
+    assert video._named(Frame(), "color_trc") == 2
