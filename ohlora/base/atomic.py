@@ -22,6 +22,7 @@ import json
 import logging
 import os
 import shutil
+import stat
 import sys
 import time
 import uuid
@@ -120,6 +121,25 @@ def make_folder(path: Path | str) -> Path:
     return path
 
 
+def open_file(path: Path, flags: int) -> int:
+    """`os.open` for a file of our own records. One that is not a regular file is refused, and links are not followed:
+    a folder that came from somebody else must not lead us to write elsewhere, or to wait for a pipe.
+
+    Raises PlaceError, and OSError as `os.open`.
+    """
+    safe = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    try:
+        file = os.open(path, flags | safe, 0o666)
+    except OSError as error:
+        if isinstance(explained := explain_os_error(path, error), PlaceError):
+            raise explained from error
+        raise
+    if not stat.S_ISREG(os.fstat(file).st_mode):
+        os.close(file)
+        raise PlaceError(f"cannot use {path}: it is a device or a pipe, not a file: move it away")
+    return file
+
+
 def remove_leftovers(folder: Path) -> int:
     """Delete temporary files a killed run left in `folder` (not below it). Returns how many."""
     count = 0
@@ -153,7 +173,7 @@ def lock_file(path: Path, target: Path, remedy: str = "wait for it or choose ano
     """
     while True:
         try:
-            file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+            file = open_file(path, os.O_RDWR | os.O_CREAT)
         except OSError as error:
             raise explain_os_error(target, error) from error
         exclusive = False
@@ -176,6 +196,26 @@ def lock_file(path: Path, target: Path, remedy: str = "wait for it or choose ano
         os.ftruncate(file, 0)
         os.write(file, f"process {os.getpid()}\n".encode())
     return FileLock(file, exclusive)
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process holds the lock file `path` (`lock_file`). False where the system has no locks."""
+    if fcntl is None:
+        return False
+    try:
+        file = open_file(path, os.O_RDONLY)
+    except (OSError, OutputError):
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    else:
+        return False
+    finally:
+        os.close(file)
 
 
 def _is_current(path: Path, file: int) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,7 +9,7 @@ import typer
 from typer import Argument, Option
 
 from ohlora.cli import options
-from ohlora.cli.report import Run
+from ohlora.cli.report import Run, note
 from ohlora.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -133,7 +132,7 @@ def animate(
     Example: `ohlora animate example --color 0:1:60 --format mp4 --out moving`
     """
     from ohlora.cli.execute import run_job
-    from ohlora.cli.sources import source_paths
+    from ohlora.cli.sources import source_paths, without
     from ohlora.io.animation import AnimationFormat
     from ohlora.io.images import list_images
     from ohlora.render.curves import find_curve
@@ -159,7 +158,7 @@ def animate(
         if moves and people and renderer.directions is not None:
             renderer.directions.check_all(people)
         roots = source_paths(photos)
-        paths = list_images(roots) if people is None else []
+        paths = without(list_images(roots), run.out, roots) if people is None else []
         record = movement.record(colored)
         mark = not no_mark
         run_job(animation_job(renderer, looks, file, record, faces=people, photos=paths, roots=roots, mark=mark), run)
@@ -174,5 +173,5 @@ def _faces(renderer: Renderer, specs: list[str] | None, one_face: bool) -> Seque
     faces = load_faces(specs or default, renderer.label_size, renderer.bundle)
     if one_face:
         faces = faces[:1]
-        print(f"no faces asked for: animating '{faces[0].name}' (--faces for others)", file=sys.stderr)
+        note(f"no faces asked for: animating '{faces[0].name}' (--faces for others)")
     return faces

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
 from ohlora.cli.progress import Progress
 from ohlora.cli.report import Run, note
-from ohlora.render.run_items import Advance, Job, RunOptions, Summary, execute
+from ohlora.render.run_items import Advance, Job, JobInterrupted, RunOptions, Summary, execute
 
 
 def run_job(job: Job, how: Run, *, workers: int | None = None, contact_sheet: bool = False) -> NoReturn:
-    """Do what is not done yet, print what happened, and raise typer.Exit with the status."""
+    """Do what is not done yet, print what happened, and raise typer.Exit with the status. On Ctrl-C and SIGTERM too."""
 
     @contextmanager
     def progress(total: int, noun: str) -> Iterator[Advance]:
-        with Progress(total, noun, quiet=how.json and not sys.stderr.isatty()) as shown:
+        with Progress(total, noun) as shown:
             yield shown.advance
 
-    summary = execute(job, how.out, RunOptions(workers, how.restart, contact_sheet, progress, note))
-    how.end(summary.to_json(), summary.failures, _line(summary))
+    try:
+        summary = execute(job, how.out, RunOptions(workers, how.restart, contact_sheet, progress, note))
+    except JobInterrupted as stopped:
+        summary = stopped.summary
+    how.end(summary.to_json(), summary.failures, _line(summary), status=summary.status)
 
 
 def _line(summary: Summary) -> str:
@@ -29,7 +31,8 @@ def _line(summary: Summary) -> str:
     counts = dict(summary.counts)
     undyed = counts.pop("without_hair", 0)
     speed = f"{summary.rate:.1f}{'' if step == noun else f' {step}'}/s"
-    parts = [f"{summary.written} {noun} in {summary.seconds:.1f} s ({speed}) -> {summary.out}"]
+    said = "interrupted: " if summary.interrupted else ""
+    parts = [f"{said}{summary.written} {noun} in {summary.seconds:.1f} s ({speed}) -> {summary.out}"]
     parts += [f"{summary.resumed} were there already"] if summary.resumed else []
     parts += [f"{len(summary.failures)} failed"] if summary.failures else []
     parts += [f"{undyed} show no hair and were left as they are"] if undyed else []

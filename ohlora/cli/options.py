@@ -11,7 +11,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Protocol, cast, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, cast, get_type_hints, runtime_checkable
 
 from typer import Option
 
@@ -129,6 +129,13 @@ class Group(Protocol):
         """The options, and what the command is given of their values."""
 
 
+@runtime_checkable
+class Interruptible(Protocol):
+    """A group that says what Ctrl-C left, where the command has not."""
+
+    def interrupted(self) -> None: ...
+
+
 def option(name: str, annotation: Any, default: Any) -> inspect.Parameter:
     missing = inspect.Parameter.empty if default is dataclasses.MISSING else default
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=missing, annotation=annotation)
@@ -164,7 +171,13 @@ def grouped(command: Callable[..., None], before: Callable[[], object] = lambda:
     def run(**values: Any) -> None:
         before()
         made = {name: gather(values) for name, gather in groups.items()}
-        command(**values, **made)
+        try:
+            command(**values, **made)
+        except KeyboardInterrupt:
+            for group in made.values():
+                if isinstance(group, Interruptible):
+                    group.interrupted()
+            raise
 
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}

@@ -12,18 +12,17 @@ LINE_EVERY_S = 10.0
 
 
 class Progress:
-    """Counts finished items from any thread. quiet: show nothing (--json on a pipe)."""
+    """Counts finished items from any thread."""
 
-    def __init__(self, total: int, noun: str, *, quiet: bool = False) -> None:
+    def __init__(self, total: int, noun: str) -> None:
         self.total, self.noun, self.done = total, noun, 0
-        self._quiet = quiet
         self._started = self._shown = time.monotonic()
         self._lock = threading.Lock()
         self._bar: Any = None
         self._task: Any = None
 
     def __enter__(self) -> Progress:
-        if not self._quiet and sys.stderr.isatty():
+        if sys.stderr is not None and sys.stderr.isatty():  # None: there is nobody to tell
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
             from rich.progress import Progress as Bar
@@ -57,7 +56,7 @@ class Progress:
             self.done += count
             if self._bar is not None:
                 self._bar.update(self._task, advance=count, rate=self.rate)
-            elif not self._quiet and time.monotonic() - self._shown >= LINE_EVERY_S:
+            elif sys.stderr is not None and time.monotonic() - self._shown >= LINE_EVERY_S:
                 self._shown = time.monotonic()
                 eta = (self.total - self.done) / self.rate if self.rate else 0.0
                 print(

@@ -73,6 +73,6 @@ def recolor(
     pictures, videos = sort_sources(roots, recursive)
     with engines.renderer() as renderer:
         if videos:
-            run_job(video_job(renderer, without(videos, run.out), roots, asked), run)
-        job = photo_job(renderer, without(pictures, run.out), roots, asked, batch=batch)
+            run_job(video_job(renderer, without(videos, run.out, roots), roots, asked), run)
+        job = photo_job(renderer, without(pictures, run.out, roots), roots, asked, batch=batch)
         run_job(job, run, workers=run.workers, contact_sheet=run.contact_sheet)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 from typer import Option
 
 from ohlora.cli import options
-from ohlora.cli.report import ImageRun
+from ohlora.cli.report import ImageRun, note
 from ohlora.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -54,7 +53,7 @@ class Portraits:
         if not specs:
             specs = ["gallery" if renderer.bundle.manifest.gallery else f"0-{SEEDS_SHOWN - 1}"]
             shown = f"rendering --faces {specs[0]} (--count N for as many as you like)"
-            print(f"no faces asked for: {shown}", file=sys.stderr)
+            note(f"no faces asked for: {shown}")
         return load_faces(specs, renderer.label_size, renderer.bundle)
 
 

@@ -13,6 +13,7 @@ from typer import Option
 
 from ohlora.cli import options
 
+DONE, SOME_FAILED, BAD_REQUEST, INTERRUPTED = 0, 1, 2, 130  # exit statuses
 SHOWN_FAILURES = 20
 
 
@@ -31,15 +32,20 @@ class Told:
         for line in (json.dumps(summary, default=str),) if self.json else lines:
             typer.echo(line)
 
-    def end(self, summary: Any, failed: Sequence[str], *lines: str) -> NoReturn:
-        """The same after the first of what failed. The exit status says whether anything did."""
+    def end(self, summary: Any, failed: Sequence[str], *lines: str, status: int | None = None) -> NoReturn:
+        """The same after the first of what failed. Without a status, whether anything did is the exit status."""
         if not self.json:
             for message in failed[:SHOWN_FAILURES]:
                 note(f"failed: {message}")
             if len(failed) > SHOWN_FAILURES:
                 note(f"... and {len(failed) - SHOWN_FAILURES} more; --json lists them all")
         self.tell(summary, *lines)
-        raise typer.Exit(1 if failed else 0)
+        raise typer.Exit((SOME_FAILED if failed else DONE) if status is None else status)
+
+    def interrupted(self) -> None:
+        """For machines, the result of a command that was interrupted before it had one."""
+        if self.json:
+            self.tell({"interrupted": True})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +85,8 @@ class Training(Run):
         state = "stopped; the same command resumes" if result["stopped"] else "done"
         self.tell(result, f"{where} ({length}; {state})", *lines)
         if result["stopped"] and not asked:
-            raise KeyboardInterrupt
+            note("ohlora: interrupted")
+            raise typer.Exit(INTERRUPTED)
 
 
 def indented(content: Mapping[str, Any]) -> str:

@@ -73,7 +73,7 @@ def score(
             "say where class maps come from, once: --parsing FOLDER (made by `ohlora train parse`) or --bundle BUNDLE "
             "(one with a face parser, made by `ohlora bundle build --parsing ...`)"
         )
-    with Progress(0, "pictures", quiet=told.json) as progress, ExitStack() as stack:
+    with Progress(0, "pictures") as progress, ExitStack() as stack:
 
         def started(count: int) -> None:
             progress.total = count

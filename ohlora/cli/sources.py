@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from importlib.resources import files
 from pathlib import Path
 
@@ -54,11 +55,19 @@ def sort_sources(roots: list[Path], recursive: bool) -> tuple[list[Path], list[P
     return pictures, []
 
 
-def without(paths: list[Path], out: Path) -> list[Path]:
-    """Sources that do not lie in the output folder: results of an earlier run are not dyed again."""
+def without(paths: list[Path], out: Path, named: Collection[Path] = ()) -> list[Path]:
+    """Sources that do not lie in the output folder: results of an earlier run are not dyed again. Contact sheets of
+    jobs go too, which is said, where they are not `named`.
+    """
+    from ohlora.render.run_items import is_contact_sheet
 
     folder = os.path.realpath(out)
     kept = [path for path in paths if not Path(os.path.realpath(path)).is_relative_to(folder)]
     if not kept:
         raise InvalidInputError(f"all pictures lie in the output folder {out}: choose another --out")
-    return kept
+    sheets = {path for path in kept if path not in named and is_contact_sheet(path)}
+    if len(sheets) == len(kept):
+        raise InvalidInputError(f"only the contact sheet {kept[0]} was found: name it to take it as a picture")
+    for sheet in sorted(sheets):
+        typer.echo(f"{sheet} is the contact sheet of a job: it is left out", err=True)
+    return [path for path in kept if path not in sheets]

@@ -26,7 +26,7 @@ from ohlora.render.movies import AnimationPlan, MovieExecutor, VideoPlan, moving
 from ohlora.render.pipeline import CpuExecutor
 from ohlora.render.plan import PhotoPlan, PortraitPlan, Source, SourceUnit, file_sources
 from ohlora.render.renderer import Renderer
-from ohlora.render.run_items import Advance, Executor, Job
+from ohlora.render.run_items import Advance, Executor, Job, check_size
 
 BATCH = 8
 
@@ -47,6 +47,7 @@ def portrait_job(
     devices: numbers of GPUs that make them instead, as `setting` says.
     Raises as `Renderer` does; InvalidInputError for looks that the bundle cannot make.
     """
+    check_size(len(asked), PortraitPlan.noun)  # before records of it are made
     output = asked.output
     executor: Executor
     if devices:

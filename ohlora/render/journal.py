@@ -4,7 +4,8 @@ A job's folder holds, beside the outputs:
 
     .ohlora/job.json        what was asked: the request as canonical JSON, and its SHA-256
     .ohlora/journal.jsonl   one line per finished output, appended as soon as the output is in place:
-                            {"item": 7, "row": {...metadata...}} or {"item": 7, "error": "..."}
+                            {"item": 7, "row": {...metadata...}, "check": "1f0a9c3e"}, or "error": "..." for "row";
+                            the check is the CRC-32 of the line without it (folders begun before have none)
     .ohlora/lock            held while a process writes to the folder
     metadata.jsonl          the rows in item order, written when the job ends
 
@@ -23,9 +24,10 @@ import re
 import stat
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+import zlib
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeGuard
 
 from ohlora.base.atomic import (
     FileLock,
@@ -33,11 +35,12 @@ from ohlora.base.atomic import (
     explain_os_error,
     lock_file,
     make_folder,
+    open_file,
     remove_leftovers,
     write_bytes,
 )  # fmt: skip
 from ohlora.base.closing import Closing
-from ohlora.errors import InvalidInputError, OutputError
+from ohlora.errors import InvalidInputError, OutputError, PlaceError
 
 RECORD_FOLDER = ".ohlora"
 METADATA_NAME = "metadata.jsonl"
@@ -47,6 +50,7 @@ _SHOWN_DIFFERENCES = 3
 
 Row = dict[str, Any]
 # Engine labels of folders begun by versions before this one: openvino-f32, onnxruntime-int8+f16, torch-f16 on cuda ...
+_CHECK = re.compile(rb', "check": "([0-9a-f]{8})"\}\n?\Z')
 _OLD_LABEL = re.compile(r"(?<=[-+])f(?=(?:16|32)\b)")
 
 
@@ -66,11 +70,12 @@ class Journal(Closing):
         self._mutex = threading.RLock()
         self._offsets: dict[int, int] = {}  # item -> where its line starts
         self._failures: dict[int, str] = {}
+        self._unusable = 0  # lines
         self._broken: OutputError | None = None
         self._closed = False
         with _explained(self._path):
-            self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o666)
-            self._reader = self._path.open("rb")
+            self._file = open_file(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
+            self._reader = os.fdopen(open_file(self._path, os.O_RDONLY), "rb")
             self._size = self._load()
         self._synced = time.monotonic()
 
@@ -96,6 +101,8 @@ class Journal(Closing):
         """
         folder = make_folder(folder)
         record = make_folder(folder / RECORD_FOLDER)
+        if record.is_symlink():
+            raise PlaceError(f"cannot use {record}: a link stands in its place: move it away")
         settings = {name: request[name] for name in former or {}}
         text = _canonical(request)
         lock = lock_file(record / "lock", folder)
@@ -106,7 +113,7 @@ class Journal(Closing):
                 # done.
                 for stale in (record / "journal.jsonl", job, folder / METADATA_NAME):
                     _remove(stale)
-            if job.exists():
+            if os.path.lexists(job):
                 absent = _require_same_request(job, folder, request, former or {})
                 settings |= {name: value for name, value in (former or {}).items() if name in absent}
                 remove_leftovers(folder)
@@ -135,26 +142,37 @@ class Journal(Closing):
     def verify(self, row: Mapping[str, Any]) -> bool:
         """Whether the file that `row` names is still there: `file_name` below the folder, `bytes` long."""
         name, size = row.get("file_name"), row.get("bytes")
-        if not isinstance(name, str) or not name or not isinstance(size, int):
-            return False
-        relative = PurePosixPath(name)
-        if relative.is_absolute() or ".." in relative.parts:
+        if not is_inside(name) or not isinstance(size, int):
             return False
         try:
-            info = (self.folder / relative).stat()
+            info = (self.folder / name).stat()
         except (OSError, ValueError):
             return False
         return stat.S_ISREG(info.st_mode) and info.st_size == size
 
-    def pending(self, total: int) -> Iterator[int]:
+    def pending(self, total: int) -> Collection[int]:
         """Items of range(total) still to do: never finished, failed, or finished with a file that is gone.
 
-        Checks each finished file when its turn comes, and forgets the item when `verify` refuses it.
+        Checks the finished files, and forgets the items that `verify` refuses. Takes no memory for what is left:
+        the items are counted now and found while they are taken.
         """
-        for item in range(total):
-            if item not in self._offsets or not self.verify(self._row(item)):
-                self.forget(item)
-                yield item
+        finished = [item for item in self.finished if item < total]
+        gone = [item for item in finished if not self.verify(self._row(item))]
+        for item in gone:
+            self.forget(item)
+        return _Pending(self._offsets, total, total - len(finished) + len(gone))
+
+    def drop_foreign(self, total: int) -> int:
+        """Forget items beyond range(total). Returns how many lines count for nothing: those, and all that are damaged
+        or name a file outside the folder.
+        """
+        with self._mutex:
+            for kept in (self._offsets, self._failures):
+                foreign = [item for item in kept if item >= total]
+                self._unusable += len(foreign)
+                for item in foreign:
+                    del kept[item]
+            return self._unusable
 
     # Writing
 
@@ -182,10 +200,11 @@ class Journal(Closing):
         """
         with self._mutex:
             self.sync()
-            left = [i for i in range(total or 0) if i not in self._offsets and i not in self._failures]
-            if left:
+            left = (i for i in range(total or 0) if i not in self._offsets and i not in self._failures)
+            if (first := next(left, None)) is not None:
                 raise OutputError(
-                    f"{len(left)} of {total} outputs in {self.folder} are missing, the first is item {left[0]}: "
+                    f"{1 + sum(1 for _ in left)} of {total} outputs in {self.folder} are missing, the first is item "
+                    f"{first}: "
                     "run the same command again, it resumes"
                 )
             path = self.folder / METADATA_NAME
@@ -226,7 +245,9 @@ class Journal(Closing):
                 os.ftruncate(self._file, position)
                 break
             # The item of a damaged line is made again: that costs one output, believing the line may cost the job.
-            if (entry := _parse(line)) is not None:
+            if (entry := _parse(line)) is None:
+                self._unusable += 1
+            else:
                 self._note(entry, position)
             position += len(line)
         return position
@@ -241,7 +262,7 @@ class Journal(Closing):
             self._failures[item] = entry["error"]
 
     def _append(self, item: int, entry: Row) -> None:
-        line = _json_line(entry)
+        line = _entry_line(entry)
         with self._mutex:
             if self._closed:
                 raise ValueError(f"the journal of {self.folder} is closed")
@@ -278,6 +299,22 @@ class Journal(Closing):
         return row
 
 
+class _Pending(Collection[int]):
+    """Items in rising order that are not finished; `count` of them when this was made."""
+
+    def __init__(self, finished: Collection[int], total: int, count: int) -> None:
+        self._finished, self._total, self._count = finished, total, count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[int]:
+        return (item for item in range(self._total) if item not in self._finished)
+
+    def __contains__(self, item: object) -> bool:
+        return item in range(self._total) and item not in self._finished
+
+
 class _FinishedRows(Mapping[int, Row]):
     def __init__(self, offsets: dict[int, int], read: Callable[[int], Row]) -> None:
         self._offsets, self._read = offsets, read
@@ -310,7 +347,17 @@ def _json_line(value: Row) -> bytes:
         return json.dumps(value, allow_nan=False, separators=(", ", ": ")).encode() + b"\n"
 
 
+def _entry_line(entry: Row) -> bytes:
+    body = _json_line(entry)[:-1]
+    return body[:-1] + f', "check": "{zlib.crc32(body):08x}"}}\n'.encode()
+
+
 def _parse(line: bytes) -> Row | None:
+    """The entry of a line; None for one that is damaged or names a file outside the folder."""
+    if (check := _CHECK.search(line)) is not None:
+        line = line[: check.start()] + b"}"
+        if zlib.crc32(line) != int(check[1], 16):
+            return None
     try:
         entry = json.loads(line)
     except (ValueError, RecursionError):
@@ -319,9 +366,54 @@ def _parse(line: bytes) -> Row | None:
         return None
     if not isinstance(entry.get("item"), int) or entry["item"] < 0:
         return None
-    if isinstance(entry.get("row"), dict):
-        return {**entry, "row": _with_new_label(entry["row"])}
-    return entry if isinstance(entry.get("error"), str) else None
+    if entry.keys() == {"item", "row"} and isinstance(row := entry["row"], dict):
+        return {**entry, "row": _with_new_label(row)} if is_inside(row.get("file_name", "-")) else None
+    return entry if entry.keys() == {"item", "error"} and isinstance(entry["error"], str) else None
+
+
+def is_inside(name: object) -> TypeGuard[str]:
+    """Whether a row's `file_name` names something below its folder."""
+    if not isinstance(name, str) or not name:
+        return False
+    path = PurePosixPath(name)
+    return not path.is_absolute() and ".." not in path.parts
+
+
+def read_entries(folder: Path) -> Iterator[Row | None]:
+    """Of the journal in a job's folder, as they were written, an item's last one last; None for a damaged line.
+
+    Raises InvalidInputError where there is none that can be read.
+    """
+    path = folder / RECORD_FOLDER / "journal.jsonl"
+    try:
+        with os.fdopen(open_file(path, os.O_RDONLY), "rb") as file:
+            yield from (_parse(line) for line in file if line.endswith(b"\n"))
+    except (OSError, PlaceError) as error:
+        reason = error if isinstance(error, PlaceError) else f"{path}: {error.strerror or error}"
+        raise InvalidInputError(f"no job can be read in {folder}: {reason}") from error
+
+
+def read_request(folder: Path) -> Mapping[str, Any]:
+    """What the job of a folder was asked for. Raises InvalidInputError where that cannot be read."""
+    record = _read_job(folder / RECORD_FOLDER / "job.json")
+    if record is None:
+        raise InvalidInputError(f"the job record in {folder} is damaged or of another version")
+    return record
+
+
+def _read_job(job: Path) -> Mapping[str, Any] | None:
+    """The request, None where the record is damaged. Raises InvalidInputError where it cannot be read."""
+    try:
+        with os.fdopen(open_file(job, os.O_RDONLY), "rb") as file:
+            record = json.loads(file.read())
+        intact = record == json.loads(_job_record(_canonical(record["request"])))
+        return _with_new_label(record["request"]) if intact else None
+    except PlaceError as error:
+        raise InvalidInputError(str(error)) from error
+    except OSError as error:
+        raise InvalidInputError(f"cannot read {job}: {error.strerror or error}") from error
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
 
 
 def _with_new_label(record: Row) -> Row:
@@ -342,23 +434,15 @@ def _job_record(canonical: str) -> bytes:
 
 def _require_same_request(job: Path, folder: Path, request: Mapping[str, Any], former: Mapping[str, Any]) -> set[str]:
     """Which settings of `former` the record lacks; the rest must be equal."""
-    absent: set[str] = set()
-    try:
-        record = json.loads(job.read_bytes())
-        intact = record == json.loads(_job_record(_canonical(record["request"])))
-        known = _canonical(_with_new_label(record["request"]))
-        absent = former.keys() - record["request"].keys()
-    except OSError as error:
-        raise InvalidInputError(f"cannot read {job}: {error.strerror or error}") from error
-    except (ValueError, KeyError, TypeError, RecursionError):
-        intact = False
-    if not intact:
+    recorded = _read_job(job)
+    if recorded is None:
         raise InvalidInputError(
             f"the job record {job} is damaged or of another version: choose another --out, "
             "or pass --restart to begin again in this folder"
         )
+    absent = former.keys() - recorded.keys()
     wanted = _canonical({name: value for name, value in request.items() if name not in absent})
-    if known != wanted:
+    if (known := _canonical(recorded)) != wanted:
         differences = list(_differences(json.loads(known), json.loads(wanted)))
         shown = "; ".join(differences[:_SHOWN_DIFFERENCES])
         more = len(differences) - _SHOWN_DIFFERENCES

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -33,7 +33,7 @@ class VideoPlan(PhotoPlan):
     noun, step = "videos", "frames"
     counts: ClassVar[dict[str, str]] = {"frames": "units"}
 
-    def steps(self, pending: Sequence[int]) -> int:
+    def steps(self, pending: Collection[int]) -> int:
         return sum(expected_frames(unit.source) for unit in self.units(pending))
 
 
@@ -52,7 +52,7 @@ class AnimationPlan(Plan):
     def __len__(self) -> int:
         return len(self.sources)
 
-    def steps(self, pending: Sequence[int]) -> int:
+    def steps(self, pending: Collection[int]) -> int:
         return len(pending) * self.frames
 
     def units(self, pending: Iterable[int]) -> Iterator[SourceUnit]:
@@ -74,7 +74,7 @@ class MovieExecutor:
 
     write: Callable[[Any, list[Path], Mark | None, Advance, Callable[[], None]], dict[str, Any]]
 
-    def run(self, plan: Any, pending: Sequence[int], sink: FolderSink, results: Results, workers: int) -> None:
+    def run(self, plan: Any, pending: Collection[int], sink: FolderSink, results: Results, workers: int) -> None:
         def count(frames: int) -> None:
             results.units += frames
             results.advance(frames)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -155,7 +155,7 @@ class CpuExecutor:
     producer: Producer
     batch: int = 8
 
-    def run(self, plan: Any, pending: Sequence[int], sink: FolderSink, results: Results, workers: int) -> None:
+    def run(self, plan: Any, pending: Collection[int], sink: FolderSink, results: Results, workers: int) -> None:
         run(plan.units(pending), self.producer, sink, results, batch=self.batch, workers=workers)
 
 

@@ -6,7 +6,7 @@ import hashlib
 import os
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import count, groupby
 from pathlib import Path
@@ -64,7 +64,7 @@ class Plan(ABC):
     def units(self, pending: Iterable[int]) -> Iterator[Any]:
         """Of these items, numbers in rising order. Yields lazily; memory does not grow with the job."""
 
-    def steps(self, pending: Sequence[int]) -> int:
+    def steps(self, pending: Collection[int]) -> int:
         return len(pending)
 
 

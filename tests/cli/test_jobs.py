@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import cv2
@@ -120,3 +125,108 @@ def test_subfolders_are_kept_below_a_linked_root(tmp_path: Path) -> None:
         ("ann/001.jpg", "ann/001.jpg"),
         ("bob/001.jpg", "bob/001.jpg"),
     ]
+
+
+def test_a_contact_sheet_takes_no_result_and_is_no_source(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    portrait(tmp_path / "faces" / "contact_sheet.jpg")
+    portrait(tmp_path / "faces" / "a.jpg")
+    out, again = tmp_path / "out", tmp_path / "again"
+    assert status_of("recolor", tmp_path / "faces", "--contact-sheet", "--out", out, *KEPT) == 0
+    assert sorted(files(out)) == ["a.jpg", "contact_sheet.jpg", "contact_sheet_2.jpg", "metadata.jsonl"]
+    before = files(out)
+    assert status_of("recolor", tmp_path / "faces", "--contact-sheet", "--out", out, *KEPT) == 0
+    assert files(out) == before
+    capsys.readouterr()
+    assert status_of("recolor", out, "--out", again, *KEPT) == 0
+    assert "contact_sheet_2.jpg is the contact sheet of a job: it is left out" in capsys.readouterr().err
+    assert [row["source"] for row in rows(again)] == ["a.jpg", "contact_sheet.jpg"]
+    assert status_of("recolor", out / "contact_sheet_2.jpg", "--out", tmp_path / "named", *KEPT) == 0
+
+
+def test_results_are_compared_with_their_metadata(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("a", "b", "c", "d"):
+        portrait(tmp_path / "faces" / f"{name}.jpg")
+    out = tmp_path / "out"
+    assert status_of("job", "verify", out) == 2
+    assert status_of("recolor", tmp_path / "faces", "--out", out, *KEPT) == 0
+    capsys.readouterr()
+    assert status_of("job", "verify", out, "--json") == 0
+    assert json.loads(capsys.readouterr().out) == {"folder": str(out), "checked": 4, "failed": 0, "failures": []}
+    data = bytearray((out / "b.jpg").read_bytes())
+    data[-20] ^= 1
+    (out / "b.jpg").write_bytes(data)
+    (out / "c.jpg").write_bytes(b"")
+    (out / "d.jpg").unlink()
+    assert status_of("job", "verify", out, "--json") == 1
+    messages = json.loads(capsys.readouterr().out)["failures"]
+    assert [message.split(":")[0] for message in messages] == [
+        f"{out / 'b.jpg'} is not the file that was written",
+        f"{out / 'c.jpg'} has 0 bytes, its metadata say {rows(out)[2]['bytes']}",
+        f"{out / 'd.jpg'} is missing",
+    ]
+    assert status_of("job", "status", out, "--json") == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown.items() >= {"command": "recolor", "finished": 4, "failed": 0, "running": False, "unusable": 0}.items()
+
+
+def test_a_count_that_no_folder_holds_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ("--count", 10_000_000, "--color", "0:1:1000")
+    assert status_of("render", *asked, "--out", tmp_path / "out") == 2
+    assert "10,000,000,000 images asked for; the limit of one job is 100,000,000" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+STREAMS = """
+import sys
+sys.{stream} = None
+sys.argv = ["ohlora", "recolor", {source!r}, "--out", {out!r}, "--detect", "whole"]
+from ohlora.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_a_process_without_a_stream_works(tmp_path: Path, stream: str) -> None:
+    source, out = str(portrait(tmp_path / "a.jpg")), str(tmp_path / "out")
+    code = STREAMS.format(stream=stream, source=source, out=out)
+    assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == 0
+    assert sorted(files(tmp_path / "out")) == ["a.jpg", "metadata.jsonl"]
+
+
+def test_streams_that_a_shell_closed_or_that_are_full(tmp_path: Path) -> None:
+    source = portrait(tmp_path / "a.jpg")
+    command = f"{sys.executable} -m ohlora recolor {source} --detect whole"
+    closed = subprocess.run(f"{command} --out {tmp_path / '1'} 0<&- 1>&- 2>&-", shell=True, timeout=120)
+    assert closed.returncode == 0
+    full = subprocess.run(
+        f"{command} --out {tmp_path / '2'} >/dev/full", shell=True, timeout=120, stderr=subprocess.PIPE, text=True
+    )
+    assert full.returncode == 1
+    assert full.stderr == "ohlora: cannot write the result to standard output: No space left on device\n"
+    assert files(tmp_path / "1") == files(tmp_path / "2")
+    assert sorted(files(tmp_path / "2")) == ["a.jpg", "metadata.jsonl"]
+
+
+def test_an_interrupted_command_gives_its_summary(tmp_path: Path) -> None:
+    for number in range(3):
+        portrait(tmp_path / "faces" / f"{number}.jpg")
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "ohlora", "animate", tmp_path / "faces", "--json", "--out", out]
+    process = subprocess.Popen(
+        [*map(str, command), "--color", "0:1:3000", "--format", "mp4"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    until = time.monotonic() + 60
+    while not list(out.glob(".ohlora-tmp-*")) and time.monotonic() < until:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    told, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    summary = json.loads(told)
+    assert summary["interrupted"] is True
+    assert summary["animations"] == 3
+    assert summary["written"] < 3
+    assert "the same command resumes" in errors
+    assert not list(out.glob(".ohlora-tmp-*"))

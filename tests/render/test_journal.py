@@ -564,3 +564,97 @@ def test_values_that_json_lacks_are_refused_and_leave_no_line(tmp_path: Path) ->
         assert journal.finished[0] == {"file_name": "caf\udce9.png"}
         journal.finish(1)
     assert metadata(tmp_path) == [{"file_name": "caf\udce9.png"}]
+
+
+def flipped(line: bytes, found: bytes, by: bytes) -> bytes:
+    assert line.count(found) == 1
+    return line.replace(found, by)
+
+
+def test_a_flipped_digit_costs_its_item_only(tmp_path: Path) -> None:
+    with Journal.open(tmp_path, REQUEST) as journal:
+        for item in range(3):
+            journal.record(item, produce(tmp_path, item))
+    changed = lines(tmp_path)
+    changed[1] = flipped(changed[1], b'"z": 0.1', b'"z": 0.3')
+    (tmp_path / ".ohlora" / "journal.jsonl").write_bytes(b"\n".join(changed) + b"\n")
+    with Journal.open(tmp_path, REQUEST) as journal:
+        assert journal.drop_foreign(3) == 1
+        assert list(journal.pending(3)) == [1]
+
+
+@pytest.mark.parametrize("at", range(-30, 0))
+def test_any_flipped_byte_at_the_end_of_a_line_is_noticed(tmp_path: Path, at: int) -> None:
+    with Journal.open(tmp_path, REQUEST) as journal:
+        journal.record(0, produce(tmp_path, 0))
+    (line,) = lines(tmp_path)
+    changed = bytearray(line)
+    changed[at] ^= 1
+    (tmp_path / ".ohlora" / "journal.jsonl").write_bytes(bytes(changed) + b"\n")
+    with Journal.open(tmp_path, REQUEST) as journal:
+        assert list(journal.pending(1)) == [0]
+
+
+def test_lines_of_versions_before_have_no_check(tmp_path: Path) -> None:
+    with Journal.open(tmp_path, REQUEST) as journal:
+        for item in range(3):
+            journal.record(item, produce(tmp_path, item))
+        journal.record_failure(3, 'it said ", "check": "01234567"}')
+    old = [line[: line.rindex(b', "check"')] + b"}" for line in lines(tmp_path)]
+    assert old[0] == json.dumps({"item": 0, "row": row(0)}, ensure_ascii=False).encode()
+    (tmp_path / ".ohlora" / "journal.jsonl").write_bytes(b"\n".join(old) + b"\n")
+    with Journal.open(tmp_path, REQUEST) as journal:
+        assert journal.drop_foreign(4) == 0
+        assert list(journal.pending(4)) == [3]
+        assert journal.failed == {3: 'it said ", "check": "01234567"}'}
+
+
+@pytest.mark.parametrize("name", ["../../etc/passwd", "/etc/passwd", "", 7, None])
+def test_rows_that_are_not_of_the_job_are_dropped(tmp_path: Path, name: object) -> None:
+    with Journal.open(tmp_path, REQUEST) as journal:
+        journal.record(0, produce(tmp_path, 0))
+        journal.record(1, {**row(1), "file_name": name})
+        journal.record(7, produce(tmp_path, 7))
+        journal.record_failure(8, "of a longer job")
+    with Journal.open(tmp_path, REQUEST) as journal:
+        assert journal.drop_foreign(2) == 3
+        assert (list(journal.pending(2)), journal.failed) == ([1], {})
+        journal.record(1, produce(tmp_path, 1))
+        journal.finish(2)
+    assert metadata(tmp_path) == [row(0), row(1)]
+
+
+@pytest.mark.parametrize("name", ["lock", "journal.jsonl", "job.json"])
+@pytest.mark.parametrize("kind", ["link", "pipe", "folder"])
+def test_what_stands_in_the_place_of_a_record_is_left_alone(tmp_path: Path, name: str, kind: str) -> None:
+    target, out = tmp_path / "precious", tmp_path / "out"
+    target.write_text("precious")
+    Journal.open(out, REQUEST).close()
+    place = out / ".ohlora" / name
+    place.unlink()
+    {"link": lambda: place.symlink_to(target), "pipe": lambda: os.mkfifo(place), "folder": place.mkdir}[kind]()
+    with pytest.raises((InvalidInputError, OutputError), match=f"cannot .*{name}"):
+        Journal.open(out, REQUEST)
+    assert target.read_text() == "precious"
+
+
+def test_a_record_folder_that_is_a_link_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".ohlora").symlink_to("../elsewhere")
+    with pytest.raises(OutputError, match="a link stands in its place"):
+        Journal.open(tmp_path / "out", REQUEST)
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_what_is_left_of_a_huge_job_takes_no_memory(tmp_path: Path) -> None:
+    with Journal.open(tmp_path, REQUEST) as journal:
+        journal.record(1, produce(tmp_path, 1))
+        tracemalloc.start()
+        pending = journal.pending(10**12)
+        first = [item for item, _ in zip(pending, range(3), strict=False)]
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert (len(pending), first) == (10**12 - 1, [0, 2, 3])
+        assert (1 in pending, 2 in pending, 10**12 in pending) == (False, True, False)
+    assert peak < 1e6

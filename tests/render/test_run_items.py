@@ -19,7 +19,7 @@ from ohlora.errors import EngineError, ImageError, InvalidInputError, OutputErro
 from ohlora.io.marking import RENDERED, Mark
 from ohlora.render.movies import MovieExecutor
 from ohlora.render.plan import Output
-from ohlora.render.run_items import Advance, Job, RunOptions, execute
+from ohlora.render.run_items import MAX_OUTPUTS, Advance, Job, JobInterrupted, RunOptions, check_size, execute
 
 COUNT = 6
 
@@ -188,6 +188,35 @@ def test_files_that_are_gone_are_made_again(tmp_path: Path, uninterrupted: dict[
     assert (again := execute(job(nothing), tmp_path)).written == 1
     assert again.to_json()["already_there"] == 5
     assert contents(tmp_path) == uninterrupted
+
+
+def test_an_interrupted_job_says_how_far_it_came(tmp_path: Path) -> None:
+    def stop(unit: Unit, paths: list[Path]) -> None:
+        if unit.outputs[0].item == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(JobInterrupted) as stopped:
+        execute(job(stop), tmp_path)
+    summary = stopped.value.summary
+    assert summary.status == 130
+    assert summary.to_json().items() >= {"interrupted": True, "videos": COUNT, "written": 4, "failures": []}.items()
+    assert execute(job(nothing), tmp_path).to_json()["interrupted"] is False
+
+
+def test_lines_that_count_for_nothing_are_said(tmp_path: Path, uninterrupted: dict[str, bytes]) -> None:
+    execute(job(nothing), tmp_path)
+    path = tmp_path / ".ohlora" / "journal.jsonl"
+    path.write_bytes(path.read_bytes().replace(b'"file_name": "2/3.mp4"', b'"file_name": "2/2.mp4"'))
+    said: list[str] = []
+    assert execute(job(nothing), tmp_path, RunOptions(say=said.append)).written == 1
+    assert said[0].startswith(f"1 lines in {tmp_path / '.ohlora'} are damaged or not of this job")
+    assert contents(tmp_path) == uninterrupted
+
+
+def test_more_outputs_than_a_folder_holds_are_refused() -> None:
+    check_size(MAX_OUTPUTS, "images")
+    with pytest.raises(InvalidInputError, match="10,000,000,000,000 images asked for; the limit of one job is"):
+        check_size(10**13, "images")
 
 
 def test_another_request_needs_a_restart(tmp_path: Path) -> None:

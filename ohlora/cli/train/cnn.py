@@ -93,7 +93,7 @@ def classify(
         find_models(models, name)
         if hand is not None:
             hand.of(name)
-    with Progress(len(names) * len(numbered_images(images)), "scores", quiet=how.json) as progress:
+    with Progress(len(names) * len(numbered_images(images)), "scores") as progress:
         done = [
             predict(
                 name,
@@ -146,7 +146,7 @@ def filter(
         chosen = replace(chosen, first_number=first_number)
     elif labels is not None:
         chosen = replace(chosen, first_number=0)  # the table says which ones, not their numbers
-    with Progress(1, "pictures", quiet=how.json) as progress:
+    with Progress(1, "pictures") as progress:
         result = filter_pictures(
             scores, images, how.out, chosen, labels=labels, link=link, advance=progress.advance, started=progress.expect
         )
@@ -249,7 +249,7 @@ def rescore(
     from ohlora.io.numbered_images import numbered_images
     from ohlora.training.cnn import scoring
 
-    with Progress(len(numbered_images(images)), "pictures", quiet=how.json) as progress:
+    with Progress(len(numbered_images(images)), "pictures") as progress:
         result = scoring.rescore(
             images,
             model,

@@ -47,20 +47,20 @@ def directions(
     module = checkpoints.load_as(Generator, "stylegan", generator)
     found, report = find_directions(module, samples=samples)
     if eye is not None:
-        report["measured"] = measured(from_generator(module, found), eye, measure or MEASURED_FACES, how.json)
+        report["measured"] = measured(from_generator(module, found), eye, measure or MEASURED_FACES)
     make_folder(how.out)
     write_directions(how.out / FILE_NAME, found)
     write_json(how.out / "directions.json", report, indent=2)
     how.tell({"out": str(how.out), **report}, *lines(report), f"directions -> {how.out / FILE_NAME}")
 
 
-def measured(portray: Any, eye: Any, faces: int, quiet: bool) -> dict[str, Any]:
+def measured(portray: Any, eye: Any, faces: int) -> dict[str, Any]:
     """The figures of `measure_directions`, with a progress bar."""
     from ohlora.cli.progress import Progress
     from ohlora.training.directions.measure import STRENGTHS, measure_directions
 
     runs = 1 + sum(s != 0 for strengths in STRENGTHS.values() for s in strengths)
-    with Progress(faces * runs, "images", quiet=quiet) as progress:
+    with Progress(faces * runs, "images") as progress:
         return measure_directions(portray, eye, seeds=faces, advance=progress.advance)
 
 

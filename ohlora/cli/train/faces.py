@@ -59,7 +59,7 @@ def faces_set(
     expert = load_teacher(teacher, BiSeNetTeacher.name, device)
     if not isinstance(expert, BiSeNetTeacher):
         raise InvalidInputError(f"{teacher} is not a 19-class BiSeNet")
-    with closing(source), Progress(1, "faces", quiet=how.json) as progress:
+    with closing(source), Progress(1, "faces") as progress:
 
         def advance(done: int, faces: int) -> None:
             progress.expect(faces)

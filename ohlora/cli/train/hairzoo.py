@@ -78,7 +78,7 @@ def hairzoo_data(
     from ohlora.cli.progress import Progress
     from ohlora.training.hairzoo.celeb import NO_MASK, find_pictures, prepare
 
-    with Progress(max(len(find_pictures(source)), 1), "pictures", quiet=how.json) as progress:
+    with Progress(max(len(find_pictures(source)), 1), "pictures") as progress:
         pairs, copied, left_out = prepare(source, how.out, progress.expect, progress.advance)
     without = [name for name, why in left_out.items() if why == NO_MASK]
     summary = {"out": str(how.out), "pictures": pairs, "copied": copied, "left_out": left_out}
@@ -115,7 +115,7 @@ def hairzoo_inference(
 
     pictures = without(list_images(list(sources), recursive), how.out)
     segmenter = open_segmenter(checkpoint, encoder_type, decoder_type, img_size, accelerator)
-    with Progress(len(pictures), "pictures", quiet=how.json) as progress:
+    with Progress(len(pictures), "pictures") as progress:
         hair, failed = segment(segmenter, pictures, how.out, progress.advance)
     summary = {"out": str(how.out), "pictures": len(hair), "img_size": segmenter.size, "hair": hair, "failed": failed}
     line = f"{len(hair)} pictures at {segmenter.size} pixels, {progress.seconds:.1f} s -> {how.out}"

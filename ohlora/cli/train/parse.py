@@ -43,7 +43,7 @@ def parse(
     settings = ParseSettings(variant, exact_face)
     paths = without(list_images(expand_lists(sources), recursive), how.out)
     expert = load_teacher(teacher, kind, device)
-    with Progress(len(paths), "pictures", quiet=how.json) as progress:
+    with Progress(len(paths), "pictures") as progress:
 
         def started(pending: int, done: int) -> None:
             progress.expect(pending)

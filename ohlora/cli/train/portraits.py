@@ -33,7 +33,7 @@ def portraits(
     from ohlora.cli.progress import Progress
     from ohlora.training.data.portrait_faces import write_portraits
 
-    with Progress(max(count, 1), "portraits", quiet=how.json) as progress:
+    with Progress(max(count, 1), "portraits") as progress:
         about = write_portraits(
             how.out,
             count=count,
@@ -102,7 +102,7 @@ def evaluate_hair(
             generator: PortraitGenerator = stack.enter_context(closing(open_generator(generated)))
             made = generated_set(generator, count, first_seed)
             sets.append(made if expert is None else with_teacher(made, expert.hair))
-        with Progress(sum(tests.size for tests in sets), "pictures", quiet=how.json) as progress:
+        with Progress(sum(tests.size for tests in sets), "pictures") as progress:
             result = evaluate_all(find, about, sets, how.out, progress.advance)
     if not how.json:
         table(table_rows(result), f"{result['student']} ({result['runs']})")

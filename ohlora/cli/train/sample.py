@@ -40,7 +40,7 @@ def sample(
     settings = recipes.preset(preset, **changes)
     module = open_generator(generator, kind, smooth)
     require_labels(module, settings)
-    progress = Progress(settings.count, "pictures", quiet=how.json and not sys.stderr.isatty())
+    progress = Progress(settings.count, "pictures")
     try:
         with progress:
             result = sample_images(

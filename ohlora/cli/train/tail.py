@@ -26,7 +26,6 @@ def tail(
 
     Example: `ohlora train tail photo --size 256`, then `ohlora render --bundle photo-256-fast --count 100`
     """
-    import sys
 
     from ohlora.base.data_folder import data_folder
     from ohlora.base.recipe import changed
@@ -53,7 +52,7 @@ def tail(
 
     def advance(what: str, done: int, total: int) -> None:
         if what not in bars:
-            bars[what] = Progress(total, what, quiet=told.json and not sys.stderr.isatty()).__enter__()
+            bars[what] = Progress(total, what).__enter__()
         bars[what].advance(1)
         if done == total:
             bars[what].__exit__(None, None, None)

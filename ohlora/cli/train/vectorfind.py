@@ -153,7 +153,7 @@ class _Steps(ExitStack):
 
         if what != self.what:
             self.close()
-            self.what, self.bar = what, self.enter_context(Progress(self.totals[what], what, quiet=self.quiet))
+            self.what, self.bar = what, self.enter_context(Progress(self.totals[what], what))
         self.bar.advance(count)
 
     def note(self, text: str) -> None:

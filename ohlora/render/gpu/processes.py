@@ -8,7 +8,7 @@ import contextlib
 import multiprocessing
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -59,7 +59,7 @@ class DeviceExecutor:
     def run(
         self,
         plan: PortraitPlan,
-        pending: Sequence[int],
+        pending: Collection[int],
         sink: FolderSink,
         results: Results,
         workers: int,
@@ -75,7 +75,7 @@ class DeviceExecutor:
             with contextlib.closing(self.renderer.device_pipeline(self.job, device, self.setting)) as pipeline:
                 run_on_device(plan.units(pending), pipeline, sink, results, workers=workers)
 
-    def _share_out(self, pending: Sequence[int], sink: FolderSink, results: Results, workers: int) -> None:
+    def _share_out(self, pending: Collection[int], sink: FolderSink, results: Results, workers: int) -> None:
         made_of = (sink.folder, sink.output, sink.provenance, sink.mark)
         bundle, directions = self.renderer.bundle.path, self.renderer.directions_override
         share = _Share(bundle, directions, self.job, self.setting, made_of, workers)
@@ -109,7 +109,7 @@ class DeviceExecutor:
             raise stopped
 
 
-def cut(pending: Sequence[int], looks: int, parts: int) -> list[list[int]]:
+def cut(pending: Collection[int], looks: int, parts: int) -> list[list[int]]:
     """Items in `parts` shares of about one size; all items of a face stay together, so that it is made once."""
     faces: dict[int, list[int]] = {}
     for item in pending:
