@@ -6,9 +6,8 @@ Sources are lazy sequences: a range of a million seeds costs nothing until a fac
 from __future__ import annotations
 
 import re
-import zipfile
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain, pairwise
@@ -18,14 +17,18 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from ohlora.base.arrays import read_npy, read_npz
 from ohlora.base.tables import read_csv_rows
+from ohlora.base.text import shown
 from ohlora.base.values import LABEL_SIZES as LABEL_SIZES
 from ohlora.base.values import MAX_SEED as MAX_SEED
 from ohlora.base.values import Z_SIZE, Face, random_stream
 from ohlora.bundle import Bundle
-from ohlora.errors import InvalidInputError
+from ohlora.bundle.gallery import is_face_name
+from ohlora.errors import InvalidInputError, one_line
 
 MAX_FACES = 10_000_000
+_NAME_SIZE = 100  # of what a file's name gives to those of its faces
 
 
 @lru_cache(maxsize=1024, typed=True)  # planning and rendering ask for the same faces, a batch or two apart
@@ -138,22 +141,26 @@ def _refuse_repeats(parts: Sequence[Sequence[Face]]) -> None:
 
 
 def _load(spec: str, label_size: int, bundle: Bundle | None) -> Sequence[Face]:
-    if match := re.fullmatch(r"(\d+)(?:-(\d+))?", spec):
-        first = int(match[1])
-        last = int(match[2]) if match[2] else first
+    if match := re.fullmatch(r"([0-9]+)(?:-([0-9]+))?", spec):
+        first = _bounded(match[1])
+        last = _bounded(match[2]) if match[2] else first
         if last < first or last > MAX_SEED:
-            raise InvalidInputError(f"seed range '{spec}' must rise and stay within [0, {MAX_SEED}]")
+            raise InvalidInputError(f"seed range '{shown(spec)}' must rise and stay within [0, {MAX_SEED}]")
+        if last - first >= MAX_FACES:
+            raise InvalidInputError(
+                f"{last - first + 1:,} faces asked for; the limit of one job is {MAX_FACES:,}: split it"
+            )
         return SeedRange(first, last, label_size)
     if spec == "gallery" or spec.startswith("gallery:"):
         return _from_gallery(spec.partition(":")[2], label_size, bundle)
     path, rows = _split_rows(spec)
-    if not path.is_file():
+    if not _is_there(path):
         raise InvalidInputError(
-            f"unknown face source '{spec}': neither a seed (17), a range (0-99), 'gallery', nor an existing file"
+            f"unknown face source '{shown(spec)}': neither a seed (17), a range (0-99), 'gallery', nor an existing file"
         )
     readers = {".csv": _read_csv, ".npy": _read_npy, ".npz": _read_npz}
     if path.suffix.lower() not in readers:
-        raise InvalidInputError(f"cannot read faces from {path}: use .csv, .npy or .npz")
+        raise InvalidInputError(f"cannot read faces from {shown(path, 300)}: use .csv, .npy or .npz")
     faces = readers[path.suffix.lower()](path)
     _check_labels(faces, label_size, str(path))
     if rows is None:
@@ -166,11 +173,27 @@ def _load(spec: str, label_size: int, bundle: Bundle | None) -> Sequence[Face]:
 
 
 def _split_rows(spec: str) -> tuple[Path, range | None]:
-    match = re.fullmatch(r"(.+\.(?:csv|npy|npz)):(\d+)(?:-(\d+))?", spec, re.IGNORECASE)
+    match = re.fullmatch(r"(.+\.(?:csv|npy|npz)):([0-9]+)(?:-([0-9]+))?", spec, re.IGNORECASE)
     if not match:
         return Path(spec), None
-    first = int(match[2])
-    return Path(match[1]), range(first, int(match[3] or first) + 1)
+    first = _bounded(match[2])
+    last = _bounded(match[3]) if match[3] else first
+    if last < first:
+        raise InvalidInputError(f"the rows of '{shown(spec)}' must rise")
+    return Path(match[1]), range(first, last + 1)
+
+
+def _bounded(digits: str) -> int:
+    """The number, or one that is too large for a seed where there are so many digits that Python would refuse them."""
+    return int(digits) if len(digits) < 20 else MAX_SEED + 1
+
+
+def _is_there(path: Path) -> bool:
+    """Whether a path names anything; texts that cannot be one do not."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # too long, a NUL inside
+        return False
 
 
 def _check_labels(faces: Sequence[Face], label_size: int, source: str) -> None:
@@ -191,7 +214,9 @@ def _from_gallery(name: str, label_size: int, bundle: Bundle | None) -> list[Fac
     ]
     if not faces:
         known = ", ".join(entry for entry, *_ in bundle.gallery()[:8])
-        raise InvalidInputError(f"unknown face '{name}' in the gallery of bundle '{bundle.name}'; it has {known} ...")
+        raise InvalidInputError(
+            f"unknown face '{shown(name)}' in the gallery of bundle '{bundle.name}'; it has {known} ..."
+        )
     _check_labels(faces, label_size, f"the gallery of bundle '{bundle.name}'")
     return faces
 
@@ -207,7 +232,13 @@ def faces_from_array(
         raise InvalidInputError(
             f"{source} must hold rows of 512 latent values and 0, 3 or 7 label values, got shape {values.shape}"
         )
-    stem = re.sub(r"[^A-Za-z0-9_-]+", "_", Path(source).stem)
+    stem = re.sub(r"[^A-Za-z0-9_-]+", "_", Path(source).stem)[:_NAME_SIZE]
+    for row, name in enumerate(names or ()):
+        if not is_face_name(name):
+            raise InvalidInputError(
+                f"{source}: the name {shown(repr(name))} of row {row} cannot be used in a file name: letters, digits, "
+                "spaces and _ . ( ) - only, at most 100"
+            )
     return [
         Face(
             row[:Z_SIZE],
@@ -232,9 +263,11 @@ def _read_csv(path: Path) -> list[Face]:
         try:
             values[i] = [float(cell) for cell in row[skip:]]
         except ValueError as error:
-            raise InvalidInputError(f"{path}, line {line}: expected {values.shape[1]} numbers ({error})") from error
+            raise InvalidInputError(
+                f"{path}, line {line}: expected {values.shape[1]} numbers ({one_line(error, 120)})"
+            ) from error
     names, groups = _read_group_names(path, len(values))
-    return faces_from_array(values, str(path), names, groups)
+    return faces_from_array(_float32(values), str(path), names, groups)
 
 
 def _read_group_names(path: Path, count: int) -> tuple[list[str] | None, list[str | None] | None]:
@@ -244,45 +277,65 @@ def _read_group_names(path: Path, count: int) -> tuple[list[str] | None, list[st
         return None, None
     for candidate in sorted(path.parent.glob(f"*_group_names{marker}.csv")):
         (_, header), *lines = read_csv_rows(candidate) or [(1, [])]
-        rows = [dict(zip(header, cells, strict=False)) for _, cells in lines]
-        if len(rows) != count:
+        if len(lines) != count:
             raise InvalidInputError(
-                f"{candidate} has {len(rows)} rows, {path} has {count}: they belong together row by row"
+                f"{candidate} has {len(lines)} rows, {path} has {count}: they belong together row by row"
             )
-        column = next((c for c in ("group_name", "svm_group_name") if rows and c in rows[0]), None)
-        if rows and "case" in rows[0]:  # directions by gradient know no groups: such a table has names alone
-            groups: list[str | None] | None = [row[column] or None for row in rows] if column else None
-            return [f"case{int(row['case']):04d}" for row in rows], groups
+        for line, cells in lines:
+            if len(cells) != len(header):
+                raise InvalidInputError(f"{candidate}, line {line}: {len(cells)} cells, the header has {len(header)}")
+        rows = [(line, dict(zip(header, cells, strict=True))) for line, cells in lines]
+        column = next((c for c in ("group_name", "svm_group_name") if c in header), None)
+        if rows and "case" in header:  # directions by gradient know no groups: such a table has names alone
+            groups: list[str | None] | None = [row[column] or None for _, row in rows] if column else None
+            return [f"case{_case(candidate, line, row['case']):04d}" for line, row in rows], groups
     return None, None
 
 
-def _arrays(path: Path) -> dict[str, NDArray[Any]]:
-    """Of a .npz file by name; the one of a .npy file has the name ""."""
-    try:
-        loaded = np.load(path, allow_pickle=False)
-        return {"": loaded} if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InvalidInputError(f"cannot read {path}: {error}") from error
+def _case(path: Path, line: int, cell: str) -> int:
+    if not re.fullmatch(r"\s*[0-9]{1,18}\s*", cell):
+        raise InvalidInputError(f"{path}, line {line}: the case must be a whole number from 0, got '{shown(cell)}'")
+    return int(cell)
+
+
+def _require_numbers(path: Path, what: str, values: NDArray[Any]) -> None:
+    if values.dtype.kind not in "fiu":
+        raise InvalidInputError(f"{path}: {what} must hold numbers, got {values.dtype}")
 
 
 def _read_npy(path: Path) -> list[Face]:
-    values = _arrays(path).get("")
-    if values is None or values.dtype.kind not in "fiu":
-        raise InvalidInputError(f"{path} must hold one array of numbers")
-    return faces_from_array(np.atleast_2d(values).astype(np.float64), str(path))
+    values = read_npy(path)
+    _require_numbers(path, "its array", values)
+    return faces_from_array(_float32(np.atleast_2d(values)), str(path))
 
 
 def _read_npz(path: Path) -> list[Face]:
-    arrays = _arrays(path)
+    arrays = read_npz(path, ("z", "label", "name", "group"))
     if "z" not in arrays:
-        raise InvalidInputError(f"{path} has no array 'z' (it has {', '.join(arrays) or 'nothing'})")
+        raise InvalidInputError(f"{path} has no array 'z' (it has {', '.join(arrays)})")
     z = np.atleast_2d(arrays["z"])
     label = np.atleast_2d(arrays["label"]) if "label" in arrays else np.zeros((len(z), 0))
+    for key, values in (("z", z), ("label", label)):
+        _require_numbers(path, f"'{key}'", values)
     if z.ndim != 2 or label.ndim != 2 or len(label) != len(z):
         raise InvalidInputError(f"{path}: 'z' {z.shape} and 'label' {label.shape} must be tables of equally many rows")
-    names = [re.sub(r"[^A-Za-z0-9_.-]+", "_", str(n)) for n in arrays["name"]] if "name" in arrays else None
-    groups: list[str | None] | None = [str(g) or None for g in arrays["group"]] if "group" in arrays else None
-    for key, values in (("name", names), ("group", groups)):
-        if values is not None and len(values) != len(z):
-            raise InvalidInputError(f"{path}: '{key}' has {len(values)} entries for {len(z)} faces")
-    return faces_from_array(np.concatenate([z, label], 1), str(path), names, groups)
+    names = [re.sub(r"[^A-Za-z0-9_.-]+", "_", text) for text in _texts(path, "name", arrays, len(z))] or None
+    groups: list[str | None] | None = [text or None for text in _texts(path, "group", arrays, len(z))] or None
+    return faces_from_array(_float32(np.concatenate([z, label], 1)), str(path), names, groups)
+
+
+def _texts(path: Path, key: str, arrays: Mapping[str, NDArray[Any]], count: int) -> list[str]:
+    """The entries of a column of texts, none where there is no such column."""
+    if key not in arrays:
+        return []
+    if arrays[key].shape != (count,):
+        raise InvalidInputError(
+            f"{path}: '{key}' has shape {arrays[key].shape} for {count} faces, needed is ({count},)"
+        )
+    return [str(text) for text in arrays[key].tolist()]
+
+
+def _float32(values: NDArray[Any]) -> NDArray[np.floating]:
+    """Numbers that a latent can hold; larger ones become infinity, which `Face` refuses."""
+    with np.errstate(over="ignore"):
+        return values.astype(np.float32)

@@ -82,7 +82,7 @@ def test_numpy_files(tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match=r"got shape \(4, 100\)"):
         load_faces([str(tmp_path / "wrong.npy")], 0)
     np.save(tmp_path / "objects.npy", np.array([{}], dtype=object), allow_pickle=True)
-    with pytest.raises(InvalidInputError, match="cannot read"):
+    with pytest.raises(InvalidInputError, match="holds object: numbers or text are needed"):
         load_faces([str(tmp_path / "objects.npy")], 0)
     (tmp_path / "broken.npz").write_bytes(b"PK\x03\x04 not a zip")
     with pytest.raises(InvalidInputError, match="cannot read"):
@@ -108,3 +108,58 @@ def test_published_tables(shared: Path, version: str, count: int, label: int) ->
 def test_published_single_face(shared: Path) -> None:
     (face,) = load_faces([str(shared / "data" / "ohlora" / "v1" / "final_ohlora_z_vector.csv")], 0)
     assert face.label.size == 0
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("0-9223372036854775807", "9,223,372,036,854,775,808 faces asked for|must rise and stay"),
+        ("9" * 5000, "must rise and stay within"),
+        ("n" * 5000, "unknown face source"),
+        ("a\0b", "unknown face source"),
+        ("gallery:" * 50, "needs a bundle"),
+        ("f.csv:" + "9" * 5000, "unknown face source"),
+    ],
+)
+def test_impossible_texts_are_refused_in_one_short_line(spec: str, message: str) -> None:
+    with pytest.raises(InvalidInputError, match=message) as caught:
+        load_faces([spec], 0)
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize("name", ["..", "", ".ohlora-tmp-1", "n" * 300])
+def test_names_in_archives_are_those_that_a_gallery_may_have(tmp_path: Path, name: str) -> None:
+    np.savez(tmp_path / "f.npz", z=np.ones((1, 512), np.float32), name=np.array([name]))
+    with pytest.raises(InvalidInputError, match="of row 0 cannot be used in a file name"):
+        load_faces([str(tmp_path / "f.npz")], 0)
+
+
+def test_columns_of_an_archive_must_be_columns(tmp_path: Path) -> None:
+    z = np.ones((1, 512), np.float32)
+    for columns, message in (
+        ({"z": z, "name": np.array("one")}, r"'name' has shape \(\)"),
+        ({"z": z.astype("U4")}, "'z' must hold numbers"),
+        ({"z": z.astype(np.complex64)}, "numbers or text are needed"),
+        ({"z": np.full((1, 512), 1e300)}, "NaN or infinity"),
+    ):
+        np.savez(tmp_path / "f.npz", **columns)
+        with pytest.raises(InvalidInputError, match=message):
+            load_faces([str(tmp_path / "f.npz")], 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"\xd3", "is not UTF-8"),
+        (b"case,group_name\none,hhh\n", "line 2: the case must be a whole number"),
+        (b"1,2,case,group_name\n0,hhh\n", "line 2: 2 cells, the header has 4"),
+        (None, "it is a folder"),
+    ],
+)
+def test_damaged_group_names_are_refused_by_file_and_row(tmp_path: Path, text: bytes | None, message: str) -> None:
+    table = tmp_path / "ohlora_z_vectors.csv"
+    table.write_text(",".join(map(str, range(512))) + "\n" + ",".join(["0.5"] * 512) + "\n")
+    names = tmp_path / "ohlora_group_names.csv"
+    names.mkdir() if text is None else names.write_bytes(text)
+    with pytest.raises(InvalidInputError, match=message):
+        load_faces([str(table)], 0)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ohlora.base.atomic import write_json
+from ohlora.base.reading import read_object
+from ohlora.base.text import shown
 from ohlora.bench.runner.timing import Facts, Group, Timing
-from ohlora.errors import InvalidInputError
+from ohlora.errors import InvalidInputError, one_line
 
 FORMAT = 1
 
@@ -115,18 +116,20 @@ class Run:
     def load(cls, path: Path) -> Run:
         """Raises InvalidInputError naming the file and what is wrong with it."""
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = read_object(path, "bench result")
             if content["format"] != FORMAT:
-                raise InvalidInputError(f"{path} has bench format {content['format']}, this version reads {FORMAT}")
+                raise InvalidInputError(
+                    f"{path} has bench format {shown(content['format'], 40)}, this version reads {FORMAT}"
+                )
             pairs = ("quartiles_ms", "times_quartiles")
             rows = [Row(**row | {key: tuple(row[key]) for key in pairs if key in row}) for row in content["rows"]]
             return cls(content["machine"], content["settings"], rows, content["left_out"])
-        except OSError as error:
-            raise InvalidInputError(f"cannot read the bench result {path}: {error.strerror or error}") from error
         except InvalidInputError:
             raise
-        except (ValueError, KeyError, TypeError) as error:
-            raise InvalidInputError(f"{path} is no result of `ohlora bench` ({error}): give a bench.json") from error
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InvalidInputError(
+                f"{path} is no result of `ohlora bench` ({one_line(error, 120)}): give a bench.json"
+            ) from error
 
 
 def joined(new: Run, old: Run) -> Run:

@@ -3,30 +3,42 @@
 from __future__ import annotations
 
 import csv
-import gzip
 import io
-import zlib
 from pathlib import Path
 
+from ohlora.base.arrays import unpack_gzip
+from ohlora.base.reading import MIB, decode, read_file
+from ohlora.base.text import shown
 from ohlora.errors import InvalidInputError, OhloraError
+
+TABLE_LIMIT = 1024 * MIB
+DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
+
+Rows = list[tuple[int, list[str]]]
 
 
 def read_csv_rows(
-    path: Path, what: str = "table", error: type[OhloraError] = InvalidInputError
-) -> list[tuple[int, list[str]]]:
+    path: Path, what: str = "table", error: type[OhloraError] = InvalidInputError, *, delimiters: str = ","
+) -> Rows:
     """Line numbers and cells of a CSV file, .gz or plain, without empty lines.
 
-    Raises `error` naming the file, which is of the kind `what`.
+    delimiters: those that cells may be separated by; the one that the first line has most of is taken.
+    Raises `error` naming the file, which is of the kind `what`, and the line.
     """
+    data = read_file(path, what, error, limit=TABLE_LIMIT)
+    where = f"{what} {shown(path, 300)}"
+    if path.suffix.lower() == ".gz":
+        try:
+            data = unpack_gzip(data)
+        except ValueError as problem:
+            raise error(f"cannot read the {where}: {problem}") from problem
+    text = decode(data, f"the {where}", error)
+    first = text.lstrip("\r\n").partition("\n")[0].partition("\r")[0]
+    delimiter = max(DELIMITERS, key=first.count)  # commas where there is none
+    if delimiter not in delimiters:
+        raise error(f"the cells of the {where} are separated by {DELIMITERS[delimiter]}: save it with commas")
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=delimiter)
     try:
-        data = path.read_bytes()
-        if path.suffix.lower() == ".gz":
-            data = gzip.decompress(data)
-        reader = csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""), strict=True)
         return [(reader.line_num, row) for row in reader if row]
-    except FileNotFoundError as problem:
-        raise error(f"there is no {what} {path}") from problem
     except csv.Error as problem:
-        raise error(f"cannot read the {what} {path}, line {reader.line_num}: {problem}") from problem
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as problem:
-        raise error(f"cannot read the {what} {path}: {problem}") from problem
+        raise error(f"cannot read the {where}, line {reader.line_num}: {problem}") from problem

@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ohlora.base.arrays import read_safetensors
 from ohlora.base.atomic import recover_folder
+from ohlora.base.reading import why_not
 from ohlora.bundle.installed import NAME, installed_folder, installed_names
 from ohlora.bundle.manifest import MANIFEST_NAME, FileEntry, generator_identity
 from ohlora.bundle.photo.bundles import PHOTO_BUNDLES
@@ -103,7 +105,7 @@ def verified_file(folder: Path, name: str, entry: FileEntry, remedy: str) -> Pat
     try:
         digest = file_sha256(real)
     except OSError as error:
-        raise BundleError(f"cannot read {path}: {error.strerror or error}") from error
+        raise BundleError(f"cannot read {path}: {why_not(error)}") from error
     if digest != entry.sha256:
         raise BundleError(f"{path} does not match its sha256 in the manifest: {remedy}")
     return path
@@ -114,13 +116,7 @@ def read_arrays(path: Path, shapes: Mapping[str, tuple[int | None, ...]]) -> dic
 
     Raises BundleError when one is absent, of another shape or type, or not finite.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
-
-    try:
-        arrays = load(path.read_bytes())
-    except (SafetensorError, OSError, KeyError) as error:
-        raise BundleError(f"cannot read {path}: {error}; build the bundle again") from error
+    _, arrays = read_safetensors(path, error=BundleError, remedy="build the bundle again")
     chosen = {}
     for name, shape in shapes.items():
         array = arrays.get(name)

@@ -8,8 +8,10 @@ import os
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
+from ohlora.base.reading import read_file
 from ohlora.bundle.files import locate, verified_file
 from ohlora.bundle.manifest import (
+    MANIFEST_LIMIT,
     MANIFEST_NAME,
     BundleManifest,
     DirectionsPart,
@@ -39,10 +41,7 @@ class BundleFolder:
         Raises BundleError naming the file and what to do.
         """
         path = locate(path_or_name)
-        try:
-            text = (path / MANIFEST_NAME).read_bytes()
-        except OSError as error:
-            raise BundleError(f"cannot read {path / MANIFEST_NAME}: {error.strerror or error}") from error
+        text = read_file(path / MANIFEST_NAME, "manifest", BundleError, limit=MANIFEST_LIMIT, inside=path)
         manifest, raw = parse_manifest(text, str(path / MANIFEST_NAME))
         canonical = json.dumps(raw, sort_keys=True, separators=(",", ":"))
         bundle = cls(path, manifest, hashlib.sha256(canonical.encode()).hexdigest())

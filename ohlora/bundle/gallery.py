@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ohlora.base.atomic import write_csv
 from ohlora.base.tables import read_csv_rows
+from ohlora.base.text import shown
 from ohlora.errors import BundleError
 
 # A name becomes part of file names, and galleries come from strangers.
@@ -72,9 +73,9 @@ def _entry(where: str, cells: list[str], z_size: int, width: int, groups: Collec
         raise BundleError(f"{where}: {len(cells)} columns instead of {width + 2}")
     name, group = cells[:2]
     if not is_face_name(name):
-        raise BundleError(f"{where}: name {name!r} cannot be used in a file name")
+        raise BundleError(f"{where}: name {shown(repr(name))} cannot be used in a file name")
     if group and groups is not None and group not in groups:
-        raise BundleError(f"{where}: group {group!r} is not one of {', '.join(groups)}")
+        raise BundleError(f"{where}: group {shown(repr(group))} is not one of {shown(', '.join(groups), 200)}")
     values = np.empty(width, np.float32)
     for index, cell in enumerate(cells[2:]):
         try:
@@ -82,6 +83,6 @@ def _entry(where: str, cells: list[str], z_size: int, width: int, groups: Collec
         except ValueError:
             number = math.nan
         if not abs(number) <= _FLOAT32_MAX:  # false for NaN
-            raise BundleError(f"{where}: v{index} is {cell!r}, not a finite float32")
+            raise BundleError(f"{where}: v{index} is {shown(repr(cell))}, not a finite float32")
         values[index] = number
     return GalleryEntry(name, group or None, values[:z_size], values[z_size:])

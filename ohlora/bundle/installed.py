@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ohlora.base.atomic import TEMPORARY_PREFIX, recover_folder
 from ohlora.base.data_folder import DATA_VARIABLE, data_folder
+from ohlora.base.reading import why_not
 from ohlora.bundle.manifest import MANIFEST_NAME
 from ohlora.errors import InvalidInputError, OutputError
 
@@ -49,5 +50,5 @@ def remove_installed(name: str) -> Path:
         folder.rename(aside)
         shutil.rmtree(aside)
     except OSError as error:
-        raise OutputError(f"cannot remove {folder}: {error.strerror or error}; check ${DATA_VARIABLE}") from error
+        raise OutputError(f"cannot remove {folder}: {why_not(error)}; check ${DATA_VARIABLE}") from error
     return folder

@@ -22,11 +22,14 @@ from pydantic import (
 )
 
 from ohlora.base.installation import upgrade_command
+from ohlora.base.reading import MIB, parse_json
+from ohlora.base.text import shown
 from ohlora.errors import BundleError
 from ohlora.latents.spaces import SPLIT_SPACES, Space
 
 FORMAT = 1
 MANIFEST_NAME = "bundle.json"
+MANIFEST_LIMIT = 16 * MIB
 # Nothing here can carry code: weights travel as ONNX or safetensors, never as pickles.
 ALLOWED_SUFFIXES = (
     ".onnx", ".safetensors", ".csv", ".json", ".md", ".txt", ".png", ".jpg", ".webp", "",
@@ -47,7 +50,9 @@ def _relative_name(name: str) -> str:
 
 RelativeName = Annotated[str, AfterValidator(_relative_name)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Size = Annotated[int, Field(ge=1)]
+# What a network of this kind can have: work and memory grow with these numbers before any network is opened.
+Size = Annotated[int, Field(ge=1, le=1 << 16)]
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
 # "f32" was the spelling of earlier bundles.
 Precision = Annotated[Literal["fp32", "bf16"], BeforeValidator(lambda value: "fp32" if value == "f32" else value)]
 
@@ -120,13 +125,13 @@ class GeneratorPart(_Strict):
     probe: RelativeName
     constants: RelativeName
     z_size: Size = 512
-    label_size: Annotated[int, Field(ge=0)] = 0
+    label_size: Annotated[int, Field(ge=0, le=1 << 16)] = 0
     w_size: Size = 512
     num_layers: Size = 14
     resolution: Size = 256
     state_sha256: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
     mapping_end: RelativeName | None = None
-    split_size: Annotated[int, Field(ge=0)] = 0
+    split_size: Annotated[int, Field(ge=0, le=1 << 16)] = 0
     precision: Precision = "fp32"
     psi: Annotated[float, Field(ge=0, le=1)] = 1.0
     parity: dict[str, JsonValue] = {}
@@ -173,7 +178,7 @@ class GalleryPart(_Strict):
     """Chosen faces: CSV with columns name, group, v0, v1, ... (z, then label)."""
 
     file: RelativeName
-    count: Size
+    count: Count
 
 
 class BundleManifest(_Strict):
@@ -247,22 +252,19 @@ def generator_identity(*sha256s: str) -> str:
 
 def parse_manifest(text: bytes, where: str) -> tuple[BundleManifest, dict[str, Any]]:
     """The manifest and the plain JSON it came from. Raises BundleError naming `where`."""
-    try:
-        raw = json.loads(text, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        raise BundleError(f"{where} is not valid JSON ({error}): the bundle is damaged, get it again") from error
+    raw = parse_json(text, where, BundleError, "the bundle is damaged, get it again")
     if not isinstance(raw, dict) or not isinstance(raw.get("format"), int):
         raise BundleError(f"{where} is no bundle manifest: it has no whole number 'format'")
     if raw["format"] > FORMAT:
         raise BundleError(
-            f"{where} was made by a newer ohlora (format {raw['format']}, this one reads up to {FORMAT}): "
+            f"{where} was made by a newer ohlora (format {shown(raw['format'], 20)}, this one reads up to {FORMAT}): "
             + upgrade_command()
         )
     if raw["format"] < 1:
-        raise BundleError(f"{where} has format {raw['format']}, which never existed: get the bundle again")
+        raise BundleError(f"{where} has format {shown(raw['format'], 20)}, which never existed: get the bundle again")
     unknown = sorted(set(raw) - set(BundleManifest.model_fields))
     if unknown:
-        raise BundleError(f"{where} has unknown section {unknown[0]!r}: remove it or upgrade ohlora")
+        raise BundleError(f"{where} has unknown section {shown(repr(unknown[0]))}: remove it or upgrade ohlora")
     try:
         return BundleManifest.model_validate(raw), raw
     except ValidationError as error:
@@ -272,10 +274,6 @@ def parse_manifest(text: bytes, where: str) -> tuple[BundleManifest, dict[str, A
 def explain(error: ValidationError) -> str:
     """One line from pydantic's report: where the first defect is and what it is."""
     first = error.errors()[0]
-    place = ".".join(str(step) for step in first["loc"] if step != "[key]")
-    message = first["msg"].removeprefix("Value error, ")
+    place = shown(".".join(str(step) for step in first["loc"] if step != "[key]"), 160)
+    message = shown(first["msg"].removeprefix("Value error, "), 300)
     return f"{place}: {message}" if place else message
-
-
-def _refuse_constant(text: str) -> float:
-    raise ValueError(f"{text} is not JSON")

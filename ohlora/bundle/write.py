@@ -11,10 +11,12 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from ohlora.base.atomic import install_folder
+from ohlora.base.reading import read_file
 from ohlora.base.version import __version__
 from ohlora.bundle import Bundle
 from ohlora.bundle.files import file_sha256
 from ohlora.bundle.manifest import (
+    MANIFEST_LIMIT,
     MANIFEST_NAME,
     BundleManifest,
     DirectionsPart,
@@ -72,8 +74,9 @@ _SAID = tuple(field.name for field in fields(BundleDraft) if field.name != "fold
 
 def _is_bundle(folder: Path) -> bool:
     try:
-        parse_manifest((folder / MANIFEST_NAME).read_bytes(), str(folder / MANIFEST_NAME))
-    except (OSError, BundleError):
+        manifest = folder / MANIFEST_NAME
+        parse_manifest(read_file(manifest, "manifest", BundleError, limit=MANIFEST_LIMIT), str(manifest))
+    except BundleError:
         return False
     return True
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from json import loads
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer import Option
 
+from ohlora.base.reading import read_object, read_text
 from ohlora.cli import bundle_installed, options
-from ohlora.cli.report import Told, table
+from ohlora.cli.report import Told, say, table
 from ohlora.errors import InvalidInputError
 
 app = typer.Typer(help="Build, inspect and verify model bundles.", no_args_is_help=True)
@@ -49,7 +49,7 @@ def verify(bundle: Where = "demo") -> None:
             engine.close()
         if opened.manifest.generator.mapping_end:
             opened.mapping_end_engine().close()
-    typer.echo(f"bundle '{opened.name}': {len(opened.manifest.files)} files and all engines are good")
+    say(f"bundle '{opened.name}': {len(opened.manifest.files)} files and all engines are good")
 
 
 @dataclass(frozen=True)
@@ -126,9 +126,9 @@ def build(
         metrics=_figures(metrics, "--metrics"),
         parsing_metrics=_figures(parsing_metrics, "--parsing-metrics"),
         overwrite=new.overwrite,
-        report=typer.echo,
+        report=say,
     )
-    typer.echo(f"bundle '{bundle.name}' -> {new.out}")
+    say(f"bundle '{bundle.name}' -> {new.out}")
 
 
 @app.command()
@@ -145,20 +145,18 @@ def update(*, bundle: Where, new: NewBundle, additions: Additions) -> None:
 
     parts: dict[str, Any] = {**vars(new), **vars(additions), "card": _text(new.card, "--card")}
     updated = update_bundle(bundle, parts.pop("out"), **parts)
-    typer.echo(f"bundle '{updated.name}' -> {new.out}")
+    say(f"bundle '{updated.name}' -> {new.out}")
 
 
 def _text(path: Path | None, option: str) -> str | None:
-    try:
-        return None if path is None else path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInputError(f"cannot read {option} {path}: {error}") from error
+    return None if path is None else read_text(path, f"file of {option}")
 
 
 def _figures(report: Path | None, option: str) -> Any:
     """The test figures of a training's report."""
-    text = _text(report, option)
-    try:
-        return None if text is None else loads(text)["test"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise InvalidInputError(f"cannot read {option} {report}: it is not a report.json ({error!r})") from error
+    if report is None:
+        return None
+    content = read_object(report, f"file of {option}")
+    if "test" not in content:
+        raise InvalidInputError(f"{option} {report} is not the report.json of a training: it has no 'test'")
+    return content["test"]

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ohlora.cli import options
+from ohlora.cli.report import note, say
 
 
 def get(
@@ -28,14 +29,14 @@ def get(
 
     from ohlora.bundle.photo.install import get_photo
 
-    made = get_photo(name, wheel=wheel, report=lambda line: typer.echo(line, err=True))
+    made = get_photo(name, wheel=wheel, report=lambda line: note(line))
     facts = made.to_json()
     if json:
         typer.echo(json_module.dumps(facts))
     elif made.done:
-        typer.echo(f"bundle '{name}' -> {made.bundle.path} ({facts['bytes'] / 1e6:.1f} MB, {made.seconds:.1f} s)")
+        say(f"bundle '{name}' -> {made.bundle.path} ({facts['bytes'] / 1e6:.1f} MB, {made.seconds:.1f} s)")
     else:
-        typer.echo(f"bundle '{name}' is installed already: {made.bundle.path}")
+        say(f"bundle '{name}' is installed already: {made.bundle.path}")
 
 
 def list_bundles(json: options.Json = False) -> None:
@@ -57,7 +58,7 @@ def list_bundles(json: options.Json = False) -> None:
         return
     for row in rows:
         remedy = f": ohlora bundle get {row['bundle']}" if row["state"] == "can be installed" else ""
-        typer.echo(f"{row['bundle']:<12} {row['state']}{remedy}")
+        say(f"{row['bundle']:<12} {row['state']}{remedy}")
 
 
 def remove(name: Annotated[str, typer.Argument(help="An installed bundle.")]) -> None:
@@ -67,4 +68,4 @@ def remove(name: Annotated[str, typer.Argument(help="An installed bundle.")]) ->
     """
     from ohlora.bundle.photo.install import remove_photo
 
-    typer.echo(f"removed {remove_photo(name)}")
+    say(f"removed {remove_photo(name)}")

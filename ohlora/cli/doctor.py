@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from ohlora.cli import options
-from ohlora.cli.report import Told
+from ohlora.cli.report import Told, plain, say
 from ohlora.errors import OhloraError
 
 if TYPE_CHECKING:
@@ -51,18 +51,17 @@ def doctor(*, bundle: options.BundleName = "demo", told: Told) -> None:
 def show(rows: list[Row]) -> None:
     from rich.console import Console
     from rich.table import Table
-    from rich.text import Text
 
     table = Table("check", "", "detail")
     for row in rows:
         mark = "-" if row["ok"] is None else "[green]ok" if row["ok"] else "[red]no"
-        table.add_row(Text(str(row["check"])), mark, Text(str(row["detail"])))  # no markup: '[train]' stays
+        table.add_row(plain(row["check"]), mark, plain(row["detail"]))
     Console().print(table)
     # Below the table, whose columns would break them: commands are to be copied.
     for row in rows:
         if row.get("repair"):
             verb = "repair" if row["ok"] is False else "install"
-            typer.echo(f"{verb} {str(row['check']).removeprefix('extra ')}: {row['repair']}")
+            say(f"{verb} {str(row['check']).removeprefix('extra ')}: {row['repair']}")
 
 
 def section(name: str, rows: Callable[[], Iterable[Row]]) -> list[Row]:

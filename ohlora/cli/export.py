@@ -8,11 +8,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
-import typer
 from typer import Argument, Option
 
 from ohlora.cli import options
-from ohlora.cli.report import Told
+from ohlora.cli.report import Told, say
 from ohlora.errors import InvalidInputError
 
 
@@ -100,7 +99,7 @@ def export(
 
 
 def _say(quiet: bool) -> Callable[[str], None]:
-    return (lambda line: None) if quiet else typer.echo
+    return (lambda line: None) if quiet else say
 
 
 def _pairs(texts: list[str]) -> dict[str, str]:

@@ -6,19 +6,28 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from typer import Option
 
+from ohlora.base.text import escape
 from ohlora.cli import options
+
+if TYPE_CHECKING:
+    from rich.text import Text
 
 DONE, SOME_FAILED, BAD_REQUEST, INTERRUPTED = 0, 1, 2, 130  # exit statuses
 SHOWN_FAILURES = 20
 
 
+def say(text: str, err: bool = False) -> None:
+    """Print a line; what strangers put into names and descriptions reaches no terminal as a command."""
+    typer.echo(escape(text), err=err)
+
+
 def note(text: str) -> None:
-    typer.echo(text, err=True)
+    say(text, err=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +39,7 @@ class Told:
     def tell(self, summary: Any, *lines: str) -> None:
         """One JSON object, paths as text, or lines."""
         for line in (json.dumps(summary, default=str),) if self.json else lines:
-            typer.echo(line)
+            say(line)
 
     def end(self, summary: Any, failed: Sequence[str], *lines: str, status: int | None = None) -> NoReturn:
         """The same after the first of what failed. Without a status, whether anything did is the exit status."""
@@ -99,7 +108,16 @@ def table(rows: Sequence[Sequence[str]], title: str | None = None) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    shown = Table(*rows[0], title=title)
+    drawn = Table(title=None if title is None else plain(title))
+    for name in rows[0]:
+        drawn.add_column(plain(name))
     for row in rows[1:]:
-        shown.add_row(*row)
-    Console().print(shown)
+        drawn.add_row(*(plain(cell) for cell in row))
+    Console().print(drawn)
+
+
+def plain(text: object) -> Text:
+    """A cell as it is: '[train]' is no markup, a control character no command."""
+    from rich.text import Text
+
+    return Text(escape(str(text)))

@@ -7,8 +7,7 @@ from collections.abc import Collection
 from importlib.resources import files
 from pathlib import Path
 
-import typer
-
+from ohlora.cli.report import note, say
 from ohlora.errors import InvalidInputError
 
 
@@ -47,7 +46,7 @@ def sort_sources(roots: list[Path], recursive: bool) -> tuple[list[Path], list[P
             f"{videos[0]} is a video among pictures: give videos a command and an --out of their own"
         )
     if inside:
-        typer.echo(
+        say(
             f"{len(inside)} videos among the pictures are left out, the first is {inside[0]}: name them in a command "
             "of their own",
             err=True,
@@ -69,5 +68,5 @@ def without(paths: list[Path], out: Path, named: Collection[Path] = ()) -> list[
     if len(sheets) == len(kept):
         raise InvalidInputError(f"only the contact sheet {kept[0]} was found: name it to take it as a picture")
     for sheet in sorted(sheets):
-        typer.echo(f"{sheet} is the contact sheet of a job: it is left out", err=True)
+        note(f"{sheet} is the contact sheet of a job: it is left out")
     return [path for path in kept if path not in sheets]

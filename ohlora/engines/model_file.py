@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from ohlora.base.reading import read_file
 from ohlora.errors import EngineError
 
 # Field numbers of onnx.proto (IR version 3 onwards) on every way from a model down to a tensor.
@@ -63,10 +64,7 @@ def read_model_file(path: Path) -> ModelFile:
 
     Weights outside the file would be covered neither by its hash nor by a bundle's list of files.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise EngineError(f"cannot read model {path}: {error.strerror or error}") from error
+    data = read_file(path, "model", EngineError)
     try:
         external = next(_external_tensors(memoryview(data)), None)
     except (ValueError, IndexError, RecursionError) as error:

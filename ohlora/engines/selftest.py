@@ -11,6 +11,7 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from ohlora.base.arrays import read_safetensors
 from ohlora.base.atomic import write_bytes
 from ohlora.engines.spec import Arrays, Engine, TensorSpec
 from ohlora.errors import EngineError
@@ -72,13 +73,7 @@ def load_probe(source: ProbeSource, network: str | None = None) -> Probe:
 
 
 def _read_probe(path: Path) -> dict[str, dict[str, Arrays]]:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
-
-    try:
-        tensors = load(path.read_bytes())
-    except (OSError, SafetensorError) as error:
-        raise EngineError(f"cannot read probe {path}: {error}") from error
+    _, tensors = read_safetensors(path, "probe", EngineError)
     networks: dict[str, dict[str, Arrays]] = {}
     for key, array in tensors.items():
         network, side, name = [*key.split(".", 2), "", ""][:3]

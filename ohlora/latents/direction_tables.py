@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ohlora.base.tables import read_csv_rows
 from ohlora.base.values import PROPERTIES
-from ohlora.errors import InvalidInputError
+from ohlora.errors import InvalidInputError, one_line
 from ohlora.latents.spaces import SPACES, Space, check_space
 
 INNER = "property_score_vectors"  # where published sets keep their tables
@@ -98,7 +98,7 @@ def read_vector(path: Path) -> NDArray[np.float64]:
     try:
         vector = np.array([float(cell) for cell in rows[1][1][1:]], dtype=np.float64)
     except (IndexError, ValueError) as error:
-        raise InvalidInputError(f"cannot read the direction {path}: {error}") from error
+        raise InvalidInputError(f"cannot read the direction {path}: {one_line(error, 120)}") from error
     if not len(vector) or not np.isfinite(vector).all():
         raise InvalidInputError(f"the direction {path} must hold finite numbers")
     return vector

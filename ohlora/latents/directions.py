@@ -17,9 +17,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ohlora.base.arrays import read_safetensors
 from ohlora.base.atomic import write_bytes
+from ohlora.base.text import shown
 from ohlora.base.values import PROPERTIES, Expression, Face
-from ohlora.errors import InvalidInputError
+from ohlora.errors import InvalidInputError, one_line
 from ohlora.latents.direction_tables import find_tables
 from ohlora.latents.gradient_network import KEYS, GradientNetwork
 from ohlora.latents.spaces import SPACES, LatentSizes, Space, check_space, space_size
@@ -236,24 +238,20 @@ def write_directions(path: Path | str, directions: Directions) -> None:
 
 
 def _read_own(path: Path) -> Directions:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-    except (OSError, SafetensorError) as error:
-        raise InvalidInputError(f"cannot read the directions {path}: {error}") from error
+    metadata, arrays = read_safetensors(path, "directions")
     if metadata.get("format") not in (FORMAT, FORMAT_OF_ANY_SPACE):
         raise InvalidInputError(
-            f"{path} was not written by `ohlora train directions` (format {metadata.get('format')!r}); directions "
-            "inside a bundle are used by naming the bundle"
+            f"{path} was not written by `ohlora train directions` (format "
+            f"{shown(repr(metadata.get('format')), 60)}); directions inside a bundle are used by "
+            "naming the bundle"
         )
     try:
         groups = [str(group) for group in json.loads(metadata.get("groups", "[]"))]
         scales = {str(name): float(scale) for name, scale in json.loads(metadata.get("networks", "{}")).items()}
-    except (ValueError, TypeError, AttributeError) as error:
-        raise InvalidInputError(f"the directions {path} name their groups or networks wrongly: {error}") from error
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        raise InvalidInputError(
+            f"the directions {path} name their groups or networks wrongly: {one_line(error, 120)}"
+        ) from error
     fixed = [name for name in PROPERTIES if name not in scales]
     shapes = {name: arrays[name].shape for name in fixed if name in arrays}
     rows = [len(shape) == 2 and shape[0] == len(groups) for shape in shapes.values()]

@@ -12,6 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from ohlora.base.reading import read_file
 from ohlora.base.types import Rgb
 from ohlora.engines.onnxruntime_backend import open_session
 from ohlora.errors import EngineError, InvalidInputError
@@ -66,10 +67,7 @@ class OnnxNetworks:
 
 
 def _shipped(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise EngineError(f"cannot read {path}: {error.strerror or error}; install the package again") from error
+    return read_file(path, "detector", EngineError, remedy="install the package again")
 
 
 def _record(path: Path) -> dict[str, Any]:

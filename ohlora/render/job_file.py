@@ -9,6 +9,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from ohlora.base.reading import TEXT_LIMIT, check_json, decode, read_file
+from ohlora.base.text import shown
 from ohlora.base.values import Expression, Face, Ombre
 from ohlora.bundle import Bundle
 from ohlora.errors import InvalidInputError
@@ -71,13 +73,17 @@ class JobFile(_Strict):
 def read_job_file(path: Path, label_size: int, bundle: Bundle) -> RenderJob:
     """Read and check a job. Face files are relative to the job file. Raises InvalidInputError naming file and field."""
     try:
-        entry = JobFile.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise InvalidInputError(f"cannot read the job file {path}: {error.strerror}") from error
+        data = check_json(read_file(path, "job file", limit=TEXT_LIMIT))
+        entry = JobFile.model_validate_json(decode(data, f"the job file {path}"))
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise InvalidInputError(f"{path}: {where}: {first['msg'].removeprefix('Value error, ')}") from error
+        first = error.errors(include_input=False)[0]
+        where = shown(".".join(str(part) for part in first["loc"]), 160) or "the file"
+        message = shown(first["msg"].removeprefix("Value error, "), 300)
+        raise InvalidInputError(f"{path}: {where}: {message}") from error
+    except InvalidInputError:
+        raise
+    except ValueError as error:
+        raise InvalidInputError(f"the job file {path} is not valid JSON: {error}") from error
     beside = [str(path.parent / spec) if ".csv" in spec or ".np" in spec else spec for spec in entry.faces]
     looks = tuple(
         Look(_expression(look.expression, entry.expression_seed, number, path), look.ombre)

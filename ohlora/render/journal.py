@@ -40,6 +40,7 @@ from ohlora.base.atomic import (
     write_bytes,
 )  # fmt: skip
 from ohlora.base.closing import Closing
+from ohlora.base.reading import why_not
 from ohlora.errors import InvalidInputError, OutputError, PlaceError
 
 RECORD_FOLDER = ".ohlora"
@@ -389,7 +390,7 @@ def read_entries(folder: Path) -> Iterator[Row | None]:
         with os.fdopen(open_file(path, os.O_RDONLY), "rb") as file:
             yield from (_parse(line) for line in file if line.endswith(b"\n"))
     except (OSError, PlaceError) as error:
-        reason = error if isinstance(error, PlaceError) else f"{path}: {error.strerror or error}"
+        reason = error if isinstance(error, PlaceError) else f"{path}: {why_not(error)}"
         raise InvalidInputError(f"no job can be read in {folder}: {reason}") from error
 
 
@@ -411,7 +412,7 @@ def _read_job(job: Path) -> Mapping[str, Any] | None:
     except PlaceError as error:
         raise InvalidInputError(str(error)) from error
     except OSError as error:
-        raise InvalidInputError(f"cannot read {job}: {error.strerror or error}") from error
+        raise InvalidInputError(f"cannot read {job}: {why_not(error)}") from error
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
 

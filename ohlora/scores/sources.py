@@ -6,7 +6,6 @@ linear filter, which the first algorithm is documented to take (docs/spec/proper
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,6 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ohlora.base.reading import parse_json, read_file
+from ohlora.base.tables import TABLE_LIMIT
 from ohlora.base.types import Rgb, Variant, check_choice
 from ohlora.errors import BundleError, ImageError, InvalidInputError
 from ohlora.io.images import read_image
@@ -232,12 +233,17 @@ def read_index(folder: Path) -> dict[int, Path]:
     if not path.is_file():
         return {}
     sources = {}
-    try:
-        for line in path.read_text(encoding="utf-8").splitlines():
-            row = json.loads(line)
+    remedy = "parse the pictures again or name them"
+    for number, line in enumerate(
+        read_file(path, "list of pictures", limit=TABLE_LIMIT, remedy=remedy).splitlines(), 1
+    ):
+        row = parse_json(line, f"{path}, line {number}", remedy=remedy)
+        try:
             sources[int(row["number"])] = Path(row["source"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InvalidInputError(f"cannot read {path} ({error!r}): parse the pictures again or name them") from error
+        except (ValueError, KeyError, TypeError, OverflowError) as error:
+            raise InvalidInputError(
+                f"{path}, line {number} needs a whole 'number' and a text 'source': {remedy}"
+            ) from error
     return sources
 
 

@@ -20,10 +20,11 @@ from numpy.typing import NDArray
 
 from ohlora.base.atomic import write_csv
 from ohlora.base.tables import read_csv_rows
+from ohlora.base.text import shown
 from ohlora.base.types import check_choice
-from ohlora.errors import InvalidInputError
+from ohlora.errors import InvalidInputError, one_line
 from ohlora.kernels.properties import ALGORITHMS, normalize, statistics
-from ohlora.scores.table import ScoreTable, format_score
+from ohlora.scores.table import MAX_NUMBER, ScoreTable, format_score
 
 COLUMNS = ("algorithm", "property", "mean", "std", "ddof", "count")
 
@@ -74,12 +75,15 @@ def read_statistics(path: Path) -> ScoreStatistics:
     algorithms = {row[0] for _, row in rows[1:]}
     if len(algorithms) != 1:
         raise InvalidInputError(
-            f"{path} must hold the figures of one algorithm, it has {', '.join(sorted(algorithms)) or 'none'}"
+            f"{path} must hold the figures of one algorithm, it has {shown(', '.join(sorted(algorithms))) or 'none'}"
         )
     algorithm = algorithms.pop()
     columns = score_columns(algorithm)
     if tuple(row[1] for _, row in rows[1:]) != columns:
         raise InvalidInputError(f"{path} must have a line for each of {', '.join(columns)}, in this order")
+    for line, row in rows[1:]:
+        if len(row) != len(COLUMNS):
+            raise InvalidInputError(f"{path}, line {line}: {len(row)} cells, the header has {len(COLUMNS)}")
     figures = np.array([_figures(path, line, row) for line, row in rows[1:]])
     ddof = set(figures[:, 2].tolist())
     if len(ddof) != 1:
@@ -92,9 +96,9 @@ def _figures(path: Path, line: int, row: list[str]) -> tuple[float, float, float
     """mean, std, ddof, count of a line."""
     try:
         mean, deviation = (float(cell) if cell else math.nan for cell in row[2:4])
-        ddof, count = (int(cell) for cell in row[4:])
+        ddof, count = (int(cell) for cell in row[4:6])
     except ValueError as error:
-        raise InvalidInputError(f"{path}, line {line}: {error}") from error
-    if math.isinf(mean) or math.isinf(deviation) or deviation < 0 or ddof not in (0, 1) or count < 0:
-        raise InvalidInputError(f"{path}, line {line}: impossible figures {', '.join(row[2:])}")
+        raise InvalidInputError(f"{path}, line {line}: {one_line(error, 120)}") from error
+    if math.isinf(mean) or math.isinf(deviation) or deviation < 0 or ddof not in (0, 1) or not 0 <= count <= MAX_NUMBER:
+        raise InvalidInputError(f"{path}, line {line}: impossible figures {shown(', '.join(row[2:]))}")
     return mean, deviation, float(ddof), float(count)

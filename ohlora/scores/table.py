@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ohlora.base.atomic import write_csv
 from ohlora.base.tables import read_csv_rows
-from ohlora.base.text import first_of
+from ohlora.base.text import first_of, shown
 from ohlora.errors import InvalidInputError
 
 PROPERTY_COLUMNS = (
@@ -108,15 +108,17 @@ def read_score_table(path: Path | str, columns: Sequence[str] | None = None) -> 
     header = [name.strip() for name in rows[0][1]]
     repeated = sorted({name for name in header if header.count(name) > 1})
     if repeated:
-        raise InvalidInputError(f"{path} has column '{repeated[0]}' more than once")
+        raise InvalidInputError(f"{path} has column '{shown(repeated[0])}' more than once")
     if NUMBER not in header:
         raise InvalidInputError(
-            f"{path} has no column '{NUMBER}' (it has {', '.join(filter(None, header))}): no score table"
+            f"{path} has no column '{NUMBER}' (it has {shown(', '.join(filter(None, header)), 200)}): no score table"
         )
     known = [name for name in header if name and name not in (NUMBER, PATH)]
     for name in columns or ():
         if name not in known:
-            raise InvalidInputError(f"{path} has no column '{name}': it has {', '.join(known) or 'no scores'}")
+            raise InvalidInputError(
+                f"{path} has no column '{name}': it has {shown(', '.join(known), 200) or 'no scores'}"
+            )
     names = tuple(known if columns is None else columns)
     number_at, path_at = header.index(NUMBER), header.index(PATH) if PATH in header else None
     taken = [header.index(name) for name in names]
@@ -160,8 +162,8 @@ def format_score(value: float, decimals: int | None) -> str:
 
 
 def _whole(cell: str, path: Path, line: int) -> int:
-    if not (cell.isascii() and cell.isdigit()) or int(cell) > MAX_NUMBER:
-        raise InvalidInputError(f"{path}, line {line}: {NUMBER} must be a whole number from 0, got '{cell}'")
+    if not (cell.isascii() and cell.isdigit()) or len(cell) > 20 or int(cell) > MAX_NUMBER:
+        raise InvalidInputError(f"{path}, line {line}: {NUMBER} must be a whole number from 0, got '{shown(cell)}'")
     return int(cell)
 
 
@@ -174,6 +176,6 @@ def _number(cell: str, path: Path, line: int, name: str) -> float:
         value = math.nan
     if not math.isfinite(value):
         raise InvalidInputError(
-            f"{path}, line {line}, column '{name}': expected a number or an empty cell, got '{cell}'"
+            f"{path}, line {line}, column '{shown(name)}': expected a number or an empty cell, got '{shown(cell)}'"
         )
     return value

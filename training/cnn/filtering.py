@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ohlora.base.atomic import atomic_path, make_folder, remove_leftovers
+from ohlora.base.reading import read_file, why_not
 from ohlora.errors import ImageError, InvalidInputError
 from ohlora.io.images import SUFFIXES
 from ohlora.io.numbered_images import numbered_images
@@ -130,9 +131,9 @@ def _put(source: Path, target: Path, link: bool) -> bool:
     try:
         if target.is_file() and (target.samefile(source) or filecmp.cmp(source, target, shallow=False)):
             return False
-        data = b"" if link else source.read_bytes()
+        data = b"" if link else read_file(source, "picture", ImageError)
     except OSError as error:
-        raise ImageError(f"cannot read {source}: {error.strerror or error}") from error
+        raise ImageError(f"cannot read {source}: {why_not(error)}") from error
     with atomic_path(target) as temporary:
         if link:
             os.link(source, temporary)

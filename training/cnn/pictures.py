@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from ohlora.base.reading import why_not
 from ohlora.errors import ImageError, InvalidInputError
 from ohlora.io.images import read_image
 from ohlora.kernels.threads import for_each
@@ -57,7 +58,7 @@ def fingerprint(paths: Mapping[int, Path]) -> str:
         try:
             info = path.stat()
         except OSError as error:
-            raise ImageError(f"cannot read {path}: {error.strerror or error}") from error
+            raise ImageError(f"cannot read {path}: {why_not(error)}") from error
         lines.append(f"{number} {path.name} {info.st_size} {info.st_mtime_ns}\n")
     return hashlib.sha256("".join(lines).encode()).hexdigest()[:16]
 

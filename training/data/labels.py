@@ -8,6 +8,7 @@ The first column is the picture's number in both. Every row is complete: a pictu
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 
 from ohlora.base.atomic import write_csv
 from ohlora.base.tables import read_csv_rows
-from ohlora.base.text import first_of
+from ohlora.base.text import first_of, one_of, shown
 from ohlora.errors import InvalidInputError
 
 LabelLayout = Literal["v1", "v3"]
@@ -105,33 +106,64 @@ def layout_of(attributes: Sequence[str]) -> LabelLayout:
 def read_labels(path: Path | str) -> Labels:
     """Read a label table (.csv or .csv.gz) of either layout; the header says which.
 
+    Columns may stand in any order and case, beside an unnamed index, separated by commas, semicolons or tabs; a picture
+    may be named by its file (000012.jpg); empty rows are passed over.
     Raises InvalidInputError naming the file and the row for a missing or damaged file, another header, a number that is
     none or comes twice, and a label other than 0 or 1.
     """
     path = Path(path)
     if not path.exists():
         raise InvalidInputError(f"there is no label table {path}: label pictures first with `ohlora train label`")
-    rows = read_csv_rows(path, "label table")
-    header = tuple(cell.strip() for cell in rows[0][1]) if rows else ()
-    if header not in LAYOUTS.values():
-        known = " or ".join("'" + ",".join(columns) + "'" for columns in LAYOUTS.values())
-        raise InvalidInputError(f"{path} starts with '{','.join(header)[:80]}', a table of labels with {known}")
+    rows = read_csv_rows(path, "label table", delimiters=",;\t")
+    layout, places = _columns(path, rows[0][1] if rows else [])
+    number_name, *attributes = layout
     numbers: list[int] = []
-    table: dict[str, list[float]] = {name: [] for name in header[1:]}
+    table: dict[str, list[float]] = {name: [] for name in attributes}
     for line, row in rows[1:]:
-        if len(row) != len(header):
-            raise InvalidInputError(f"{path}, line {line}: {len(row)} cells instead of {len(header)}")
-        if not row[0].strip().isdecimal() or len(row[0]) > 18:  # 18 digits fit int64
-            raise InvalidInputError(f"{path}, line {line}: '{row[0]}' is no picture number")
-        numbers.append(int(row[0]))
-        for name, cell in zip(table, row[1:], strict=True):
-            if cell.strip() not in ("0", "1", "0.0", "1.0"):
-                raise InvalidInputError(f"{path}, line {line}: {name} must be 0 or 1, got '{cell}'")
-            table[name].append(float(cell))
+        if not any(cell.strip() for cell in row):  # what spreadsheets leave below a table
+            continue
+        where = f"{path}, line {line}"
+        if len(row) != len(rows[0][1]):
+            raise InvalidInputError(f"{where}: {len(row)} cells instead of {len(rows[0][1])}{_shown_row(row, layout)}")
+        cells = {name: row[places[name]].strip() for name in layout}
+        match = _NUMBER.fullmatch(cells[number_name])
+        if match is None:
+            raise InvalidInputError(
+                f"{where}: '{shown(cells[number_name])}' is no picture number{_shown_row(row, layout)}"
+            )
+        numbers.append(int(match[1] or match[2]))
+        for name in attributes:
+            if cells[name] not in ("0", "1", "0.0", "1.0"):
+                raise InvalidInputError(
+                    f"{where}: {name} must be 0 or 1, got '{shown(cells[name])}'{_shown_row(row, layout)}"
+                )
+            table[name].append(float(cells[name]))
     try:
         return Labels(np.array(numbers, dtype=np.int64), {name: np.array(cells) for name, cells in table.items()})
     except InvalidInputError as error:
         raise InvalidInputError(f"{path}: {error}") from error
+
+
+# 12, 12.0, 000012 and 000012.jpg are picture 12; 18 digits fit int64.
+_NUMBER = re.compile(r"([0-9]{1,18})(?:\.0+)?|(?:.*[^0-9.])?([0-9]{1,18})\.(?:jpe?g|png|webp|bmp|tiff?)", re.IGNORECASE)
+
+
+def _columns(path: Path, header: Sequence[str]) -> tuple[tuple[str, ...], dict[str, int]]:
+    """The layout that a header names, in any order and case, and where its columns are; an index beside them is left.
+
+    Raises InvalidInputError with the header and those that are expected.
+    """
+    names = [cell.strip().casefold() for cell in header]
+    for layout in LAYOUTS.values():
+        others = [name for name in names if name not in layout]
+        if all(names.count(name) == 1 for name in layout) and all(re.fullmatch("(unnamed: 0)?", n) for n in others):
+            return layout, {name: names.index(name) for name in layout}
+    known = one_of("'" + ",".join(columns) + "'" for columns in LAYOUTS.values())
+    raise InvalidInputError(f"{path} starts with '{shown(','.join(names))}', a table of labels with {known}")
+
+
+def _shown_row(row: Sequence[str], layout: Sequence[str]) -> str:
+    return f" (the row is '{shown(','.join(row))}', expected is {','.join(layout)})"
 
 
 def write_labels(path: Path | str, labels: Labels, layout: LabelLayout) -> None:

@@ -8,7 +8,6 @@ folder of `ohlora train distill` as it is.
 from __future__ import annotations
 
 import csv
-import json
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ohlora.base.atomic import atomic_path, make_folder, remove_leftovers, write_bytes, write_json
+from ohlora.base.reading import read_object
 from ohlora.errors import InvalidInputError, OutputError
 from ohlora.faces import MAX_SEED
 from ohlora.io.images import encode_image
@@ -132,15 +132,12 @@ class DatasetSettings:
 def read_description(folder: Path) -> dict[str, Any]:
     """dataset.json of a data set folder, checked. Raises InvalidInputError naming the file."""
     path = folder / DESCRIPTION
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InvalidInputError(f"{folder} is no portrait data set: it has no {DESCRIPTION}") from None
-    except (OSError, ValueError) as error:
-        raise InvalidInputError(f"cannot read {path}: {error}; make the data set again in another folder") from error
+    if not path.exists():
+        raise InvalidInputError(f"{folder} is no portrait data set: it has no {DESCRIPTION}")
+    content = read_object(path, "description", remedy="make the data set again in another folder")
     numbers, texts = ("first_seed", "count", "resolution", "version"), ("prefix", "format", "source", "renderer")
     kinds = {**dict.fromkeys(numbers, int), **dict.fromkeys(texts, str), "complete": bool}
-    if not isinstance(content, dict) or any(type(content.get(key)) is not kind for key, kind in kinds.items()):
+    if any(type(content.get(key)) is not kind for key, kind in kinds.items()):
         raise InvalidInputError(
             f"{path} describes no data set (needs {', '.join(kinds)}): make it again in another folder"
         )

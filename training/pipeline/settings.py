@@ -11,10 +11,12 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ohlora.base.atomic import write_bytes
-from ohlora.base.text import near, one_of
-from ohlora.errors import InvalidInputError
+from ohlora.base.reading import MAX_DEPTH, read_text
+from ohlora.base.text import near, one_of, shown
+from ohlora.errors import InvalidInputError, one_line
 
 SETTINGS_FILE = "settings.yaml"
+MAX_VALUES = 10_000
 MAX_BYTES = 1 << 20  # settings are a page; anything this large is another file
 
 
@@ -66,20 +68,9 @@ def load_settings(
 
 def read_yaml(file: Path) -> dict[str, Any]:
     """A YAML mapping. Raises InvalidInputError naming the file and the line."""
-    try:
-        if file.stat().st_size > MAX_BYTES:
-            raise InvalidInputError(f"{file} is larger than a file of settings can be: give the right one")
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InvalidInputError(
-            f"there is no settings file {file}; --write-settings writes one to begin with"
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInputError(f"cannot read {file}: {error}") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = "" if mark is None else f", line {mark.line + 1}"
-        raise InvalidInputError(f"{file}{where} is no YAML: {getattr(error, 'problem', None) or error}") from error
+    remedy = "" if file.exists() else "--write-settings writes one to begin with"
+    text = read_text(file, "settings file", limit=MAX_BYTES, remedy=remedy)
+    content = parse_yaml(text, str(file))
     if content is None:
         return {}
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
@@ -89,18 +80,50 @@ def read_yaml(file: Path) -> dict[str, Any]:
     return content
 
 
+def parse_yaml(text: str, where: str) -> Any:
+    """What YAML says: plain values, not nested deeper or repeated more often than settings can be.
+
+    Raises InvalidInputError naming `where` and the line.
+    """
+    try:
+        content = yaml.safe_load(text)
+        _require_small(content)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = "" if mark is None else f", line {mark.line + 1}"
+        raise InvalidInputError(
+            f"{where}{line} is no YAML: {shown(getattr(error, 'problem', None) or error, 200)}"
+        ) from error
+    except RecursionError as error:
+        raise InvalidInputError(f"{where} is no YAML of settings: its values are nested too deeply") from error
+    except Exception as error:  # a date of 99 days, a binary text of other letters: the constructors' own errors
+        raise InvalidInputError(f"{where} is no YAML of settings: {one_line(error, 120)}") from error
+    return content
+
+
+def _require_small(content: Any) -> None:
+    """Raises ValueError for more values than settings have, those counted again that an alias repeats."""
+    left, level = MAX_VALUES, [content]
+    for _ in range(MAX_DEPTH):
+        left -= len(level)
+        if left < 0:
+            break
+        inner = (list(v.values()) if isinstance(v, dict) else v for v in level if isinstance(v, dict | list | tuple))
+        level = [value for values in inner for value in values]
+        if not level:
+            return
+    raise ValueError(f"more than {MAX_VALUES:,} values, or nested more than {MAX_DEPTH} deep")
+
+
 def parse_change(text: str) -> dict[str, Any]:
     """ "section.field=value" -> {"section": {"field": value}}, the value read as YAML."""
     name, equals, value = text.partition("=")
     parts = name.strip().split(".")
     if not equals or not all(parts) or len(parts) > 3:
         raise InvalidInputError(
-            f"--set '{text}' is not understood: write SECTION.FIELD=VALUE, e.g. finetune_v1.epochs=3"
+            f"--set '{shown(text)}' is not understood: write SECTION.FIELD=VALUE, e.g. finetune_v1.epochs=3"
         )
-    try:
-        result = {parts[-1]: yaml.safe_load(value)}
-    except yaml.YAMLError as error:
-        raise InvalidInputError(f"--set '{text}': the value is no YAML") from error
+    result = {parts[-1]: parse_yaml(value, f"--set '{shown(text)}': the value")}
     for part in reversed(parts[:-1]):
         result = {part: result}
     return result

@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ohlora.base.atomic import write_bytes
+from ohlora.base.reading import why_not
 from ohlora.base.types import Rgb, Variant, check_choice
 from ohlora.bundle.files import file_sha256
 from ohlora.errors import ImageError, InvalidInputError
@@ -182,7 +183,7 @@ def sha256_of(source: Path) -> str:
     try:
         return file_sha256(source)
     except OSError as error:
-        raise ImageError(f"cannot read {source}: {error.strerror or error}") from error
+        raise ImageError(f"cannot read {source}: {why_not(error)}") from error
 
 
 def prepare(number: int, source: Path, variant: str, find_faces: FindFaces) -> Cutout | Row:

@@ -6,12 +6,11 @@ Read without TensorRT: whether an engine may be used here is decided before the 
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from ohlora.base.atomic import write_json
+from ohlora.base.reading import read_file, read_object
 from ohlora.engines.spec import EngineSpec
 from ohlora.errors import EngineError
 
@@ -50,11 +49,14 @@ def sidecar_path(engine: Path) -> Path:
     return engine.with_name(f"{engine.name}.json")
 
 
+_AGAIN = "build the engine again (`ohlora export --to tensorrt`)"
+
+
 def read_sidecar(engine: Path) -> Sidecar:
     """Raises EngineError when it is missing or damaged."""
     path = sidecar_path(engine)
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        content = read_object(path, "sidecar", EngineError, remedy=_AGAIN)
         if content.pop("format") != FORMAT:
             raise ValueError("another format")
         content["spec"] = EngineSpec.from_json(content["spec"])
@@ -62,19 +64,14 @@ def read_sidecar(engine: Path) -> Sidecar:
         smallest, opt, largest = map(int, content["batch"])
         content["batch"] = (smallest, opt, largest)
         return Sidecar(**content)
-    except OSError as error:
-        raise EngineError(f"cannot read {path}: {error.strerror or error}; build the engine again") from error
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise EngineError(f"{path} is damaged: build the engine again (`ohlora export --to tensorrt`)") from error
+    except (OverflowError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise EngineError(f"{path} is damaged: {_AGAIN}") from error
 
 
 def read_engine(engine: Path) -> tuple[Sidecar, bytes]:
     """The engine's bytes, those that its sidecar names. Raises EngineError for anything else."""
     sidecar = read_sidecar(engine)
-    try:
-        data = engine.read_bytes()
-    except OSError as error:
-        raise EngineError(f"cannot read engine {engine}: {error.strerror or error}") from error
+    data = read_file(engine, "engine", EngineError, remedy=_AGAIN)
     if hashlib.sha256(data).hexdigest() != sidecar.engine_sha256:
         raise EngineError(f"{engine} is not the engine that its sidecar names: damaged or replaced, build it again")
     return sidecar, data

@@ -97,7 +97,7 @@ def test_missing_and_foreign_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match="cannot read"):
         read_labels(tmp_path / "a.csv.gz")
     (tmp_path / "b.csv").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(InvalidInputError, match="cannot read"):
+    with pytest.raises(InvalidInputError, match="UTF-16 text"):
         read_labels(tmp_path / "b.csv")
 
 
@@ -121,3 +121,50 @@ def test_layouts_are_chosen_by_attributes(tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match=r"layout v3 holds .* these labels are of quality, gender"):
         write_labels(tmp_path / "a.csv", labels(quality=[1], gender=[1]), "v3")
     assert not list(tmp_path.iterdir())
+
+
+LINES = ["img_name,quality,gender", "0,0,1", "1,1,0", "12,1,1"]
+
+
+def as_stored(lines: list[str], separator: str = ",") -> str:
+    return "".join(line.replace(",", separator) + "\n" for line in lines)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        as_stored(LINES, ";"),
+        as_stored(LINES, "\t"),
+        "\ufeff" + as_stored(LINES),
+        as_stored(["Img_Name,QUALITY,gender", *LINES[1:]]),
+        as_stored(["gender,img_name,quality", "1,0,0", "0,1,1", "1,12,1"]),
+        as_stored([LINES[0], "000000.jpg,0,1", "000001.jpg,1,0", "face_000012.PNG,1,1"]),
+        as_stored([LINES[0], "0.0,0.0,1.0", "1.0,1.0,0.0", "12.0,1.0,1.0"]),
+        as_stored([f",{LINES[0]}", *(f"{row},{line}" for row, line in enumerate(LINES[1:]))]),
+        as_stored([*LINES, ",,", ",,"]),
+    ],
+    ids=["semicolons", "tabs", "mark", "case", "order", "names", "floats", "index", "empty-rows"],
+)
+def test_tables_of_spreadsheets_are_read(tmp_path: Path, text: str) -> None:
+    (tmp_path / "labels.csv").write_text(text, encoding="utf-8")
+    found = read_labels(tmp_path / "labels.csv")
+    assert found.numbers.tolist() == [0, 1, 12]
+    assert found.attributes == ("quality", "gender")
+    assert found.of("quality").tolist() == [0, 1, 1]
+    assert found.of("gender").tolist() == [1, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("Total,5,5", "'Total' is no picture number .the row is 'Total,5,5', expected is img_name,quality,gender"),
+        ("4,,1", "quality must be 0 or 1, got '' .the row is '4,,1', expected is img_name"),
+        ("4,woman,1", "quality must be 0 or 1, got 'woman'"),
+        ('4,"0,0",1', "quality must be 0 or 1, got '0,0'"),
+        ("0.5,1,1", "'0.5' is no picture number"),
+    ],
+)
+def test_what_is_not_clear_is_refused_with_its_row(tmp_path: Path, row: str, message: str) -> None:
+    (tmp_path / "labels.csv").write_text(as_stored(LINES) + row)
+    with pytest.raises(InvalidInputError, match=f"line 5: {message}"):
+        read_labels(tmp_path / "labels.csv")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -469,3 +470,16 @@ def test_buttons_modes_skips_and_two_tabs(
     browser.wait(SAVED)
     assert command.end()["ones"] == {"gender": 3, "quality": 3, "age": 1, "glass": 1}
     assert out.read_text() == "idx,gender,quality,age,glass\n0,1,1,0,0\n1,1,0,0,0\n2,1,1,1,1\n3,0,1,0,0\n"
+
+
+def test_requests_that_are_none_are_answered_with_an_error(server: LabelServer) -> None:
+    own = f"Host: 127.0.0.1:{server.port}\r\n"
+    post = f"POST /{server.token}/api/undo HTTP/1.1\r\n{own}Content-Type: application/json\r\nContent-Length: "
+    for request, status in (
+        (f"GET http://[ HTTP/1.1\r\n{own}\r\n", b"400"),
+        (f"{post}{'9' * 5000}\r\n\r\n", b"413"),
+        (f"{post}\u0663\r\n\r\n", b"413"),
+    ):
+        with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+            connection.sendall(request.encode())
+            assert connection.recv(4096).split()[1] == status

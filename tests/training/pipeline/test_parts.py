@@ -193,6 +193,32 @@ def test_wrong_fields_of_recipes_are_named(change: str, message: str) -> None:
         load_settings(PipelineSettings, PRESETS, preset="documented", changes=[change])
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[" * 5000, "nested too deeply"),
+        ("a: &a [*a]", "nested more than 100 deep|more than"),
+        ("a: 2001-99-99", "is no YAML of settings: month must be in 1"),
+        ("a: " + "9" * 5000, "is no YAML of settings"),
+        (
+            "a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1]\n"
+            + "".join(
+                f"{new}: &{new} [{','.join([f'*{old}'] * 9)}]\n"
+                for old, new in zip("abcdefgh", "bcdefghi", strict=True)
+            ),
+            "more than 10,000 values",
+        ),
+        ("a: [1", "line 1 is no YAML"),
+    ],
+    ids=["deep", "recursive", "date", "digits", "aliases", "open"],
+)
+def test_yaml_that_parsers_fall_over_is_refused_in_one_line(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "settings.yaml").write_text(text)
+    with pytest.raises(InvalidInputError, match=message) as caught:
+        load_settings(PipelineSettings, PRESETS, file=tmp_path / "settings.yaml")
+    assert len(str(caught.value)) < 400
+
+
 def test_every_section_belongs_to_a_stage() -> None:
     used = {name for stage in GRAPH for name in stage.settings}
     assert used == set(PipelineSettings.model_fields) - {"preset", "skip", "machine"}

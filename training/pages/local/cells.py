@@ -5,7 +5,7 @@ A cell is one attribute of one numbered thing. Where it is kept, and how it reac
 
 from __future__ import annotations
 
-import json
+import os
 import threading
 from abc import abstractmethod
 from collections.abc import Callable, Container, Iterable
@@ -15,7 +15,8 @@ from typing import Any, Generic, TypeVar
 
 from ohlora.base.atomic import lock_file
 from ohlora.base.closing import Closing
-from ohlora.errors import InvalidInputError, OutputError
+from ohlora.base.reading import read_object
+from ohlora.errors import InvalidInputError, OutputError, one_line
 
 REMEMBERED = 10_000  # changes that can be undone
 
@@ -176,11 +177,14 @@ class CellStore(Closing, Generic[V]):
 
 def read_decisions(path: Path, parsed: Callable[[Any], T], remedy: str) -> T | None:
     """What `parsed` makes of a JSON file; None without one. Raises InvalidInputError with the remedy when it cannot."""
-    try:
-        return parsed(json.loads(path.read_bytes()))
-    except FileNotFoundError:
+    if not os.path.lexists(path):
         return None
+    content = read_object(path, "decisions", remedy=remedy)
+    try:
+        return parsed(content)
     except InvalidInputError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InvalidInputError(f"cannot use {path}: {type(error).__name__} {error}; {remedy}") from error
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+        raise InvalidInputError(
+            f"cannot use {path}: {type(error).__name__} {one_line(error, 120)}; {remedy}"
+        ) from error

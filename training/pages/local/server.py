@@ -229,7 +229,10 @@ class _Handler(BaseHTTPRequestHandler):
         origin = self.headers.get("Origin")
         if self.headers.get("Host", "").lower() not in own or origin not in (None, *(f"http://{name}" for name in own)):
             raise RefusedError(403, "this page is served to 127.0.0.1 only")
-        target = urlsplit(self.path)
+        try:
+            target = urlsplit(self.path)
+        except ValueError as error:
+            raise RefusedError(400, "the address of this request is none") from error
         token, _, rest = target.path.removeprefix("/").partition("/")
         if not hmac.compare_digest(token.encode(), self.server.token.encode()):
             raise RefusedError(403, f"open the address that `{self.server.page.command}` printed")
@@ -284,7 +287,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.headers.get("Content-Type", "").split(";")[0].strip() != "application/json":
             raise RefusedError(415, "send application/json")
         length = self.headers.get("Content-Length", "")
-        if not length.isdecimal() or int(length) > MAX_BODY:
+        if not re.fullmatch("[0-9]{1,9}", length) or int(length) > MAX_BODY:
             raise RefusedError(413, f"send at most {MAX_BODY} bytes")
         try:
             body = json.loads(self.rfile.read(int(length)))

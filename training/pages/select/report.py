@@ -10,7 +10,6 @@ RUN/grids/case_0012.jpg, original_0012.jpg        the 50 pictures of the test an
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,10 +19,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ohlora.base.reading import read_object
 from ohlora.base.tables import read_csv_rows
+from ohlora.base.text import shown
 from ohlora.base.values import PROPERTIES, Z_SIZE
 from ohlora.bundle.gallery import is_face_name
-from ohlora.errors import InvalidInputError
+from ohlora.errors import InvalidInputError, one_line
 from ohlora.faces import LABEL_SIZES
 from ohlora.latents.directions import EVERYONE
 from ohlora.latents.spaces import SPACES
@@ -170,17 +171,12 @@ def read_report(run: Path | str, folder: Path | str | None = None) -> Report:
 
 def _read_settings(path: Path) -> tuple[str, dict[int, str]]:
     """(space, names of cases that have one)."""
-    try:
-        content = json.loads(path.read_bytes())
-    except FileNotFoundError as error:
-        raise InvalidInputError(
-            f"{path.parent} is no run of `ohlora train vectorfind`: it has no {path.name}"
-        ) from error
-    except (OSError, ValueError) as error:
-        raise InvalidInputError(f"cannot read {path}: {error}") from error
-    space: Any = content.get("space") if isinstance(content, dict) else None
+    if not path.exists():
+        raise InvalidInputError(f"{path.parent} is no run of `ohlora train vectorfind`: it has no {path.name}")
+    content = read_object(path, "record")
+    space: Any = content.get("space")
     if space not in SPACES:
-        raise InvalidInputError(f"{path}: the space must be one of {', '.join(SPACES)}, got {space!r}")
+        raise InvalidInputError(f"{path}: the space must be one of {', '.join(SPACES)}, got {shown(repr(space))}")
     named = content.get("names")
     names = named.items() if isinstance(named, dict) else ()
     return space, {int(key): str(name) for key, name in names if key.isdecimal()}
@@ -203,9 +199,9 @@ def _read_rows(path: Path) -> tuple[tuple[str, ...], list[dict[str, str]]]:
         cells = dict(zip(header, (cell.strip() for cell in row), strict=True))
         case = cells["case"]
         if not (case.isascii() and case.isdecimal()) or int(case) > MAX_CASE:
-            raise InvalidInputError(f"{path}, line {line}: the case must be a whole number from 0, got '{case}'")
+            raise InvalidInputError(f"{path}, line {line}: the case must be a whole number from 0, got '{shown(case)}'")
         if cells["passed"] not in ("O", "X"):
-            raise InvalidInputError(f"{path}, line {line}: passed must be O or X, got '{cells['passed']}'")
+            raise InvalidInputError(f"{path}, line {line}: passed must be O or X, got '{shown(cells['passed'])}'")
         found.append(cells)
     if not found:
         raise InvalidInputError(f"{path} has no case")
@@ -227,7 +223,7 @@ def _read_codes(path: Path) -> list[str]:
         try:
             values = np.array(row, dtype=np.float32)
         except ValueError as error:
-            raise InvalidInputError(f"{path}, line {line}: {error}") from error
+            raise InvalidInputError(f"{path}, line {line}: {one_line(error, 120)}") from error
         if values.size != len(header) or not np.isfinite(values).all():
             raise InvalidInputError(f"{path}, line {line}: expected {len(header)} finite numbers, got {len(row)} cells")
         found.append(",".join(cell.strip() for cell in row))
@@ -239,7 +235,7 @@ def _require_names(path: Path, cases: Mapping[int, Case]) -> None:
     for case in cases.values():
         if not is_face_name(case.name):
             raise InvalidInputError(
-                f"{path}: the name {case.name!r} of case {case.number} cannot be used in a file name"
+                f"{path}: the name {shown(repr(case.name))} of case {case.number} cannot be used in a file name"
             )
         if (other := taken.setdefault(case.name.casefold(), case.number)) != case.number:
             raise InvalidInputError(f"{path}: cases {other} and {case.number} are both named {case.name!r}")
