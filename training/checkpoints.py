@@ -21,9 +21,19 @@ from typing import Any, TypeGuard, TypeVar
 import torch
 from torch import Tensor, nn
 
-from ohlora.errors import CheckpointError, InvalidInputError
+from ohlora.base.text import shown
+from ohlora.errors import CheckpointError, InvalidInputError, one_line
 from ohlora.training.weights.files import read_pickle, read_tensors, require_file, write_tensors
-from ohlora.training.weights.state_dicts import Layout, PublishedNetwork, likeness, load_layout, shapes_of
+from ohlora.training.weights.state_dicts import (
+    AVERAGED,
+    STATES,
+    Layout,
+    PublishedNetwork,
+    likeness,
+    load_layout,
+    shapes_of,
+    without_wrappers,
+)
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -125,9 +135,13 @@ def load(kind: str, path: Path | str, *, smooth: bool = False) -> nn.Module:
         state = _unwrap(KINDS[kind], read_pickle(path), path, smooth)
         try:
             module: nn.Module = network.load(state)
-        except (CheckpointError, KeyError, RuntimeError) as error:
+        except CheckpointError as error:
+            raise CheckpointError(f"{path} is no '{kind}': {error}{_recognise(kind, state)}") from error
+        except Exception as error:  # sizes of the network come from shapes of the file, which may be any
             hint = _recognise(kind, state)
-            raise CheckpointError(f"{path} is no '{kind}': {error}{hint}") from error
+            raise CheckpointError(
+                f"{path} is no '{kind}': its tensors are others ({one_line(error, 120)}){hint}"
+            ) from error
     return module.float().eval()
 
 
@@ -173,15 +187,17 @@ def save(module: nn.Module, path: Path | str, kind: str) -> None:
 def _load_own(kind: str, network: PublishedNetwork[Any], path: Path) -> nn.Module:
     metadata, state = read_tensors(path)
     if metadata.get("format") != OWN_FORMAT or network.own is None:
-        raise CheckpointError(f"{path} was not written by this package as '{kind}' (metadata {json.dumps(metadata)})")
+        raise CheckpointError(
+            f"{path} was not written by this package as '{kind}' (metadata {shown(json.dumps(metadata), 120)})"
+        )
     stored = metadata.get("kind")
     if stored != kind:
         raise CheckpointError(f"{path} is no '{kind}': its metadata say '{stored}'; load it as that")
     try:
         module: nn.Module = network.own(json.loads(metadata["config"]))
         load_layout(module, state, Layout({key: key for key in module.state_dict()}))
-    except (CheckpointError, InvalidInputError, KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path} is no valid '{kind}': {error}") from error
+    except Exception as error:  # its configuration may say anything
+        raise CheckpointError(f"{path} is no valid '{kind}': {one_line(error)}") from error
     return module
 
 
@@ -190,14 +206,17 @@ def _is_state(value: Any) -> TypeGuard[Mapping[str, Tensor]]:
 
 
 def _unwrap(entry: Kind, content: Mapping[str, Any], path: Path, smooth: bool) -> Mapping[str, Tensor]:
-    """The state dict inside a bare, wrapped or nested file."""
+    """The state dict inside a bare, wrapped or nested file, without the prefixes of modules around the network."""
     if isinstance(content.get(NESTED), Mapping):
         content = content[NESTED]
     parts = {key: value for key, value in content.items() if _is_state(value)}
+    known = entry.network.shapes()
+    wanted = (entry.part or "") + SMOOTH if smooth else entry.part
+    if wanted in parts:
+        return without_wrappers(parts[wanted], known)
+    if inside := next((name for name in (AVERAGED if smooth else (*STATES, *AVERAGED)) if name in parts), None):
+        return without_wrappers(parts[inside], known)
     if entry.part is not None and parts:
-        wanted = entry.part + SMOOTH if smooth else entry.part
-        if wanted in parts:
-            return parts[wanted]
         averaged = "; pass smooth=True for the averaged copy" if wanted + SMOOTH in parts else ""
         raise CheckpointError(f"{path} has no entry '{wanted}', only {', '.join(sorted(parts))}{averaged}")
     if smooth:
@@ -205,7 +224,7 @@ def _unwrap(entry: Kind, content: Mapping[str, Any], path: Path, smooth: bool) -
     if not _is_state(content):
         foreign = sorted(key for key, value in content.items() if not isinstance(value, Tensor))
         raise CheckpointError(f"{path} is no state dict: no tensors under {', '.join(foreign[:3]) or 'any key'}")
-    return content
+    return without_wrappers(content, known)
 
 
 def _recognise(kind: str, state: Mapping[str, Tensor]) -> str:

@@ -9,6 +9,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -180,6 +181,47 @@ def test_foreign_files_are_refused(tmp_path: Path) -> None:
 def test_files_without_tensors(tmp_path: Path, content: Any, message: str) -> None:
     with pytest.raises(CheckpointError, match=message):
         load("stylegan-celeba256", store(content, tmp_path))
+
+
+@pytest.mark.parametrize(
+    "wrapped",
+    [
+        lambda state: {f"module.{key}": value for key, value in state.items()},
+        lambda state: {f"_orig_mod.{key}": value for key, value in state.items()},
+        lambda state: {f"module._orig_mod.{key}": value for key, value in state.items()},
+        lambda state: {f"model.{key}": value for key, value in state.items()},
+        lambda state: {"state_dict": {f"model.{key}": value for key, value in state.items()}, "callbacks": {}},
+        lambda state: {"model_state_dict": state, "loss": np.float64(0.3), "step": np.int64(3)},
+        lambda state: {"model": state, "ema": {key: torch.zeros_like(value) for key, value in state.items()}},
+        lambda state: {"ema": state},
+    ],
+    ids=["parallel", "compiled", "both", "model", "lightning", "numpy-scalars", "beside-average", "average"],
+)
+def test_what_training_loops_put_around_a_state_is_removed(tmp_path: Path, v4: dict[str, Tensor], wrapped: Any) -> None:
+    plain = load("stylegan-finetune-v4", store(v4, tmp_path)).state_dict()
+    found = load("stylegan-finetune-v4", store(wrapped(v4), tmp_path)).state_dict()
+    assert all(torch.equal(found[key], value) for key, value in plain.items())
+
+
+@pytest.mark.parametrize("content", [{"a": np.zeros(3)}, {"a": Path("x")}], ids=["array", "path"])
+def test_objects_are_named_without_advice_to_execute_them(tmp_path: Path, content: Any) -> None:
+    with pytest.raises(CheckpointError, match=r"it holds a [\w.]+, and objects other than tensors are never") as caught:
+        load("stylegan-finetune-v4", store(content, tmp_path))
+    assert "weights_only" not in str(caught.value)
+
+
+@pytest.mark.parametrize("data", [b"\x80\x02.", b"\x80\x80abc", b"PK\x03\x04", b"", b"\x80\x02}q\x00K\x01s."])
+def test_damaged_pickles_are_refused_in_one_line(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "x.pth").write_bytes(data)
+    with pytest.raises(CheckpointError, match=r"it is damaged or of another format|not a dictionary") as caught:
+        load("stylegan-finetune-v4", tmp_path / "x.pth")
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 400
+
+
+def test_tensors_without_axes_are_no_network(tmp_path: Path, v4: dict[str, Tensor]) -> None:
+    with pytest.raises(CheckpointError, match="is no 'stylegan-finetune-v4'"):
+        load("stylegan-finetune-v4", store({key: torch.tensor(1.0) for key in v4}, tmp_path))
 
 
 def test_unknown_kind() -> None:

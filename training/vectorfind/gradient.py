@@ -22,7 +22,7 @@ from ohlora.training.directions.measure import pearson
 from ohlora.training.loop.seeds import derive
 from ohlora.training.vectorfind.settings import GradientTraining
 from ohlora.training.weights.files import read_pickle
-from ohlora.training.weights.state_dicts import listed
+from ohlora.training.weights.state_dicts import listed, usable, without_wrappers
 
 DROPOUT = 0.25
 MIN_SAMPLES = 20
@@ -150,14 +150,14 @@ def load_published_network(path: Path | str) -> GradientNetwork:
     Latents may have any length; the file does not say which space it is for, its length does. Raises CheckpointError
     naming the file and what is missing, unexpected or mis-shaped.
     """
-    state = read_pickle(Path(path))
+    state = without_wrappers(read_pickle(Path(path)), KEYS)
     if not all(isinstance(value, Tensor) for value in state.values()):
         raise CheckpointError(f"{path} is not a state dict of a gradient network: expected {', '.join(KEYS)}")
     for problem, keys in (("missing", set(KEYS) - state.keys()), ("unexpected", state.keys() - set(KEYS))):
         if keys:
             raise CheckpointError(f"{path} is not a gradient network, {problem}: {listed(sorted(keys))}")
-    if unreal := sorted(key for key, value in state.items() if value.is_complex()):
-        raise CheckpointError(f"{path}: {listed(unreal)} must hold real numbers: the file is damaged")
+    if unreal := sorted(key for key, value in state.items() if not usable(value)):
+        raise CheckpointError(f"{path}: {listed(unreal)} must hold finite real numbers: the file is damaged")
     try:
         arrays = {key: value.detach().float().numpy() for key, value in state.items()}
         return GradientNetwork(arrays, PUBLISHED_SCALE)

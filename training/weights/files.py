@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +15,25 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ohlora.base.atomic import atomic_path
+from ohlora.base.text import shown
 from ohlora.errors import CheckpointError
+
+
+class _Ignored:
+    """Takes the place of NumPy's scalars, which training loops keep beside the weights; nothing of NumPy is called."""
+
+    def __init__(self, *arguments: Any) -> None:
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+# Name in a pickle, NumPy 1's and 2's; the safe reader wants an object of its own for each name.
+NUMPY_STAND_INS = [
+    (type("Ignored", (_Ignored,), {}), name)
+    for name in ("numpy.dtype", "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar", "_codecs.encode")
+]
 
 
 @contextmanager
@@ -60,16 +80,19 @@ def read_pickle(path: Path, *, mapped: bool = False, allowed: Sequence[Any] = ()
     """
     require_file(path)
     try:
-        with torch.serialization.safe_globals([*allowed]):
+        with warnings.catch_warnings(), torch.serialization.safe_globals([*NUMPY_STAND_INS, *allowed]):
+            warnings.simplefilter("ignore")  # of the unpickler, about bytes that are no pickle
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except Exception as error:  # the unpickler raises whatever the bytes make it raise
-        lines = (str(error).strip() or type(error).__name__).splitlines()
-        # The unpickler's own reason stands below advice to read the file without care.
-        reason = next((line for line in lines if "Unsupported" in line), lines[0])
-        raise CheckpointError(
-            f"cannot read {path} as PyTorch weights: {reason[:200]}. It is damaged, of another format, or "
-            "holds objects other than tensors, which are never executed: copy or download it again"
-        ) from error
+        # PyTorch's own words are advice to read the file without care: only the object's name is taken from them.
+        named = re.search(r"Unsupported (?:global: GLOBAL|class|operand) ([\w.]+)", str(error))
+        reason = (
+            f"it holds a {shown(named[1])}, and objects other than tensors are never executed: save the "
+            "network's state_dict() alone"
+            if named
+            else "it is damaged or of another format: copy or download it again"
+        )
+        raise CheckpointError(f"cannot read {shown(path, 300)} as PyTorch weights: {reason}") from error
     if not isinstance(content, Mapping) or not all(isinstance(key, str) for key in content):
         raise CheckpointError(f"{path} holds a {type(content).__name__}, not a dictionary of named tensors")
     return content

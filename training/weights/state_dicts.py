@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -89,7 +89,7 @@ def load_layout(module: nn.Module, state: Mapping[str, Tensor], layout: Layout) 
     problems = differences(layout.shapes(module), shapes_of(state))
     if problems:
         raise CheckpointError("; ".join(problems))
-    unusable = [key for key, value in state.items() if not _usable(value)]
+    unusable = [key for key, value in state.items() if not usable(value)]
     if unusable:
         raise CheckpointError(f"not finite real numbers in {listed(unusable)}: the file is damaged")
     changed = [key for key, value in layout.constants.items() if not torch.allclose(state[key].float(), value)]
@@ -98,12 +98,32 @@ def load_layout(module: nn.Module, state: Mapping[str, Tensor], layout: Layout) 
     module.load_state_dict({ours: state[theirs] for theirs, ours in layout.names.items()}, strict=True)
 
 
+# What training loops put before every key: DataParallel, torch.compile, Lightning and other wrapping modules.
+WRAPPERS = ("module.", "_orig_mod.", "model.", "_forward_module.", "net.", "network.")
+# Entries of training snapshots that hold the network's state; the weight-averaged copies come after the others.
+STATES = ("state_dict", "model_state_dict", "model", "module", "network", "net", "params")
+AVERAGED = ("ema", "ema_state_dict", "model_ema", "state_dict_ema", "ema_model", "params_ema")
+
+
+def without_wrappers(state: Mapping[str, Tensor], known: Container[str]) -> Mapping[str, Tensor]:
+    """`state` without the prefixes of wrapping modules, where keys in `known` come out; else as it is."""
+    bare = state
+    while bare and not any(key in known for key in bare):
+        prefix = next((one for one in WRAPPERS if all(key.startswith(one) for key in bare)), None)
+        if prefix is None:
+            return state
+        bare = {key.removeprefix(prefix): value for key, value in bare.items()}
+    return bare
+
+
 def shapes_of(state: Mapping[str, Tensor]) -> Shapes:
     return {key: tuple(value.shape) for key, value in state.items()}
 
 
-def _usable(value: Tensor) -> bool:
-    return not value.is_complex() and bool(torch.isfinite(value).all())
+def usable(value: Tensor) -> bool:
+    """Whether a tensor is a plain one of finite real numbers."""
+    plain = value.layout == torch.strided and not value.is_quantized and not value.is_complex()
+    return plain and bool(torch.isfinite(value).all())
 
 
 def differences(expected: Shapes, found: Shapes) -> list[str]:
