@@ -99,13 +99,13 @@ def read_file(
 def decode(data: bytes, where: str, error: type[OhloraError] = InvalidInputError) -> str:
     """UTF-8, with or without a byte order mark. Raises `error` naming `where` and what it seems to be."""
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise error(f"{where} is UTF-16 text: save it as UTF-8")
+        raise error(f"cannot read {where}: it is UTF-16 text, save it as UTF-8")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as problem:
         line = data.count(b"\n", 0, problem.start) + 1
         raise error(
-            f"{where}, line {line}: byte {data[problem.start]:#04x} is not UTF-8: save it as UTF-8"
+            f"cannot read {where}, line {line}: byte {data[problem.start]:#04x} is not UTF-8: save it as UTF-8"
         ) from problem
 
 

@@ -70,7 +70,7 @@ def test_text_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ("Haar".encode("utf-16"), "is UTF-16 text: save it as UTF-8"),
+        ("Haar".encode("utf-16"), "is UTF-16 text, save it as UTF-8"),
         (b"one\ntw\xf6", "line 2: byte 0xf6 is not UTF-8"),
     ],
 )

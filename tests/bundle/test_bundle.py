@@ -140,7 +140,7 @@ def test_open_by_name(whole, tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ["./none", "a/b", "..", ""])
 def test_a_path_is_never_a_shipped_name(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(BundleError, match=r"no bundle folder|cannot read .*bundle\.json"):
+    with pytest.raises(BundleError, match=r"no bundle folder|there is no manifest .*bundle\.json"):
         Bundle.open(name)
 
 
@@ -286,13 +286,13 @@ def test_damaged_manifest(copy, case):
 @pytest.mark.parametrize("text", [b"", b"{", b"[]", b"\xff\xfe", b'{"format": NaN}', b"[" * 100_000])
 def test_manifest_that_is_no_json(copy, text):
     (copy / "bundle.json").write_bytes(text)
-    with pytest.raises(BundleError, match=r"bundle\.json is (not valid JSON|no bundle manifest)"):
+    with pytest.raises(BundleError, match=r"bundle\.json(: it)? is (not valid JSON|no bundle manifest|UTF-16)"):
         Bundle.open(copy)
 
 
 def test_missing_manifest(copy):
     (copy / "bundle.json").unlink()
-    with pytest.raises(BundleError, match=r"cannot read .*bundle\.json"):
+    with pytest.raises(BundleError, match=r"there is no manifest .*bundle\.json"):
         Bundle.open(copy)
 
 

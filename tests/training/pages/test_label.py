@@ -166,7 +166,7 @@ def test_tables_that_do_not_fit_are_refused(pictures: Path) -> None:
         opened(pictures)
     out.unlink()
     (pictures.parent / "labels.csv.progress.json").write_text('{"format": 1')
-    with pytest.raises(InvalidInputError, match=r"cannot use .*progress\.json.*delete it"):
+    with pytest.raises(InvalidInputError, match=r"progress\.json is not valid JSON.*delete it"):
         opened(pictures)
     with pytest.raises(InvalidInputError, match="no documented table"):
         opened(pictures, ("age",), "other.csv")
