@@ -211,7 +211,7 @@ def _unwrap(entry: Kind, content: Mapping[str, Any], path: Path, smooth: bool) -
         content = content[NESTED]
     parts = {key: value for key, value in content.items() if _is_state(value)}
     known = entry.network.shapes()
-    wanted = (entry.part or "") + SMOOTH if smooth else entry.part
+    wanted = (entry.part or "") + (SMOOTH if smooth else "")
     if wanted in parts:
         return without_wrappers(parts[wanted], known)
     if inside := next((name for name in (AVERAGED if smooth else (*STATES, *AVERAGED)) if name in parts), None):
