@@ -7,8 +7,8 @@ from pathlib import Path
 from safetensors.numpy import save
 
 from ohlora.base.values import PROPERTIES
-from ohlora.bundle import generator_identity_of
-from ohlora.bundle.manifest import DirectionsPart, GeneratorPart
+from ohlora.bundle import file_sha256
+from ohlora.bundle.manifest import DirectionsPart, GeneratorPart, latent_identity
 from ohlora.errors import InvalidInputError
 from ohlora.latents.direction_tables import find_tables, list_tables
 from ohlora.latents.directions import FILE_NAME, Directions, read_directions
@@ -36,11 +36,11 @@ def load_directions(path: Path, space: str | None = None) -> Directions:
 
 
 def add_directions(staging: Path, directions: Directions, part: GeneratorPart) -> DirectionsPart:
-    """Store directions bound to this generator as it stands in the bundle."""
+    """Store directions bound to this generator's latent space (`BundleManifest.latent_identity`)."""
     (staging / FILE_NAME).write_bytes(save(directions.arrays()))
     return DirectionsPart(
         file=FILE_NAME,
-        generator_sha256=generator_identity_of(*(staging / name for name in part.files())),
+        generator_sha256=latent_identity(part, lambda name: file_sha256(staging / name)),
         groups=directions.groups,
         properties=list(PROPERTIES),
         space=directions.space,

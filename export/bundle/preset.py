@@ -9,8 +9,8 @@ import onnx
 from numpy.typing import NDArray
 
 from ohlora.base.types import Report
-from ohlora.bundle import Bundle, generator_identity_of
-from ohlora.bundle.manifest import GeneratorPart, HairPart
+from ohlora.bundle import Bundle, file_sha256
+from ohlora.bundle.manifest import GeneratorPart, HairPart, latent_identity
 from ohlora.bundle.write import BundleDraft, new_bundle
 from ohlora.engines.selftest import load_probe, save_probe
 from ohlora.errors import InvalidInputError
@@ -59,8 +59,8 @@ def preset_bundle(
             found = lower_hair(bundle, preset, precision, seeds, report, pictures=pictures)
             _put(draft, found, preset, "hair", draft.hair.file)
         if draft.directions is not None and draft.generator is not None:
-            # They belong to the same trained weights: bound to the generator's files as they are now.
-            identity = generator_identity_of(*(draft.folder / name for name in draft.generator.files()))
+            # They belong to the same trained weights; those of earlier bundles are bound to files that have changed.
+            identity = latent_identity(draft.generator, lambda name: file_sha256(draft.folder / name))
             draft.directions = draft.directions.model_copy(update={"generator_sha256": identity})
     return Bundle.open(out)
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ohlora.bundle import Bundle
+from ohlora.bundle.manifest import Framing
 
 
 def describe(bundle: Bundle) -> list[tuple[str, str]]:
@@ -31,6 +32,8 @@ def describe(bundle: Bundle) -> list[tuple[str, str]]:
     if part := manifest.generator:
         label = f", label {part.label_size}" if part.label_size else ""
         label += f", psi {part.psi:g}" if part.psi < 1 else ""
+        label += f", {part.precision} where the CPU has it" if part.precision != "fp32" else ""
+        framing = part.framing or Framing()
         rows += [
             (
                 "generator",
@@ -38,6 +41,9 @@ def describe(bundle: Bundle) -> list[tuple[str, str]]:
             ),
             ("generator identity", bundle.generator_identity),
         ]
+        if not framing.neutral:
+            shown = f"the hair model is shown {framing.scale:g} of the portrait's side, {framing.down:+g} of it below"
+            rows.append(("framing", shown))
     if directions := manifest.directions:
         source = f" ({directions.source})" if directions.source else ""
         space = "" if directions.space == "w" else f", in {directions.space}"

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import tempfile
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 from ohlora.base.types import Backend, PrecisionChoice
 from ohlora.bundle.folder import BundleFolder
 from ohlora.engines import Engine, arithmetic, open_engine
+from ohlora.engines.model_file import ModelFile
 from ohlora.engines.selftest import load_probe
-from ohlora.errors import BundleError, EngineError
+from ohlora.errors import BundleError, EngineError, InvalidInputError
 
 if TYPE_CHECKING:
     from ohlora.engines.batches import BatchEngine
@@ -66,10 +70,32 @@ class BundleEngines(BundleFolder):
         return self._engine("mapping", backend, "fp32", threads)
 
     def synthesis_engine(
-        self, backend: Backend = "auto", precision: PrecisionChoice = "auto", threads: int | None = None
+        self,
+        backend: Backend = "auto",
+        precision: PrecisionChoice = "auto",
+        threads: int | None = None,
+        *,
+        noise: int | None = None,
     ) -> Engine:
-        """wp float32 [N, layers, w] -> image uint8 [N, R, R, 3] RGB."""
-        return self._engine("synthesis", backend, precision, threads)
+        """wp float32 [N, layers, w] -> image uint8 [N, R, R, 3] RGB.
+
+        noise: seed of another draw of the frozen noise; None: as it is. Raises InvalidInputError for a generator
+        without frozen noise.
+        """
+        engine = self._engine("synthesis", backend, precision, threads)
+        if noise is None:
+            return engine
+        # Its probe tells what the stored noise draws: the arithmetic passed it, and the planes alone are others.
+        engine.close()
+        network = self._network("synthesis")
+        drawn = open_engine(
+            self._with_noise(network, noise),
+            backend=engine.backend,
+            precision=arithmetic(precision, network.precision, backend),
+            threads=threads,
+        )
+        self._require_shapes(drawn, network)
+        return drawn
 
     def generator_engines(
         self, backend: Backend = "auto", precision: PrecisionChoice = "auto", threads: int | None = None
@@ -88,16 +114,38 @@ class BundleEngines(BundleFolder):
         """
         return self._engine("mapping_end", backend, "fp32", threads)
 
-    def device_engine(self, role: Literal["synthesis", "hair"], **options: Any) -> BatchEngine:
-        """A network on a CUDA device; options of `engines.gpu.device.open_device_engine`. Shapes as of its CPU form."""
+    def device_engine(
+        self, role: Literal["synthesis", "hair"], *, noise: int | None = None, **options: Any
+    ) -> BatchEngine:
+        """A network on a CUDA device; options of `engines.gpu.device.open_device_engine`. Shapes as of its CPU form.
+
+        noise: as of `synthesis_engine`.
+        """
         from ohlora.engines.gpu.device import open_device_engine
 
         network = self._network(role)
-        engine = open_device_engine(
-            self.file(network.file), probe=load_probe(self.file(network.probe), role), **options
-        )
+        if noise is None:
+            probe = load_probe(self.file(network.probe), role)
+            engine = open_device_engine(self.file(network.file), probe=probe, **options)
+        else:
+            if options.get("engines") is not None:
+                raise InvalidInputError(f"built engines have the noise that is fixed: leave out noise {noise}")
+            with tempfile.TemporaryDirectory(prefix="ohlora-noise-") as folder:
+                file = Path(folder) / Path(network.file).name
+                file.write_bytes(self._with_noise(network, noise).data)
+                engine = open_device_engine(file, **options)
         self._require_shapes(engine, network)
         return engine
+
+    def _with_noise(self, network: _Network, seed: int) -> ModelFile:
+        from ohlora.bundle.photo.noise import drawn_noise
+
+        path = self.file(network.file)
+        try:
+            data = drawn_noise(path.read_bytes(), seed)
+        except EngineError as error:
+            raise InvalidInputError(f"bundle '{self.name}': {error}") from error
+        return ModelFile(path, data, hashlib.sha256(data).hexdigest())
 
     def _engine(self, role: Role, backend: Backend, precision: PrecisionChoice, threads: int | None) -> Engine:
         network = self._network(role)

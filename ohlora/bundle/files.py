@@ -78,7 +78,7 @@ def file_sha256(path: Path) -> str:
 
 
 def generator_identity_of(*files: Path) -> str:
-    """Identity of a generator not in a bundle yet: the value of `DirectionsPart.generator_sha256`.
+    """Identity of a generator not in a bundle yet: what it draws.
 
     files: those of `GeneratorPart.files`, in that order: mapping, synthesis, constants, mapping_end if there is one.
     """

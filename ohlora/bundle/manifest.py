@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Callable
 from pathlib import PurePosixPath
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -107,6 +108,22 @@ class ParsingPart(_ReaderPart):
     metrics: dict[str, JsonValue] = {}
 
 
+class Framing(_Strict):
+    """What the hair model is shown of a portrait whose crop is not the one that the model was trained with.
+
+    scale: side of the shown square in sides of the portrait; beyond the border it is mirrored. down: by how much of its
+    own side the square's center lies below the portrait's.
+    """
+
+    scale: Annotated[float, Field(ge=0.25, le=4)] = 1.0
+    down: Annotated[float, Field(ge=-1, le=1)] = 0.0
+
+    @property
+    def neutral(self) -> bool:
+        """Whether it shows the portrait as it is."""
+        return self.scale == 1 and self.down == 0
+
+
 class GeneratorPart(_Strict):
     """Face generator in two networks; `probe` serves both, `constants` holds 'w_avg' float32 [w_size].
 
@@ -115,9 +132,10 @@ class GeneratorPart(_Strict):
     their own, for directions that edit what they read, and the width of the second branch.
     precision: arithmetic that the preset of the synthesis network was measured in.
     psi: truncation of jobs that do not ask for another, on all layers; 1: none.
+    framing: of what the hair model is shown; None: the portrait as it is.
     """
 
-    LATER = ("mapping_end", "split_size", "precision", "psi")
+    LATER = ("mapping_end", "split_size", "precision", "psi", "framing")
 
     kind: str
     mapping: RelativeName
@@ -134,6 +152,7 @@ class GeneratorPart(_Strict):
     split_size: Annotated[int, Field(ge=0, le=1 << 16)] = 0
     precision: Precision = "fp32"
     psi: Annotated[float, Field(ge=0, le=1)] = 1.0
+    framing: Framing | None = None
     parity: dict[str, JsonValue] = {}
 
     @model_validator(mode="after")
@@ -150,9 +169,10 @@ class GeneratorPart(_Strict):
 
 
 class DirectionsPart(_Strict):
-    """Latent directions for one generator: safetensors with one [len(groups), D] array per property, D numbers of
+    """Latent directions: safetensors with one [len(groups), D] array per property, D numbers of
     `space`; or in its place the six arrays of a network, whose gradient is the face's direction.
 
+    generator_sha256: `BundleManifest.latent_identity`, or of earlier bundles `generator_identity`.
     networks: properties that have a network -> its scale.
     """
 
@@ -212,10 +232,10 @@ class BundleManifest(_Strict):
             raise ValueError("directions are given without the generator they belong to")
         if directions.space in SPLIT_SPACES and not self.generator.split_size:
             raise ValueError(f"directions in {directions.space} belong to a generator with mapping_end")
-        if directions.generator_sha256 != self.generator_identity:
+        if directions.generator_sha256 not in (self.generator_identity, self.latent_identity):
             raise ValueError(
                 f"foreign directions: they were found for generator {directions.generator_sha256[:12]}, here is "
-                f"{str(self.generator_identity)[:12]}; find directions for this generator or take the bundle they came "
+                f"{str(self.latent_identity)[:12]}; find directions for this generator or take the bundle they came "
                 "from"
             )
         return self
@@ -226,9 +246,14 @@ class BundleManifest(_Strict):
 
     @property
     def generator_identity(self) -> str | None:
-        """Hash that directions are bound to; None without a generator."""
+        """Hash of what the generator draws; None without a generator."""
         names = self.generator.files() if self.generator else ()
         return generator_identity(*(self.files[name].sha256 for name in names)) if names else None
+
+    @property
+    def latent_identity(self) -> str | None:
+        """Hash of the latent space that directions are bound to (`latent_identity`); None without a generator."""
+        return latent_identity(self.generator, lambda name: self.files[name].sha256) if self.generator else None
 
     def to_json(self) -> bytes:
         """Deterministic bytes of `bundle.json`."""
@@ -246,8 +271,18 @@ _FILE_FIELDS = {
 
 
 def generator_identity(*sha256s: str) -> str:
-    """sha256 over the hex digests of `GeneratorPart.files`, in their order: what a direction is valid for."""
+    """sha256 over the hex digests of `GeneratorPart.files`, in their order."""
     return hashlib.sha256("".join(sha256s).encode()).hexdigest()
+
+
+def latent_identity(part: GeneratorPart, sha256_of: Callable[[str], str]) -> str:
+    """What a direction is valid for: one mapping network and one set of trained weights, whatever the size and
+    precision of the images. For a generator that does not say which weights it was made of, `generator_identity`.
+
+    sha256_of: of a file by its name in the bundle.
+    """
+    names = [name for name in part.files() if not part.state_sha256 or name != part.synthesis]
+    return generator_identity(*([part.state_sha256] if part.state_sha256 else []), *map(sha256_of, names))
 
 
 def parse_manifest(text: bytes, where: str) -> tuple[BundleManifest, dict[str, Any]]:

@@ -118,6 +118,7 @@ def animate(
     quality: Annotated[int, Option(help="Of WebP and MP4, 1 to 100.")] = 90,
     no_mark: options.NoMark = False,
     own: options.Directions,
+    noise: options.Noise = "fixed",
     engines: options.Engines,
     run: Run,
     _curves: Annotated[
@@ -147,7 +148,7 @@ def animate(
     name = movement.curve_name(colored)
     default_fps = find_curve(name).fps if name else DYE_FPS
     file = AnimationFormat(format, default_fps if fps is None else fps, quality)
-    with engines.renderer(own.read()) as renderer:
+    with engines.renderer(own.read(), noise) as renderer:
         moves = any(not look.expression.neutral for look in looks)
         if moves and renderer.directions is None:
             raise InvalidInputError(

@@ -11,7 +11,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Protocol, cast, get_type_hints, runtime_checkable
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, cast, get_type_hints, runtime_checkable
 
 from typer import Option
 
@@ -35,6 +35,7 @@ Json = Annotated[bool, Option("--json", help="Print the summary as one JSON obje
 ExpressionSeed = Annotated[
     int | None, Option(help="Draw the strengths of --expression from their ranges, not the middles.")
 ]
+Noise = Annotated[str, Option(help="fixed, or the SEED of another draw of a photographic generator's frozen noise.")]
 Space = Annotated[
     str | None, Option(help="Of --directions, where a folder holds several: z, w, mapping_split1 or mapping_split2.")
 ]
@@ -91,12 +92,25 @@ class Engines:
     )
     threads: Threads = None
 
-    def renderer(self, directions: DirectionSet | None = None) -> Renderer:
-        """Raises BundleError. What it does not know of this text it refuses when an engine is opened: EngineError."""
+    def renderer(self, directions: DirectionSet | None = None, noise: str = "fixed") -> Renderer:
+        """noise: of portraits. Raises InvalidInputError, BundleError.
+
+        What it does not know of this text it refuses when an engine is opened: EngineError.
+        """
         from ohlora.render.renderer import Renderer
 
         backend, precision = cast(Any, self.backend), cast(Any, self.precision)
-        return Renderer(self.bundle, backend, precision, self.threads, directions=directions)
+        seed = noise_seed(noise)
+        return Renderer(self.bundle, backend, precision, self.threads, directions=directions, noise=seed)
+
+
+def noise_seed(text: str) -> int | Literal["fixed"]:
+    """What --noise says. Raises InvalidInputError."""
+    if text == "fixed":
+        return "fixed"
+    if not text.isdecimal():
+        raise InvalidInputError(f"--noise '{text}' is not understood: give fixed, or a seed such as 7")
+    return int(text)
 
 
 @dataclass(frozen=True)

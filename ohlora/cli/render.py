@@ -37,6 +37,8 @@ class Portraits:
     psi: Annotated[float | None, Option(help="Truncation, 1 = none. Default: the bundle's.")] = None
     truncation_layers: Annotated[int | None, Option(help="Layers that are truncated. Default: all.")] = None
 
+    noise: options.Noise = "fixed"
+
     def load(self, renderer: Renderer) -> Sequence[Face]:
         """--faces, or the first seeds, or for a newcomer who asks for none: the bundle's gallery, else a few seeds.
 
@@ -164,7 +166,7 @@ def render(
     engines.check(devices)
     backend, precision = ("auto", "auto") if devices else (engines.backend, engines.precision)
     host = options.Engines(engines.bundle, backend, precision, engines.threads)
-    with host.renderer(directions) as renderer:
+    with host.renderer(directions, portraits.noise) as renderer:
         asked = _asked(renderer, portraits, looks, images, job)
         setting = engines.device_setting()
         made = portrait_job(renderer, asked, batch=engines.batch or BATCH, devices=devices, setting=setting)

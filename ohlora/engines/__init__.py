@@ -32,14 +32,14 @@ _LOG = logging.getLogger("ohlora")
 
 
 def open_engine(
-    path: Path | str,
+    path: Path | str | ModelFile,
     *,
     backend: str = "auto",
     precision: str = "fp32",
     threads: int | None = None,
     probe: ProbeSource | None = None,
 ) -> RowEngine:
-    """Load the ONNX model at `path`, compile it for this machine and test it.
+    """Load the ONNX model at `path`, or one that was read, compile it for this machine and test it.
 
     backend: 'auto' takes the first of BACKENDS that is installed and passes, with one warning line when that
         is not the preferred one; a name takes that backend or fails. `.reason` says which and why.
@@ -52,7 +52,7 @@ def open_engine(
     if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
         raise EngineError(f"threads must be a whole number of at least 1, got {threads!r}")
     entries = candidates(backend, precision)
-    model = read_model_file(Path(path))
+    model = path if isinstance(path, ModelFile) else read_model_file(Path(path))
     model.require_independent_rows()
     loaded = None if probe is None else load_probe(probe)
     if model.quantized and not has_int8_products():

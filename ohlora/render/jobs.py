@@ -27,6 +27,7 @@ from ohlora.render.pipeline import CpuExecutor
 from ohlora.render.plan import PhotoPlan, PortraitPlan, Source, SourceUnit, file_sources
 from ohlora.render.renderer import Renderer
 from ohlora.render.run_items import Advance, Executor, Job, check_size
+from ohlora.render.sources import dyed_as_documented
 
 BATCH = 8
 
@@ -64,6 +65,7 @@ def portrait_job(
         "output": {"format": output.format, "quality": output.quality, "rounding": output.rounding},
         "mark": output.mark,
         "truncation": list(renderer.truncation(asked)),
+        **edges_record(renderer, asked.looks),
     }
     return Job(PortraitPlan(asked), executor, request, provenance, output, FORMER)
 
@@ -175,10 +177,18 @@ def animation_job(
         "format": [format.format, format.fps, format.quality],
         "directions": directions_record(renderer),
         "mark": mark,
+        **({} if faces is None else edges_record(renderer, looks)),
     }
     plan = AnimationPlan(sources, f".{format.format}", len(looks), RENDERED if faces is not None else RECOLORED)
     provenance = renderer.provenance(generator=faces is not None)
     return Job(plan, MovieExecutor(write), request, provenance, OutputFormat(mark=mark), FORMER)
+
+
+def edges_record(renderer: Renderer, looks: Sequence[Look]) -> dict[str, str]:
+    """How portraits are dyed, where earlier versions did it otherwise: what they began is not continued."""
+    if all(look.ombre is None for look in looks) or dyed_as_documented(renderer.bundle.generator_part()):
+        return {}
+    return {"edges": "refined"}
 
 
 def files_record(paths: Sequence[Path]) -> list[Any]:

@@ -17,14 +17,14 @@ from ohlora.errors import ImageError, PlaceError
 from ohlora.io.images import read_image
 from ohlora.io.marking import Mark
 from ohlora.io.video import expected_frames
+from ohlora.photos.heads import FaceRules
 from ohlora.render.job import Look
 from ohlora.render.moving_portrait import MovingPortrait
 from ohlora.render.pipeline import Results
 from ohlora.render.plan import Output, PhotoPlan, Plan, Source, SourceUnit, result_name
 from ohlora.render.renderer import Renderer
 from ohlora.render.run_items import Advance
-from ohlora.render.sinks import FolderSink, dye, job_backends
-from ohlora.render.sources import pictures_with_hair
+from ohlora.render.sinks import FolderSink, Picture, dye, job_backends
 
 
 class VideoPlan(PhotoPlan):
@@ -117,7 +117,9 @@ def _placed(sink: FolderSink, results: Results, unit: SourceUnit) -> SourceUnit:
 def moving_frames(renderer: Renderer, subject: Face | Path, looks: Sequence[Look]) -> Iterator[Rgb]:
     """uint8 RGB frames [H,W,3] of one face or picture file; hair is found once per distinct picture."""
     if isinstance(subject, Path):
-        picture = pictures_with_hair([read_image(subject)], renderer.hair_engine)[0]
+        image = read_image(subject)
+        found = renderer.photo_reader(FaceRules("whole")).find(image)
+        picture = Picture(image, found.facts, found.heads)
         for look, backend in zip(looks, job_backends(), strict=False):
             yield dye(picture, look.ombre, backend=backend)
         return

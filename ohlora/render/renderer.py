@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -23,7 +23,7 @@ from ohlora.render.job import RenderJob, make_looks
 from ohlora.render.photo_renderer import PhotoRenderer
 from ohlora.render.plan import Output, PortraitPlan
 from ohlora.render.sinks import Picture, dye, job_backends
-from ohlora.render.sources import JobLatents, PortraitProducer
+from ohlora.render.sources import JobLatents, PortraitProducer, dyed_as_documented, pictures_with_hair
 
 STREAM_CHUNK = 4
 
@@ -44,6 +44,7 @@ class Renderer(PhotoRenderer):
     must pass the bundle's probe first), or "auto": what the bundle's preset was measured in, else fp32.
     threads: parallel engine streams, default the usable cores.
     directions: replaces the bundle's own; InvalidInputError when they are for another generator.
+    noise: "fixed", or the seed of another draw of a photographic generator's noise, one for all portraits.
     device: "cpu", "cuda:N", or "auto": a GPU, or with one line of warning the CPU. There `render` and `stream` run, as
     `device_setting` says (in float32 by default); mapping, `hair`, `recolor` and `parse` stay on the CPU.
     Raises BundleError for a missing or damaged bundle or part, EngineError when no engine works.
@@ -59,11 +60,13 @@ class Renderer(PhotoRenderer):
         threads: int | None = None,
         *,
         directions: Directions | None = None,
+        noise: int | Literal["fixed"] = "fixed",
         device: str = "cpu",
         device_setting: DeviceSetting | None = None,
     ) -> None:
         super().__init__(bundle, backend, precision, threads)
         self.directions_override = directions
+        self.noise = None if noise == "fixed" else _seed(noise)
         devices = chosen_devices(device)
         if len(devices) > 1:
             raise InvalidInputError(f"a Renderer takes one device, not {device}: `ohlora render` takes several")
@@ -89,7 +92,7 @@ class Renderer(PhotoRenderer):
 
     @cached_property
     def _synthesis(self) -> Engine:
-        return self.bundle.synthesis_engine(self.backend, self.precision, self.threads)
+        return self.bundle.synthesis_engine(self.backend, self.precision, self.threads, noise=self.noise)
 
     @cached_property
     def _mapping_end(self) -> Engine:
@@ -113,12 +116,25 @@ class Renderer(PhotoRenderer):
         """Checks that every look of the job can be made, then opens the engines it needs."""
         latents = self._latents(job)
         dyes = any(look.ombre is not None for look in job.looks)
-        return PortraitProducer(latents, self._synthesis, self.hair_engine if dyes else None)
+        framing = self.bundle.generator_part().framing
+        return PortraitProducer(latents, self._synthesis, self.hair_engine if dyes else None, framing)
 
     def device_pipeline(self, job: RenderJob, device: int, setting: DeviceSetting) -> DevicePipeline:
-        """As `producer`, for a CUDA device, where everything but the mapping network runs. Close it."""
-        chain = partial(open_chain, self.bundle, job, device, setting)
-        return DevicePipeline(self._latents(job), chain, setting.bucket)
+        """As `producer`, for a CUDA device, where everything but the mapping network runs, and for portraits that are
+        not dyed there (`dyed_as_documented`) the hair model and the dye. Close it.
+        """
+        part = self.bundle.generator_part()
+        dyes = any(look.ombre is not None for look in job.looks)
+        finish = None
+        if dyes and not dyed_as_documented(part):
+            if setting.encoder != "cpu":
+                raise InvalidInputError(
+                    f"portraits of bundle '{self.bundle.name}' are dyed by the CPU, since their hair's edges are "
+                    f"refined: encoder {setting.encoder} has no use, leave it 'cpu'"
+                )
+            finish = partial(pictures_with_hair, engine=self.hair_engine, framing=part.framing)
+        chain = partial(open_chain, self.bundle, job, device, setting, dyes=dyes and finish is None, noise=self.noise)
+        return DevicePipeline(self._latents(job), chain, setting.bucket, finish)
 
     def _latents(self, job: RenderJob) -> JobLatents:
         directions = self.directions if self._check(job) else None
@@ -197,7 +213,19 @@ class Renderer(PhotoRenderer):
             "bundle": self.bundle.name,
             "bundle_sha256": self.bundle.identity,
             "engine": f"{engine.backend}-{engine.precision}",
+            **(self.noise_record if generator else {}),
         }
+
+    @property
+    def noise_record(self) -> dict[str, int]:
+        """For metadata and the request: nothing where the noise is fixed."""
+        return {} if self.noise is None else {"noise": self.noise}
+
+
+def _seed(noise: Any) -> int:
+    if isinstance(noise, bool) or not isinstance(noise, int) or noise < 0:
+        raise InvalidInputError(f"noise must be 'fixed' or a seed of 0 or more, got {noise!r}")
+    return noise
 
 
 def _listed(value: Any) -> Any:

@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ohlora.base.types import Rgb
+from ohlora.bundle.manifest import Framing, GeneratorPart
 from ohlora.engines import Engine, usable_cores
 from ohlora.errors import ImageError
 from ohlora.io.images import read_photo
-from ohlora.kernels.ombre import prepare_hair
 from ohlora.latents.mapping import LatentSource
-from ohlora.photos.heads import HeadMask, PhotoReader
-from ohlora.photos.segmentation import find_hair
+from ohlora.photos.heads import PhotoReader
+from ohlora.photos.portraits import is_documented, portrait_hair
 from ohlora.render.job import RenderJob
 from ohlora.render.plan import PortraitUnit, SourceUnit
 from ohlora.render.sinks import Picture
@@ -34,16 +34,20 @@ def truncate(
     return wp
 
 
-def pictures_with_hair(images: Sequence[Rgb], engine: Engine | None) -> list[Picture]:
-    """Portraits and the hair of each; without an engine there is no dye and none is looked for."""
+def dyed_as_documented(part: GeneratorPart) -> bool:
+    """Whether hair maps of this generator's portraits are only enlarged; a device dyes those alone."""
+    return is_documented(part.resolution, part.framing)
+
+
+def pictures_with_hair(images: Sequence[Rgb], engine: Engine | None, framing: Framing | None = None) -> list[Picture]:
+    """Portraits and the hair of each; without an engine there is no dye and none is looked for.
+
+    framing: of the portraits (`portrait_hair`).
+    """
     if engine is None:
         return [Picture(image, {}) for image in images]
-    pictures = []
-    for image, hair in zip(images, find_hair(engine, images), strict=True):
-        mask = prepare_hair(hair[None], image.shape[:2])
-        share = round(float(np.mean(hair >= 0.5)), 4)
-        pictures.append(Picture(image, {"hair_share": share}, (HeadMask(0, 0, mask),)))
-    return pictures
+    found = portrait_hair(engine, images, framing)
+    return [Picture(image, hair.facts, hair.heads) for image, hair in zip(images, found, strict=True)]
 
 
 @dataclass
@@ -67,11 +71,12 @@ class JobLatents:
 
 @dataclass
 class PortraitProducer:
-    """Latents -> image, hair. hair_engine None when the job dyes nothing."""
+    """Latents -> image, hair. hair_engine None when the job dyes nothing. framing: of the portraits."""
 
     latents: JobLatents
     synthesis: Engine
     hair_engine: Engine | None
+    framing: Framing | None = None
     runs: int = 0  # generator runs so far
 
     def calls(self, batch: int) -> tuple[int, int]:
@@ -83,7 +88,7 @@ class PortraitProducer:
     def produce(self, units: Sequence[PortraitUnit]) -> list[Picture | ImageError]:
         images = self.synthesis(wp=self.latents.wp(units))["image"]
         self.runs += len(units)
-        return list(pictures_with_hair(list(images), self.hair_engine))
+        return list(pictures_with_hair(list(images), self.hair_engine, self.framing))
 
 
 @dataclass

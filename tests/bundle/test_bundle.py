@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from safetensors.numpy import save_file
 from ohlora.bundle import Bundle
 from ohlora.bundle import files as bundle_files
 from ohlora.bundle.description import describe
+from ohlora.bundle.manifest import BundleManifest
 from ohlora.errors import BundleError, EngineError
 from tests.support.small_bundle import GROUPS, ROW, edit, relist, write, write_gallery
 from tests.support.small_models import LABEL, LAYERS, RESOLUTION, Z, hair_model, synthesis_model
@@ -393,3 +395,27 @@ def test_missing_role_says_how_to_get_it(staging, tmp_path, role, flag):
     }
     with pytest.raises(BundleError, match=f"bundle 'small' has no {role}: build one with `ohlora bundle build {flag}"):
         uses[role]()
+
+
+def test_directions_belong_to_the_latent_space_not_to_one_size(copy: Path) -> None:
+    """Networks for other sizes, precisions and fast ends share the mapping and the weights."""
+    manifest = Bundle.open(copy).manifest
+    assert manifest.generator is not None
+    assert manifest.directions is not None
+    assert manifest.latent_identity == manifest.generator_identity == manifest.directions.generator_sha256
+    known = json.loads(manifest.to_json())
+    known["generator"]["state_sha256"] = "ab" * 32
+    identity = BundleManifest.model_validate(known).latent_identity
+    assert identity != manifest.generator_identity
+    assert BundleManifest.model_validate(known).directions == manifest.directions, "bound as earlier bundles are"
+    known["directions"]["generator_sha256"] = identity
+    known["files"][manifest.generator.synthesis]["sha256"] = "0" * 64
+    assert BundleManifest.model_validate(known).latent_identity == identity
+    for change in ("mapping", "constants", "state"):
+        other = json.loads(json.dumps(known))
+        if change == "state":
+            other["generator"]["state_sha256"] = "cd" * 32
+        else:
+            other["files"][known["generator"][change]]["sha256"] = "1" * 64
+        with pytest.raises(ValueError, match="foreign directions"):
+            BundleManifest.model_validate(other)

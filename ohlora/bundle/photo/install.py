@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import JsonValue
 from safetensors.numpy import save
 
 from ohlora.base.atomic import TEMPORARY_PREFIX, lock_file
@@ -24,7 +25,7 @@ from ohlora.base.data_folder import DATA_VARIABLE, data_folder
 from ohlora.bundle import Bundle
 from ohlora.bundle.gallery import write_gallery
 from ohlora.bundle.installed import bundles_folder, installed_folder, installed_names, remove_installed
-from ohlora.bundle.manifest import MANIFEST_NAME, GalleryPart, GeneratorPart, parse_manifest
+from ohlora.bundle.manifest import MANIFEST_NAME, Framing, GalleryPart, GeneratorPart, parse_manifest
 from ohlora.bundle.photo import gallery, terms
 from ohlora.bundle.photo.bundles import PHOTO_BUNDLES, PhotoBundle
 from ohlora.bundle.photo.fetch import DOWNLOADS, FETCHING, Report, fetch_wheel, forget_wheel, keep_wheel, kept_wheel
@@ -39,6 +40,10 @@ from ohlora.errors import BundleError, InvalidInputError, OutputError
 
 KIND = "mobilestylegan-ffhq"
 PSI = 0.7  # of portraits: nearly all of them look good, and they still vary
+# FFHQ's crop is a seventh tighter than the documented one. All the same the hair model does best on it as it is: of 40
+# portraits its dye's cover agrees with a teacher's maps in 0.860 (intersection over union), shown with a border of 5 or
+# 10 % in 0.854 and 0.855, of 20 % in 0.845, of 43 % in 0.827; cut closer by 5 % in 0.803.
+FRAMING = Framing(scale=1.0, down=0.0)
 PROBE_SEEDS = 11, 29
 LOCK, WAIT_SECONDS = ".lock", 0.2
 CONSTANTS_BYTES = 1 << 20  # about, of everything that is not weights, probes or the hair finder
@@ -211,6 +216,9 @@ def _generator(folder: Path, recipe: Recipe, entry: PhotoBundle, state: State, r
         mapping=Probe({"z": z}, {"w": w}),
         synthesis=Probe({"wp": wp}, {"image": images}),
     )
+    parity: dict[str, JsonValue] = {"reference": "the published network in float64, evaluated literally", "exact": True}
+    if entry.bf16_db is not None:
+        parity["bf16_db"] = entry.bf16_db
     return GeneratorPart(
         kind=KIND,
         mapping="mapping.onnx",
@@ -224,7 +232,9 @@ def _generator(folder: Path, recipe: Recipe, entry: PhotoBundle, state: State, r
         resolution=entry.size,
         state_sha256=package.state_sha256,
         psi=PSI,
-        parity={"reference": "the published network in float64, evaluated literally", "exact": True},
+        framing=FRAMING,
+        precision="fp32" if entry.bf16_db is None else "bf16",
+        parity=parity,
     )
 
 

@@ -21,7 +21,7 @@ def drawn_noise(model: bytes, seed: int) -> bytes:
         raise InvalidInputError(f"the seed of the noise must be 0 or more, got {seed}")
     planes = initializer_arrays(model, ENDING)
     if not planes:
-        raise EngineError("this generator has no frozen noise: use the noise that is fixed")
+        raise EngineError("its generator has no frozen noise that could be drawn anew: use noise 'fixed'")
     drawn = {}
     for number, name in enumerate(sorted(planes)):
         stream = np.random.Generator(np.random.Philox(key=[seed, number]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ohlora.base.installation import install_command
 from ohlora.base.types import DeviceBackend, Encoder, FloatPrecision
@@ -78,20 +78,29 @@ def chosen_devices(text: str) -> list[int]:
     return numbers
 
 
-def open_chain(bundle: Bundle, job: RenderJob, device: int, setting: DeviceSetting, bucket: int) -> DeviceChain:
+def open_chain(
+    bundle: Bundle,
+    job: RenderJob,
+    device: int,
+    setting: DeviceSetting,
+    bucket: int,
+    *,
+    dyes: bool,
+    noise: int | None = None,
+) -> DeviceChain:
     """Engines of `bundle` and the kernels between them, for buckets of `bucket` portraits.
 
-    The hair finder is opened when the job dyes anything. Raises EngineError; BundleError without a needed network.
+    dyes: whether portraits are dyed there; then the hair finder is opened too.
+    noise: as of `Bundle.synthesis_engine`. Raises EngineError; BundleError without a needed network.
     """
     from ohlora.render.gpu.chain import DeviceChain, Streams
     from ohlora.render.gpu.encode import DeviceEncoder
 
-    dyes = any(look.ombre is not None for look in job.looks)
     try:
         streams = Streams(device)
     except CudaUnavailableError as error:
         raise EngineError(str(error)) from error
-    options = {
+    options: dict[str, Any] = {
         "device": device,
         "stream": streams.address,
         "backend": setting.backend,
@@ -99,7 +108,7 @@ def open_chain(bundle: Bundle, job: RenderJob, device: int, setting: DeviceSetti
         "bucket": bucket,
         "engines": setting.engines,
     }
-    synthesis = bundle.device_engine("synthesis", **options)
+    synthesis = bundle.device_engine("synthesis", noise=noise, **options)
     hair = None
     try:
         if dyes:

@@ -26,7 +26,7 @@ from ohlora.render.gpu.chain import DeviceChain, Slot
 from ohlora.render.job import RenderJob
 from ohlora.render.pipeline import Results, WritePool
 from ohlora.render.plan import Output, PortraitPlan, PortraitUnit
-from ohlora.render.sinks import FolderSink
+from ohlora.render.sinks import FolderSink, Picture, dye
 from ohlora.render.sources import JobLatents
 
 SLOTS = 4  # two batches under way on the device, two being written
@@ -39,6 +39,7 @@ class Finished:
     """Pictures that have arrived. images: uint8 [M,H,W,3], valid until `release`; one output and its facts for each.
 
     files: makes the pictures' encoded bytes, where the device encodes; then `images` is on the device.
+    pictures: for each output what the host dyes it from, where the device does not; then `images` are undyed.
     """
 
     images: Any
@@ -47,6 +48,7 @@ class Finished:
     dyed: list[bool]
     release: Callable[[], None]
     files: Callable[[], list[bytes]] | None = None
+    pictures: list[Callable[[], Picture]] | None = None
 
 
 # A batch under way, and for each of its outputs the number of the portrait in its bucket.
@@ -56,12 +58,13 @@ _UnderWay = tuple[Slot, list[int], list[Output]]
 @dataclass
 class DevicePipeline:
     """Units -> finished pictures. open_chain: makes a chain for buckets of a size; called again with half of it when
-    the device has no room.
+    the device has no room. finish: finds the hair of portraits that the host dyes; None: the device dyes them.
     """
 
     latents: JobLatents
     open_chain: Callable[[int], DeviceChain]
     bucket: int
+    finish: Callable[[Sequence[Rgb]], list[Picture]] | None = None
     runs: int = 0  # portraits made so far
     _chain: DeviceChain | None = field(default=None, init=False)
     _free: queue.Queue[Slot] = field(default_factory=queue.Queue, init=False)
@@ -137,7 +140,8 @@ class DevicePipeline:
             while self._free.empty() and self._waiting:
                 yield self._arrived()
             slot = self._free.get()
-            chain.dye(slot, [(number, output.ombre) for number, output in part])
+            on_host = self.finish is not None
+            chain.dye(slot, [(number, None if on_host else output.ombre) for number, output in part])
             self._waiting.append((slot, [number for number, _ in part], [output for _, output in part]))
             while len(self._waiting) >= UNDER_WAY:
                 yield self._arrived()
@@ -158,7 +162,8 @@ class DevicePipeline:
             dyed.append(output.ombre is not None and bottom >= 0)
         images = slot.images[: len(outputs)]
         files = None if encoder is None else cache(lambda: encoder([images[row] for row in range(len(outputs))]))
-        return Finished(images, outputs, facts, dyed, lambda: free.put(slot), files)
+        pictures = None if self.finish is None else _by_portrait(self.finish, images, numbers)
+        return Finished(images, outputs, facts, dyed, lambda: free.put(slot), files, pictures)
 
     def close(self) -> None:
         """Free the device. What was not finished is lost."""
@@ -166,6 +171,25 @@ class DevicePipeline:
         if self._chain is not None:
             self._chain.close()
             self._chain = None
+
+
+def _by_portrait(
+    finish: Callable[[Sequence[Rgb]], list[Picture]], images: Any, numbers: Sequence[int]
+) -> list[Callable[[], Picture]]:
+    """For each image its portrait's picture, made by whoever asks first: the images of a number are the same."""
+
+    def made_once(image: Rgb) -> Callable[[], Picture]:
+        lock = threading.Lock()
+        made = cache(lambda: finish([image])[0])
+
+        def picture() -> Picture:
+            with lock:
+                return made()
+
+        return picture
+
+    makers = {number: made_once(image) for number, image in zip(numbers, images, strict=True)}
+    return [makers[number] for number in numbers]
 
 
 class DeviceStreams:
@@ -193,7 +217,11 @@ class DeviceStreams:
         made: dict[int, tuple[int, Rgb, dict[str, Any]]] = {}
         following = 0
         for batch in pipeline.finished(PortraitPlan(job).units(range(len(job)))):
-            for image, output, facts in zip(batch.images, batch.outputs, batch.facts, strict=True):
+            for row, output in enumerate(batch.outputs):
+                image, facts = batch.images[row], batch.facts[row]
+                if batch.pictures is not None:
+                    picture = batch.pictures[row]()
+                    image, facts = dye(picture, output.ombre, job.output.rounding), picture.facts
                 made[output.item] = (output.item, image.copy(), {**output.facts, **facts})
             batch.release()
             while following in made:
@@ -229,6 +257,8 @@ def _storing(batch: Finished, sink: FolderSink) -> Callable[[Output], dict[str, 
 
     def store(output: Output) -> dict[str, Any]:
         row, data = row_of[output.item], None
+        if batch.pictures is not None:
+            return sink.write(batch.pictures[row](), output)
         if batch.files is not None:
             with lock:  # whoever comes first has the device encode all of them
                 data = batch.files()[row]

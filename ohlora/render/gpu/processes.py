@@ -12,7 +12,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ohlora.engines.gpu.device import backend_for, engine_of
 from ohlora.errors import OhloraError, OutputError
@@ -53,7 +53,8 @@ class DeviceExecutor:
         if setting.engines is not None:  # each build is one of a kind, of its own precision
             _, built = engine_of(bundle.file(bundle.generator_part().synthesis), setting.engines)
             engine = f"tensorrt-{built.precision}-{built.engine_sha256[:12]}"
-        row = {"bundle": bundle.name, "bundle_sha256": bundle.identity, "engine": f"{engine} on cuda"}
+        row: dict[str, Any] = {"bundle": bundle.name, "bundle_sha256": bundle.identity, "engine": f"{engine} on cuda"}
+        row |= self.renderer.noise_record
         return row if setting.encoder == "cpu" else {**row, "encoder": setting.encoder}
 
     def run(
@@ -78,7 +79,7 @@ class DeviceExecutor:
     def _share_out(self, pending: Collection[int], sink: FolderSink, results: Results, workers: int) -> None:
         made_of = (sink.folder, sink.output, sink.provenance, sink.mark)
         bundle, directions = self.renderer.bundle.path, self.renderer.directions_override
-        share = _Share(bundle, directions, self.job, self.setting, made_of, workers)
+        share = _Share(bundle, directions, self.renderer.noise, self.job, self.setting, made_of, workers)
         context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
         stop = context.Event()
         processes: dict[Any, Any] = {}
@@ -155,6 +156,7 @@ class _Share:
 
     bundle: Path
     directions: Directions | None
+    noise: int | None
     job: RenderJob
     setting: DeviceSetting
     sink: tuple[Path, OutputFormat, dict[str, Any], Mark]
@@ -186,7 +188,8 @@ def _render_share(share: _Share, device: int | None, items: list[int], pipe: Con
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears Ctrl-C and says stop
     record = _Messenger(pipe, stop)
     try:
-        with Renderer(share.bundle, directions=share.directions) as renderer:
+        noise: int | Literal["fixed"] = "fixed" if share.noise is None else share.noise
+        with Renderer(share.bundle, directions=share.directions, noise=noise) as renderer:
             alone = DeviceExecutor(renderer, share.job, [device], share.setting)
             results = Results(record, record.advance)
             alone.run(PortraitPlan(share.job), items, FolderSink(*share.sink), results, share.workers)

@@ -24,8 +24,11 @@ from ohlora.bundle.photo.fetch import FetchError
 from ohlora.bundle.photo.gallery import SEEDS
 from ohlora.bundle.photo.install import Recipe, get_photo, remove_photo, shipped_recipe
 from ohlora.bundle.photo.random_face import random_face
+from ohlora.cli.options import noise_seed
 from ohlora.errors import CheckpointError, InvalidInputError, OhloraError, OutputError
 from ohlora.faces import face_from_seed, load_faces
+from ohlora.render.job import Look, RenderJob
+from ohlora.render.jobs import portrait_job
 from tests.support.random_faces import real_wheel, small_recipe
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -123,6 +126,40 @@ def test_the_gallery_holds_24_seeds_by_name(small: Small) -> None:
     for face in faces:
         assert np.array_equal(face.z, face_from_seed(SEEDS[face.name]).z)
     assert [face.name for face in load_faces(["gallery:woman-blue-hair"], 0, bundle)] == ["woman-blue-hair"]
+
+
+def test_another_draw_of_the_noise(small: Small) -> None:
+    bundle, faces = small.get(wheel=small.wheel).bundle, ohlora.SeedRange(0, 1)
+    images = {}
+    for backend in ("openvino", "onnxruntime"):
+        for noise in ("fixed", 3, 4):
+            with ohlora.Renderer(bundle, backend, threads=1, noise=noise) as renderer:
+                images[backend, noise] = renderer.render(faces).astype(int)
+                record = portrait_job(renderer, RenderJob(faces, (Look(),))).provenance
+                assert record.get("noise") == (None if noise == "fixed" else noise)
+        assert np.abs(images[backend, "fixed"] - images[backend, 3]).max() > 1
+        assert np.abs(images[backend, 4] - images[backend, 3]).max() > 1
+    for noise in ("fixed", 3, 4):
+        assert np.abs(images["openvino", noise] - images["onnxruntime", noise]).max() <= 1
+    with ohlora.Renderer(bundle, threads=1) as renderer:
+        assert np.abs(renderer.render(faces) - images["openvino", "fixed"]).max() <= 1
+
+
+def test_noise_that_cannot_be_drawn(small: Small) -> None:
+    with (
+        ohlora.Renderer("demo", noise=3) as renderer,
+        pytest.raises(InvalidInputError, match=r"bundle 'demo': its generator has no frozen noise .* 'fixed'"),
+    ):
+        renderer.render(ohlora.SeedRange(0, 0))
+    for noise in (-1, True, "seven", 1.5):
+        with pytest.raises(InvalidInputError, match="noise must be 'fixed' or a seed"):
+            ohlora.Renderer("demo", noise=noise)
+    bundle = small.get(wheel=small.wheel).bundle
+    with pytest.raises(InvalidInputError, match="built engines have the noise that is fixed"):
+        bundle.device_engine("synthesis", noise=3, engines=small.data)
+    assert (noise_seed("fixed"), noise_seed("7")) == ("fixed", 7)
+    with pytest.raises(InvalidInputError, match="--noise '-1' is not understood: give fixed, or a seed"):
+        noise_seed("-1")
 
 
 def test_sizes_share_mapping_and_mean(small: Small) -> None:

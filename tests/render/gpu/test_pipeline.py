@@ -17,19 +17,22 @@ pytest.importorskip("onnx", reason="the train extra (onnx) makes the models thes
 from ohlora.base.installation import install_command
 from ohlora.base.values import Z_SIZE, Expression, Face, Ombre
 from ohlora.bundle import Bundle
+from ohlora.bundle.manifest import Framing
+from ohlora.bundle.write import new_bundle
 from ohlora.cli import app
 from ohlora.errors import EngineError, InvalidInputError, OutputError
-from ohlora.io.images import encode_image
+from ohlora.io.images import encode_image, read_image
 from ohlora.kernels.gpu import arrays as cuda_arrays
 from ohlora.kernels.gpu.arrays import CudaUnavailableError
 from ohlora.kernels.ombre import apply_ombre
 from ohlora.render.gpu.chain import runs
 from ohlora.render.gpu.devices import DeviceSetting, chosen_devices
 from ohlora.render.gpu.pipeline import run_on_device
-from ohlora.render.job import Look, RenderJob
+from ohlora.render.job import Look, OutputFormat, RenderJob
 from ohlora.render.pipeline import Results
 from ohlora.render.plan import PortraitPlan
 from ohlora.render.renderer import Renderer
+from ohlora.render.sinks import FolderSink
 from tests.support import small_bundle
 from tests.support.simulated_device import Devices
 from tests.support.small_models import LABEL, RESOLUTION, SIZE
@@ -421,3 +424,34 @@ def test_engines_belong_to_a_gpu(bundle: Bundle, tmp_path: Path) -> None:
 
 def test_the_simulator_is_on() -> None:
     assert cuda_arrays.simulated()
+
+
+def test_portraits_that_are_framed_or_large_are_dyed_by_the_host(
+    bundle: Bundle, devices: Devices, tmp_path: Path
+) -> None:
+    demo = Bundle.open("demo")
+    with new_bundle(tmp_path / "framed", start=bundle) as draft:
+        draft.take(demo, demo.hair_part().file, demo.hair_part().probe)
+        draft.hair = demo.hair_part()
+        draft.generator = bundle.generator_part().model_copy(update={"framing": Framing(scale=1.2)})
+    framed, asked = Bundle.open(tmp_path / "framed"), job(3)
+    with Renderer(framed, "onnxruntime") as host:
+        wanted = [item.image for item in host.stream(asked)]
+        facts = [item.facts for item in host.stream(asked)]
+    with Renderer(framed, "onnxruntime", device="cuda", device_setting=DeviceSetting(bucket=2)) as renderer:
+        made = list(renderer.stream(asked))
+    assert len(devices.opened) == 1, "no hair finder on the device"
+    assert all(np.array_equal(item.image, image) for item, image in zip(made, wanted, strict=True))
+    assert [item.facts for item in made] == facts
+    with Renderer(framed, "onnxruntime") as renderer:
+        pipeline = renderer.device_pipeline(asked, 0, DeviceSetting(bucket=2))
+        results = Results(Noted())
+        sink = FolderSink(tmp_path / "d", OutputFormat("png"))
+        run_on_device(PortraitPlan(asked).units(range(9)), pipeline, sink, results, workers=2)
+        pipeline.close()
+        assert results.written == 9
+        for item, output in enumerate(o for unit in PortraitPlan(asked).units(range(9)) for o in unit.outputs):
+            stored = read_image(tmp_path / "d" / output.file_name)
+            assert np.array_equal(stored, wanted[item])
+        with pytest.raises(InvalidInputError, match=r"dyed by the CPU.*leave it 'cpu'"):
+            renderer.device_pipeline(asked, 0, DeviceSetting(encoder="nvimgcodec"))
