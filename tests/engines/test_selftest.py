@@ -63,7 +63,7 @@ def test_probe_files(tmp_path, probe, hair):
     with pytest.raises(EngineError, match="holds one, two, not None"):
         open_engine(hair, probe=path)
     path.write_bytes(first[:100])
-    with pytest.raises(EngineError, match="cannot read probe"):
+    with pytest.raises(EngineError, match="cannot read the probe"):
         open_engine(hair, probe=path)
 
 

@@ -103,8 +103,8 @@ def test_published_files(tmp_path: Path) -> None:
         ({**small, "fc2.0.bias": torch.ones(3)}, r"fc2.0.bias has shape \[3\]"),
         ({**small, "dropout": torch.ones(1)}, "unexpected: dropout"),
         ({"fc1.0.weight": torch.ones(5, 6)}, "missing: fc1.0.bias, fc2.0.bias"),
-        ({**small, "fc1.0.bias": torch.full((5,), torch.nan)}, "must hold finite numbers"),
-        ({**small, "fc1.0.bias": torch.ones(5, dtype=torch.complex64)}, "must hold real numbers"),
+        ({**small, "fc1.0.bias": torch.full((5,), torch.nan)}, "must hold finite real numbers"),
+        ({**small, "fc1.0.bias": torch.ones(5, dtype=torch.complex64)}, "must hold finite real numbers"),
         ([torch.ones(1)], "holds a list, not a dictionary"),
         ({"fc1.0.weight": 3}, "not a state dict"),
     ):
