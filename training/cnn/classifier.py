@@ -25,6 +25,7 @@ from ohlora.bundle.files import file_sha256
 from ohlora.errors import InvalidInputError, OhloraError
 from ohlora.io.numbered_images import numbered_images
 from ohlora.training import checkpoints
+from ohlora.training.cnn.ensemble import MODELS
 from ohlora.training.cnn.folds import Split, make_folds
 from ohlora.training.cnn.logs import write_epochs, write_train_log
 from ohlora.training.cnn.loop import Attempt, CnnRun, Examples, Report, save_network
@@ -37,7 +38,7 @@ from ohlora.training.loop.states import load_tensors, save_tensors
 from ohlora.training.nets.score_cnns import ClassifierCnn, ClassifierConfig
 from ohlora.training.weights.state_dicts import shapes_of
 
-MODELS, LOGS = "models", "log"
+LOGS = "log"
 
 
 @dataclass(frozen=True)
@@ -99,13 +100,13 @@ def train_classifier(
     run = CnnRun(attribute, Path(out), recipe, paths, parts, fabric, resume)
     folds = _Folds(run, recipe)
     if folds.pending:
-        run.open()
-        for below in (MODELS, LOGS) if run.writes else ():
-            remove_leftovers(make_folder(run.out / below))
-        folds.write()
-        examples = Examples(load_pictures(paths, run.out, fabric, note), values.astype(np.float32)[:, None])
-        for fold in folds.pending:
-            folds.train(fold, splits[fold], make, examples, report)
+        with run:
+            for below in (MODELS, LOGS) if run.writes else ():
+                remove_leftovers(make_folder(run.out / below))
+            folds.write()
+            examples = Examples(load_pictures(paths, run.out, fabric, note), values.astype(np.float32)[:, None])
+            for fold in folds.pending:
+                folds.train(fold, splits[fold], make, examples, report)
     return folds.result(len(paths))
 
 

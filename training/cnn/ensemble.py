@@ -31,6 +31,7 @@ from ohlora.training.loop.precision import lightning_precision
 from ohlora.training.nets.score_cnns import ATTRIBUTES, ClassifierCnn, at_cnn_size
 
 Scores = Mapping[str, NDArray[np.float64]]  # attribute -> [N, models]
+MODELS = "models"  # where a training writes them in its folder
 RESULT_FILE = "inference_test_result.csv"
 NAME = r"(?:cnn_ohlora_v3_)?{}_model_([0-9]+)\.(pt|safetensors)"  # both documented names
 
@@ -60,8 +61,9 @@ def find_models(folder: Path, attribute: str) -> tuple[Path, ...]:
 
 
 def _models(folder: Path, attribute: str) -> Iterator[tuple[int, Path]]:
-    """Number and file of every model of `attribute`, sorted by name."""
-    for path in sorted(Path(folder).glob("*")):
+    """Number and file of every model of `attribute`, sorted by name; those of a training's folder lie in its MODELS."""
+    within = Path(folder) / MODELS
+    for path in sorted((within if within.is_dir() else Path(folder)).glob("*")):
         if match := re.fullmatch(NAME.format(attribute), path.name):
             yield int(match[1]), path
 

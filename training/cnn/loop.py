@@ -28,7 +28,7 @@ from ohlora.training.cnn.objectives import Measured, Objective
 from ohlora.training.cnn.pictures import Gather, fingerprint, network_input
 from ohlora.training.cnn.recipes import LoopRecipe
 from ohlora.training.loop.distributed import average_gradients, gathered, mean_of
-from ohlora.training.loop.run_folder import RunFolder, difference
+from ohlora.training.loop.run_folder import RunFolder
 from ohlora.training.loop.seeds import derive
 from ohlora.training.loop.states import Stateful, damaged, load_states, save_tensors, states_of
 from ohlora.training.loop.steps import EpochState, require_finite, train_epochs
@@ -52,7 +52,7 @@ class Examples:
 class CnnRun(RunFolder):
     """The folder of one training: training_NAME.json says what was asked and done, resume_NAME.pt what is under way.
 
-    parts: of the identity, beside the recipe, the pictures and the number of processes.
+    parts: of the identity, beside the recipe, the content of the pictures and the number of processes.
     """
 
     def __init__(
@@ -66,9 +66,16 @@ class CnnRun(RunFolder):
         resume: bool,
     ) -> None:
         self.name, self.record = name, out / f"training_{name}.json"
-        self.asked = {"recipe": recipe.identity(), "pictures": fingerprint(pictures), **parts}
-        self.asked["processes"] = fabric.world_size
-        super().__init__(out, self.asked, fabric, resume=resume, state_file=f"resume_{name}.pt")
+        super().__init__(
+            out,
+            {"recipe": recipe.identity(), **parts, "processes": fabric.world_size},
+            fabric,
+            reads={"pictures": pictures.values()},
+            older={"pictures": fingerprint(pictures)},
+            resume=resume,
+            state_file=f"resume_{name}.pt",
+            record=f"inputs_{name}.json",
+        )
 
     def recorded(self, parse: Callable[[dict[str, Any]], T]) -> T | None:
         """What an earlier call recorded; None when there is none, or it is to be forgotten.
@@ -79,7 +86,7 @@ class CnnRun(RunFolder):
             return None
         try:
             content = json.loads(self.record.read_text())
-            other, result = difference(json.dumps(content["identity"]), self.identity), parse(content)
+            other, result = self.other_than(json.dumps(content["identity"])), parse(content)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise InvalidInputError(f"{self.record} is damaged: delete it, or pass --restart") from error
         if other:
@@ -90,7 +97,7 @@ class CnnRun(RunFolder):
 
     def write_record(self, **done: Any) -> None:
         if self.writes:
-            write_json(self.record, {"identity": self.asked, **done}, indent=None)
+            write_json(self.record, {"identity": json.loads(self.identity), **done}, indent=None)
 
 
 def finished(state: EpochState, recipe: LoopRecipe) -> bool:

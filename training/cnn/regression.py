@@ -87,45 +87,45 @@ def train_score_cnn(
     model = published.with_suffix(".safetensors")
     done: dict[str, Any] | None = run.recorded(lambda content: content["result"])
     if done is None or not (model.is_file() and published.is_file()):
-        run.open()
-        run.write_record(result=None)
-        if without_row:
-            note(f"{without_row} of {len(found)} pictures have no row in {scores}: not used")
-        if dropped:
-            note(f"{dropped} pictures have an empty cell in {scores}: dropped")
-        targets = complete.values.astype(np.float32)
-        attempt = Attempt(
-            lambda: make(recipe.name, recipe.width),
-            Examples(load_pictures(paths, out, fabric, note), targets),
-            split,
-            Regression(recipe.columns, recipe.excluded, recipe.excluded_log_name),
-            recipe,
-            purpose=(recipe.name,),
-            folder=run,
-        )
-        network, state = attempt.run(report), attempt.state
-        done = {
-            "loss": state.best,
-            "best_epoch": state.best_epoch,
-            "epochs": state.epoch,
-            "figures": attempt.figures[state.best_epoch],
-            "seconds": round(state.seconds, 2),
-        }
-        if run.writes:
-            shown = split.validation[:VALIDATION_SHOWN]
-            pictures, outputs = list(paths.values()), [row["outputs"] for row in state.log]
-            write_epochs(out / recipe.log_file, attempt.figures, decimals=4)
-            write_validation_log(
-                out / recipe.validation_log_file,
-                outputs,
-                recipe.columns,
-                [pictures[row] for row in shown],
-                targets[shown],
+        with run:
+            run.write_record(result=None)
+            if without_row:
+                note(f"{without_row} of {len(found)} pictures have no row in {scores}: not used")
+            if dropped:
+                note(f"{dropped} pictures have an empty cell in {scores}: dropped")
+            targets = complete.values.astype(np.float32)
+            attempt = Attempt(
+                lambda: make(recipe.name, recipe.width),
+                Examples(load_pictures(paths, out, fabric, note), targets),
+                split,
+                Regression(recipe.columns, recipe.excluded, recipe.excluded_log_name),
+                recipe,
+                purpose=(recipe.name,),
+                folder=run,
             )
-            save_network(network, published, model, f"cnn-{recipe.name}")
-        run.write_record(result=done)
-        run.forget()
-        fabric.barrier()
+            network, state = attempt.run(report), attempt.state
+            done = {
+                "loss": state.best,
+                "best_epoch": state.best_epoch,
+                "epochs": state.epoch,
+                "figures": attempt.figures[state.best_epoch],
+                "seconds": round(state.seconds, 2),
+            }
+            if run.writes:
+                shown = split.validation[:VALIDATION_SHOWN]
+                pictures, outputs = list(paths.values()), [row["outputs"] for row in state.log]
+                write_epochs(out / recipe.log_file, attempt.figures, decimals=4)
+                write_validation_log(
+                    out / recipe.validation_log_file,
+                    outputs,
+                    recipe.columns,
+                    [pictures[row] for row in shown],
+                    targets[shown],
+                )
+                save_network(network, published, model, f"cnn-{recipe.name}")
+            run.write_record(result=done)
+            run.forget()
+            fabric.barrier()
     done |= {"pictures": len(complete), "dropped": dropped, "without_row": without_row}
     return ScoreCnnResult(name=recipe.name, model=model, published=published, **done)
 
@@ -133,11 +133,14 @@ def train_score_cnn(
 def merge_cnns(properties: Path, hairstyle: Path, out: Path) -> Path:
     """The eight-output CNN from the two checkpoints: OUT/ohlora_v3_merged_property_cnn.pth and .safetensors.
 
+    out: a folder, or the file itself where the name ends in .safetensors or .pth; the other layout lies beside it.
     Returns the .safetensors. Raises CheckpointError when one is of another kind, OutputError.
     """
     first = checkpoints.load_as(PropertyCnn, "cnn-property", properties)
     second = checkpoints.load_as(HairstyleCnn, "cnn-hairstyle", hairstyle)
-    published = make_folder(out) / MERGED_FILE
+    out = Path(out)
+    published = out.with_suffix(".pth") if out.suffix in (".safetensors", ".pth") else out / MERGED_FILE
+    make_folder(published.parent)
     model = published.with_suffix(".safetensors")
     save_network(MergedCnn(first, second), published, model, "cnn-merged")
     return model

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -34,10 +34,11 @@ class LabelledPicture(Protocol):
 
 @dataclass(frozen=True)
 class NamedPicture:
-    """A picture by its name and what reads it."""
+    """A picture by its name, what reads it, and its file where it has one."""
 
     name: str
     read: Callable[[], Sample]
+    picture: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,17 @@ class HairFace:
         size = (image.shape[1], image.shape[0]) if self.fitted else None
         label = read_map(self.label, size, cv2.INTER_LINEAR)
         return image, label, None if self.parsing is None else read_map(self.parsing, size, cv2.INTER_NEAREST)
+
+
+def read_files(pictures: Iterable[LabelledPicture]) -> dict[str, list[Path]]:
+    """The files that are read of these pictures: "pictures", "label maps" and "parsing maps"; none of painted ones."""
+    files: dict[str, list[Path]] = {"pictures": [], "label maps": [], "parsing maps": []}
+    for picture in pictures:
+        paths = (getattr(picture, name, None) for name in ("picture", "label", "parsing"))
+        for paths_of_kind, path in zip(files.values(), paths, strict=True):
+            if isinstance(path, Path):
+                paths_of_kind.append(path)
+    return files
 
 
 def read_map(path: Path, size: tuple[int, int] | None, interpolation: int) -> NDArray[np.uint8]:

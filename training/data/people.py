@@ -34,6 +34,8 @@ def distances(thumbs: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def group_people(distance: NDArray[np.float32]) -> NDArray[np.int64]:
     """Pairwise distances [N,N] -> person number of each picture [N]."""
+    if len(distance) < 2:  # which the clustering refuses
+        return np.zeros(len(distance), np.int64)
     clustering = AgglomerativeClustering(
         n_clusters=None, distance_threshold=SAME_PERSON, metric="precomputed", linkage="average"
     )

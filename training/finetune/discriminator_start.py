@@ -120,5 +120,6 @@ def train_discriminator(
         "inputs": {"generator": fingerprint(Path(generator_file)), "images": fingerprint(Path(images))},
         "processes": {"number": fabric.world_size},
     }
-    folder = RunFolder(Path(out), identity, fabric, resume=resume, stop_after=stop_after, kind=KIND)
+    reads = {"pictures": files.values()}
+    folder = RunFolder(Path(out), identity, fabric, reads=reads, resume=resume, stop_after=stop_after, kind=KIND)
     return DiscriminatorTraining(settings, generator, pictures, folder, report).run()

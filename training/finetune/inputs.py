@@ -10,7 +10,8 @@ from typing import TypeVar
 from torch import nn
 
 from ohlora.bundle import Bundle
-from ohlora.bundle.files import file_sha256
+from ohlora.bundle.files import file_sha256, locate
+from ohlora.bundle.manifest import MANIFEST_NAME
 from ohlora.bundle.photo.install import KIND as PHOTOGRAPHIC_KIND
 from ohlora.errors import InvalidInputError
 from ohlora.io.images import list_images
@@ -89,6 +90,15 @@ class FineTuneInputs:
     def identity(self, recipe: Recipe) -> dict[str, str]:
         """Fingerprints of the files a run depends on; where they lie does not matter."""
         return {name: fingerprint(self.path(name)) for name in self.needed(recipe)}
+
+    def reads(self, recipe: Recipe) -> dict[str, list[Path]]:
+        """Files whose content decides, where `identity` has no more than their names."""
+        files: dict[str, list[Path]] = {}
+        if "images" in self.needed(recipe):
+            files["pictures"] = list_images(self.path("images"))
+        if isinstance(self.generator, str) and not Path(self.generator).exists():
+            files["generator"] = [locate(self.generator) / MANIFEST_NAME]
+        return files
 
     def describe(self) -> dict[str, str | None]:
         """The paths as text, for summaries."""

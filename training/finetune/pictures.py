@@ -20,6 +20,7 @@ from ohlora.scores.table import ScoreTable, read_score_table
 from ohlora.training.finetune.inputs import MADE_BY, FineTuneInputs, fingerprint
 from ohlora.training.finetune.recipes import Recipe
 from ohlora.training.gan.data import Report, Source, read_square, to_tensor
+from ohlora.training.loop.run_folder import RunFolder
 
 IN_MEMORY = 512 * 2**20  # bytes of pictures kept in every process; more lie on disk, mapped
 AT_ONCE = 256  # read from one report to the next
@@ -48,8 +49,8 @@ class Pictures(Source):
     def make(self, first: int, end: int, resolution: int) -> Rgb:
         return np.stack([read_square(path, resolution) for path in self.paths[first:end]])
 
-    def load(self, folder: Path, resolution: int, report: Report, fabric: Fabric) -> None:
-        """Read all pictures at resolution x resolution (center square). Many are kept in `folder`, mapped.
+    def load(self, folder: RunFolder, resolution: int, report: Report) -> None:
+        """Read all pictures at resolution x resolution (center square). Many are kept in FOLDER/pictures, mapped.
 
         Raises ImageError naming a picture that cannot be read, OutputError.
         """
@@ -61,10 +62,11 @@ class Pictures(Source):
                 report(end, self.count)
             return
         # The first process of a machine makes them; a store that is full is only looked at.
-        if fabric.local_rank == 0:
-            self.prepare(folder, resolution, report)
-        fabric.barrier()
-        self.prepare(folder, resolution, lambda done, count: None)
+        place, content = folder.out / "pictures", folder.contents.digests.get("pictures")
+        if folder.fabric.local_rank == 0:
+            self.prepare(place, resolution, report, content=content, renew=not folder.resume)
+        folder.fabric.barrier()
+        self.prepare(place, resolution, lambda done, count: None, content=content)
 
     def batch(self, indices: NDArray[np.int64], resolution: int, device: torch.device) -> Batch:
         """Pictures and labels as tensors on `device`."""

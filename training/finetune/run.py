@@ -56,7 +56,14 @@ def run_recipe(
         identity["processes"] = {"number": fabric.world_size}
     minutes = recipe.checkpoint_minutes
     folder = RunFolder(
-        out, identity, fabric, resume=resume, stop_after=stop_after, checkpoint_minutes=minutes, kind=KIND
+        out,
+        identity,
+        fabric,
+        reads=inputs.reads(recipe),
+        resume=resume,
+        stop_after=stop_after,
+        checkpoint_minutes=minutes,
+        kind=KIND,
     )
     training = FAMILIES[recipe.family](recipe, inputs, folder, report)
     result = training.run()

@@ -40,14 +40,17 @@ class Training:
 
     def run(self) -> dict[str, Any]:
         """Train to the end, or to a stop request -> summary."""
-        self.folder.open()
+        with self.folder:
+            return self._run()
+
+    def _run(self) -> dict[str, Any]:
         saved = resumed(self.folder.saved)
         if saved is not None:
             load_states(self.parts, saved["networks"])
             self.at |= saved["at"]
         if self.pictures is not None:
             resolution = self.generator.config.resolution
-            self.pictures.load(self.folder.out / "pictures", resolution, self._prepared, self.fabric)
+            self.pictures.load(self.folder, resolution, self._prepared)
         self.begin(fresh=saved is None)
         start = {"step": self.at["step"], "epoch": self.at["epoch"]}
         count = 0 if self.pictures is None else self.pictures.count

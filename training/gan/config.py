@@ -119,7 +119,7 @@ class GanConfig:
     random_noise: bool = setting(False, "Fresh noise in every picture.")
     augment: tuple[Augmentation, ...] = setting((), "color, translation, cutout, flip: comma-separated.")
     clip_norm: float = setting(0.0, "Of the gradient; 0 = off.", low=0)
-    precision: str = setting("bf16", "fp32 or bf16.", read=precision_name)
+    precision: str = setting("fp32", "fp32 or bf16.", read=precision_name)
     compile: bool = setting(True, "Fused loops; on a CPU this needs g++.")
     start_from: str | None = setting(None, "Go on from a generator's .safetensors.", read=path_text)
     seed: int = setting(7, "Of everything drawn at random.", low=0)
@@ -222,7 +222,6 @@ PRESETS: dict[str, GanConfig] = {
         channel_max=512,
         mixing=0.9,
         random_noise=True,
-        precision="fp32",
         group=4,
     ),
 }

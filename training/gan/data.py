@@ -32,11 +32,12 @@ HELD = 20  # of so many pictures of a folder one is kept for judging
 class Source:
     """What the loop trains on: `count` pictures, kept in a store.
 
-    latents: how many first z values decide a picture, 0 without targets.
+    latents: how many first z values decide a picture, 0 without targets. files: that are read.
     """
 
     count: int
     latents = 0
+    files: Sequence[Path] = ()
     _store: ImageStore | None = None
 
     def identity(self) -> dict[str, Any]:
@@ -47,9 +48,15 @@ class Source:
         """Pictures first .. end - 1, uint8 [N, resolution, resolution, 3]."""
         raise NotImplementedError
 
-    def prepare(self, folder: Path, resolution: int, report: Report) -> None:
-        """Make the pictures below `folder`, once; called before anything else is asked for."""
-        self._store = store = ImageStore(folder, self.identity(), self.count, resolution)
+    def prepare(
+        self, folder: Path, resolution: int, report: Report, *, content: str | None = None, renew: bool = False
+    ) -> None:
+        """Make the pictures below `folder`, once; called before anything else is asked for.
+
+        content: hash of `files`. renew: other pictures that lie there are deleted.
+        """
+        identity = self.identity() | ({"content": content} if content else {})
+        self._store = store = ImageStore(folder, identity, self.count, resolution, renew=renew)
         store.fill(lambda first, end: self.make(first, end, store.resolution), report)
 
     def images(self, indices: NDArray[np.int64], resolution: int) -> Rgb:
@@ -109,8 +116,12 @@ class PortraitSource(Source):
         drawn = hashlib.sha256(np.ascontiguousarray(probe).tobytes()).hexdigest()[:16]
         return {"source": "portraits", "first_seed": self.first_seed, "latents": self.latents, "renderer": drawn}
 
-    def prepare(self, folder: Path, resolution: int, report: Report) -> None:
-        super().prepare(self._folder or folder, resolution, report)
+    def prepare(
+        self, folder: Path, resolution: int, report: Report, *, content: str | None = None, renew: bool = False
+    ) -> None:
+        if self._folder is not None:  # what others share is not this run's to delete
+            folder, renew = self._folder, False
+        super().prepare(folder, resolution, report, content=content, renew=renew)
 
     def make(self, first: int, end: int, resolution: int) -> Rgb:
         return self.renderer(self.z(np.arange(first, end)), resolution)

@@ -6,6 +6,7 @@ a time limit the length of a phase depends on the machine, and so do the weights
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -53,12 +54,17 @@ class Watch:
     stop_after: int = 0
 
 
-def make_source(config: GanConfig, data: list[Path], store: Path | None = None) -> Source:
-    """The source a recipe asks for. Raises InvalidInputError when `data` does not fit it."""
+def make_source(config: GanConfig, data: list[Path], store: Path | None = None, *, timed: bool = False) -> Source:
+    """The source a recipe asks for. Raises InvalidInputError when `data` does not fit it.
+
+    timed: the run ends by time. Else no more portraits are painted than its phases show.
+    """
     if config.source == "portraits":
         if data:
             raise InvalidInputError("this recipe renders its own pictures: leave DATA out, or use --recipe stylegan")
-        return PortraitSource(config.images, config.first_seed, store=store)
+        shown = math.ceil(1000 * sum(phase.kimg for phase in config.phases))
+        count = config.images if timed else min(config.images, shown)
+        return PortraitSource(count, config.first_seed, store=store)
     if not data:
         raise InvalidInputError("this recipe needs a folder of pictures: ohlora train gan FOLDER --recipe stylegan")
     return FolderSource(data)
@@ -99,6 +105,8 @@ class Run:
             self.folder.out / "pictures",
             self.config.resolution,
             lambda done, count: self.report({"event": "pictures", "done": done, "count": count}),
+            content=self.folder.contents.digests.get("pictures"),
+            renew=not self.folder.resume,
         )
         if saved is None:
             self.steps.enter(0)
@@ -296,13 +304,14 @@ def run(
         out,
         {"config": config.identity(), "source": source.identity()},
         make_fabric(accelerator, precision=config.precision),
+        reads={"pictures": source.files, "start generator": [Path(config.start_from)] if config.start_from else []},
         resume=resume,
         stop_after=watch.stop_after,
         checkpoint_minutes=watch.checkpoint_minutes,
         kind=KIND,
     )
     training = Run(config, folder, source, watch, time_limit, report)
-    folder.open()
-    result = training.train()
-    write_json(out / "summary.json", result)
+    with folder:
+        result = training.train()
+        write_json(out / "summary.json", result)
     return result

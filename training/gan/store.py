@@ -30,16 +30,29 @@ class ImageStore:
     """`count` square pictures of `resolution` pixels; picture i is `make(i, i + 1)`, kept in `folder`.
 
     identity: JSON-able description of what `make` draws. A folder with the same pictures at a multiple of `resolution`
-    is used as it is, `self.resolution` then says the finer size. Raises InvalidInputError for a folder of other
-    pictures.
+    is used as it is, `self.resolution` then says the finer size. renew: other pictures in the folder are deleted; else
+    InvalidInputError is raised for them.
     """
 
-    def __init__(self, folder: Path, identity: dict[str, Any], count: int, resolution: int, chunk: int = CHUNK) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        identity: dict[str, Any],
+        count: int,
+        resolution: int,
+        chunk: int = CHUNK,
+        *,
+        renew: bool = False,
+    ) -> None:
         self.folder, self.count, self.resolution, self.chunk = make_folder(folder), count, resolution, chunk
         self._levels: dict[int, Rgb] = {}
         self._maps: list[Rgb] = []
         expected = json.loads(json.dumps({**identity, "resolution": resolution, "chunk": chunk}))
         manifest = folder / "manifest.json"
+        if renew and not _holds(manifest, expected):
+            manifest.unlink(missing_ok=True)
+            for path in folder.glob("chunk-*.npy"):
+                path.unlink()
         if not manifest.is_file():
             write_json(manifest, expected)
             return
@@ -51,6 +64,8 @@ class ImageStore:
         if isinstance(finer, int) and finer > resolution and finer % resolution == 0:
             self.resolution = expected["resolution"] = finer  # finer pictures serve as well
         for key in sorted(stored.keys() | expected.keys()):
+            if key == "content" and key not in stored:
+                continue  # an older version did not keep it; the run's own record decides
             if stored.get(key) != expected.get(key):
                 raise InvalidInputError(
                     f"{folder} holds other training pictures ({key}: {stored.get(key)!r}, now {expected.get(key)!r}): "
@@ -103,6 +118,17 @@ class ImageStore:
                 level[part] = area_mean(self.gather(part), size)
             self._levels = {size: level}  # phases only grow: the last level is not needed again
         return self._levels[size][indices]
+
+
+def _holds(manifest: Path, expected: dict[str, Any]) -> bool:
+    """Whether a store's manifest says exactly this, but for its resolution."""
+    try:
+        stored = dict(json.loads(manifest.read_text()))
+    except (OSError, ValueError, TypeError):
+        return False
+    return {**stored, "resolution": 0} == {**expected, "resolution": 0} and stored["resolution"] % expected[
+        "resolution"
+    ] == 0
 
 
 def area_mean(images: Rgb, size: int) -> Rgb:

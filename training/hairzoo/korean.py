@@ -66,9 +66,14 @@ def polygon_mask(points: Points, size: int = GRID) -> Mask:
     return np.asarray(plane).copy()
 
 
+def table_paths(folder: Path) -> list[Path]:
+    """Where the tables of a data set lie."""
+    return [folder / f"dataindex_{number:02d}.csv" for number in range(TABLES)]
+
+
 def read_tables(folder: Path) -> tuple[pd.DataFrame, list[str]]:
     """All rows in the order of the tables, and the names of tables that are not there. Raises InvalidInputError."""
-    paths = [folder / f"dataindex_{number:02d}.csv" for number in range(TABLES)]
+    paths = table_paths(folder)
     tables = []
     for path in (path for path in paths if path.is_file()):
         try:
@@ -114,9 +119,10 @@ def korean_data(folder: Path, light: bool) -> ZooData:
         elif not picture.is_file():
             left_out[path] = f"no file {picture}"
         else:
-            pictures.append(NamedPicture(picture.stem, partial(read_with_polygon, picture, points)))
+            pictures.append(NamedPicture(picture.stem, partial(read_with_polygon, picture, points), picture))
             groups.append(picture.name.split("-")[0])
     if not pictures:
         first = next(iter(left_out.items()), ("no rows", "the tables are empty"))
         raise InvalidInputError(f"no usable picture in the tables of {folder} ({first[0]}: {first[1]})")
-    return ZooData(pictures, grouped(groups), left_out, groups)
+    tables = [path for path in table_paths(folder) if path.is_file()]
+    return ZooData(pictures, grouped(groups), left_out, groups, tables)

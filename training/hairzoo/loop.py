@@ -112,7 +112,8 @@ class Run:
             )
         self.fabric, scaler = make_fabric(config.precision, accelerator)
         identity = {"config": config.identity(), "data": data.fingerprint()}
-        self.folder = RunFolder(out, identity, self.fabric, resume=resume, state_file="last.pt")
+        reads = {**data.files(), "start weights": [] if config.start_from is None else [Path(config.start_from)]}
+        self.folder = RunFolder(out, identity, self.fabric, reads=reads, resume=resume, state_file="last.pt")
         saved = self.folder.saved
         self.raw = self._network(saved is not None, note)
         parameters = [p for p in self.raw.parameters() if p.requires_grad]
@@ -188,8 +189,6 @@ class Run:
         losses, dice = self.train_epoch(loader, epoch)
         held = batches(self.data.pictures, self.held, config, None, self.workers)
         valid_loss, valid_dice = evaluate(self.model, held, config.loss, self.fabric.device)
-        # A gradient that is no number in the last step shows here, before anything is saved.
-        require_finite(f"epoch {epoch + 1}", {"validation": valid_loss})
         self.schedule.after_epoch(valid_dice)
         row = {
             "epoch": epoch, "lr": rate, "train_loss": losses, "train_dice": dice, "valid_loss": valid_loss,
@@ -256,7 +255,12 @@ def run(
     data = open_data(config, folders)
     # Nothing is written before everything that can be wrong with the request has been looked at.
     training = Run(config, data, out, accelerator=accelerator, workers=workers, resume=resume, note=note)
-    training.folder.open()
+    with training.folder:
+        return _train(training, note, report)
+
+
+def _train(training: Run, note: Note, report: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    data, out = training.data, training.out
     if (people := data.count_people(training.held)) is not None:
         note(f"held out: {len(training.held)} pictures of {people} people")
     write_json(out / "left_out.json", data.left_out, ensure_ascii=False)

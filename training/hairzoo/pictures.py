@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from sklearn.model_selection import GroupKFold
 
 from ohlora.errors import InvalidInputError
-from ohlora.training.data.hair_faces import LabelledPicture, find_faces
+from ohlora.training.data.hair_faces import LabelledPicture, find_faces, read_files
 from ohlora.training.data.people import TOO_CLOSE, distances, group_people, thumbnails
 from ohlora.training.hairzoo.config import FOLDS
 
@@ -27,13 +27,14 @@ OUT = -1  # fold of a picture that is used on neither side
 class ZooData:
     """pictures, `fold` of each [N] (0 .. FOLDS - 1, or OUT), names of what was left out and why.
 
-    people: whom each picture shows [N], where that is known.
+    people: whom each picture shows [N], where that is known. tables: files that say what the pictures show.
     """
 
     pictures: Sequence[LabelledPicture]
     fold: NDArray[np.int64]
     left_out: dict[str, str] = field(default_factory=dict)
     people: Sequence[str] | None = None
+    tables: Sequence[Path] = ()
 
     def split(self, fold: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Indices (train, held out). Raises InvalidInputError when a side is empty."""
@@ -48,6 +49,10 @@ class ZooData:
     def count_people(self, indices: NDArray[np.int64]) -> int | None:
         """How many people these pictures show; None where that is not known."""
         return None if self.people is None else len({self.people[i] for i in indices})
+
+    def files(self) -> dict[str, list[Path]]:
+        """All files that are read, by what they are."""
+        return {**read_files(self.pictures), "tables": list(self.tables)}
 
     def fingerprint(self) -> str:
         """Names the pictures and their folds, so that a resumed run can tell them from others."""

@@ -7,6 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from ohlora.training.loop.steps import require_finite
+
 
 def fit_rows(
     network: nn.Module,
@@ -23,6 +25,7 @@ def fit_rows(
 
     loss: of the rows with these numbers [batch], of `count`, which every epoch orders anew; what is left of a batch is
     not used. Parameters that need no gradient stay. report: gets the epoch, from 1, and its mean loss.
+    Raises TrainingStoppedError when that is not finite.
     """
     steps = max(1, count // batch_size)
     optimizer = torch.optim.AdamW([p for p in network.parameters() if p.requires_grad], rate, weight_decay=weight_decay)
@@ -37,5 +40,6 @@ def fit_rows(
             optimizer.step()
             schedule.step()
             total += float(found.detach())
+        require_finite(f"epoch {epoch + 1}", {"training": total})
         report(epoch + 1, total / steps)
     network.eval()

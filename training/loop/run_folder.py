@@ -9,41 +9,48 @@ import json
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from lightning.fabric import Fabric
 
-from ohlora.base.atomic import make_folder, remove_leftovers
+from ohlora.base.atomic import lock_file, make_folder, remove_leftovers
+from ohlora.base.closing import Closing
 from ohlora.errors import InvalidInputError
+from ohlora.training.loop.contents import Contents
 from ohlora.training.loop.logs import CsvLog
 from ohlora.training.loop.states import damaged, load_tensors, save_tensors
 
 NUMBERED = "checkpoint-{step:08d}.pt"
 KEPT = 2  # numbered states
+LOCK = ".ohlora-lock"
+R = TypeVar("R", bound="RunFolder")
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class RunFolder:
+class RunFolder(Closing):
     """A run's folder:
 
-        folder = RunFolder(out, {"recipe": recipe.identity(), "inputs": ...}, fabric)
+        folder = RunFolder(out, {"recipe": recipe.identity()}, fabric, reads={"pictures": paths})
         saved = folder.saved            # None at the start of a run, else what `save` got
-        folder.open()
-        log = folder.table("train_log.csv", ("epoch", "idx", "d_loss"))
-        ...                             # restore networks from `saved`
-        with folder.stop_requests():
-            ended = train_steps(folder, finished, step, save)   # or, without, `train_epochs` (steps.py)
+        with folder:                    # of this process alone
+            log = folder.table("train_log.csv", ("epoch", "idx", "d_loss"))
+            ...                         # restore networks from `saved`
+            with folder.stop_requests():
+                ended = train_steps(folder, finished, step, save)   # or, without, `train_epochs` (steps.py)
 
     State files are read with weights_only, so they hold tensors and plain values. Rows that were logged after the state
     was saved are cut off when it is resumed.
 
     Args:
-        out: the folder; it is made by `open`.
+        out: the folder; it is made when the `with` block begins.
         identity: what a resumed run must share with the one that began it: parts by name, JSON-able.
+        reads: files that decide what is trained, by what they are. Their content must be the same too; where they lie
+            and when they were touched does not matter.
+        older: parts of the identity that count for a run of a version that did not keep the content of `reads`.
         fabric: the processes; with one of them nothing is exchanged.
         resume: False forgets the states of an earlier run.
         stop_after: ask for a stop after so many steps of this call; 0 = never.
@@ -51,8 +58,10 @@ class RunFolder:
         state_file: name of the states. With {step} in it the last KEPT are kept, else there is one.
         kind: of the states' content, written into them; a state of another kind is refused.
         defaults: values of settings where an identity leaves them out, by part; see `difference`.
+        record: name of the file that keeps hashes of `reads`.
 
-    Raises InvalidInputError when the folder holds another run or a damaged state; nothing is written before.
+    Raises InvalidInputError when the folder holds another run or a damaged state; nothing is written before. The `with`
+    block raises it when another process works in the folder.
     """
 
     saved: dict[str, Any] | None
@@ -63,18 +72,25 @@ class RunFolder:
         identity: Mapping[str, Any],
         fabric: Fabric,
         *,
+        reads: Mapping[str, Iterable[Path]] | None = None,
+        older: Mapping[str, Any] | None = None,
         resume: bool = True,
         stop_after: int = 0,
         checkpoint_minutes: float = 5.0,
         state_file: str = NUMBERED,
         kind: str = "",
         defaults: Mapping[str, Mapping[str, Any]] | None = None,
+        record: str = "inputs.json",
     ) -> None:
         self.out, self.fabric, self.resume = Path(out), fabric, resume
-        self.identity = json.dumps(identity, sort_keys=True)
+        self.contents = Contents(reads or {}, self.out / record)
+        self._asked_for, self._older = dict(identity), dict(older or {})
+        digests = self.contents.digests
+        self.identity = json.dumps({**identity, **({"content": digests} if digests else {})}, sort_keys=True)
         self.stop_after, self.checkpoint_minutes = stop_after, checkpoint_minutes
         self.state_file, self.kind, self.defaults = state_file, kind, defaults or {}
         self.writes = bool(fabric.is_global_zero)
+        self._held = ExitStack()
         self._tables: dict[str, CsvLog] = {}
         self._asked = threading.Event()
         self._steps = 0
@@ -83,14 +99,27 @@ class RunFolder:
         self.saved = self._read(states[-1]) if states else None
         self._logged: dict[str, int] = (self.saved or {}).get("logged", {})
 
-    def open(self) -> None:
-        """Make the folder and clear it of what a killed run left. Raises OutputError."""
-        if self.writes:
-            make_folder(self.out)
-            remove_leftovers(self.out)
-            if not self.resume:
-                self.forget()
-        self.fabric.barrier()
+    def __enter__(self: R) -> R:
+        """Make the folder, keep other processes out and clear it of what a killed run left.
+
+        Raises InvalidInputError when another process works in it, OutputError.
+        """
+        try:
+            if self.writes:
+                self._held.enter_context(locked_folder(self.out))
+                remove_leftovers(self.out)
+                if not self.resume:
+                    self.forget()
+                self.contents.write()
+            self.fabric.barrier()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def close(self) -> None:
+        """Let other processes work in the folder."""
+        self._held.close()
 
     @contextmanager
     def stop_requests(self) -> Iterator[None]:
@@ -135,12 +164,21 @@ class RunFolder:
         try:
             if content.get("format", self.kind) != self.kind:
                 raise ValueError(f"format {content['format']}")
-            other = difference(content["identity"], self.identity, self.defaults)
+            other = self.other_than(content["identity"])
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise damaged(path, error, remedy) from error
         if other:
             raise InvalidInputError(f"{self.out} holds a run {other}: choose another --out, or --restart")
         return content
+
+    def other_than(self, identity: str) -> str:
+        """How this run differs from the one of an earlier call's identity, in words; empty when it does not."""
+        before = json.loads(identity)
+        kept = before.pop("content", None)
+        if kept is not None and (changed := self.contents.difference(kept)):
+            return changed
+        now = self._asked_for if kept is not None else {**self._asked_for, **self._older}
+        return difference(json.dumps(before), json.dumps(now), self.defaults)
 
     # Logs
 
@@ -161,6 +199,20 @@ class RunFolder:
             stop = float(self.fabric.all_reduce(flag, reduce_op="sum")) > 0
         self._steps += not stop
         return stop
+
+
+@contextmanager
+def locked_folder(out: Path) -> Iterator[None]:
+    """Make a run's folder and keep other processes out of it.
+
+    Raises InvalidInputError when another process works in it, OutputError.
+    """
+    path = make_folder(out) / LOCK
+    with lock_file(path, out):
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def difference(old: str, new: str, defaults: Mapping[str, Mapping[str, Any]] | None = None) -> str:

@@ -22,12 +22,21 @@ class TrainingStoppedError(OhloraError):
 def train_steps(
     folder: RunFolder, finished: Callable[[], bool], step: Callable[[], None], save: Callable[[], None]
 ) -> bool:
-    """Step until `finished`, saving when it is time to -> True; False when asked to stop before, which is saved too."""
+    """Step until `finished`, saving when it is time to -> True; False when asked to stop before, which is saved too.
+
+    step: raises TrainingStoppedError before it changes a weight; what is kept is added to the message.
+    """
     while not finished():
         if folder.should_stop():
             save()
             return False
-        step()
+        try:
+            step()
+        except TrainingStoppedError as error:
+            raise TrainingStoppedError(
+                f"{error}. The weights from before that step are kept; resume from them in another --out with a "
+                "smaller learning rate"
+            ) from error
         if folder.due():
             save()
     return True
@@ -62,10 +71,18 @@ def train_epochs(
 
     epoch: (number) -> (row of the log, figure that chooses the best epoch; None: the last one is the best).
     keep: called for a new best epoch, before save: called after every epoch. report: gets the row, with "seconds".
+    Raises TrainingStoppedError, which says what is kept, when a loss of the row is not finite or the figure is NaN.
     """
     while not finished(state):
         began = time.monotonic()
-        row, figure = epoch(state.epoch)
+        try:
+            row, figure = epoch(state.epoch)
+            losses = {name: value for name, value in row.items() if name.endswith("loss") and value is not None}
+            require_finite(f"epoch {state.epoch + 1}", losses)
+            if figure is not None and math.isnan(figure):
+                require_finite(f"epoch {state.epoch + 1}", {"held-out figure": figure})
+        except TrainingStoppedError as error:
+            raise TrainingStoppedError(f"{error}. {_kept(state)}") from error
         if figure is None or (figure > state.best if higher_is_better else figure < state.best):
             state.best, state.best_epoch = state.best if figure is None else figure, state.epoch
             keep()
@@ -77,6 +94,13 @@ def train_epochs(
         report(state.log[-1])
 
 
+def _kept(state: EpochState) -> str:
+    """What a training by epochs has when one fails, and what to do."""
+    if state.best_epoch < 0:
+        return "No epoch before it was measured, so no weights are kept: --restart with a smaller learning rate"
+    return f"The weights of epoch {state.best_epoch + 1} are kept; use another --out for a smaller learning rate"
+
+
 def require_finite(where: str, losses: Mapping[str, Tensor | float], norms: Mapping[str, Tensor] | None = None) -> None:
     """Raises TrainingStoppedError when a loss, or a norm of gradients, is NaN or infinite; call before a step is made.
 
@@ -86,10 +110,7 @@ def require_finite(where: str, losses: Mapping[str, Tensor | float], norms: Mapp
         for name, value in values.items():
             if not bool(torch.isfinite(torch.as_tensor(value)).all()):
                 found = text.format(name, float(torch.as_tensor(value).detach().float().mean()))
-                raise TrainingStoppedError(
-                    f"training stopped at {where}: {found}. The weights from before that step are kept; resume from "
-                    "them in another --out with a smaller learning rate"
-                )
+                raise TrainingStoppedError(f"training stopped at {where}: {found}")
 
 
 def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:

@@ -2,43 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import numpy as np
-
 from ohlora.base.atomic import make_folder, remove_leftovers, write_bytes
-from ohlora.base.types import Rgb
-from ohlora.bundle import Bundle
 from ohlora.io.images import encode_image, read_image
-from ohlora.photos.segmentation import documented_classes, resize_area
-from ohlora.render.renderer import Renderer
-from ohlora.training.data.parsing_classes import HAIR, EyePoints
+from ohlora.photos.segmentation import resize_area
 from ohlora.training.data.portrait_faces import png
 from ohlora.training.data.portraits import parameters_from_seeds, render
 from ohlora.training.teachers.parse import FACE, PARSING
-from ohlora.training.teachers.protocol import SIZE, Labels
+from ohlora.training.teachers.protocol import SIZE
 
 PAINTED_AT_ONCE = 64
-HALF = 0.5
-
-
-class BundleTeacher:
-    """A bundle's own networks in place of a teacher. hair_only: its hair student, every other class is background."""
-
-    def __init__(self, bundle: str | Path, hair_only: bool) -> None:
-        opened = Bundle.open(bundle)
-        part = opened.hair_part() if hair_only else opened.parsing_part()  # raises BundleError when it has none
-        self.renderer, self.hair_only = Renderer(opened), hair_only
-        self.name = f"{'hair student' if hair_only else 'parser'} of bundle {opened.name}"
-        self.weights = opened.manifest.files[part.file].sha256
-
-    def labels(self, images: Sequence[Rgb], eyes: Sequence[EyePoints | None] | None = None) -> Labels:
-        """Square pictures uint8 [H,H,3] -> class maps and hair, 224x224."""
-        hair = self.renderer.hair(list(images))
-        if self.hair_only:
-            return Labels(np.where(hair >= HALF, np.uint8(HAIR), np.uint8(0)), hair)
-        return Labels(documented_classes(self.renderer.parse(list(images))), hair)
 
 
 def portrait_maps(

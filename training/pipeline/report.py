@@ -47,11 +47,13 @@ def make_report(states: Mapping[str, StageState], settings: Section) -> dict[str
         if done is not None:
             figures[name], exhibits[name] = dict(done.figures), dict(done.exhibits)
             timings[name] = {"seconds": done.seconds, "state": state.state, **done.timings}
+    warnings = [f"{name}: {values['warning']}" for name, values in figures.items() if "warning" in values]
     sections = {name: deciding(settings, name) for name in type(settings).model_fields if name != "machine"}
     return {
         "preset": getattr(settings, "preset", ""),
         "settings": sections,
         "stages": stages,
+        "warnings": warnings,
         "figures": figures,
         "timings": timings,
         "exhibits": exhibits,
@@ -73,6 +75,7 @@ def as_html(out: Path, report: Mapping[str, Any]) -> str:
     parts = [
         f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title><style>{STYLE}</style>",
         f"<h1>{title}</h1>",
+        *(f"<p><b>Warning: {escape(text)}</b></p>" for text in report["warnings"]),
         effects(report["figures"]),
         "<h2>Stages</h2>",
         stage_table(report),

@@ -161,6 +161,14 @@ class Classifier(Open):
 class ScoreCnn(Open):
     """A score CNN: fields of its documented recipe (training/cnn/recipes.py)."""
 
+    floor: float | None = described(
+        None,
+        "held-out correlation of eyes, mouth and pose below which it is trained longer, then warned of",
+        ge=0,
+        le=1,
+    )
+    longer: int = described(2, "times its epochs that it is trained then", ge=1)
+
     def recipe(self, name: str) -> ScoreCnnRecipe:
         return score_cnn_recipe(name.removesuffix("_cnn"), **self.changes)
 
@@ -261,4 +269,6 @@ class PipelineSettings(Section):
         if not isinstance(section, Open) or isinstance(section, Discriminator):
             return None
         values = json.loads(json.dumps(asdict(section.recipe(name))))
+        if isinstance(section, ScoreCnn) and section.floor is not None:
+            values |= {"floor": section.floor, "longer": section.longer}
         return {key: value for key, value in values.items() if key not in IDLE}

@@ -10,6 +10,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
@@ -22,21 +23,24 @@ from ohlora.base.atomic import make_folder, write_csv, write_json
 from ohlora.base.types import Rgb
 from ohlora.errors import InvalidInputError
 from ohlora.photos.segmentation import resize_area
-from ohlora.training.data.hair_faces import HairFace, Sample, to_tensor_layout
+from ohlora.training.data.hair_faces import HairFace, Sample, read_files, to_tensor_layout
 from ohlora.training.loop.distributed import make_fabric
 from ohlora.training.loop.logs import write_rows
 from ohlora.training.loop.prefetch import prefetched
 from ohlora.training.loop.run_folder import RunFolder
 from ohlora.training.loop.slow_kernels import spare_slow_kernels
-from ohlora.training.loop.states import Stateful, load_states, states_of
+from ohlora.training.loop.states import Stateful, load_states, save_tensors, states_of
 from ohlora.training.loop.steps import EpochState, require_finite, train_epochs
-from ohlora.training.nets.effisegnet import SIZE, EffiSegNet
+from ohlora.training.nets.effisegnet import DOCUMENTED_ENCODER, SIZE, EffiSegNet
+from ohlora.training.students.norms import has_unmeasured_norms, measure_norms
 from ohlora.training.students.recipes import NEWER, DistillConfig
 from ohlora.training.students.sources import REAL, Note, Sources, View, epoch_order, find_sources
-from ohlora.training.weights.student import load_student, save_student
+from ohlora.training.weights.student import load_student, published_student, save_student
 
 BATCH = 8  # of pictures that are measured
 STUDENT = "student.safetensors"
+PUBLISHED = "segmentation_model_ohlora_v4.pth"  # the documented hair student, as other programs of the family load it
+MEASURED_BATCHES = 8
 Report = Callable[[dict[str, Any]], None]
 C = TypeVar("C", bound=DistillConfig)
 
@@ -150,6 +154,12 @@ class Lesson(ABC):
         return row
 
 
+def start_files(config: DistillConfig) -> dict[str, list[Path]]:
+    """The weights that a student begins with, by what they are."""
+    files = {"start student": config.start_from, "encoder weights": config.encoder_weights}
+    return {what: [Path(file)] for what, file in files.items() if file is not None}
+
+
 class Average:
     """Exponential moving average of weights and buffers, with the usual warm start."""
 
@@ -190,10 +200,14 @@ class Training:
             out,
             lesson.identity(),
             self.fabric,
+            reads={**read_files(lesson.sources.pictures), **start_files(config)},
             resume=resume,
             state_file="last.pt",
             defaults={"config": NEWER},
         )
+        if config.start_from and self.folder.saved is None and has_unmeasured_norms(raw):
+            images = [image for image, _ in islice(lesson.batches(0), MEASURED_BATCHES)]
+            measure_norms(raw, torch.cat([image for image in images if image.shape == images[0].shape]))
         self.raw = raw.to(memory_format=torch.channels_last)
         if config.precision == "bf16" and self.fabric.device.type == "cpu":
             spare_slow_kernels(self.raw)
@@ -223,7 +237,10 @@ class Training:
         `test` and `test_faces` are those of the real pictures; with drawn ones, `sources` has the same for every kind.
         Raises TrainingStoppedError when the loss is no longer a number.
         """
-        self.folder.open()
+        with self.folder:
+            return self._run(report)
+
+    def _run(self, report: Report) -> dict[str, Any]:
         train_epochs(self.state, self._finished, self._epoch, keep=self._keep, save=self._save, report=report)
         lesson, sources, device = self.lesson, self.lesson.sources, self.fabric.device
         student = load_student(self.out / STUDENT, outputs=lesson.outputs).to(device)
@@ -235,6 +252,8 @@ class Training:
                 names = [sources.pictures[i].name for i in split.test]
                 parts[name]["test"] = metrics.summary()
                 parts[name]["test_faces"] = dict(zip(names, metrics.per_face_iou().round(4).tolist(), strict=True))
+        if lesson.outputs == 1 and student.encoder_name == DOCUMENTED_ENCODER:
+            save_tensors(self.out / PUBLISHED, published_student(student.cpu()))
         result: dict[str, Any] = {
             "config": self.config.as_dict(),
             "epochs": self.state.epoch,
@@ -325,7 +344,8 @@ def learn(
     theirs). With no real picture held out (holdout 0) the last epoch is kept. The same folders, holdout and seed hold
     out the same people; with folders `held_out`, their pictures are held out and all of `data` is learned from.
     Writes to `out`: student.safetensors (best, averaged weights), last.pt (resume state),
-    log.jsonl, valid_loss.csv, report.json. Raises InvalidInputError for unusable data or a folder of another run.
+    log.jsonl, valid_loss.csv, report.json, inputs.json (hashes of what was read); a hair student of the documented
+    encoder also in the published layout. Raises InvalidInputError for unusable data or a folder of another run.
     """
     sources = find_sources(data, make_folder(out), config, note, find=task.find, view=task.view, held_out=held_out)
     if not len(sources.splits[REAL].train):

@@ -69,11 +69,15 @@ class HairMetrics:
         counts = np.array(self.counts, dtype=np.float64)
         tp, fp, fn = counts.sum(0)
         faces = self.per_face_iou()
+        nothing = tp + fp + fn == 0  # no hair and none found: perfect, as for a face
+        pooled = {
+            "iou": (tp, tp + fp + fn),
+            "dice": (2 * tp, 2 * tp + fp + fn),
+            "recall": (tp, tp + fn),
+            "precision": (tp, tp + fp),
+        }
         figures = {
-            "iou": ratio(tp, tp + fp + fn),
-            "dice": ratio(2 * tp, 2 * tp + fp + fn),
-            "recall": ratio(tp, tp + fn),
-            "precision": ratio(tp, tp + fp),
+            **{name: 1.0 if nothing else part / (whole + EPSILON) for name, (part, whole) in pooled.items()},
             "mse": self.squared / sum(self.sizes),
             "mse_published": PUBLISHED_SHARE * self.squared / sum(self.sizes),
             "iou_face_mean": faces.mean(),

@@ -11,17 +11,34 @@ from typing import cast
 
 from ohlora.base.types import check_choice
 from ohlora.bundle.files import file_sha256
+from ohlora.bundle.installed import NAME
+from ohlora.bundle.manifest import MANIFEST_NAME
+from ohlora.errors import InvalidInputError
 from ohlora.training import checkpoints
 from ohlora.training.loop.distributed import chosen_device
 from ohlora.training.nets.bisenet import BiSeNet
 from ohlora.training.nets.facexformer import FaceXFormer
 from ohlora.training.teachers.bisenet import BiSeNetTeacher
+from ohlora.training.teachers.bundle import BundleTeacher
 from ohlora.training.teachers.facexformer import FaceXFormerTeacher
-from ohlora.training.teachers.protocol import Labels, Teacher
+from ohlora.training.teachers.protocol import Labeller, Labels, Teacher
 
-__all__ = ["KINDS", "Labels", "Teacher", "load_teacher"]
+__all__ = ["KINDS", "Labels", "Teacher", "load_teacher", "open_labeller"]
 
 KINDS = (FaceXFormerTeacher.name, BiSeNetTeacher.name)
+
+
+def open_labeller(source: Path | str, kind: str | None = None, device: str = "cpu") -> Labeller:
+    """A published weights file (`load_teacher`), or the networks of a bundle: its folder, or a name such as "demo".
+
+    Raises BundleError for an unusable bundle, InvalidInputError for a `kind` with a bundle, and as `load_teacher`.
+    """
+    path = Path(source)
+    if path.is_file() or not (NAME.fullmatch(str(source)) or (path / MANIFEST_NAME).is_file()):
+        return load_teacher(path, kind, device)
+    if kind is not None:
+        raise InvalidInputError(f"{source} is a bundle: leave the kind of the teacher out")
+    return BundleTeacher(str(source))
 
 
 def load_teacher(path: Path | str, kind: str | None = None, device: str = "cpu") -> Teacher:

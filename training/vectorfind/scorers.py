@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ohlora.base.text import first_of
 from ohlora.base.types import Rgb
 from ohlora.bundle import Bundle
 from ohlora.bundle.files import file_sha256
@@ -128,6 +129,8 @@ class ReaderScorer:
 def load_scorer(source: str | Path, device: torch.device | str = "cpu") -> Scorer:
     """A property or merged CNN (.pth, .safetensors), a portrait reader (.safetensors), or "parsing:BUNDLE".
 
+    A folder stands for the one network in it.
+
     Raises InvalidInputError for what is none of these, BundleError for a bundle without a face parser.
     """
     if str(source).startswith("parsing:"):
@@ -139,6 +142,8 @@ def load_scorer(source: str | Path, device: torch.device | str = "cpu") -> Score
 
         return ParsingScorer(parse, bundle.engine_hashes["parsing"])
     path = Path(source)
+    if path.is_dir():
+        path = only_network(path)
     if not path.is_file():
         raise InvalidInputError(
             f"no scorer {path}: give a property or merged CNN, a portrait reader, or parsing:BUNDLE"
@@ -156,6 +161,15 @@ def load_scorer(source: str | Path, device: torch.device | str = "cpu") -> Score
         raise InvalidInputError(
             f"{path} scores no faces: it is no property CNN, merged CNN or portrait reader ({reasons[1]})"
         ) from None
+
+
+def only_network(folder: Path) -> Path:
+    """The one .safetensors file of a folder, or else its one .pth file. Raises InvalidInputError for another number."""
+    files = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.pth"))
+    if len(files) != 1:
+        names = f"{len(files)} networks ({first_of([file.name for file in files])})" if files else "no network"
+        raise InvalidInputError(f"{folder} holds {names}: give the file of one scorer")
+    return files[0]
 
 
 def require_columns(scorer: Scorer, columns: Sequence[str]) -> None:

@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from ohlora.base.atomic import make_folder, write_json
+from ohlora.base.atomic import write_json
 from ohlora.base.values import PROPERTIES, Face
 from ohlora.bundle.files import file_sha256
 from ohlora.latents.directions import FILE_NAME, Directions, read_directions, write_directions
+from ohlora.training.loop.run_folder import locked_folder
 from ohlora.training.vectorfind import report_files as files
 from ohlora.training.vectorfind.calibrate import calibrated
 from ohlora.training.vectorfind.direction_test import DirectionTester, TestResult, overall_leakage
@@ -66,58 +67,60 @@ def run_search(
 
     samples: a folder shared by several searches of one generator and scorer; all scores are stored there. faces: chosen
     faces, tested in place of random codes (report: final_vector_test_report). source: how the directions are called.
-    Raises InvalidInputError for settings that generator and scorer do not have, or a folder of another search.
+    Raises InvalidInputError for settings that generator and scorer do not have, or a folder of another search or
+    that another process works in.
     """
-    out = make_folder(out)
-    require_columns(scorer, settings.columns)
-    portrayer.size(settings.space)
-    started = time.perf_counter()
-    columns = settings.columns if samples is None else scorer.columns
-    store = draw_samples(
-        portrayer,
-        scorer,
-        out / SAMPLES if samples is None else samples,
-        count=settings.samples,
-        spaces=(settings.space,),
-        columns=columns,
-        first_seed=settings.first_seed,
-        restart=restart and samples is None,  # what others share is not this search's to throw away
-        advance=lambda count: advance("samples", count),
-    )
-    measuring = Measuring(portrayer, scorer, settings, population(store, settings))
-    sampled = time.perf_counter()
-    tested, facts = _directions(measuring, store, out, source, restart, note)
-    runtime = read_directions(out / FILE_NAME)
-    found = time.perf_counter()
-    if settings.tsne:
-        plot_extremes(out, store, measuring.people, settings, note)
-    tester = DirectionTester(measuring, tested, out)
-    result = tester.run(faces, restart=restart, advance=lambda count: advance("faces", count))
-    summary = {
-        "source": source,
-        "space": settings.space,
-        "report": files.REPORT if faces is None else files.FINAL_REPORT,
-        "generator_sha256": portrayer.sha256,
-        "engine": portrayer.engine,
-        "scorer": scorer.kind,
-        "settings": as_json(settings),
-        "cutoffs": list(measuring.people.cutoffs),
-        "groups": measuring.people.group_sizes(),
-        "directions": facts,
-        "test": {
-            "faces": len(result.rows),
-            "without_directions": result.skipped,
-            **result.statistics,
-            "leakage": dict(zip(PROPERTIES, np.round(overall_leakage(result.rows), 4).tolist(), strict=True)),
-        },
-        "seconds": {
-            "samples": round(sampled - started, 1),
-            "directions": round(found - sampled, 1),
-            "test": round(time.perf_counter() - found, 1),
-        },
-    }
-    write_json(out / SUMMARY, summary)
-    return SearchResult(out, summary, runtime, result)
+    out = Path(out)
+    with locked_folder(out):
+        require_columns(scorer, settings.columns)
+        portrayer.size(settings.space)
+        started = time.perf_counter()
+        columns = settings.columns if samples is None else scorer.columns
+        store = draw_samples(
+            portrayer,
+            scorer,
+            out / SAMPLES if samples is None else samples,
+            count=settings.samples,
+            spaces=(settings.space,),
+            columns=columns,
+            first_seed=settings.first_seed,
+            restart=restart and samples is None,  # what others share is not this search's to throw away
+            advance=lambda count: advance("samples", count),
+        )
+        measuring = Measuring(portrayer, scorer, settings, population(store, settings))
+        sampled = time.perf_counter()
+        tested, facts = _directions(measuring, store, out, source, restart, note)
+        runtime = read_directions(out / FILE_NAME)
+        found = time.perf_counter()
+        if settings.tsne:
+            plot_extremes(out, store, measuring.people, settings, note)
+        tester = DirectionTester(measuring, tested, out)
+        result = tester.run(faces, restart=restart, advance=lambda count: advance("faces", count))
+        summary = {
+            "source": source,
+            "space": settings.space,
+            "report": files.REPORT if faces is None else files.FINAL_REPORT,
+            "generator_sha256": portrayer.sha256,
+            "engine": portrayer.engine,
+            "scorer": scorer.kind,
+            "settings": as_json(settings),
+            "cutoffs": list(measuring.people.cutoffs),
+            "groups": measuring.people.group_sizes(),
+            "directions": facts,
+            "test": {
+                "faces": len(result.rows),
+                "without_directions": result.skipped,
+                **result.statistics,
+                "leakage": dict(zip(PROPERTIES, np.round(overall_leakage(result.rows), 4).tolist(), strict=True)),
+            },
+            "seconds": {
+                "samples": round(sampled - started, 1),
+                "directions": round(found - sampled, 1),
+                "test": round(time.perf_counter() - found, 1),
+            },
+        }
+        write_json(out / SUMMARY, summary)
+        return SearchResult(out, summary, runtime, result)
 
 
 def _directions(

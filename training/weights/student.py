@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ohlora.base.installation import install_command
 from ohlora.errors import CheckpointError
 from ohlora.training.nets.effisegnet import SHIPPED_ENCODER, EffiSegNet
-from ohlora.training.weights.effisegnet_keys import CLASSIFIER, IMAGENET_LAYOUT
+from ohlora.training.weights.effisegnet_keys import CLASSIFIER, DEAD, IMAGENET_LAYOUT, LAYOUT
 from ohlora.training.weights.files import read_pickle, read_tensors, write_tensors
 from ohlora.training.weights.state_dicts import load_layout
 
@@ -50,6 +50,15 @@ def load_parser(path: Path) -> EffiSegNet:
     if model.outputs == 1:
         raise CheckpointError(f"{path} is a hair student, needed is a parsing student: give another file")
     return model
+
+
+def published_student(student: EffiSegNet) -> dict[str, Tensor]:
+    """State dict of a hair student of the documented encoder under the published names, on the CPU.
+
+    Tensors that are saved and never used are zero.
+    """
+    state = {key: value.cpu().contiguous() for key, value in LAYOUT.rename(student).items()}
+    return {**state, **{key: torch.zeros(shape) for key, shape in DEAD.items()}}
 
 
 def imagenet_encoder_state(name: str, encoder: nn.Module) -> dict[str, Tensor]:

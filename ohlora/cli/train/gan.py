@@ -60,7 +60,7 @@ def gan(
     if resolution is not None:
         config = at_resolution(config, resolution)
     config = scaled(config, kimg, batch_size)
-    source = make_source(config, data or [], store)
+    source = make_source(config, data or [], store, timed=time_limit is not None)
     result = run(
         config,
         how.out,

@@ -15,7 +15,9 @@ def parse(
     sources: Annotated[
         list[Path], Argument(help="Pictures, folders of pictures, or .txt lists of them (one path a line).")
     ],
-    teacher: Annotated[Path, Option(help="Published weights: FaceXFormer (model.pt) or BiSeNet (79999_iter.pth).")],
+    teacher: Annotated[
+        str, Option(help="Published weights (FaceXFormer's model.pt, BiSeNet's 79999_iter.pth), or a bundle: demo.")
+    ],
     variant: Annotated[
         str, Option(help="crop (the largest face with its margin) or full-frame (hair labels).")
     ] = "crop",
@@ -33,16 +35,19 @@ def parse(
     """Label pictures with a teacher: face, class map, overlay and soft hair map of each. The same command resumes.
 
     Example: `ohlora train parse photos --teacher model.pt --variant full-frame --out data/parsed`
+
+    Example: `ohlora train parse photos --teacher demo --variant full-frame --out data/parsed`, without a file of your
+    own: the hair model that ships finds the hair
     """
     from ohlora.cli.progress import Progress
     from ohlora.cli.sources import without
     from ohlora.io.images import list_images
     from ohlora.training.teachers.parse import ParseSettings, parse_pictures
-    from ohlora.training.teachers.registry import load_teacher
+    from ohlora.training.teachers.registry import open_labeller
 
     settings = ParseSettings(variant, exact_face)
     paths = without(list_images(expand_lists(sources), recursive), how.out)
-    expert = load_teacher(teacher, kind, device)
+    expert = open_labeller(teacher, kind, device)
     with Progress(len(paths), "pictures") as progress:
 
         def started(pending: int, done: int) -> None:

@@ -76,10 +76,10 @@ def pipeline(
         "stages": {name: {"state": s.state, "why": s.why, "seconds": round(s.seconds, 1)} for name, s in asked.items()},
     }
     if not dry_run:
-        summary |= {"report": str(how.out / REPORT_HTML), "figures": report["figures"]}
+        summary |= {"report": str(how.out / REPORT_HTML), "warnings": report["warnings"], "figures": report["figures"]}
     if dry_run:
         lines = [f"{name:<22} {s.state}{f' ({s.why})' if s.why else ''}" for name, s in asked.items()]
     else:
         ran, seconds = sum(s.seconds > 0 for s in asked.values()), sum(s.seconds for s in asked.values())
         lines = [f"{ran} of {len(asked)} stages ran, {seconds:.0f} s; report -> {how.out / REPORT_HTML}"]
-    how.tell(summary, *lines)
+    how.end(summary, [] if dry_run else report["warnings"], *lines)

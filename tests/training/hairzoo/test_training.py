@@ -64,7 +64,7 @@ def test_a_stopped_run_resumes_to_the_same_weights(celeb: Path, tmp_path: Path) 
     assert whole["best_epoch"] == int(np.argmax(dice))
     assert [row["best"] for row in whole["log"]] == [d > max(dice[:i], default=-1) for i, d in enumerate(dice)]
     assert {p.name for p in (tmp_path / "whole").iterdir()} == {
-        CONFIG.file_name, "last.pt", "log.jsonl", "report.json", "left_out.json", "overlays.jpg",
+        CONFIG.file_name, "inputs.json", "last.pt", "log.jsonl", "report.json", "left_out.json", "overlays.jpg",
     }  # fmt: skip
     # Another recipe in the same folder is refused; how it is computed may change.
     with pytest.raises(InvalidInputError, match=r"other config \(encoder_lr was 0.001, now 0.002\)"):

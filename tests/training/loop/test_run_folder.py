@@ -47,7 +47,10 @@ class Descent:
         if saved is not None:
             load_states(self.parts, saved)
             self.at = saved["at"]
-        self.folder.open()
+        with self.folder:
+            return self._run()
+
+    def _run(self) -> bool:
         self.table = self.folder.table("log.csv", ("step", "loss"))
         with self.folder.stop_requests():
             ended = train_steps(self.folder, lambda: self.at >= self.steps, self.step, self.save)

@@ -20,12 +20,13 @@ from ohlora.training.directions.reader import paint_portraits, sample_parameters
 from ohlora.training.directions.recipes import ReaderConfig
 from ohlora.training.pipeline import exhibits as charts
 from ohlora.training.pipeline.exhibits import Exhibits
-from ohlora.training.pipeline.maps import BundleTeacher, portrait_maps
+from ohlora.training.pipeline.maps import portrait_maps
 from ohlora.training.pipeline.portrait_labels import ATTRIBUTES, NAMES, labels_of_seeds, shares, train_labeller, truth
 from ohlora.training.pipeline.presets import PRESETS
 from ohlora.training.pipeline.sections import PipelineSettings
 from ohlora.training.pipeline.settings import as_yaml, load_settings, template
 from ohlora.training.pipeline.stages import GRAPH
+from ohlora.training.teachers.bundle import BundleTeacher
 
 # --- truth -----------------------------------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ohlora.base.atomic import make_folder, remove_leftovers
+from ohlora.base.values import PROPERTIES
 from ohlora.errors import InvalidInputError
 from ohlora.io.numbered_images import numbered_images
 from ohlora.scores import score_folder
@@ -19,13 +20,14 @@ from ohlora.scores.result import ScoreResult
 from ohlora.scores.table import PROPERTY_COLUMNS, write_score_table
 from ohlora.training.cnn.classifier import train_classifier
 from ohlora.training.cnn.recipes import HAIRSTYLE_COLUMNS, ClassifierRecipe, ScoreCnnRecipe
-from ohlora.training.cnn.regression import merge_cnns, train_score_cnn
+from ohlora.training.cnn.regression import ScoreCnnResult, merge_cnns, train_score_cnn
 from ohlora.training.cnn.scoring import rescore
 from ohlora.training.pipeline.graph import External
 from ohlora.training.pipeline.manifest import Output
-from ohlora.training.pipeline.maps import BundleTeacher, portrait_maps
+from ohlora.training.pipeline.maps import portrait_maps
 from ohlora.training.pipeline.stages.pictures import grid, link
 from ohlora.training.pipeline.work import Outcome, Work
+from ohlora.training.teachers.bundle import BundleTeacher
 from ohlora.training.teachers.parse import ParseSettings, parse_pictures
 from ohlora.training.teachers.protocol import Labeller
 from ohlora.training.teachers.registry import load_teacher
@@ -190,16 +192,14 @@ def classifier(work: Work) -> Outcome:
 def score_cnn(work: Work) -> Outcome:
     """The property or the hairstyle CNN."""
     recipe: ScoreCnnRecipe = replace(work.recipe, precision=work.precision)
-    result = train_score_cnn(
-        work.inputs["images"],
-        work.inputs["scores"],
-        work.folder,
-        recipe,
-        fabric=work.fabric(),
-        report=work.listener(lambda row: f"epoch {row['epoch']}: validation loss {row['loss']:.4f}"),
-        note=work.note,
-    )
-    log = epoch_detail(work.folder / recipe.log_file)
+    floor, longer = work.section.floor, work.section.longer
+    folder, result = work.folder, _trained(work, recipe, work.folder)
+    if recipe.epochs is not None and longer > 1 and below_floor(result, floor):
+        recipe = replace(recipe, epochs=recipe.epochs * longer, half_period=recipe.half_period * longer)
+        work.note(f"{below_floor(result, floor)}: trained again, for {recipe.epochs} epochs")
+        folder = work.folder / "longer"  # its own, so that an interrupted stage resumes in either
+        result = _trained(work, recipe, folder)
+    log = epoch_detail(folder / recipe.log_file)
     losses = {column: values for column, values in log.items() if column.startswith("val")}
     correlations = {column: values for column, values in log.items() if column.endswith("_corr")}
     work.shown.curve("validation loss", log["epoch"], losses, "epoch")
@@ -210,7 +210,34 @@ def score_cnn(work: Work) -> Outcome:
         "loss": result.loss,
         "best": dict(result.figures),
     }
+    if missed := below_floor(result, floor):
+        figures["warning"] = f"{missed}: what is trained with it will not control them well"
     return Outcome({"model": Output(result.model.relative_to(work.folder).as_posix())}, figures)
+
+
+def _trained(work: Work, recipe: ScoreCnnRecipe, folder: Path) -> ScoreCnnResult:
+    return train_score_cnn(
+        work.inputs["images"],
+        work.inputs["scores"],
+        folder,
+        recipe,
+        fabric=work.fabric(),
+        report=work.listener(lambda row: f"epoch {row['epoch']}: validation loss {row['loss']:.4f}"),
+        note=work.note,
+    )
+
+
+def below_floor(result: ScoreCnnResult, floor: float | None) -> str:
+    """Which of eyes, mouth and pose the network reads worse than `floor`, in words; empty when none."""
+    if floor is None:
+        return ""
+    found = {name: result.figures.get(f"{name}_score_corr") for name in PROPERTIES}
+    low = [
+        f"{name} {'none' if value is None else f'{value:.2f}'}"
+        for name, value in found.items()
+        if not (value or 0) >= floor
+    ]
+    return f"the held-out correlation of {', '.join(low)} is below {floor:g}" if low else ""
 
 
 def rescored(work: Work) -> Outcome:
