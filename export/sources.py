@@ -65,6 +65,11 @@ def bundle_source(where: str | Path, size: tuple[int, int]) -> Source:
         return lambda: onnx.load_from_string(read_model_file(bundle.file(file)).data)
 
     generator, hair, parser = manifest.generator, manifest.hair, manifest.parsing
+    if hair is not None and hair.input != "resized":
+        raise InvalidInputError(
+            f"bundle '{bundle.name}' feeds its hair finder as documented, and exports hold the one for images of "
+            f"{hair.input_size}x{hair.input_size}: take \"input\" out of the part 'hair' of its bundle.json"
+        )
     if generator is not None:
         add("mapping", load(generator.mapping), lambda n: _latents(bundle, n), "w", "latent")
         add("synthesis", load(generator.synthesis), lambda n: judged_latents(bundle, n)[0], "image", "image")

@@ -30,8 +30,8 @@ def fit_pictures(images: Any, fitted: Any, place: Place) -> None:
 
 
 def hair_facts(hair: Any, rows: Any, facts: Any, place: Place) -> None:
-    """hair float32 [N,h,w], rows of `ombre.cuda.find_rows` -> facts int32 [N,2]: pixels with H >= 0.5, last hair row or
-    -1.
+    """hair float32 [N,h,w], rows of `ombre.cuda.find_rows` -> facts int32 [N,3]: pixels with H >= 0.5, last hair row or
+    -1, pixels with H > 0.75, which a dye without hair rows would change.
     """
     with on(place):
         facts_of[len(hair), THREADS, place.stream](hair, rows, facts)
@@ -80,20 +80,25 @@ def _level(value, halved):
 
 @cuda.jit
 def facts_of(hair, rows, facts):
-    found = cuda.shared.array(2, np.int32)
+    found = cuda.shared.array(3, np.int32)
     n, t = cuda.blockIdx.x, cuda.threadIdx.x
     if t == 0:
-        found[0], found[1] = 0, -1
+        found[0], found[1], found[2] = 0, -1, 0
     cuda.syncthreads()
     width = hair.shape[2]
-    count = np.int32(0)
+    count, strong = np.int32(0), np.int32(0)
     for i in range(t, hair.shape[1] * width, THREADS):
-        if hair[n, i // width, i % width] >= np.float32(0.5):
+        value = hair[n, i // width, i % width]
+        if value >= np.float32(0.5):
             count += np.int32(1)
+        if value > np.float32(0.75):
+            strong += np.int32(1)
     if count > 0:
         cuda.atomic.add(found, 0, count)
+    if strong > 0:
+        cuda.atomic.add(found, 2, strong)
     for tile in range(t, rows.shape[1], THREADS):
         cuda.atomic.max(found, 1, rows[n, tile, 1])
     cuda.syncthreads()
     if t == 0:
-        facts[n, 0], facts[n, 1] = found[0], found[1]
+        facts[n, 0], facts[n, 1], facts[n, 2] = found[0], found[1], found[2]

@@ -31,6 +31,10 @@ Detect: TypeAlias = Literal["auto", "whole"]
 NoFace: TypeAlias = Literal["skip", "keep", "whole"]
 Variant: TypeAlias = Literal["crop", "full-frame"]
 
+# Whose arithmetic, where the documented system and this one differ (docs/documented.md).
+Compat: TypeAlias = Literal["documented"]
+HairInput: TypeAlias = Literal["resized", "documented"]
+
 ChoiceT = TypeVar("ChoiceT", bound=str)
 
 

@@ -23,7 +23,8 @@ def describe(bundle: Bundle) -> list[tuple[str, str]]:
         ("files", f"{len(manifest.files)}, {sum(f.size for f in manifest.files.values()) / 1e6:.1f} MB"),
     ]
     if hair := manifest.hair:
-        rows.append(("hair", f"{hair.architecture}, {hair.input_size} px{_figures(hair.parity, hair.metrics)}"))
+        fed = ", fed as documented" if hair.input == "documented" else ""
+        rows.append(("hair", f"{hair.architecture}, {hair.input_size} px{fed}{_figures(hair.parity, hair.metrics)}"))
     if parsing := manifest.parsing:
         # Figures of every class would fill the screen; they stand in bundle.json.
         mean = {key: value for key, value in parsing.metrics.items() if key in ("iou", "f1", "accuracy")}

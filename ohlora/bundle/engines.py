@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
-from ohlora.base.types import Backend, PrecisionChoice
+from ohlora.base.types import Backend, HairInput, PrecisionChoice
+from ohlora.bundle.documented_hair import documented_finder, documented_side
 from ohlora.bundle.folder import BundleFolder
 from ohlora.engines import Engine, arithmetic, open_engine
-from ohlora.engines.model_file import ModelFile
-from ohlora.engines.selftest import load_probe
+from ohlora.engines.model_file import ModelFile, read_model_file
+from ohlora.engines.selftest import Probe, load_probe
 from ohlora.errors import BundleError, EngineError, InvalidInputError
 
 if TYPE_CHECKING:
@@ -27,10 +27,10 @@ CLASSES_DIFFERENT = 0.02
 
 
 class _Network(NamedTuple):
-    """precision: what the network's preset was measured in."""
+    """probe: none of a network that differs from the one in the file. precision: what its preset was measured in."""
 
     file: str
-    probe: str
+    probe: str | None
     shapes: Shapes
     precision: str = "fp32"
 
@@ -44,10 +44,29 @@ class BundleEngines(BundleFolder):
     """
 
     def hair_engine(
-        self, backend: Backend = "auto", precision: PrecisionChoice = "auto", threads: int | None = None
+        self,
+        backend: Backend = "auto",
+        precision: PrecisionChoice = "auto",
+        threads: int | None = None,
+        input: HairInput | None = None,
     ) -> Engine:
-        """image uint8 [N, s, s, 3] RGB -> hair float32 [N, s, s] in [0, 1]; s = hair_part().input_size."""
-        return self._engine("hair", backend, precision, threads)
+        """image uint8 [N, s, s, 3] RGB -> hair float32 [N, s, s] in [0, 1]; s = hair_part().input_size.
+
+        input: in place of the bundle's own; the images of the documented one are larger (`documented_side`), and it
+        computes in fp32.
+        """
+        return self._engine("hair", backend, precision, threads, input)
+
+    def hair_model(self, input: HairInput | None = None) -> tuple[Path | ModelFile, int]:
+        """The hair finder's ONNX file, or what is made of it for the documented input, and the side of its images.
+
+        input: in place of the bundle's own.
+        """
+        part = self.hair_part()
+        file = self.file(part.file)
+        if (input or part.input) == "resized":
+            return file, part.input_size
+        return documented_finder(read_model_file(file), part.input_size), documented_side(part.input_size)
 
     def parsing_engine(
         self, backend: Backend = "auto", precision: PrecisionChoice = "auto", threads: int | None = None
@@ -115,25 +134,34 @@ class BundleEngines(BundleFolder):
         return self._engine("mapping_end", backend, "fp32", threads)
 
     def device_engine(
-        self, role: Literal["synthesis", "hair"], *, noise: int | None = None, **options: Any
+        self,
+        role: Literal["synthesis", "hair"],
+        *,
+        noise: int | None = None,
+        input: HairInput | None = None,
+        **options: Any,
     ) -> BatchEngine:
         """A network on a CUDA device; options of `engines.gpu.device.open_device_engine`. Shapes as of its CPU form.
 
-        noise: as of `synthesis_engine`.
+        noise: as of `synthesis_engine`. input: as of `hair_engine`.
         """
         from ohlora.engines.gpu.device import open_device_engine
 
-        network = self._network(role)
-        if noise is None:
-            probe = load_probe(self.file(network.probe), role)
-            engine = open_device_engine(self.file(network.file), probe=probe, **options)
-        else:
-            if options.get("engines") is not None:
+        network = self._network(role, input)
+        if network.probe is None:
+            _require_fp32(options["precision"])
+        if options.get("engines") is not None:
+            if noise is not None:
                 raise InvalidInputError(f"built engines have the noise that is fixed: leave out noise {noise}")
-            with tempfile.TemporaryDirectory(prefix="ohlora-noise-") as folder:
-                file = Path(folder) / Path(network.file).name
-                file.write_bytes(self._with_noise(network, noise).data)
-                engine = open_device_engine(file, **options)
+            if network.probe is None:
+                raise InvalidInputError(
+                    f"{options['engines']} holds TensorRT engines, whose hair finder is not fed as documented: leave "
+                    "--engines or --compat out"
+                )
+        if noise is None:
+            engine = open_device_engine(self._model(role, network, input), probe=self._probe(role, network), **options)
+        else:
+            engine = open_device_engine(self._with_noise(network, noise), **options)
         self._require_shapes(engine, network)
         return engine
 
@@ -147,23 +175,43 @@ class BundleEngines(BundleFolder):
             raise InvalidInputError(f"bundle '{self.name}': {error}") from error
         return ModelFile(path, data, hashlib.sha256(data).hexdigest())
 
-    def _engine(self, role: Role, backend: Backend, precision: PrecisionChoice, threads: int | None) -> Engine:
-        network = self._network(role)
+    def _engine(
+        self,
+        role: Role,
+        backend: Backend,
+        precision: PrecisionChoice,
+        threads: int | None,
+        input: HairInput | None = None,
+    ) -> Engine:
+        network = self._network(role, input)
+        chosen = arithmetic(precision, network.precision, backend)
+        if network.probe is None:
+            _require_fp32(chosen)
         engine = open_engine(
-            self.file(network.file),
+            self._model(role, network, input),
             backend=backend,
-            precision=arithmetic(precision, network.precision, backend),
+            precision=chosen,
             threads=threads,
-            probe=load_probe(self.file(network.probe), role),
+            probe=self._probe(role, network),
         )
         self._require_shapes(engine, network)
         return engine
 
-    def _network(self, role: Role) -> _Network:
+    def _model(self, role: Role, network: _Network, input: HairInput | None) -> Path | ModelFile:
+        return self.hair_model(input)[0] if role == "hair" else self.file(network.file)
+
+    def _probe(self, role: Role, network: _Network) -> Probe | None:
+        return None if network.probe is None else load_probe(self.file(network.probe), role)
+
+    def _network(self, role: Role, input: HairInput | None = None) -> _Network:
         if role == "hair":
             hair = self.hair_part()
             size = hair.input_size
-            shapes: Shapes = {"image": ("uint8", (size, size, 3)), "hair": ("float32", (size, size))}
+            documented = (input or hair.input) == "documented"
+            side = documented_side(size) if documented else size
+            shapes: Shapes = {"image": ("uint8", (side, side, 3)), "hair": ("float32", (size, size))}
+            if documented:  # the probe was made of smaller images, and presets were measured on them
+                return _Network(hair.file, None, shapes)
             return _Network(hair.file, hair.probe, shapes, hair.precision)
         if role == "parsing":
             parsing = self.parsing_part()
@@ -197,3 +245,9 @@ class BundleEngines(BundleFolder):
                 f"bundle '{self.name}': {network.file} has tensors {tensors} but the manifest declares "
                 f"{dict(network.shapes)}: the bundle was built wrongly, build it again"
             )
+
+
+def _require_fp32(precision: str) -> None:
+    """Raises EngineError: the documented finder has no probe that would show what another precision does to it."""
+    if precision != "fp32":
+        raise EngineError(f"the documented hair finder computes in fp32, not {precision}: leave --precision at auto")

@@ -25,6 +25,7 @@ from pydantic import (
 from ohlora.base.installation import upgrade_command
 from ohlora.base.reading import MIB, parse_json
 from ohlora.base.text import shown
+from ohlora.base.types import HairInput
 from ohlora.errors import BundleError
 from ohlora.latents.spaces import SPLIT_SPACES, Space
 
@@ -88,12 +89,15 @@ class HairPart(_ReaderPart):
     """Hair finder: image uint8 [N, s, s, 3] -> hair float32 [N, s, s] in [0, 1], s = input_size.
 
     precision: arithmetic that its preset was measured in.
+    input: what it is fed: images resized to s x s, as it was trained; or "documented", 256x256 where s is 224
+    (`ohlora.bundle.documented_hair`).
     """
 
-    LATER = ("precision",)
+    LATER = ("precision", "input")
 
     architecture: str
     precision: Precision = "fp32"
+    input: HairInput = "resized"
     parity: dict[str, JsonValue] = {}
     metrics: dict[str, JsonValue] = {}
 

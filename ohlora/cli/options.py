@@ -27,6 +27,9 @@ Out = Annotated[Path, Option("--out", "-o", help="Folder for the results; the sa
 BundleName = Annotated[str, Option("--bundle", "-b", help="Bundle folder, or 'demo' for the one that ships.")]
 Backend = Annotated[str, Option("--backend", help="auto, openvino or onnxruntime.")]
 Threads = Annotated[int | None, Option("--threads", min=1, help="Engine streams; default: usable cores.")]
+Compat = Annotated[
+    str | None, Option("--compat", help="documented: find and dye hair as the documented system (docs/documented.md).")
+]
 Workers = Annotated[int | None, Option("--workers", min=1, max=256, help="Encoding threads; default: cores.")]
 Recursive = Annotated[bool, Option("--recursive", "-r", help="Also look into subfolders.")]
 NoMark = Annotated[bool, Option("--no-mark", help="Leave out of the files that they are synthetic: docs/marks.md.")]
@@ -91,6 +94,7 @@ class Engines:
         "auto"
     )
     threads: Threads = None
+    compat: Compat = None
 
     def renderer(self, directions: DirectionSet | None = None, noise: str = "fixed") -> Renderer:
         """noise: of portraits. Raises InvalidInputError, BundleError.
@@ -99,9 +103,9 @@ class Engines:
         """
         from ohlora.render.renderer import Renderer
 
-        backend, precision = cast(Any, self.backend), cast(Any, self.precision)
+        backend, precision, compat = cast(Any, self.backend), cast(Any, self.precision), cast(Any, self.compat)
         seed = noise_seed(noise)
-        return Renderer(self.bundle, backend, precision, self.threads, directions=directions, noise=seed)
+        return Renderer(self.bundle, backend, precision, self.threads, directions=directions, noise=seed, compat=compat)
 
 
 def noise_seed(text: str) -> int | Literal["fixed"]:

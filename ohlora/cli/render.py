@@ -118,6 +118,7 @@ class Engines:
     batch: Annotated[int | None, Option(min=1, max=4096, help="Images under way at once; default 8, on a GPU 64.")] = (
         None
     )
+    compat: options.Compat = None
 
     def check(self, devices: list[int]) -> None:
         """Raises InvalidInputError for options of a GPU without one."""
@@ -165,7 +166,7 @@ def render(
     devices = chosen_devices(engines.device)
     engines.check(devices)
     backend, precision = ("auto", "auto") if devices else (engines.backend, engines.precision)
-    host = options.Engines(engines.bundle, backend, precision, engines.threads)
+    host = options.Engines(engines.bundle, backend, precision, engines.threads, engines.compat)
     with host.renderer(directions, portraits.noise) as renderer:
         asked = _asked(renderer, portraits, looks, images, job)
         setting = engines.device_setting()

@@ -52,7 +52,7 @@ def open_engine(
     if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
         raise EngineError(f"threads must be a whole number of at least 1, got {threads!r}")
     entries = candidates(backend, precision)
-    model = path if isinstance(path, ModelFile) else read_model_file(Path(path))
+    model = read_model_file(path)
     model.require_independent_rows()
     loaded = None if probe is None else load_probe(probe)
     if model.quantized and not has_int8_products():

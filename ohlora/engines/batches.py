@@ -72,11 +72,11 @@ class BatchEngine(Engine):
         return f"<engine {self.name}: {self.backend} {self.precision}, buckets of {self.runner.bucket}>"
 
 
-def model_for_buckets(path: Path | str, bucket: int) -> ModelFile:
+def model_for_buckets(path: Path | str | ModelFile, bucket: int) -> ModelFile:
     """An ONNX file whose rows may be computed `bucket` at a time. Raises EngineError for anything else."""
     if bucket < 1:
         raise EngineError(f"a bucket has at least one row, got {bucket}")
-    model = read_model_file(Path(path))
+    model = read_model_file(path)
     model.require_independent_rows()
     return model
 

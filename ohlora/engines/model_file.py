@@ -59,11 +59,15 @@ class ModelFile:
         return "int8" if precision == "fp32" else f"int8+{precision}"
 
 
-def read_model_file(path: Path) -> ModelFile:
+def read_model_file(source: Path | str | ModelFile) -> ModelFile:
     """Read an ONNX file. Raises EngineError when it is absent, not ONNX, or keeps weights in a second file.
 
     Weights outside the file would be covered neither by its hash nor by a bundle's list of files.
+    source: a path, or a model that was read or made before, which is returned as it is.
     """
+    if isinstance(source, ModelFile):
+        return source
+    path = Path(source)
     data = read_file(path, "model", EngineError)
     try:
         external = next(_external_tensors(memoryview(data)), None)

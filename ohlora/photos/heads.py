@@ -7,7 +7,7 @@ Each person gets a hair map of their own, so the dye's gradient runs over that p
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, lru_cache
 from typing import Any
 
@@ -25,7 +25,7 @@ from ohlora.kernels.ombre import Dyes, HairMask, blend_dyes, make_dyes, prepare_
 from ohlora.photos.edges import DEFAULT, SMALLEST_SCALE, Refinement, spread_map
 from ohlora.photos.face_alignment import Floats, Frame, cut_out, is_portrait, portrait_frame, whole_picture
 from ohlora.photos.face_detector import FaceDetector
-from ohlora.photos.segmentation import SIZE, find_hair
+from ohlora.photos.segmentation import SIZE, find_hair, image_side
 
 # A head is looked at twice: as a portrait, and as a wider one for hair that leaves the portrait. 0.7 is the smallest
 # zoom students were trained with, and makes the portrait 224 of the wider one's 320 pixels, without resampling.
@@ -62,15 +62,30 @@ class FaceRules:
 
 @dataclass(frozen=True)
 class HeadMask:
-    """One person's hair: the mask of a part of the picture whose corner lies at row `top`, column `left`."""
+    """One person's hair: the mask of a part of the picture whose corner lies at row `top`, column `left`.
+
+    unweighted: dyed also where no row is strong enough to count as hair (`compat_unweighted` of `blend_ombre`).
+    """
 
     top: int
     left: int
     mask: HairMask
+    unweighted: bool = False
+
+    @property
+    def has_rows(self) -> bool:
+        """Whether a row counts as hair."""
+        return int(self.mask.bottom[0]) >= 0
 
     @property
     def has_hair(self) -> bool:
-        return int(self.mask.bottom[0]) >= 0
+        """Whether a dye changes anything."""
+        return self.has_rows or (self.unweighted and bool(self.mask.coverage.any()))
+
+
+def as_weighted(heads: Sequence[HeadMask], unweighted: bool) -> tuple[HeadMask, ...]:
+    """The same heads, dyed as `HeadMask` says of `unweighted`."""
+    return tuple(replace(head, unweighted=unweighted) for head in heads)
 
 
 @dataclass(frozen=True)
@@ -84,15 +99,20 @@ class PhotoHair:
 class PhotoReader:
     """Finds everybody's hair in photographs. May be called from several threads.
 
-    engine: a student, as for `find_hair`. Raises InvalidInputError for rules that make no sense.
+    engine: a student, as for `find_hair`. unweighted: as of `HeadMask`. Raises InvalidInputError for rules that make
+    no sense.
     """
 
-    def __init__(self, engine: Engine, rules: FaceRules | None = None) -> None:
-        self.engine, self.rules = engine, rules or FaceRules()
+    def __init__(self, engine: Engine, rules: FaceRules | None = None, *, unweighted: bool = False) -> None:
+        self.engine, self.rules, self.unweighted = engine, rules or FaceRules(), unweighted
         self.detector = FaceDetector(min_face=self.rules.min_face)
 
     def find(self, image: Rgb) -> PhotoHair:
         """uint8 RGB [H,W,3] -> everybody's hair. Raises ImageError where the rules say so, and for a strip."""
+        found = self._find(image)
+        return replace(found, heads=as_weighted(found.heads, self.unweighted))
+
+    def _find(self, image: Rgb) -> PhotoHair:
         if self.rules.detect == "whole":
             return self._whole(image, {"framing": "whole"}, refine=False)
         found = self.detector.detect(image)
@@ -129,10 +149,10 @@ class PhotoReader:
 
 def head_maps(engine: Engine, image: Rgb, frames: Sequence[Frame]) -> list[Floats]:
     """Hair of each portrait frame's wider surroundings (`wide_frame`), float32 [320,320] in [0,1]."""
-    maps = []
+    maps, side = [], image_side(engine)
     for start in range(0, len(frames), HEADS_PER_RUN):
         some = frames[start : start + HEADS_PER_RUN]
-        views = [cut_out(image, view, SIZE, SIZE) for frame in some for view in (frame, wide_frame(frame))]
+        views = [cut_out(image, view, side, side) for frame in some for view in (frame, wide_frame(frame))]
         hair = engine(image=np.stack(views))["hair"]
         maps += [merge_views(close, wide) for close, wide in zip(hair[::2], hair[1::2], strict=True)]
     return maps
@@ -231,16 +251,21 @@ def _trimmed(hair: Floats, region: Region) -> HeadMask | None:
 
 
 @lru_cache(maxsize=1024)
-def dyes_of(ombre: Ombre, rounding: Rounding = "truncate") -> Dyes:
+def dyes_of(ombre: Ombre, rounding: Rounding = "truncate", unweighted: bool = False) -> Dyes:
     """A dye as the kernels take it, made once."""
-    return make_dyes((ombre.color, ombre.height, ombre.grad_height), 1, rounding)
+    return make_dyes((ombre.color, ombre.height, ombre.grad_height), 1, rounding, unweighted)
 
 
 def dye_image(
-    image: Rgb, mask: HairMask, ombre: Ombre, rounding: Rounding = "truncate", backend: Backend = "auto"
+    image: Rgb,
+    mask: HairMask,
+    ombre: Ombre,
+    rounding: Rounding = "truncate",
+    backend: Backend = "auto",
+    unweighted: bool = False,
 ) -> Rgb:
     """The picture, uint8 RGB [H,W,3], dyed over its mask, on this thread: pictures are the parallelism."""
-    dyes = dyes_of(ombre, rounding)
+    dyes = dyes_of(ombre, rounding, unweighted)
     dyed: Rgb = blend_dyes(np.ascontiguousarray(image)[None], mask, dyes, None, backend, threads=1)[0]
     return dyed
 
@@ -253,5 +278,5 @@ def dye_heads(
     for head in heads:
         height, width = head.mask.coverage.shape[1:]
         part = result[head.top : head.top + height, head.left : head.left + width]
-        part[:] = dye_image(part, head.mask, ombre, rounding, backend)
+        part[:] = dye_image(part, head.mask, ombre, rounding, backend, head.unweighted)
     return result

@@ -19,7 +19,7 @@ from ohlora.kernels.ombre import prepare_hair
 from ohlora.photos.edges import Refinement, spread_map
 from ohlora.photos.face_alignment import Floats, Frame, cut_out, whole_picture
 from ohlora.photos.heads import HeadMask, PhotoHair
-from ohlora.photos.segmentation import SIZE, find_hair
+from ohlora.photos.segmentation import find_hair, image_side
 
 DOCUMENTED_SIDE = 256  # pixels, of the largest portraits whose maps are enlarged without looking at the image
 # Of 40 portraits of 512 pixels, the dye's cover agrees with a teacher's maps in 0.860 (intersection over union) on this
@@ -49,7 +49,8 @@ def portrait_hair(engine: Engine, images: Sequence[Rgb], framing: Framing | None
         maps = find_hair(engine, images)
     else:
         frames = [framed(image, framing) for image in images]
-        views = [cut_out(image, frame, SIZE, SIZE) for image, frame in zip(images, frames, strict=True)]
+        side = image_side(engine)
+        views = [cut_out(image, frame, side, side) for image, frame in zip(images, frames, strict=True)]
         maps = list(engine(image=np.stack(views))["hair"]) if views else []
     with ThreadPoolExecutor(engine.threads) as pool:
         return list(pool.map(_placed, images, maps, frames, repeat(framing)))

@@ -27,7 +27,7 @@ from ohlora.photos.edges import Refinement, spread_map
 from ohlora.photos.face_alignment import Floats, Frame, portrait_frame, whole_picture
 from ohlora.photos.face_cascade import Detections
 from ohlora.photos.face_detector import FaceDetector
-from ohlora.photos.heads import FaceRules, HeadMask, dye_heads, head_maps, place_heads
+from ohlora.photos.heads import FaceRules, HeadMask, as_weighted, dye_heads, head_maps, place_heads
 from ohlora.photos.segmentation import find_hair
 
 # The smallest face looked for in a frame: 54 pixels of 1080 rows. Smaller than in photographs would be slow.
@@ -71,12 +71,13 @@ class _Person:
 class VideoHair:
     """Finds everybody's hair in the frames of one video, in order.
 
-    engine: a student, as for `find_hair`. frames, with_faces, most_faces: counted so far.
+    engine: a student, as for `find_hair`. unweighted: as of `HeadMask`. frames, with_faces, most_faces: counted so far.
     """
 
     engine: Engine
     rules: FaceRules = field(default_factory=FaceRules)
     smoothing: Smoothing = field(default_factory=Smoothing)
+    unweighted: bool = False
     frames: int = 0
     with_faces: int = 0
     most_faces: int = 0
@@ -102,7 +103,7 @@ class VideoHair:
         self.frames += 1
         self.with_faces += bool(self._people)
         self.most_faces = max(self.most_faces, len(self._people))
-        return seen
+        return as_weighted(seen, self.unweighted)
 
     def _is_cut(self, image: Rgb) -> bool:
         small = cv2.resize(image, (32, 32), interpolation=cv2.INTER_AREA).astype(np.float32).mean(2)
@@ -171,7 +172,7 @@ class VideoHair:
 
     def _steadied(self, person: _Person, head: HeadMask) -> HeadMask:
         """The dye's gradient hangs on the first and last hair row, where single pixels come and go: smoothed too."""
-        if not head.has_hair:
+        if not head.has_rows:
             return head
         centre, height = person.frame.centre[1], person.frame.height
         rows = np.array([head.mask.top[0], head.mask.bottom[0]], np.float64) + head.top
@@ -242,6 +243,7 @@ def recolor_video(
     smoothing: Smoothing | None = None,
     quality: int = 95,
     rounding: Rounding = "truncate",
+    unweighted: bool = False,
     max_pixels: int = MAX_PIXELS,
     mark: Mark | None = None,
     advance: Callable[[int], None] = lambda frames: None,
@@ -249,12 +251,13 @@ def recolor_video(
 ) -> VideoResult:
     """Dye the hair of everybody in a video, once per target (its file, its dye); the video is read once.
 
-    engine: a student, as for `find_hair`. Files as `io.video.change_video` writes them. With no_face "skip" a video
-    in which no frame shows a face raises ImageError and writes nothing; a frame without a face is left as it is.
+    engine: a student, as for `find_hair`. unweighted: as of `HeadMask`. Files as `io.video.change_video` writes them.
+    With no_face "skip" a video in which no frame shows a face raises ImageError and writes nothing; a frame without a
+    face is left as it is.
     mark: of files in which anything was dyed. finish: called when all is made, before the files take their places.
     Raises InvalidInputError, ImageError and OutputError as `change_video` does.
     """
-    hair = VideoHair(engine, rules or FaceRules(), smoothing or Smoothing())
+    hair = VideoHair(engine, rules or FaceRules(), smoothing or Smoothing(), unweighted)
 
     dyed = False
 

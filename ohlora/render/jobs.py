@@ -66,6 +66,7 @@ def portrait_job(
         "mark": output.mark,
         "truncation": list(renderer.truncation(asked)),
         **edges_record(renderer, asked.looks),
+        **renderer.compat_record(),
     }
     return Job(PortraitPlan(asked), executor, request, provenance, output, FORMER)
 
@@ -84,7 +85,7 @@ class Recoloring:
     def max_pixels(self) -> int:
         return int(self.max_megapixels * 1e6)
 
-    def request(self, paths: Sequence[Path]) -> dict[str, Any]:
+    def request(self, renderer: Renderer, paths: Sequence[Path]) -> dict[str, Any]:
         detector = FaceDetector(min_face=self.rules.min_face).identity if self.rules.detect == "auto" else None
         return {
             "command": "recolor",
@@ -94,6 +95,7 @@ class Recoloring:
             "faces": [self.rules.detect, self.rules.no_face, self.rules.min_face, detector],
             "max_megapixels": self.max_megapixels,
             "sources": files_record(paths),
+            **renderer.compat_record(),
         }
 
 
@@ -104,7 +106,7 @@ def photo_job(
     plan = PhotoPlan(file_sources(paths, roots), asked.looks, asked.output)
     producer = renderer.photo_producer(asked.looks, asked.max_pixels, asked.rules)
     provenance = renderer.provenance(generator=False)
-    return Job(plan, CpuExecutor(producer, batch), asked.request(paths), provenance, asked.output, FORMER)
+    return Job(plan, CpuExecutor(producer, batch), asked.request(renderer, paths), provenance, asked.output, FORMER)
 
 
 def video_job(renderer: Renderer, paths: Sequence[Path], roots: Sequence[Path], asked: Recoloring) -> Job:
@@ -121,6 +123,7 @@ def video_job(renderer: Renderer, paths: Sequence[Path], roots: Sequence[Path], 
             smoothing=asked.smoothing,
             quality=asked.output.quality,
             rounding=asked.output.rounding,
+            unweighted=renderer.documented,
             max_pixels=asked.max_pixels,
             mark=mark,
             advance=advance,
@@ -129,7 +132,7 @@ def video_job(renderer: Renderer, paths: Sequence[Path], roots: Sequence[Path], 
         return result.facts()
 
     plan = VideoPlan(file_sources(paths, roots), asked.looks, None)
-    request = {**asked.request(paths), "smoothing": [asked.smoothing.past, asked.smoothing.every]}
+    request = {**asked.request(renderer, paths), "smoothing": [asked.smoothing.past, asked.smoothing.every]}
     return Job(plan, MovieExecutor(write), request, renderer.provenance(generator=False), asked.output, FORMER)
 
 
@@ -178,6 +181,7 @@ def animation_job(
         "directions": directions_record(renderer),
         "mark": mark,
         **({} if faces is None else edges_record(renderer, looks)),
+        **renderer.compat_record(),
     }
     plan = AnimationPlan(sources, f".{format.format}", len(looks), RENDERED if faces is not None else RECOLORED)
     provenance = renderer.provenance(generator=faces is not None)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ohlora.base.closing import Closing
-from ohlora.base.types import Backend, Detect, NoFace, PrecisionChoice, Rgb, Rounding
+from ohlora.base.types import Backend, Compat, Detect, HairInput, NoFace, PrecisionChoice, Rgb, Rounding, check_choice
 from ohlora.base.values import Ombre
 from ohlora.bundle import Bundle
 from ohlora.bundle.photo.first_use import open_bundle
@@ -31,10 +31,16 @@ class PhotoRenderer(Closing):
     _ENGINES: tuple[str, ...] = ("hair_engine", "parsing_engine")
 
     def __init__(
-        self, bundle: str | Path | Bundle, backend: Backend, precision: PrecisionChoice, threads: int | None
+        self,
+        bundle: str | Path | Bundle,
+        backend: Backend,
+        precision: PrecisionChoice,
+        threads: int | None,
+        compat: Compat | None = None,
     ) -> None:
         self.bundle = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
         self.backend, self.precision, self.threads = backend, precision, threads
+        self.compat = None if compat is None else check_choice("compat", compat, get_args(Compat))
 
     def close(self) -> None:
         """Release the engines. The renderer opens them again when it is used again."""
@@ -45,7 +51,21 @@ class PhotoRenderer(Closing):
 
     @cached_property
     def hair_engine(self) -> Engine:
-        return self.bundle.hair_engine(self.backend, self.precision, self.threads)
+        return self.bundle.hair_engine(self.backend, self.precision, self.threads, self.hair_input)
+
+    @property
+    def documented(self) -> bool:
+        """Whether it computes as the documented system does (docs/documented.md)."""
+        return self.compat == "documented"
+
+    @property
+    def hair_input(self) -> HairInput | None:
+        """What the hair finder is fed in place of what the bundle says."""
+        return "documented" if self.documented else None
+
+    def compat_record(self) -> dict[str, str]:
+        """For metadata and requests, which say nothing of what everybody has."""
+        return {} if self.compat is None else {"compat": self.compat}
 
     @cached_property
     def parsing_engine(self) -> Engine:
@@ -94,7 +114,7 @@ class PhotoRenderer(Closing):
 
     def photo_reader(self, rules: FaceRules | None = None) -> PhotoReader:
         """Finds everybody's hair in photographs, with this bundle's student."""
-        return PhotoReader(self.hair_engine, rules)
+        return PhotoReader(self.hair_engine, rules, unweighted=self.documented)
 
     def photo_producer(
         self, looks: Sequence[Look], max_pixels: int = MAX_PIXELS, rules: FaceRules | None = None

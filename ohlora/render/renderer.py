@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ohlora.base.types import Backend, PrecisionChoice, Rgb
+from ohlora.base.types import Backend, Compat, PrecisionChoice, Rgb
 from ohlora.base.values import Expression, Face, Ombre
 from ohlora.bundle import Bundle
 from ohlora.engines import Engine
@@ -47,6 +47,8 @@ class Renderer(PhotoRenderer):
     noise: "fixed", or the seed of another draw of a photographic generator's noise, one for all portraits.
     device: "cpu", "cuda:N", or "auto": a GPU, or with one line of warning the CPU. There `render` and `stream` run, as
     `device_setting` says (in float32 by default); mapping, `hair`, `recolor` and `parse` stay on the CPU.
+    compat: "documented" finds and dyes hair as the documented system does, where this one differs (docs/documented.md);
+    the hair finder then computes in float32.
     Raises BundleError for a missing or damaged bundle or part, EngineError when no engine works.
     """
 
@@ -63,8 +65,9 @@ class Renderer(PhotoRenderer):
         noise: int | Literal["fixed"] = "fixed",
         device: str = "cpu",
         device_setting: DeviceSetting | None = None,
+        compat: Compat | None = None,
     ) -> None:
-        super().__init__(bundle, backend, precision, threads)
+        super().__init__(bundle, backend, precision, threads, compat)
         self.directions_override = directions
         self.noise = None if noise == "fixed" else _seed(noise)
         devices = chosen_devices(device)
@@ -117,7 +120,8 @@ class Renderer(PhotoRenderer):
         latents = self._latents(job)
         dyes = any(look.ombre is not None for look in job.looks)
         framing = self.bundle.generator_part().framing
-        return PortraitProducer(latents, self._synthesis, self.hair_engine if dyes else None, framing)
+        hair = self.hair_engine if dyes else None
+        return PortraitProducer(latents, self._synthesis, hair, framing, self.documented)
 
     def device_pipeline(self, job: RenderJob, device: int, setting: DeviceSetting) -> DevicePipeline:
         """As `producer`, for a CUDA device, where everything but the mapping network runs, and for portraits that are
@@ -132,8 +136,10 @@ class Renderer(PhotoRenderer):
                     f"portraits of bundle '{self.bundle.name}' are dyed by the CPU, since their hair's edges are "
                     f"refined: encoder {setting.encoder} has no use, leave it 'cpu'"
                 )
-            finish = partial(pictures_with_hair, engine=self.hair_engine, framing=part.framing)
-        chain = partial(open_chain, self.bundle, job, device, setting, dyes=dyes and finish is None, noise=self.noise)
+            hair, unweighted = self.hair_engine, self.documented
+            finish = partial(pictures_with_hair, engine=hair, framing=part.framing, unweighted=unweighted)
+        opened = partial(open_chain, noise=self.noise, compat=self.compat)
+        chain = partial(opened, self.bundle, job, device, setting, dyes=dyes and finish is None)
         return DevicePipeline(self._latents(job), chain, setting.bucket, finish)
 
     def _latents(self, job: RenderJob) -> JobLatents:
@@ -214,6 +220,7 @@ class Renderer(PhotoRenderer):
             "bundle_sha256": self.bundle.identity,
             "engine": f"{engine.backend}-{engine.precision}",
             **(self.noise_record if generator else {}),
+            **self.compat_record(),
         }
 
     @property

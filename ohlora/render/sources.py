@@ -15,7 +15,7 @@ from ohlora.engines import Engine, usable_cores
 from ohlora.errors import ImageError
 from ohlora.io.images import read_photo
 from ohlora.latents.mapping import LatentSource
-from ohlora.photos.heads import PhotoReader
+from ohlora.photos.heads import PhotoReader, as_weighted
 from ohlora.photos.portraits import is_documented, portrait_hair
 from ohlora.render.job import RenderJob
 from ohlora.render.plan import PortraitUnit, SourceUnit
@@ -39,15 +39,20 @@ def dyed_as_documented(part: GeneratorPart) -> bool:
     return is_documented(part.resolution, part.framing)
 
 
-def pictures_with_hair(images: Sequence[Rgb], engine: Engine | None, framing: Framing | None = None) -> list[Picture]:
+def pictures_with_hair(
+    images: Sequence[Rgb], engine: Engine | None, framing: Framing | None = None, *, unweighted: bool = False
+) -> list[Picture]:
     """Portraits and the hair of each; without an engine there is no dye and none is looked for.
 
-    framing: of the portraits (`portrait_hair`).
+    framing: of the portraits (`portrait_hair`). unweighted: as of `HeadMask`.
     """
     if engine is None:
         return [Picture(image, {}) for image in images]
     found = portrait_hair(engine, images, framing)
-    return [Picture(image, hair.facts, hair.heads) for image, hair in zip(images, found, strict=True)]
+    return [
+        Picture(image, hair.facts, as_weighted(hair.heads, unweighted))
+        for image, hair in zip(images, found, strict=True)
+    ]
 
 
 @dataclass
@@ -71,12 +76,15 @@ class JobLatents:
 
 @dataclass
 class PortraitProducer:
-    """Latents -> image, hair. hair_engine None when the job dyes nothing. framing: of the portraits."""
+    """Latents -> image, hair. hair_engine None when the job dyes nothing. framing: of the portraits. unweighted: as of
+    `HeadMask`.
+    """
 
     latents: JobLatents
     synthesis: Engine
     hair_engine: Engine | None
     framing: Framing | None = None
+    unweighted: bool = False
     runs: int = 0  # generator runs so far
 
     def calls(self, batch: int) -> tuple[int, int]:
@@ -88,7 +96,7 @@ class PortraitProducer:
     def produce(self, units: Sequence[PortraitUnit]) -> list[Picture | ImageError]:
         images = self.synthesis(wp=self.latents.wp(units))["image"]
         self.runs += len(units)
-        return list(pictures_with_hair(list(images), self.hair_engine, self.framing))
+        return list(pictures_with_hair(list(images), self.hair_engine, self.framing, unweighted=self.unweighted))
 
 
 @dataclass

@@ -371,10 +371,12 @@ def test_facts_of_hair_maps() -> None:
     hair = maps("soft", (2, 9, 11), np.random.default_rng(7))
     hair[1] = 0.2
     mask = prepare_hair(up(hair), (10, 12))
-    facts = up(np.zeros((2, 2), np.int32))
+    facts = up(np.zeros((2, 3), np.int32))
     hair_facts(up(hair), mask.rows, facts, Place(0, 0))
     wanted = prepare_hair(hair, (10, 12), backend="reference")
-    assert facts.copy_to_host().tolist() == [[int((hair[i] >= 0.5).sum()), int(wanted.bottom[i])] for i in range(2)]
+    assert facts.copy_to_host().tolist() == [
+        [int((hair[i] >= 0.5).sum()), int(wanted.bottom[i]), int((hair[i] > 0.75).sum())] for i in range(2)
+    ]
 
 
 def test_taps_are_opencvs() -> None:

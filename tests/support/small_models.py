@@ -67,6 +67,32 @@ def hair_model(path: Path, seed: int = 0, size: int = SIZE, batch: str | int = "
     return save(path, nodes, inputs, {"hair": (TensorProto.FLOAT, [batch, size, size])}, constants)
 
 
+def enlarging_hair_model(path: Path, size: int, gain: float = 1.0) -> Path:
+    """As `hair_model`, at half the size inside: the map is enlarged at the end, as students do it."""
+    rng = np.random.default_rng(3)
+    node = helper.make_node
+    nodes = [
+        node("Cast", ["image"], ["x"], to=TensorProto.FLOAT),
+        node("Mul", ["x", "scale"], ["scaled"]),
+        node("Transpose", ["scaled"], ["nchw"], perm=[0, 3, 1, 2]),
+        node("Conv", ["nchw", "w"], ["c"], pads=[0, 0, 1, 1], strides=[2, 2]),
+        node("GlobalAveragePool", ["c"], ["mean"]),
+        node("Sub", ["c", "mean"], ["centred"]),
+        node("Resize", ["centred", "", "scales"], ["large"], mode="nearest", nearest_mode="floor",
+             coordinate_transformation_mode="asymmetric"),
+        node("Sigmoid", ["large"], ["p"]),
+        node("Squeeze", ["p", "axis"], ["hair"]),
+    ]  # fmt: skip
+    constants = {
+        "scale": np.float32(1 / 255),
+        "w": (gain * rng.standard_normal((1, 3, 3, 3))).astype(np.float32),
+        "scales": np.array([1, 1, 2, 2], np.float32),
+        "axis": np.array([1], np.int64),
+    }
+    inputs = {"image": (TensorProto.UINT8, ["N", size, size, 3])}
+    return save(path, nodes, inputs, {"hair": (TensorProto.FLOAT, ["N", size, size])}, constants)
+
+
 def mapping_model(path: Path, seed: int = 1, z: int = Z) -> Path:
     """z float32 [N, 6], label float32 [N, 3] -> w float32 [N, 6]."""
     weights = np.random.default_rng(seed).standard_normal((z + LABEL, z)) * ((Z + LABEL) / (z + LABEL)) ** 0.5

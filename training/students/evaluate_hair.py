@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,11 +21,10 @@ from numpy.typing import NDArray
 from ohlora.base.atomic import make_folder, write_bytes, write_json
 from ohlora.base.types import Rgb
 from ohlora.bundle import Bundle, file_sha256
-from ohlora.engines import Engine
 from ohlora.errors import InvalidInputError
 from ohlora.io.contact_sheet import contact_sheet
 from ohlora.io.images import encode_image
-from ohlora.photos.segmentation import find_hair, resize_area
+from ohlora.photos.segmentation import find_hair, resize_area, student_maps
 from ohlora.training.data.generated_faces import PortraitGenerator, generate, require_following
 from ohlora.training.data.hair_faces import LabelledPicture, find_faces
 from ohlora.training.data.portrait_faces import RESOLUTION, TEST_SEEDS, PortraitFace, check_seeds, hair_bytes
@@ -81,7 +80,7 @@ def open_student(source: str | Path) -> tuple[FindHair, dict[str, Any]]:
     if path.suffix == ".safetensors":
         model = load_student(path).to(memory_format=torch.channels_last)
         about = {"student": path.name, "sha256": file_sha256(path), "runs": "torch", "encoder": model.encoder_name}
-        return partial(find_hair, cast(Engine, partial(run_student, model))), about
+        return partial(student_maps, partial(run_student, model), output="hair"), about
     bundle = Bundle.open(source)
     engine = bundle.hair_engine()
     about = {"student": f"bundle {bundle.name}", "sha256": bundle.engine_hashes["hair"]}

@@ -32,7 +32,7 @@ def fill_graph(model: bytes, arrays: Mapping[str, NDArray[np.float32]]) -> bytes
     """
     left = dict(arrays)
     try:
-        filled = b"".join(_message(_model(memoryview(model), left)))
+        filled = b"".join(message(_model(memoryview(model), left)))
     except (ValueError, IndexError) as error:
         raise EngineError(f"this is not an ONNX model, or it is damaged ({error}): get it again") from error
     if left:
@@ -44,10 +44,10 @@ def initializer_arrays(model: bytes, ending: str) -> dict[str, NDArray[np.float3
     """The float32 initializers of `model` whose names end so. Raises EngineError for what is not an ONNX model."""
     arrays = {}
     try:
-        for graph in (_payload(value) for number, value in fields(memoryview(model)) if number == GRAPH):
-            for tensor in (_payload(value) for number, value in fields(graph) if number == INITIALIZER):
+        for graph in (payload(value) for number, value in fields(memoryview(model)) if number == GRAPH):
+            for tensor in (payload(value) for number, value in fields(graph) if number == INITIALIZER):
                 found = list(fields(tensor))
-                name, data = (_text(found, number) for number in (NAME, RAW_DATA))
+                name, data = (text(found, number) for number in (NAME, RAW_DATA))
                 if name.decode().endswith(ending) and (DATA_TYPE, FLOAT) in found and data:
                     arrays[name.decode()] = np.frombuffer(data, "<f4").reshape(tuple(_dims(found))).astype(np.float32)
     except (ValueError, IndexError) as error:
@@ -55,23 +55,23 @@ def initializer_arrays(model: bytes, ending: str) -> dict[str, NDArray[np.float3
     return arrays
 
 
-def _text(found: Fields, number: int) -> bytes:
-    return next((bytes(_payload(value)) for key, value in found if key == number), b"")
+def text(found: Fields, number: int) -> bytes:
+    return next((bytes(payload(value)) for key, value in found if key == number), b"")
 
 
 def _model(data: memoryview, left: dict[str, NDArray[np.float32]]) -> Iterator[tuple[int, int | bytes | memoryview]]:
     for number, value in fields(data):
-        yield number, b"".join(_message(_graph(_payload(value), left))) if number == GRAPH else value
+        yield number, b"".join(message(_graph(payload(value), left))) if number == GRAPH else value
 
 
 def _graph(data: memoryview, left: dict[str, NDArray[np.float32]]) -> Iterator[tuple[int, int | bytes | memoryview]]:
     for number, value in fields(data):
-        yield number, _tensor(_payload(value), left) if number == INITIALIZER else value
+        yield number, _tensor(payload(value), left) if number == INITIALIZER else value
 
 
 def _tensor(data: memoryview, left: dict[str, NDArray[np.float32]]) -> bytes | memoryview:
     found: Fields = list(fields(data))
-    name = _text(found, NAME).decode()
+    name = text(found, NAME).decode()
     array = left.pop(name, None)
     if array is None:
         if (DATA_LOCATION, EXTERNAL) in found:
@@ -86,7 +86,7 @@ def _tensor(data: memoryview, left: dict[str, NDArray[np.float32]]) -> bytes | m
         raise EngineError(f"the graph's initializer {name} is {expected}, got {array.dtype} {list(array.shape)}")
     dropped = (RAW_DATA, EXTERNAL_DATA, DATA_LOCATION, *TYPED_DATA)
     kept: list[tuple[int, Any]] = [(number, value) for number, value in found if number not in dropped]
-    return b"".join(_message([*kept, (RAW_DATA, np.ascontiguousarray(array, "<f4").tobytes())]))
+    return b"".join(message([*kept, (RAW_DATA, np.ascontiguousarray(array, "<f4").tobytes())]))
 
 
 def _dims(found: Fields) -> Iterator[int]:
@@ -103,7 +103,7 @@ def _dims(found: Fields) -> Iterator[int]:
             position += length
 
 
-def _message(found: Any) -> Iterator[bytes | memoryview]:
+def message(found: Any) -> Iterator[bytes | memoryview]:
     """Bytes of a message; only numbers and payloads of variable length, which is all that these messages have."""
     for number, value in found:
         if isinstance(value, int):
@@ -118,7 +118,7 @@ def _varint(value: int) -> bytes:
     return bytes((value >> (7 * i)) & 0x7F | (0x80 if i < count - 1 else 0) for i in range(count))
 
 
-def _payload(value: int | memoryview) -> memoryview:
+def payload(value: int | memoryview) -> memoryview:
     if isinstance(value, int):
         raise ValueError("a number stands where a message belongs")
     return value

@@ -16,7 +16,7 @@ from ohlora.base.types import DeviceBackend, check_choice
 from ohlora.engines import PRECISIONS
 from ohlora.engines.batches import BatchEngine
 from ohlora.engines.gpu.tensorrt_sidecar import Sidecar, read_sidecar
-from ohlora.engines.model_file import read_model_file
+from ohlora.engines.model_file import ModelFile, read_model_file
 from ohlora.engines.selftest import Probe
 from ohlora.errors import EngineError
 
@@ -24,7 +24,7 @@ BUCKET = 64
 
 
 def open_device_engine(
-    path: Path,
+    path: Path | ModelFile,
     *,
     device: int,
     stream: int,
@@ -77,7 +77,7 @@ def backend_for(backend: str, precision: str, engines: Path | None) -> str:
     return backend
 
 
-def _tensorrt(path: Path, device: int, bucket: int, engines: Path, probe: Probe | None) -> BatchEngine:
+def _tensorrt(path: Path | ModelFile, device: int, bucket: int, engines: Path, probe: Probe | None) -> BatchEngine:
     from ohlora.engines.gpu.tensorrt_backend import open_tensorrt
 
     engine, sidecar = engine_of(path, engines)
@@ -87,14 +87,14 @@ def _tensorrt(path: Path, device: int, bucket: int, engines: Path, probe: Probe 
     return open_tensorrt(engine, device=device, probe=probe)
 
 
-def engine_of(path: Path, engines: Path) -> tuple[Path, Sidecar]:
+def engine_of(path: Path | ModelFile, engines: Path) -> tuple[Path, Sidecar]:
     """The TensorRT engine in folder `engines` that was built of a bundle's file. Raises EngineError without one."""
-    sha256 = read_model_file(path).sha256
+    model = read_model_file(path)
     for engine in sorted(recover_folder(engines).glob("*.engine")):
         sidecar = read_sidecar(engine)
-        if sidecar.network_sha256 == sha256:
+        if sidecar.network_sha256 == model.sha256:
             return engine, sidecar
     raise EngineError(
-        f"{engines} has no engine of {path.name} (sha256 {sha256[:12]}): build it of this bundle "
+        f"{engines} has no engine of {model.name} (sha256 {model.sha256[:12]}): build it of this bundle "
         "(ohlora export BUNDLE --to tensorrt)"
     )

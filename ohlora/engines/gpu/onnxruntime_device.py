@@ -94,7 +94,7 @@ class DeviceSession:
 
 
 def open_onnxruntime_device(
-    path: Path | str,
+    path: Path | str | ModelFile,
     *,
     provider: str = "cuda",
     device: int = 0,

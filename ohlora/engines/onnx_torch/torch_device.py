@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ohlora.engines.batches import BatchEngine, model_for_buckets
+from ohlora.engines.model_file import ModelFile
 from ohlora.engines.onnx_torch.torch_backend import compiled_or_eager, cuda_device
 from ohlora.engines.onnx_torch.torch_graph import graph_spec, torch_graph
 from ohlora.engines.selftest import ProbeSource, with_selftest
@@ -100,7 +101,7 @@ def _arithmetic(exact: bool) -> Iterator[None]:
 
 
 def open_torch_device(
-    path: Path | str,
+    path: Path | str | ModelFile,
     *,
     device: str = "cuda",
     precision: str = "fp32",

@@ -26,7 +26,7 @@ NO_DYE = (-1.0, 0.0, 0.0, 0.0, 0.0)
 class Slot:
     """Where one batch of finished pictures lands: pinned memory, or for an encoder memory of the device.
 
-    images: uint8 [M,H,W,3]; facts: int32 [B,2], of each portrait the map's pixels with H >= 0.5 and its last hair row.
+    images: uint8 [M,H,W,3]; facts: int32 [B,3], of each portrait what `hair_facts` says of its map.
     Both may be read once `arrived` was waited for.
     """
 
@@ -51,7 +51,7 @@ class DeviceChain:
     """Engines of one bucket of B portraits, and room for M finished pictures twice.
 
     synthesis: wp -> image; hair: image -> hair, None when nothing is dyed. Both are owned: `close` closes them.
-    encoder: of finished pictures on the device; None when the host encodes.
+    unweighted: as of `HeadMask`. encoder: of finished pictures on the device; None when the host encodes.
     """
 
     def __init__(
@@ -62,6 +62,7 @@ class DeviceChain:
         *,
         rows: int,
         rounding: str,
+        unweighted: bool = False,
         encoder: DeviceEncoder | None = None,
     ) -> None:
         self.encoder = encoder
@@ -70,7 +71,7 @@ class DeviceChain:
         self._engines = [synthesis] if hair is None else [synthesis, hair]
         self._synthesis: Any = synthesis.runner
         self._hair: Any = None if hair is None else hair.runner
-        self._nearest = rounding == "nearest"
+        self._nearest, self.unweighted = rounding == "nearest", unweighted
         self._start_turn = self._dye_turn = 0
         with on(self._place) as cuda:
             wp, image = (self._view(self._synthesis, name, synthesis) for name in ("wp", "image"))
@@ -83,7 +84,7 @@ class DeviceChain:
 
         size = (self.side, self.side)
         self._ombre = ombre_cuda
-        self._facts = uploaded(np.tile(np.array([0, -1], np.int32), (self.bucket, 1)), self._place.device)
+        self._facts = uploaded(np.tile(np.array([0, -1, 0], np.int32), (self.bucket, 1)), self._place.device)
         if hair is not None:
             self._picture, self._maps = self._view(self._hair, "image", hair), self._view(self._hair, "hair", hair)
             self._found = cuda.device_array((self.bucket, *ombre_cuda.tiles(size)), np.int32)
@@ -108,7 +109,7 @@ class DeviceChain:
             make = cuda.pinned_array if self.encoder is None else cuda.device_array
             return Slot(
                 make((self.rows, self.side, self.side, 3), np.uint8),
-                cuda.pinned_array((self.bucket, 2), np.int32),
+                cuda.pinned_array((self.bucket, 3), np.int32),
                 cuda.event(),
             )
 
@@ -153,7 +154,9 @@ class DeviceChain:
                 table = self._dyes[turn][:count]
                 table.copy_to_device(self._tables[turn][:count], stream=work)
                 source = (self._maps, *self._taps)
-                self._ombre.dye_rows(self._images, source, self._found, table, target, self._place, self._nearest)
+                self._ombre.dye_rows(
+                    self._images, source, self._found, table, target, self._place, self._nearest, self.unweighted
+                )
             self._facts.copy_to_host(slot.facts, stream=work)
             if self.encoder is not None:
                 self._copied[turn].record(work)

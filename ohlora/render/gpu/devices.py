@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ohlora.base.installation import install_command
-from ohlora.base.types import DeviceBackend, Encoder, FloatPrecision
+from ohlora.base.types import Compat, DeviceBackend, Encoder, FloatPrecision
 from ohlora.engines.gpu.device import BUCKET
 from ohlora.errors import EngineError, InvalidInputError
 from ohlora.kernels.gpu.arrays import CudaUnavailableError, device_count, require_kernels
@@ -87,11 +87,13 @@ def open_chain(
     *,
     dyes: bool,
     noise: int | None = None,
+    compat: Compat | None = None,
 ) -> DeviceChain:
     """Engines of `bundle` and the kernels between them, for buckets of `bucket` portraits.
 
     dyes: whether portraits are dyed there; then the hair finder is opened too.
-    noise: as of `Bundle.synthesis_engine`. Raises EngineError; BundleError without a needed network.
+    noise: as of `Bundle.synthesis_engine`. compat: as of `Renderer`.
+    Raises EngineError; BundleError without a needed network.
     """
     from ohlora.render.gpu.chain import DeviceChain, Streams
     from ohlora.render.gpu.encode import DeviceEncoder
@@ -112,11 +114,14 @@ def open_chain(
     hair = None
     try:
         if dyes:
-            hair = bundle.device_engine("hair", **options)
+            hair = bundle.device_engine("hair", input="documented" if compat else None, **options)
         encoder = None
         if setting.encoder != "cpu":
             encoder = DeviceEncoder(device, job.output.quality, streams.address)
-        return DeviceChain(streams, synthesis, hair, rows=bucket, rounding=job.output.rounding, encoder=encoder)
+        rounding, unweighted = job.output.rounding, compat == "documented"
+        return DeviceChain(
+            streams, synthesis, hair, rows=bucket, rounding=rounding, unweighted=unweighted, encoder=encoder
+        )
     except BaseException:
         for engine in (synthesis, hair):
             if engine is not None:

@@ -157,9 +157,10 @@ class DevicePipeline:
         pixels = self._opened.map_pixels
         facts, dyed = [], []
         for number, output in zip(numbers, outputs, strict=True):
-            hairs, bottom = (int(value) for value in slot.facts[number])
+            hairs, bottom, strong = (int(value) for value in slot.facts[number])
+            has_hair = bottom >= 0 or (self._opened.unweighted and strong > 0)
             facts.append({"hair_share": round(hairs / pixels, 4)} if pixels else {})
-            dyed.append(output.ombre is not None and bottom >= 0)
+            dyed.append(output.ombre is not None and has_hair)
         images = slot.images[: len(outputs)]
         files = None if encoder is None else cache(lambda: encoder([images[row] for row in range(len(outputs))]))
         pictures = None if self.finish is None else _by_portrait(self.finish, images, numbers)

@@ -14,6 +14,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from ohlora.base.types import Compat
 from ohlora.engines.gpu.device import backend_for, engine_of
 from ohlora.errors import OhloraError, OutputError
 from ohlora.io.marking import Mark
@@ -54,7 +55,7 @@ class DeviceExecutor:
             _, built = engine_of(bundle.file(bundle.generator_part().synthesis), setting.engines)
             engine = f"tensorrt-{built.precision}-{built.engine_sha256[:12]}"
         row: dict[str, Any] = {"bundle": bundle.name, "bundle_sha256": bundle.identity, "engine": f"{engine} on cuda"}
-        row |= self.renderer.noise_record
+        row |= {**self.renderer.noise_record, **self.renderer.compat_record()}
         return row if setting.encoder == "cpu" else {**row, "encoder": setting.encoder}
 
     def run(
@@ -79,7 +80,8 @@ class DeviceExecutor:
     def _share_out(self, pending: Collection[int], sink: FolderSink, results: Results, workers: int) -> None:
         made_of = (sink.folder, sink.output, sink.provenance, sink.mark)
         bundle, directions = self.renderer.bundle.path, self.renderer.directions_override
-        share = _Share(bundle, directions, self.renderer.noise, self.job, self.setting, made_of, workers)
+        noise, compat = self.renderer.noise, self.renderer.compat
+        share = _Share(bundle, directions, noise, compat, self.job, self.setting, made_of, workers)
         context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
         stop = context.Event()
         processes: dict[Any, Any] = {}
@@ -157,6 +159,7 @@ class _Share:
     bundle: Path
     directions: Directions | None
     noise: int | None
+    compat: Compat | None
     job: RenderJob
     setting: DeviceSetting
     sink: tuple[Path, OutputFormat, dict[str, Any], Mark]
@@ -189,7 +192,7 @@ def _render_share(share: _Share, device: int | None, items: list[int], pipe: Con
     record = _Messenger(pipe, stop)
     try:
         noise: int | Literal["fixed"] = "fixed" if share.noise is None else share.noise
-        with Renderer(share.bundle, directions=share.directions, noise=noise) as renderer:
+        with Renderer(share.bundle, directions=share.directions, noise=noise, compat=share.compat) as renderer:
             alone = DeviceExecutor(renderer, share.job, [device], share.setting)
             results = Results(record, record.advance)
             alone.run(PortraitPlan(share.job), items, FolderSink(*share.sink), results, share.workers)

@@ -20,6 +20,8 @@ from ohlora.bundle import Bundle
 from ohlora.bundle.manifest import Framing
 from ohlora.bundle.write import new_bundle
 from ohlora.cli import app
+from ohlora.engines import open_engine
+from ohlora.engines.selftest import Probe, save_probe
 from ohlora.errors import EngineError, InvalidInputError, OutputError
 from ohlora.io.images import encode_image, read_image
 from ohlora.kernels.gpu import arrays as cuda_arrays
@@ -35,7 +37,7 @@ from ohlora.render.renderer import Renderer
 from ohlora.render.sinks import FolderSink
 from tests.support import small_bundle
 from tests.support.simulated_device import Devices
-from tests.support.small_models import LABEL, RESOLUTION, SIZE
+from tests.support.small_models import LABEL, RESOLUTION, SIZE, enlarging_hair_model
 
 DYES = (Ombre(0.5, 1.0, 0.5), None, Ombre(0.1, 0.4, 0.0))
 # The kernel's interpolation and OpenCV's differ by some 1e-4. Where a map is 1 throughout, either may come out a bit
@@ -455,3 +457,35 @@ def test_portraits_that_are_framed_or_large_are_dyed_by_the_host(
             assert np.array_equal(stored, wanted[item])
         with pytest.raises(InvalidInputError, match=r"dyed by the CPU.*leave it 'cpu'"):
             renderer.device_pipeline(asked, 0, DeviceSetting(encoder="nvimgcodec"))
+
+
+def test_documented_switches_on_a_device(devices: Devices, tmp_path: Path) -> None:
+    """A finder fed larger images, whose maps never reach a hair row: the host's pictures, and `dyed` says so."""
+    (tmp_path / "staging").mkdir()
+    staging = small_bundle.stage(tmp_path / "staging", Z_SIZE)
+    enlarging_hair_model(staging / "hair.onnx", 28, gain=0.5)
+    with open_engine(staging / "hair.onnx", backend="onnxruntime") as engine:
+        image = np.random.default_rng(0).integers(0, 256, (2, 28, 28, 3), np.uint8)
+        save_probe(staging / "hair_probe.safetensors", hair=Probe({"image": image}, engine(image=image)))
+    small = small_bundle.write(
+        tmp_path / "bundle",
+        staging,
+        generator=small_bundle.GENERATOR.model_copy(update={"z_size": Z_SIZE, "w_size": Z_SIZE}),
+        hair=small_bundle.HAIR.model_copy(update={"input_size": 28}),
+    )
+    asked = job(2)
+    with Renderer(small, "onnxruntime", compat="documented") as renderer:
+        host = {item.item: item for item in renderer.stream(asked)}
+        made, dyed = {}, []
+        pipeline = renderer.device_pipeline(asked, 0, DeviceSetting(bucket=2))
+        for batch in pipeline.finished(PortraitPlan(asked).units(range(len(asked)))):
+            made.update((output.item, image.copy()) for output, image in zip(batch.outputs, batch.images, strict=True))
+            dyed += batch.dyed
+            batch.release()
+        pipeline.close()
+    assert devices.opened[-1].spec.inputs[0].row_shape == (32, 32, 3)
+    values = np.stack([made[item] for item in range(6)]).astype(int) - np.stack([host[i].image for i in range(6)])
+    assert abs(values).max() <= 1
+    changed = [not np.array_equal(made[item], made[item // 3 * 3 + 1]) for item in range(6)]
+    assert dyed == changed
+    assert any(changed)
