@@ -57,7 +57,6 @@ def render(
     label = rng.standard_normal((count, LABEL)).astype(np.float32)
     faces = [Face(*row, name=f"f{i}") for i, row in enumerate(zip(z, label, strict=True))]
     job = RenderJob(faces, (Look(),), OutputFormat("png"))
-    out.mkdir(exist_ok=True)
     with Renderer(bundle) as renderer:
         executor = DeviceExecutor(renderer, job, [None] * devices, DeviceSetting())
         sink = FolderSink(out, job.output, {"engine": "test"})
@@ -84,13 +83,23 @@ def test_two_processes_render_what_one_does(bundle: Bundle, tmp_path: Path) -> N
     assert sorted(path.name for path in (tmp_path / "two").glob("*.png")) == [f"f{i}.png" for i in range(7)]
 
 
-def test_an_error_of_one_process_ends_the_job(bundle: Bundle, tmp_path: Path) -> None:
+def test_a_place_that_is_taken_fails_its_item_alone(bundle: Bundle, tmp_path: Path) -> None:
     (tmp_path / "out" / "f4.png").mkdir(parents=True)  # cannot be replaced by a file
     noted = Noted()
-    with pytest.raises(OutputError, match=r"f4\.png"):
-        render(bundle, tmp_path / "out", 6, 2, noted)
-    assert 4 not in noted.rows
+    totals = render(bundle, tmp_path / "out", 6, 2, noted)
+    assert (totals.written, sorted(totals.failed)) == (5, [4])
+    assert sorted(noted.rows) == [0, 1, 2, 3, 5]
+    assert "f4.png: a folder stands there" in noted.failed[4]
     assert all((tmp_path / "out" / row["file_name"]).is_file() for row in noted.rows.values())
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs a folder that takes no files even from root")
+def test_an_error_of_a_process_ends_the_job(bundle: Bundle) -> None:
+    noted = Noted()
+    with pytest.raises(OutputError, match="/proc/self"):
+        render(bundle, Path("/proc/self/none"), 6, 2, noted)
+    assert not noted.rows
+    assert not noted.failed
 
 
 def test_interrupted_processes_finish_what_they_began(bundle: Bundle, tmp_path: Path) -> None:
