@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, cast
 
+from pydantic import BaseModel
+
 from ohlora.base.types import Report, check_choice
 from ohlora.bundle import Bundle
 from ohlora.bundle.gallery import GalleryEntry, read_gallery, write_gallery
@@ -128,7 +130,11 @@ def model_card(draft: BundleDraft) -> str:
     lines += ["", f"Made from: {draft.provenance}", ""]
     for role in ("hair", "parsing", "generator", "directions", "gallery"):
         if (part := getattr(draft, role)) is not None:
-            lines += [f"## {role}", ""]
-            lines += [f"- {key}: {value}" for key, value in part.model_dump().items() if value not in ("", {}, None)]
-            lines.append("")
+            lines += part_lines(role, part)
     return "\n".join(lines)
+
+
+def part_lines(title: str, part: BaseModel) -> list[str]:
+    """What a card says of a part."""
+    said = [f"- {key}: {value}" for key, value in part.model_dump().items() if value not in ("", {}, None)]
+    return [f"## {title}", "", *said, ""]

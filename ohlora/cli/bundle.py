@@ -59,7 +59,7 @@ class NewBundle:
     out: Annotated[Path, Option("--out", "-o", help="Folder of the new bundle.")]
     name: Annotated[str | None, Option(help="Default: the folder's name, or as before.")] = None
     provenance: Annotated[str | None, Option(help="Where the weights come from. Default: as before.")] = None
-    card: Annotated[Path | None, Option(help="Text for MODEL_CARD.md. Default: made of the parts.")] = None
+    card: Annotated[Path | None, Option(help="Text of MODEL_CARD.md. Default: of the parts, or as before.")] = None
     overwrite: Annotated[bool, Option("--overwrite", help="Replace an existing bundle.")] = False
 
 
@@ -77,6 +77,37 @@ class Additions:
     )
 
 
+HAIR_HELP = "Student: .safetensors of `train distill`, published .pth, or a bundle's."
+ParsingSource = Annotated[
+    str | None, Option("--parsing", help="Face parser: .safetensors of `train parsing`, or a bundle's.")
+]
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What was measured of students."""
+
+    metrics: Annotated[Path | None, Option(help="report.json of `train distill`: its figures go into the bundle.")] = (
+        None
+    )
+    parsing_metrics: Annotated[Path | None, Option(help="report.json of `train parsing`, likewise.")] = None
+
+    def read(self) -> dict[str, Any]:
+        """By the names of `build_bundle`. Raises InvalidInputError."""
+        return {
+            "metrics": _figures(self.metrics, "--metrics"),
+            "parsing_metrics": _figures(self.parsing_metrics, "--parsing-metrics"),
+        }
+
+
+@dataclass(frozen=True)
+class Students:
+    """Students in place of a bundle's own."""
+
+    hair: Annotated[str | None, Option(help=f"{HAIR_HELP} Default: as before.")] = None
+    parsing: ParsingSource = None
+
+
 @dataclass(frozen=True)
 class Networks:
     """Checkpoints and their kinds."""
@@ -86,25 +117,14 @@ class Networks:
         str | None, Option(help="Of the checkpoint; default: stylegan for .safetensors, else stylegan-celeba256.")
     ] = None
     storage: Annotated[str, Option(help="Generator weights: float32, or float16 (a third of the size).")] = "float32"
-    hair: Annotated[str, Option(help="Student: .safetensors of `train distill`, published .pth, or a bundle's.")] = (
-        "demo"
-    )
-    parsing: Annotated[str | None, Option(help="Face parser: .safetensors of `train parsing`, or a bundle's.")] = None
+    hair: Annotated[str, Option(help=HAIR_HELP)] = "demo"
+    parsing: ParsingSource = None
     license: Annotated[str, Option(help="Licence of the weights.")] = "unknown"
 
 
 @app.command()
 @options.grouped
-def build(
-    *,
-    new: NewBundle,
-    networks: Networks,
-    additions: Additions,
-    metrics: Annotated[
-        Path | None, Option(help="report.json of `train distill`: its figures go into the bundle.")
-    ] = None,
-    parsing_metrics: Annotated[Path | None, Option(help="report.json of `train parsing`, likewise.")] = None,
-) -> None:
+def build(*, new: NewBundle, networks: Networks, additions: Additions, figures: Figures) -> None:
     """Compile checkpoints into a bundle: exact rewrites, ONNX, parity checks, hashes. Needs the train extra.
 
     Example: `ohlora bundle build --generator runs/gan/generator.safetensors --storage float16 --out my-bundle`
@@ -115,7 +135,7 @@ def build(
     from ohlora.export.bundle.builder import build_bundle
 
     published = networks.generator is None or networks.generator.suffix != ".safetensors"
-    parts: dict[str, Any] = {**vars(networks), **vars(additions)}
+    parts: dict[str, Any] = {**vars(networks), **vars(additions), **figures.read()}
     parts["kind"] = networks.kind or ("stylegan-celeba256" if published else "stylegan")
     bundle = build_bundle(
         new.out,
@@ -123,8 +143,6 @@ def build(
         name=new.name or new.out.resolve().name,
         provenance=new.provenance,
         card=_text(new.card, "--card"),
-        metrics=_figures(metrics, "--metrics"),
-        parsing_metrics=_figures(parsing_metrics, "--parsing-metrics"),
         overwrite=new.overwrite,
         report=say,
     )
@@ -133,18 +151,19 @@ def build(
 
 @app.command()
 @options.grouped
-def update(*, bundle: Where, new: NewBundle, additions: Additions) -> None:
-    """Give a bundle other directions, faces or card; its networks stay byte for byte. Needs the train extra.
+def update(*, bundle: Where, new: NewBundle, students: Students, additions: Additions, figures: Figures) -> None:
+    """Give a bundle another hair model, face parser, directions, faces or card; the rest stays byte for byte.
 
-    Example: `ohlora bundle update demo --directions runs/vectorfind --out my-demo`
+    Needs the train extra. Example: `ohlora bundle update demo --hair runs/student/student.safetensors --out my-demo`
     """
     from ohlora.cli.train.requirements import require_training
 
     require_training()
     from ohlora.export.bundle.update import update_bundle
 
-    parts: dict[str, Any] = {**vars(new), **vars(additions), "card": _text(new.card, "--card")}
-    updated = update_bundle(bundle, parts.pop("out"), **parts)
+    parts: dict[str, Any] = {**vars(new), **vars(students), **vars(additions), **figures.read()}
+    parts["card"] = _text(new.card, "--card")
+    updated = update_bundle(bundle, parts.pop("out"), **parts, report=say)
     say(f"bundle '{updated.name}' -> {new.out}")
 
 

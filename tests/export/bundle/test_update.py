@@ -1,20 +1,29 @@
-"""`ohlora bundle update`: other directions and faces in a bundle whose networks stay."""
+"""`ohlora bundle update`: other students, directions and faces in a bundle whose other parts stay."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from ohlora.base.values import PROPERTIES, Expression
 from ohlora.bundle import Bundle
 from ohlora.bundle.gallery import GalleryEntry, write_gallery
+from ohlora.bundle.write import new_bundle
+from ohlora.cli import app
 from ohlora.errors import BundleError, InvalidInputError
+from ohlora.export.bundle.students import probe_pictures
 from ohlora.export.bundle.update import update_bundle
+from ohlora.export.graphs.student import reference_hair
 from ohlora.faces import face_from_seed
 from ohlora.latents.directions import Directions, write_directions
 from ohlora.render.renderer import Renderer
+from ohlora.training.nets.effisegnet import SHIPPED_ENCODER
+from ohlora.training.weights.student import save_student
+from tests.support.small_students import random_student
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +48,49 @@ def test_networks_stay_and_directions_are_the_new_ones(tmp_path: Path, direction
     with Renderer(made) as new, Renderer("demo") as old:
         assert (new.render(face) == old.render(face)).all()
         assert (new.render(face, Expression(eyes=1.0)) != old.render(face, Expression(eyes=1.0))).any()
+
+
+def test_an_own_hair_model_leaves_directions_faces_and_generator_as_they_are(tmp_path: Path) -> None:
+    student = random_student(SHIPPED_ENCODER)
+    save_student(tmp_path / "own.safetensors", student.state_dict(), SHIPPED_ENCODER)
+    (tmp_path / "report.json").write_text(json.dumps({"test": {"iou": 0.5}}))
+    source, out = tmp_path / "own.safetensors", tmp_path / "new"
+    arguments = ["bundle", "update", "demo", "--hair", str(source), "--out", str(out)]
+    done = CliRunner().invoke(app, [*arguments, "--metrics", str(tmp_path / "report.json")], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    made, demo = Bundle.open(out), Bundle.open("demo")
+    kept = {
+        name for name in demo.manifest.files if name not in ("hair.onnx", "hair_probe.safetensors", "MODEL_CARD.md")
+    }
+    assert all(made.manifest.files[name] == demo.manifest.files[name] for name in kept)
+    assert (made.manifest.generator, made.manifest.directions, made.manifest.gallery) == (
+        demo.manifest.generator, demo.manifest.directions, demo.manifest.gallery,
+    )  # fmt: skip
+    assert made.hair_part().metrics == {"iou": 0.5}
+    images = probe_pictures()
+    with made.hair_engine(threads=1) as engine:
+        assert np.abs(engine(image=images)["hair"] - reference_hair(student, images)).max() < 0.05
+    assert made.manifest.provenance.endswith("hair since `ohlora bundle update`: own.safetensors")
+    card = made.file("MODEL_CARD.md").read_text()
+    assert card.startswith(demo.file("MODEL_CARD.md").read_text())
+    assert "- metrics: {'iou': 0.5}" in card
+    with pytest.raises(InvalidInputError, match="--metrics are figures of a student: give --hair too"):
+        update_bundle("demo", tmp_path / "other", metrics={"iou": 0.5}, card="# new\n")
+
+
+def test_students_of_other_bundles_and_under_other_names(tmp_path: Path) -> None:
+    """The former student's files go, whatever they are called."""
+    demo = Bundle.open("demo")
+    with new_bundle(tmp_path / "renamed", start=demo) as draft:
+        for file, name in ((demo.hair_part().file, "h.onnx"), (demo.hair_part().probe, "p.safetensors")):
+            (draft.folder / file).rename(draft.folder / name)
+        draft.hair = demo.hair_part().model_copy(update={"file": "h.onnx", "probe": "p.safetensors"})
+    made = update_bundle(tmp_path / "renamed", tmp_path / "new", hair="demo", provenance="mine")
+    assert sorted(made.manifest.files) == sorted(demo.manifest.files)
+    assert made.manifest.provenance == "mine"
+    with pytest.raises(BundleError, match="has no face parser"):
+        update_bundle("demo", tmp_path / "more", parsing=str(tmp_path / "renamed"))
+    assert not (tmp_path / "more").exists()
 
 
 def test_faces_and_card(tmp_path: Path) -> None:
