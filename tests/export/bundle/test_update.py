@@ -23,7 +23,7 @@ from ohlora.latents.directions import Directions, write_directions
 from ohlora.render.renderer import Renderer
 from ohlora.training.nets.effisegnet import SHIPPED_ENCODER
 from ohlora.training.weights.student import save_student
-from tests.support.small_students import random_student
+from tests.support.small_students import random_parser, random_student
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +91,17 @@ def test_students_of_other_bundles_and_under_other_names(tmp_path: Path) -> None
     with pytest.raises(BundleError, match="has no face parser"):
         update_bundle("demo", tmp_path / "more", parsing=str(tmp_path / "renamed"))
     assert not (tmp_path / "more").exists()
+
+
+def test_a_face_parser_joins_a_bundle_without_one(tmp_path: Path) -> None:
+    save_student(tmp_path / "parser.safetensors", random_parser().state_dict(), SHIPPED_ENCODER)
+    made = update_bundle("demo", tmp_path / "new", parsing=str(tmp_path / "parser.safetensors"))
+    demo = Bundle.open("demo")
+    assert len(made.parsing_part().classes) == 11
+    assert made.hair_part() == demo.hair_part()
+    assert set(made.manifest.files) == {*demo.manifest.files, "parsing.onnx", "parsing_probe.safetensors"}
+    with made.parsing_engine(threads=1) as engine:
+        assert engine(image=probe_pictures())["parsing"].shape == (3, 224, 224)
 
 
 def test_faces_and_card(tmp_path: Path) -> None:
