@@ -82,15 +82,15 @@ def _versions(benchmark: Any) -> None:
 
 @pytest.mark.parametrize("way", [("baseline", "fp32"), *WAYS], ids="-".join)
 @pytest.mark.parametrize("model", MODELS)
-def test_batch_of_8(benchmark: Any, models: dict[str, Path], model: str, way: tuple[str, str]) -> None:
+def test_batch_of_8(benchmark: Any, models: dict[str, Path], model: str, way: tuple[str, str], rounds: int) -> None:
     benchmark.group = f"batch of {BATCH}, {model}"
     session, x = _batch(models[model])
     expected = session.run(None, {"x": x})[0]
     if way[0] == "baseline":
-        got = benchmark.pedantic(session.run, (None, {"x": x}), rounds=5, warmup_rounds=1)[0]
+        got = benchmark.pedantic(session.run, (None, {"x": x}), rounds=rounds, warmup_rounds=1)[0]
     else:
         with open_engine(models[model], backend=way[0], precision=way[1]) as engine:
-            got = benchmark.pedantic(engine, kwargs={"x": x}, rounds=5, warmup_rounds=1)["y"]
+            got = benchmark.pedantic(engine, kwargs={"x": x}, rounds=rounds, warmup_rounds=1)["y"]
             benchmark.extra_info["threads"] = engine.threads
     error = float(np.abs(got - expected).max() / np.abs(expected).max())
     benchmark.extra_info["max_error"] = error
@@ -113,7 +113,7 @@ def test_cost_of_a_call(benchmark: Any, tmp_path: Path, way: tuple[str, str]) ->
 @pytest.mark.parametrize("how", OPENINGS)
 @pytest.mark.parametrize("model", MODELS)
 def test_open_to_first_row(
-    benchmark: Any, models: dict[str, Path], monkeypatch: pytest.MonkeyPatch, model: str, how: str
+    benchmark: Any, models: dict[str, Path], monkeypatch: pytest.MonkeyPatch, model: str, how: str, rounds: int
 ) -> None:
     """From a path to the first result; our rows include hashing the file and the self-test."""
     benchmark.group = f"open to first row, {model}"
@@ -131,6 +131,6 @@ def test_open_to_first_row(
             return engine.cached
 
     if how == "baseline":
-        benchmark.pedantic(baseline, rounds=3, warmup_rounds=1)
+        benchmark.pedantic(baseline, rounds=rounds, warmup_rounds=1)
     else:
-        benchmark.extra_info["cached"] = benchmark.pedantic(ours, rounds=3, warmup_rounds=1)
+        benchmark.extra_info["cached"] = benchmark.pedantic(ours, rounds=rounds, warmup_rounds=1)

@@ -89,16 +89,16 @@ def _one_thread(benchmark: Any) -> Any:
     torch.set_num_threads(threads)
 
 
-def test_baseline_torch(benchmark: Any) -> None:
+def test_baseline_torch(benchmark: Any, rounds: int) -> None:
     with torch.no_grad():
-        image = benchmark.pedantic(documented(), (latent(),), rounds=5, warmup_rounds=1)
+        image = benchmark.pedantic(documented(), (latent(),), rounds=rounds, warmup_rounds=1)
     record(benchmark, image.numpy(), 0)
 
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("way", WAYS, ids="-".join)
-def test_synthesis(benchmark: Any, graphs: Callable[[str], Path], form: str, way: tuple[str, str]) -> None:
+def test_synthesis(benchmark: Any, graphs: Callable[[str], Path], form: str, way: tuple[str, str], rounds: int) -> None:
     wp = latent().numpy()
     with open_engine(graphs(form), backend=way[0], precision=way[1], threads=1) as engine:
-        image = benchmark.pedantic(engine, kwargs={"wp": wp}, rounds=5, warmup_rounds=2)["image"]
+        image = benchmark.pedantic(engine, kwargs={"wp": wp}, rounds=rounds, warmup_rounds=2)["image"]
     record(benchmark, image, LEVELS[way[1]])

@@ -1,46 +1,53 @@
-"""The suites of `ohlora bench` as rows of pytest-benchmark, for the bundle given by --bundle.
+"""The suites of `ohlora bench` as rows of pytest-benchmark, for the bundle given by --ohlora-bundle.
 
-Run: pytest bench/test_suites_bench.py --benchmark-only --benchmark-group-by=group [--bundle MY] [--presets exact,fast]
-Every row carries its accuracy against the group's baseline. Ratios are better taken from `ohlora bench`, which gives
-each way its turn in every round; here one way is finished before the next begins.
+Run: pytest bench/test_suites_bench.py --benchmark-only --benchmark-group-by=group [--ohlora-bundle MY]
+     [--ohlora-presets exact,fast] [--ohlora-full-size] [--benchmark-min-rounds 3]
+Times are those of one unit of the group (a portrait, a picture, a face), however many of them a call does. Every row
+carries its accuracy against the group's baseline. Ratios are better taken from `ohlora bench`, which gives each way its
+turn in every round; here one way is finished before the next begins.
 """
 
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
+from ohlora.bench.conftest import NOT_LOADED, loaded
 from ohlora.bench.runner.jobs import Folders
 from ohlora.bench.runner.machine import keep_memory, machine
 from ohlora.bench.runner.processes import run_command
+from ohlora.bench.runner.records import row_id
 from ohlora.bench.runner.subjects import PRESET_NAMES, QUICK_ITEMS, Options, Subject, bundle_subject, full_size_subject
 from ohlora.bench.runner.timing import Group, Work
 from ohlora.bench.suites import SUITES
 from ohlora.bench.suites.processes import measured_job, render_of
 
-ROUNDS = 3
 TIMED = ("kernels", "engines", "stages", "pipeline", "cold-start")  # the others give figures that are no times of calls
 
 
 @functools.cache
 def options(config: pytest.Config) -> Options:
     keep_memory()
-    presets = [name for name in config.getoption("--presets", "").split(",") if name]
+    presets = [name for name in config.getoption("--ohlora-presets").split(",") if name]
     config.add_cleanup(lambda: opened.subject.close())
     subject: Subject
-    if config.getoption("--full-size", False):
+    if config.getoption("--ohlora-full-size"):
         subject = full_size_subject(presets or PRESET_NAMES)
     else:
-        subject = bundle_subject(config.getoption("--bundle", "demo"), presets)
+        subject = bundle_subject(config.getoption("--ohlora-bundle"), presets)
     opened = Options(subject, quick=True)
     return opened
 
 
 def groups(config: pytest.Config) -> Iterator[Group | str]:
     """Groups, or in place of the rest of a suite why it cannot be measured."""
+    if not loaded(config):
+        yield NOT_LOADED
+        return
     for name in TIMED:
         try:
             for group in SUITES[name](options(config)):
@@ -51,22 +58,30 @@ def groups(config: pytest.Config) -> Iterator[Group | str]:
             yield f"{name}: the train extra is not installed ({error})"
 
 
+def per_unit(units: int) -> pytest.MarkDecorator:
+    """Let pytest-benchmark's table show the time of one unit where a call does several, as in all rows of the group."""
+    return pytest.mark.benchmark(timer=lambda: time.perf_counter() / units)
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if metafunc.function is test_way:
         cases = []
         for group in groups(metafunc.config):
             if isinstance(group, str):
-                cases.append(pytest.param(None, group, marks=pytest.mark.skip(reason=group), id=group))
+                cases.append(pytest.param(None, group, marks=pytest.mark.skip(reason=group), id="left-out"))
             else:
-                cases += [pytest.param(group, name, id=f"{group.suite}-{group.name}-{name}") for name in group.works]
+                cases += [
+                    pytest.param(group, name, marks=per_unit(work.units), id=row_id(group.suite, group.name, name))
+                    for name, work in group.works.items()
+                ]
         metafunc.parametrize(("group", "name"), cases)
 
 
-def test_way(benchmark: Any, group: Group, name: str) -> None:
+def test_way(benchmark: Any, group: Group, name: str, rounds: int) -> None:
     work: Work = group.works[name]
-    benchmark.group = f"{group.suite}: {group.name}"
+    benchmark.group = f"{group.suite}: {group.name}, one {group.unit}"
     benchmark.extra_info |= {"units_of_a_call": work.units, "unit": group.unit, **machine()}
-    benchmark.pedantic(work.call, rounds=ROUNDS, warmup_rounds=1)
+    benchmark.pedantic(work.call, rounds=rounds, warmup_rounds=1)
     if work.accuracy is not None:
         found = work.accuracy()
         benchmark.extra_info["accuracy"] = found
@@ -83,10 +98,10 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return folder
 
 
-@pytest.mark.parametrize("items", QUICK_ITEMS)
-def test_job_of(benchmark: Any, cache: Any, items: int) -> None:
+@pytest.mark.parametrize("items", [pytest.param(items, marks=per_unit(items)) for items in QUICK_ITEMS])
+def test_job_of(benchmark: Any, cache: Any, items: int, rounds: int) -> None:
     """A job of the demo bundle in a process of its own."""
-    benchmark.group = "scaling: items of one job, demo bundle"
+    benchmark.group = "scaling: items of one job, demo bundle, one item"
     peaks = []
     with Folders() as folders:
 
@@ -94,5 +109,5 @@ def test_job_of(benchmark: Any, cache: Any, items: int) -> None:
             peaks.append(measured_job(items, folders.new(), cache).peak / 1e6)
 
         run: Callable[[], None] = job
-        benchmark.pedantic(run, rounds=ROUNDS)
+        benchmark.pedantic(run, rounds=rounds)
     benchmark.extra_info |= {"items": items, "peak_mb": max(peaks)}

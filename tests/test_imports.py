@@ -32,7 +32,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "tensorrt", "triton", "exporter", "search_engines", "verify",
     ),
     "bench": (
-        "__init__", "plugin", "baselines", "runner", "suites", "gpu", "studies", "test_engine_bench",
+        "__init__", "plugin", "baselines", "runner", "suites", "gpu", "studies", "conftest", "test_engine_bench",
         "test_generator_bench", "test_ombre_bench", "test_properties_bench", "test_suites_bench",
     ),
 }  # fmt: skip
@@ -193,7 +193,7 @@ def drawn() -> Picture:
 
 def in_picture(folder: str, room: str) -> bool:
     """Tests of the bench and the entries of packages are not drawn, but for the public names."""
-    return not room.startswith(("test_", "__")) or (folder, room) == ("ohlora", "__init__")
+    return not room.startswith(("test_", "conftest", "__")) or (folder, room) == ("ohlora", "__init__")
 
 
 def compare(drawn_arrows: dict[str, set[str]], real: dict[str, set[str]]) -> None:

@@ -1,8 +1,9 @@
 """A run against a saved one: what became slower or less accurate than a margin allows.
 
 Where a row has a baseline, ratios to it are compared: both were measured in turn, so that the state of the machine
-hardly counts. Times are compared for the others, and only on the same kind of machine. A change counts when even the
-better quartile of the new run is beyond the margin from the old median.
+hardly counts. Times are compared for the others, and only on the same kind of machine. What slows a way and its
+baseline alike leaves their ratio: on the same kind of machine processor time is compared too. A change counts when even
+the better quartile of the new run is beyond the margin from the old median.
 """
 
 from __future__ import annotations
@@ -53,20 +54,25 @@ def compare(new: Run, old: Run, margin: float = MARGIN) -> list[Change]:
 def _slower(new: Row, old: Row, alike: bool, margin: float) -> Iterator[Change]:
     if new.name == new.baseline:
         return  # its ratio is 1 by definition
+    judged: tuple[tuple[str, float | None, tuple[float, float] | None, float | None], ...] = (
+        ("", new.value, None, old.value),
+        (" ms", new.ms, new.quartiles_ms, old.ms),
+        (" ms of processor time", new.cpu_ms, new.cpu_quartiles_ms, old.cpu_ms),
+    )
     if new.times_baseline is not None and old.times_baseline is not None:
         if max(new.times_baseline, *(new.times_quartiles or (0.0,))) < old.times_baseline * (1 - margin):
             yield Change(new.key, "slower", f"{new.times_baseline:.3g}x the baseline, was {old.times_baseline:.3g}x")
-        return
-    for unit, now, best, was in (
-        ("", new.value, new.value, old.value),
-        (" ms", new.ms, min(filter(None, (new.ms, *(new.quartiles_ms or ()))), default=None), old.ms),
-    ):
-        if now is None or best is None or was is None:
+            return
+        judged = judged[2:] if alike else ()
+    for unit, now, spread, was in judged:
+        if now is None or was is None:
             continue
         if unit and not alike:
             yield Change(new.key, "not compared", "it has no baseline, and the machines differ")
-        elif best > was * (1 + margin):
+            return
+        if min(now, *(spread or (now,))) > was * (1 + margin):
             yield Change(new.key, "slower", f"{now:.4g}{unit}, was {was:.4g}{unit}")
+            return
 
 
 def _less_accurate(new: Row, old: Row) -> Iterator[Change]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,20 @@ from ohlora.bench.runner.timing import Facts, Group, Timing
 from ohlora.errors import InvalidInputError, one_line
 
 FORMAT = 1
+OLD_WORDS = {"f32": "fp32", "f16": "fp16"}  # of precisions in names of rows
+
+
+def row_id(*names: str) -> str:
+    """A row's name for command lines and tables of other tools: letters, digits, dots and hyphens."""
+    return re.sub(r"[^A-Za-z0-9.]+", "-", " ".join(names)).strip("-")
 
 
 @dataclass(frozen=True)
 class Row:
     """One measured line.
 
-    ms: milliseconds a `unit`, median, with `quartiles_ms` of `rounds`. times_baseline: how many times the baseline's
+    ms: milliseconds a `unit`, median, with `quartiles_ms` of `rounds`; cpu_ms and cpu_quartiles_ms: processor time of
+    all its threads and of processes that it started and that have ended. times_baseline: how many times the baseline's
     speed. value: of rows that are no time (a ratio of memory). accuracy: against the baseline's results.
     goal: to be reached; goal_kind: "times" (times_baseline, at least), "seconds" (at most), "ratio" (value, at most).
     what: a few words.
@@ -31,6 +39,8 @@ class Row:
     unit: str
     ms: float | None = None
     quartiles_ms: tuple[float, float] | None = None
+    cpu_ms: float | None = None
+    cpu_quartiles_ms: tuple[float, float] | None = None
     rounds: int = 1
     baseline: str | None = None
     times_baseline: float | None = None
@@ -45,6 +55,12 @@ class Row:
     @property
     def key(self) -> tuple[str, str, str]:
         return self.suite, self.group, self.name
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """The fields that are set, for JSON."""
+        empty: tuple[Any, ...] = (None, {}, "")
+        return {key: value for key, value in asdict(self).items() if value not in empty}
 
     @property
     def per_second(self) -> float | None:
@@ -70,6 +86,7 @@ def rows_of(group: Group, timings: dict[str, Timing]) -> list[Row]:
     for name in sorted(group.works, key=lambda name: name != group.baseline):
         work, timing = group.works[name], timings[name]
         low, median, high = (_digits(1e3 * value) for value in timing.seconds)
+        cpu = [_digits(1e3 * value) for value in timing.cpu]
         ratios = None if timing.ratios is None else [_digits(value) for value in timing.ratios]
         accuracy = {} if work.accuracy is None else work.accuracy()
         rows.append(
@@ -80,6 +97,8 @@ def rows_of(group: Group, timings: dict[str, Timing]) -> list[Row]:
                 group.unit,
                 ms=median,
                 quartiles_ms=(low, high),
+                cpu_ms=cpu[1],
+                cpu_quartiles_ms=(cpu[0], cpu[2]),
                 rounds=timing.rounds,
                 baseline=group.baseline,
                 times_baseline=None if ratios is None else ratios[1],
@@ -90,6 +109,10 @@ def rows_of(group: Group, timings: dict[str, Timing]) -> list[Row]:
             )
         )
     return rows
+
+
+def _today(name: str) -> str:
+    return re.sub(r"\w+", lambda found: OLD_WORDS.get(found[0], found[0]), name)
 
 
 def _digits(value: float, count: int = 4) -> float:
@@ -107,22 +130,25 @@ class Run:
 
     def save(self, path: Path) -> None:
         """Atomic. Raises OutputError."""
-        content = {"format": FORMAT, **asdict(self)}
-        empty: tuple[Any, ...] = (None, {}, "")
-        rows = [{key: value for key, value in row.items() if value not in empty} for row in content["rows"]]
-        write_json(path, content | {"rows": rows})
+        write_json(path, {"format": FORMAT, **asdict(self), "rows": [row.content for row in self.rows]})
 
     @classmethod
     def load(cls, path: Path) -> Run:
-        """Raises InvalidInputError naming the file and what is wrong with it."""
+        """Earlier spellings of a precision are read as today's.
+
+        Raises InvalidInputError naming the file and what is wrong with it.
+        """
         try:
             content = read_object(path, "bench result")
             if content["format"] != FORMAT:
                 raise InvalidInputError(
                     f"{path} has bench format {shown(content['format'], 40)}, this version reads {FORMAT}"
                 )
-            pairs = ("quartiles_ms", "times_quartiles")
-            rows = [Row(**row | {key: tuple(row[key]) for key in pairs if key in row}) for row in content["rows"]]
+            pairs = ("quartiles_ms", "cpu_quartiles_ms", "times_quartiles")
+            rows = [
+                Row(**row | {"name": _today(row["name"])} | {key: tuple(row[key]) for key in pairs if key in row})
+                for row in content["rows"]
+            ]
             return cls(content["machine"], content["settings"], rows, content["left_out"])
         except InvalidInputError:
             raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -56,11 +57,20 @@ class Group:
 
 @dataclass(frozen=True)
 class Timing:
-    """Quartiles over rounds. seconds: of a unit; ratios: of the baseline's time over this one's, of the same round."""
+    """Quartiles over rounds. seconds: of a unit; cpu: processor seconds of a unit; ratios: of the baseline's time over
+    this one's, of the same round.
+    """
 
     seconds: Quartiles
+    cpu: Quartiles
     rounds: int
     ratios: Quartiles | None = None
+
+
+def cpu_seconds() -> float:
+    """Processor time of this process, all threads, and of its children that have ended."""
+    children = os.times()
+    return time.process_time() + children.children_user + children.children_system
 
 
 def measure(
@@ -70,6 +80,7 @@ def measure(
     rounds: int = 9,
     seconds: float = 60.0,
     clock: Clock = time.perf_counter,
+    cpu_clock: Clock = cpu_seconds,
 ) -> dict[str, Timing]:
     """Every work once to warm up, then in turn; `rounds` times, or until `seconds` are over and FEWEST are done.
 
@@ -82,11 +93,11 @@ def measure(
     calls = {name: work.call for name, work in works.items()}
     once = seconds_of(calls, 1, clock=clock)
     counts = {name: min(max(1, round(TURN / max(taken[0], 1e-9))), MOST_CALLS) for name, taken in once.items()}
-    taken = seconds_of(calls, rounds, warm=0, counts=counts, seconds=seconds, fewest=FEWEST, clock=clock)
-    times = {name: values / works[name].units for name, values in taken.items()}
+    taken = turns(calls, (clock, cpu_clock), rounds, warm=0, counts=counts, seconds=seconds, fewest=FEWEST)
+    times, cpu = ({name: both[:, i] / works[name].units for name, both in taken.items()} for i in (0, 1))
     base = None if baseline is None else times[baseline]
     return {
-        name: Timing(quartiles(own), len(own), None if base is None else quartiles(base / own))
+        name: Timing(quartiles(own), quartiles(cpu[name]), len(own), None if base is None else quartiles(base / own))
         for name, own in times.items()
     }
 
@@ -96,31 +107,48 @@ def seconds_of(
     rounds: int,
     *,
     warm: int = 1,
-    counts: Mapping[str, int] | None = None,
     seconds: float = math.inf,
-    fewest: int = 1,
     clock: Clock = time.perf_counter,
 ) -> dict[str, Floats]:
     """Seconds of every call in turn, round by round [rounds], after `warm` rounds that do not count.
 
-    counts: calls that a turn has, 1 without; it counts as their median. No round begins after `seconds`, when `fewest`
-    are done.
+    No round begins after `seconds`.
+    """
+    taken = turns(calls, (clock,), rounds, warm=warm, seconds=seconds)
+    return {name: values[:, 0] for name, values in taken.items()}
+
+
+def turns(
+    calls: Mapping[str, Callable[[], Any]],
+    clocks: Sequence[Clock],
+    rounds: int,
+    *,
+    warm: int = 1,
+    counts: Mapping[str, int] | None = None,
+    seconds: float = math.inf,
+    fewest: int = 1,
+) -> dict[str, Floats]:
+    """What every call takes by each clock [rounds,clocks], in turn, after `warm` rounds that do not count.
+
+    counts: calls that a turn has, 1 without; it counts as their median. No round begins after `seconds` of the first
+    clock, when `fewest` are done.
     """
     for _ in range(warm):
         for call in calls.values():
             call()
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    begun = clock()
+    times: dict[str, list[Floats]] = {name: [] for name in calls}
+    begun = clocks[0]()
     for done in range(rounds):
-        if done >= fewest and clock() - begun > seconds:
+        if done >= fewest and clocks[0]() - begun > seconds:
             break
         for name, call in calls.items():
             taken = []
             for _ in range((counts or {}).get(name, 1)):
-                started = clock()
+                # The first clock is read last before a call and first after it: reading the others costs it nothing.
+                started = [clock() for clock in reversed(clocks)]
                 call()
-                taken.append(clock() - started)
-            times[name].append(float(np.median(taken)))
+                taken.append([clock() - before for clock, before in zip(clocks, reversed(started), strict=True)])
+            times[name].append(np.median(taken, axis=0))
     return {name: np.array(values) for name, values in times.items()}
 
 

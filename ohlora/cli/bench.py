@@ -53,7 +53,7 @@ def bench(
     Example: `ohlora bench --suite kernels --suite pipeline --out bench-1`
     """
     from ohlora.bench.runner.compare import compare as compare_runs
-    from ohlora.bench.runner.records import Run, joined
+    from ohlora.bench.runner.records import Run, joined, row_id
     from ohlora.bench.runner.subjects import Options
     from ohlora.bench.suites import chosen, run_suites
 
@@ -86,7 +86,8 @@ def bench(
     if old is not None and not worse:
         lines.append(f"no row is worse than the saved run by more than {margin:.0%}")
     found = [{"row": list(change.row), "kind": change.kind, "text": change.text} for change in changes]
-    summary = {"out": None if out is None else str(out), "goals": goals, "changes": found}
+    rows = [{"id": row_id(*row.key), **row.content} for row in run.rows]
+    summary = {"out": None if out is None else str(out), "rows": rows, "goals": goals, "changes": found}
     told.tell(summary, *lines, *([] if out is None else [f"-> {out}"]))
     if worse:
         raise typer.Exit(1)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +20,7 @@ import ohlora
 from ohlora.bench.baselines.documented import DocumentedWay, PlainOnnxRuntime
 from ohlora.bench.runner import readme, timing
 from ohlora.bench.runner.compare import compare
-from ohlora.bench.runner.records import Row, Run, joined, rows_of
+from ohlora.bench.runner.records import Row, Run, joined, row_id, rows_of
 from ohlora.bench.runner.report import BEGIN, END, markdown, number, update_readme
 from ohlora.bench.runner.subjects import bundle_subject
 from ohlora.bench.runner.timing import Group, Work, measure
@@ -157,6 +159,43 @@ def test_what_counts_as_a_regression() -> None:
     assert grown.text == "1.5, was 1"
 
 
+def test_a_slow_down_of_a_way_and_its_baseline_is_found_by_processor_time() -> None:
+    clock, cpu = Clock(), Clock()
+
+    def run_at(speed: float, **machine: object) -> Run:
+        def busy(seconds: float) -> Work:
+            def call() -> None:
+                clock.now += seconds / speed
+                cpu.now += 2 * seconds / speed  # two threads
+
+            return Work(call, units=10)
+
+        works = {"base": busy(4.0), "ours": busy(1.0)}
+        group = Group("kernels", "ombre", "image", works, "base")
+        return run_of(*rows_of(group, measure(works, "base", rounds=3, clock=clock, cpu_clock=cpu)), **machine)
+
+    old = run_at(1.0)
+    assert [(one.ms, one.cpu_ms) for one in old.rows] == [(400.0, 800.0), (100.0, 200.0)]
+    assert compare(run_at(1.0), old) == []
+    (found,) = compare(run_at(0.5), old)
+    assert (found.row[2], found.regression) == ("ours", True)
+    assert found.text == "400 ms of processor time, was 200 ms of processor time"
+    assert compare(run_at(0.5, cpu="B"), old) == []
+
+
+def test_processor_time_counts_processes_that_have_ended() -> None:
+    begun = timing.cpu_seconds()
+    subprocess.run([sys.executable, "-c", "sum(range(20_000_000))"], check=True)
+    assert timing.cpu_seconds() - begun > 0.1
+
+
+def test_rows_of_earlier_results_have_todays_names(tmp_path: Path) -> None:
+    run_of(row(name="ohlora exact, openvino f32"), row(name="student, f16 and bf16")).save(tmp_path / "bench.json")
+    names = [one.name for one in Run.load(tmp_path / "bench.json").rows]
+    assert names == ["ohlora exact, openvino fp32", "student, fp16 and bf16"]
+    assert row_id("engines", "synthesis, batch 8", names[0]) == "engines-synthesis-batch-8-ohlora-exact-openvino-fp32"
+
+
 @given(st.floats(0.01, 1e4), st.floats(0.0, 0.9), st.floats(0.0, 2.0))
 def test_a_loss_beyond_the_margin_is_found_and_one_within_is_not(was: float, margin: float, factor: float) -> None:
     now = was * factor
@@ -244,7 +283,10 @@ def test_the_command_catches_a_slowed_kernel(tmp_path: Path, monkeypatch: pytest
     assert second.exit_code == 1, second.output
     assert "slower: kernels / ombre, 8 dyes of one picture / Numba" in second.output
     third = invoke("--suite", "kernels", "--quick", "--compare", saved, "--margin", "0.5", "--json")
-    assert json.loads(third.stdout.strip().splitlines()[-1])["changes"]
+    told = json.loads(third.stdout.strip().splitlines()[-1])
+    assert told["changes"]
+    assert {one["id"] for one in told["rows"]} >= {"kernels-ombre-8-dyes-of-one-picture-Numba"}
+    assert all(one["cpu_ms"] > 0 for one in told["rows"])
 
 
 @pytest.mark.parametrize(
