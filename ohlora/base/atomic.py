@@ -61,9 +61,9 @@ def explain_os_error(path: Path, error: OSError) -> OutputError:
     remedy = {
         errno.ENOSPC: "the disk is full: free some space and run the same command again, it resumes",
         errno.EDQUOT: "the disk quota is used up: free some space and run the same command again, it resumes",
-        errno.EACCES: "no permission: choose another --out",
-        errno.EPERM: "no permission: choose another --out",
-        errno.EROFS: "the file system is read-only: choose another --out",
+        errno.EACCES: "no permission: choose another place",
+        errno.EPERM: "no permission: choose another place",
+        errno.EROFS: "the file system is read-only: choose another place",
     }.get(error.errno or 0, error.strerror or str(error))
     return OutputError(f"cannot write {path}: {remedy}")
 

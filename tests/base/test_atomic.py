@@ -75,8 +75,8 @@ def test_a_failing_block_keeps_the_old_file(tmp_path: Path, error: BaseException
     [
         (errno.ENOSPC, "the disk is full: free some space and run the same command again, it resumes"),
         (errno.EDQUOT, "quota"),
-        (errno.EACCES, "no permission: choose another --out"),
-        (errno.EROFS, "read-only: choose another --out"),
+        (errno.EACCES, "no permission: choose another place"),
+        (errno.EROFS, "read-only: choose another place"),
         (errno.EIO, "Input/output error"),
     ],
 )

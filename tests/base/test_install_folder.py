@@ -146,7 +146,7 @@ def failing_rename(fails: Callable[[Path, Path], bool], code: int) -> Callable[[
 
 @pytest.mark.usefixtures("only_renames")
 @pytest.mark.parametrize(
-    ("code", "message"), [(errno.ENOSPC, "the disk is full"), (errno.EACCES, "no permission: choose another --out")]
+    ("code", "message"), [(errno.ENOSPC, "the disk is full"), (errno.EACCES, "no permission: choose another place")]
 )
 @pytest.mark.parametrize("step", ["first", "second"])
 def test_a_failing_rename_keeps_the_old_folder(
