@@ -37,12 +37,16 @@ class Exhibits:
         self.curves.append({"title": title, "x": [float(v) for v in x], "series": values, "x_label": x_label})
 
     def histogram(self, title: str, values: ArrayLike, bins: int = BINS, x_label: str = "") -> None:
-        """Counts of the finite values in equal bins from the least to the greatest."""
+        """Counts of the finite values in equal bins from the least to the greatest; one bin where more do not fit."""
         array = np.asarray(values, np.float64).ravel()
         finite = array[np.isfinite(array)]
         if not len(finite):
             return
-        counts, edges = np.histogram(finite, bins)
+        low, high = float(finite.min()), float(finite.max())
+        try:
+            counts, edges = np.histogram(finite, bins)
+        except ValueError:  # neighbors among the numbers, or a range beyond them
+            counts, edges = np.array([len(finite)]), np.array([low, high])
         left_out = int(len(array) - len(finite))
         self.histograms.append(
             {

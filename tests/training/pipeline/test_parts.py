@@ -146,6 +146,13 @@ def test_histograms_count_every_finite_value(values: list[float]) -> None:
     ElementTree.fromstring(charts.histogram(shown.histograms[0]))
 
 
+def test_a_histogram_of_values_that_hardly_differ_has_one_bin() -> None:
+    shown = Exhibits()
+    shown.histogram("scores", [0.0, 5e-324])
+    assert (shown.histograms[0]["counts"], shown.histograms[0]["high"]) == ([2], 5e-324)
+    ElementTree.fromstring(charts.histogram(shown.histograms[0]))
+
+
 # --- settings --------------------------------------------------------------------------------------------------------
 
 
