@@ -20,9 +20,9 @@ from functools import cache
 from numbers import Integral, Real
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import Any, Literal, SupportsFloat, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
-from ohlora.base.text import near, one_of
+from ohlora.base.text import near, one_of, shown
 from ohlora.errors import InvalidInputError
 
 T = TypeVar("T")
@@ -31,6 +31,14 @@ KEY = "meaning"  # of a field's metadata
 SINGULAR = {bool: "true or false", int: "a whole number", float: "a number", str: "a name"}
 PLURAL = {int: "whole numbers", float: "numbers", str: "names"}
 BOOLS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+
+
+def is_finite(number: SupportsFloat) -> bool:
+    """Whether a float64 can hold it: whole numbers of Python may be larger than any."""
+    try:
+        return math.isfinite(number)
+    except OverflowError:
+        return False
 
 
 @dataclass(frozen=True)
@@ -56,7 +64,7 @@ class Meaning:
 
     def takes(self, number: float) -> bool:
         return (
-            math.isfinite(number)
+            is_finite(number)
             and (self.low is None or number >= self.low)
             and (self.high is None or number <= self.high)
             and (self.above is None or number > self.above)
@@ -204,7 +212,7 @@ def _check(kind: Any, meaning: Meaning, value: Any, name: str, none: str = "") -
     else:
         right, rule = kind not in (int, float) or meaning.takes(value), meaning.rule
     if not right:
-        raise InvalidInputError(f"{name} must be {rule}{none}, got {value!r}")
+        raise InvalidInputError(f"{name} must be {rule}{none}, got {shown(repr(value), 200)}")
 
 
 def _read(kind: Any, text: str) -> Any:

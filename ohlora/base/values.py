@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ohlora.base.recipe import is_finite
+from ohlora.base.text import shown
 from ohlora.errors import InvalidInputError
 
 Z_SIZE, LABEL_SIZES = 512, (0, 3, 7)
@@ -22,10 +23,10 @@ EXPRESSION_LIMIT = 10.0
 def _number(owner: str, name: str, value: Any, low: float, high: float) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
         raise InvalidInputError(f"{owner}.{name} must be a number in [{low:g}, {high:g}], got {value!r}")
-    number = float(value)
-    if not math.isfinite(number) or not low <= number <= high:
-        raise InvalidInputError(f"{owner}.{name} must be in [{low:g}, {high:g}], got {number:g}")
-    return number
+    if not is_finite(value) or not low <= value <= high:
+        got = f"{value:g}" if isinstance(value, float | np.floating) else shown(value)
+        raise InvalidInputError(f"{owner}.{name} must be in [{low:g}, {high:g}], got {got}")
+    return float(value)
 
 
 def random_stream(key: Mapping[str, int], stream: int = 0) -> np.random.Generator:

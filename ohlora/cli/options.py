@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, cast, get_t
 
 from typer import Option
 
+from ohlora.base.text import shown
 from ohlora.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -112,8 +114,8 @@ def noise_seed(text: str) -> int | Literal["fixed"]:
     """What --noise says. Raises InvalidInputError."""
     if text == "fixed":
         return "fixed"
-    if not text.isdecimal():
-        raise InvalidInputError(f"--noise '{text}' is not understood: give fixed, or a seed such as 7")
+    if not re.fullmatch("[0-9]{1,19}", text):
+        raise InvalidInputError(f"--noise '{shown(text)}' is not understood: give fixed, or a seed such as 7")
     return int(text)
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ohlora.base.text import shown
 from ohlora.base.values import PROPERTIES, Expression, random_stream
 from ohlora.errors import InvalidInputError
 
@@ -120,8 +121,9 @@ def split_expression_text(text: str, *, lenient: bool = False) -> dict[str, str]
     if lenient:
         return dict(FALLBACK)
     raise InvalidInputError(
-        f"expression {text!r} does not say {' and '.join(missing)}: write it like 'eyes wide, mouth normal, pose none' "
-        f"or '(눈 크게, 입 보통, 고개 돌림 없음)'. Known words: {'; '.join(map(known_words, PROPERTIES))}"
+        f"expression {shown(repr(text), 200)} does not say {' and '.join(missing)}: write it like "
+        f"'eyes wide, mouth normal, pose none' or '(눈 크게, 입 보통, 고개 돌림 없음)'. "
+        f"Known words: {'; '.join(map(known_words, PROPERTIES))}"
     )
 
 
@@ -157,4 +159,4 @@ def _strength(name: str, word: str, lenient: bool) -> Strength:
             return row
     if lenient:
         return WORDS[name][-1]
-    raise InvalidInputError(f"unknown word for {name}: {word!r}. Known words: {known_words(name)}")
+    raise InvalidInputError(f"unknown word for {name}: {shown(repr(word))}. Known words: {known_words(name)}")

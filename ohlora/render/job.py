@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, cast
 
 from ohlora.base.recipe import check, setting
+from ohlora.base.text import shown
 from ohlora.base.types import ImageFormat, Rounding
 from ohlora.base.values import Expression, Face, Ombre
 from ohlora.errors import InvalidInputError
@@ -96,10 +97,10 @@ def spread(name: str, values: Sequence[str] | str) -> list[float]:
                 first, last, count = float(pieces[0]), float(pieces[1]), int(pieces[2])
             except (ValueError, IndexError) as error:
                 raise InvalidInputError(
-                    f"{name} '{part}' is not understood: give a number, a list 0.1,0.2 or FIRST:LAST:COUNT"
+                    f"{name} '{shown(part)}' is not understood: give a number, a list 0.1,0.2 or FIRST:LAST:COUNT"
                 ) from error
             if not 1 <= count <= MAX_LOOKS or len(pieces) > 3:
-                raise InvalidInputError(f"{name} '{part}': COUNT must be in [1, {MAX_LOOKS:,}]")
+                raise InvalidInputError(f"{name} '{shown(part)}': COUNT must be in [1, {MAX_LOOKS:,}]")
             numbers += [first + (last - first) * i / max(1, count - 1) for i in range(count)]
     return numbers
 

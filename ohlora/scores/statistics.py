@@ -79,11 +79,11 @@ def read_statistics(path: Path) -> ScoreStatistics:
         )
     algorithm = algorithms.pop()
     columns = score_columns(algorithm)
-    if tuple(row[1] for _, row in rows[1:]) != columns:
-        raise InvalidInputError(f"{path} must have a line for each of {', '.join(columns)}, in this order")
     for line, row in rows[1:]:
         if len(row) != len(COLUMNS):
             raise InvalidInputError(f"{path}, line {line}: {len(row)} cells, the header has {len(COLUMNS)}")
+    if tuple(row[1] for _, row in rows[1:]) != columns:
+        raise InvalidInputError(f"{path} must have a line for each of {', '.join(columns)}, in this order")
     figures = np.array([_figures(path, line, row) for line, row in rows[1:]])
     ddof = set(figures[:, 2].tolist())
     if len(ddof) != 1:

@@ -47,3 +47,9 @@ def test_face_is_checked_and_frozen() -> None:
             Face(z, np.array(label), name="a")
     with pytest.raises(InvalidInputError, match="NaN"):
         Face(np.full(512, np.nan), name="a")
+
+
+def test_numbers_that_no_float_holds_are_refused() -> None:
+    for value in (10**400, -(10**400), float("inf"), float("nan")):
+        with pytest.raises(InvalidInputError, match=r"Expression\.eyes must be in \[-10, 10\]"):
+            Expression(eyes=value)

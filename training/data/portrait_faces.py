@@ -145,6 +145,10 @@ def read_description(folder: Path) -> dict[str, Any]:
         raise InvalidInputError(
             f"{path} is of version {content['version']}, this program knows {VERSION}: make it again"
         )
+    try:
+        check_seeds(content["first_seed"], content["count"])
+    except InvalidInputError as error:
+        raise InvalidInputError(f"{path}: {error}") from error
     return content
 
 

@@ -11,12 +11,13 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ohlora.base.atomic import write_bytes
-from ohlora.base.reading import MAX_DEPTH, read_text
+from ohlora.base.reading import MAX_DEPTH, MAX_DIGITS, read_text
 from ohlora.base.text import near, one_of, shown
 from ohlora.errors import InvalidInputError, one_line
 
 SETTINGS_FILE = "settings.yaml"
 MAX_VALUES = 10_000
+MAX_BITS = 1328  # of a whole number: MAX_DIGITS digits
 MAX_BYTES = 1 << 20  # settings are a page; anything this large is another file
 
 
@@ -109,6 +110,8 @@ def _require_small(content: Any) -> None:
         if left < 0:
             break
         inner = (list(v.values()) if isinstance(v, dict) else v for v in level if isinstance(v, dict | list | tuple))
+        if any(isinstance(value, int) and value.bit_length() > MAX_BITS for value in level):
+            raise ValueError(f"a number of more than {MAX_DIGITS} digits")
         level = [value for values in inner for value in values]
         if not level:
             return
@@ -156,7 +159,7 @@ def explain(kind: type[BaseModel], entry: Any) -> str:
             owner = cast(type[BaseModel], owner.model_fields[str(part)].annotation)
         known = owner.model_fields
         what = "section or setting" if len(place) == 1 else "setting"
-        return f"unknown {what} '{name}'{near(str(place[-1]), known)} (known: {', '.join(known)})"
+        return f"unknown {what} '{shown(name)}'{near(str(place[-1]), known)} (known: {', '.join(known)})"
     message = entry["msg"].removeprefix("Value error, ").removeprefix("Input ").rstrip(".")
     return f"{name or 'settings'} {message}, got {_shown(entry['input'])}"
 
