@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import resource
 import signal
@@ -35,9 +36,13 @@ def start(kind: JobKind, inputs: Inputs, out: Path, most_bytes: int | None = Non
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # then a write gives an error in place of a death
             resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, most_bytes))
 
-    command = [sys.executable, "-m", "ohlora", *map(str, kind.arguments(inputs)), "--out", str(out)]
     return subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=limited
+        [sys.executable, "-m", "ohlora", *map(str, kind.arguments(inputs, out))],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=limited,
     )
 
 
@@ -68,7 +73,7 @@ def check_killed(out: Path, whole: Undisturbed) -> None:
         if name == METADATA_NAME:
             assert set(data.splitlines(keepends=True)) <= set(whole.files[name].splitlines(keepends=True))
         elif not Path(name).name.startswith(".ohlora-tmp-"):
-            assert data == whole.files[name], f"{name} is half written"
+            assert data == whole.files.get(name), f"{name} is half written"
 
 
 def check_resumed(kind: JobKind, inputs: Inputs, out: Path, whole: Undisturbed) -> None:
@@ -81,12 +86,29 @@ def check_resumed(kind: JobKind, inputs: Inputs, out: Path, whole: Undisturbed) 
     assert [name for name in there if there[name] != whole.files[name]] == []
 
 
+def moment(out: Path, whole: Undisturbed, moments: random.Random) -> Callable[[], bool]:
+    """A moment while the process is at work: after a part of the time that an undisturbed run takes, starting up left
+    out, or as soon as it has written some more files.
+    """
+    if moments.random() < 0.5:
+        until = time.monotonic() + moments.uniform(0.3, 1.0) * whole.seconds
+        return lambda: time.monotonic() > until
+    written = count(out) + moments.randint(1, max(1, len(whole.files) // 3))
+    return lambda: count(out) >= written
+
+
+def count(out: Path) -> int:
+    """Files below the folder that holds `out`: what is not finished may lie beside it."""
+    return sum(len(names) for _, _, names in os.walk(out.parent))
+
+
 def kills_at_random(kind: JobKind, inputs: Inputs, out: Path, whole: Undisturbed, moments: random.Random) -> int:
     """One to three kills in a row at random moments, then a run to the end. Returns how many met a process at work."""
+    out.parent.mkdir()
     met = 0
     for _ in range(moments.randint(1, 3)):
-        until = time.monotonic() + moments.uniform(0.1, 1.0) * whole.seconds
-        met += kill(kind, inputs, out, lambda until=until: time.monotonic() > until)  # type: ignore[misc]
+        met += kill(kind, inputs, out, moment(out, whole, moments))
         check_killed(out, whole)
     check_resumed(kind, inputs, out, whole)
+    assert [path.name for path in out.parent.iterdir()] == [out.name], "something is left beside the results"
     return met
