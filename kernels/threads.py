@@ -5,11 +5,15 @@ Numba's own `parallel=True` must not be entered from several threads at once, an
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar, cast
+
+from ohlora.kernels.user_folders import cache_folder
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
@@ -19,15 +23,83 @@ SHARES = 2
 
 
 def compiled(**options: Any) -> Callable[[FunctionT], FunctionT]:
-    """Decorator: by Numba, without the GIL, kept in its cache on disk. options: more of `numba.njit`'s."""
+    """Decorator: by Numba, without the GIL, kept in a cache on disk where one can be written.
+
+    options: more of `numba.njit`'s.
+    """
     from numba import njit
 
-    return cast("Callable[[FunctionT], FunctionT]", njit(nogil=True, cache=True, **options))
+    def decorate(function: FunctionT) -> FunctionT:
+        dispatcher = njit(nogil=True, **options)(function)
+        _keep_compiled(dispatcher)
+        return cast(FunctionT, dispatcher)
+
+    return decorate
+
+
+def _keep_compiled(dispatcher: Any) -> None:
+    """Enable Numba's cache: where $NUMBA_CACHE_DIR says, else beside the source, else in the user's cache folder.
+
+    Numba alone raises where it can write in none of its places, and makes a folder named '~' for a user without a home.
+    """
+    from numba import config
+
+    named = config.CACHE_DIR
+    beside = Path(dispatcher.py_func.__code__.co_filename).with_name("__pycache__")
+    if not named and not os.access(beside if beside.exists() else beside.parent, os.W_OK):
+        folder = cache_folder("numba")
+        if folder is None:
+            return
+        config.CACHE_DIR = str(folder)
+    try:
+        dispatcher.enable_caching()
+    except (RuntimeError, OSError):
+        pass  # compiled anew in each process
+    finally:
+        config.CACHE_DIR = named
 
 
 def usable_cores() -> int:
-    """Cores this process may use, which containers and job schedulers keep below the machine's."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Cores this process may use, at least 1: those of its affinity mask, and no more than its CPU quota pays for.
+
+    Job schedulers set the mask, containers the quota, which is read once.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, math.ceil(min(cores, cpu_quota())))
+
+
+@cache
+def cpu_quota(root: Path = Path("/")) -> float:
+    """CPUs that the control groups of this process grant it (Linux, both versions); infinity without a limit.
+
+    root: of the file system that is read. The smallest limit of a group and those above it holds. A container may see
+    its own group at the top, though `/proc/self/cgroup` names it by its path on the host: paths that are not there are
+    passed over.
+    """
+    return min(_quotas(root), default=math.inf)
+
+
+def _quotas(root: Path) -> Iterator[float]:
+    try:
+        groups = (root / "proc/self/cgroup").read_text().splitlines()
+    except (OSError, UnicodeDecodeError):
+        return
+    for line in groups:
+        _, controllers, path = [*line.split(":", 2), "", ""][:3]
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        mount = root / "sys/fs/cgroup" / controllers
+        inside = PurePosixPath(path.lstrip("/"))
+        for group in (mount / inside, *(mount / above for above in inside.parents)):
+            try:
+                if controllers:
+                    quota, period = ((group / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+                else:
+                    quota, period = (group / "cpu.max").read_text().split()
+                if float(quota) > 0 and float(period) > 0:
+                    yield float(quota) / float(period)
+            except (OSError, ValueError):  # no such group, or "max"
+                continue
 
 
 def for_each(work: Callable[[int], None], count: int, pixels: int, threads: int | None) -> None:
@@ -51,3 +123,8 @@ def for_each(work: Callable[[int], None], count: int, pixels: int, threads: int 
 @cache
 def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(max_workers=threads, thread_name_prefix="ohlora-kernel")
+
+
+# A forked process has none of its parent's threads: a pool of theirs would wait for ever.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pool.cache_clear)

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # for types too. A room is a folder, or a file that lies beside the folders; one inside another, as engines/gpu, may
 # have a place of its own. `ohlora/__init__.py` is the public names: only commands come after it.
 ROOMS: dict[str, tuple[str, ...]] = {
-    "kernels": ("__init__", "choices", "threads", "gpu", "ombre", "properties"),
+    "kernels": ("__init__", "user_folders", "choices", "threads", "gpu", "ombre", "properties"),
     "ohlora": (
         "errors", "base", "io", "engines", "engines/onnx_torch", "engines/gpu", "latents", "bundle", "faces", "photos",
         "render", "scores", "__init__", "cli", "__main__",

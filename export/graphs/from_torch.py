@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-import onnxruntime
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ohlora.engines import open_engine
+from ohlora.engines.onnxruntime_backend import open_session
 from ohlora.engines.rows import RowEngine
 from ohlora.errors import EngineError
 
@@ -71,7 +71,7 @@ def strip_traces(model: onnx.ModelProto) -> None:
 
 def run_graph(model: onnx.ModelProto, inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
     """All outputs of `model` on the CPU by ONNX Runtime."""
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = open_session(model.SerializeToString())
     outputs: list[NDArray[Any]] = session.run(None, dict(inputs))
     return outputs
 

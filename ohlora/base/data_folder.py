@@ -7,13 +7,20 @@ from pathlib import Path
 
 import platformdirs
 
+from ohlora.kernels.user_folders import user_folder
+
 DATA_VARIABLE, OFFLINE_VARIABLE = "OHLORA_DATA_DIR", "OHLORA_OFFLINE"
 
 
 def data_folder() -> Path:
-    """$OHLORA_DATA_DIR, else the user's data folder of this system. It need not exist."""
+    """$OHLORA_DATA_DIR, else the user's data folder of this system, which for a user without a home cannot be made.
+
+    It need not exist.
+    """
     chosen = os.environ.get(DATA_VARIABLE, "").strip()
-    return Path(chosen).expanduser().absolute() if chosen else Path(platformdirs.user_data_dir("ohlora"))
+    if chosen:
+        return Path(chosen).expanduser().absolute()
+    return user_folder(platformdirs.user_data_dir) or Path("/nonexistent/ohlora")
 
 
 def offline() -> bool:

@@ -24,7 +24,8 @@ _IMPORT_NAMES = {
     "pyyaml": "yaml",
     "scikit-learn": "sklearn",
     "tensorrt-rtx-cu13": "tensorrt_rtx",
-    "openvino": "ohlora.engines.openvino_backend",  # which keeps its telemetry out
+    "openvino": "ohlora.engines.openvino_backend",  # these two keep telemetry out
+    "onnxruntime": "ohlora.engines.onnxruntime_backend",
 }
 # Named for pip's choice beside torch; without torch any will do.
 _NOT_CHECKED = ("cuda-toolkit",)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import platform
+from functools import partial
 from pathlib import Path
+from typing import cast
 
 from ohlora.engines.model_file import ModelFile, read_model_file
 from ohlora.engines.registry import (
@@ -17,7 +19,7 @@ from ohlora.engines.registry import (
     candidates,
     has_int8_products,
 )
-from ohlora.engines.rows import RowEngine
+from ohlora.engines.rows import Compiled, RowEngine
 from ohlora.engines.selftest import ProbeSource, load_probe, with_selftest
 from ohlora.engines.spec import Engine, EngineSpec, TensorSpec
 from ohlora.errors import EngineError, one_line
@@ -91,12 +93,27 @@ def _opened(
 
 
 def _compiled(entry: BackendEntry, model: ModelFile, precision: str, threads: int, *, use_cache: bool) -> RowEngine:
+    compiled = _compile(entry, model, precision, threads, use_cache=use_cache)
+    return RowEngine(
+        model.name, compiled, backend=entry.name, precision=model.precision_label(precision),
+        model_sha256=model.sha256,
+        compile_again=partial(_compile_again, entry, model.path, model.sha256, precision, threads),
+    )  # fmt: skip
+
+
+def _compile(entry: BackendEntry, model: ModelFile, precision: str, threads: int, *, use_cache: bool) -> Compiled:
     module = entry.load()
     try:
-        compiled = module.compile_model(model, precision=precision, threads=threads, use_cache=use_cache)
+        return cast(Compiled, module.compile_model(model, precision=precision, threads=threads, use_cache=use_cache))
     except EngineError as error:
         raise EngineError(f"{entry.name} cannot run {model.path}: {error}") from error
     except Exception as error:  # backends raise types of their own, down to RuntimeError
         raise EngineError(f"{entry.name} cannot load {model.path}: {one_line(error)}") from error
-    label = model.precision_label(precision)
-    return RowEngine(model.name, compiled, backend=entry.name, precision=label, model_sha256=model.sha256)
+
+
+def _compile_again(entry: BackendEntry, path: Path, sha256: str, precision: str, threads: int) -> Compiled:
+    """In a forked process. From the file, not from its bytes: engines do not keep them."""
+    model = read_model_file(path)
+    if model.sha256 != sha256:
+        raise EngineError(f"{path} was changed after it was opened, before this process was forked: open it here")
+    return _compile(entry, model, precision, threads, use_cache=True)

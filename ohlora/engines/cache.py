@@ -9,31 +9,23 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import platformdirs
-
 from ohlora.base.atomic import make_folder, write_bytes
 from ohlora.errors import OutputError
+from ohlora.kernels.user_folders import CACHE_VARIABLE as CACHE_VARIABLE
+from ohlora.kernels.user_folders import cache_folder
 
-CACHE_VARIABLE = "OHLORA_CACHE_DIR"
 _LAYOUT = "1"  # part of every key: bump it when the file layout below changes
 _DIGEST = 32
 
 
 def cache_root() -> Path | None:
-    """Folder of all entries, or None when the cache is off.
-
-    $OHLORA_CACHE_DIR replaces the user's cache folder; empty or 'off' switches the cache off.
-    """
-    chosen = os.environ.get(CACHE_VARIABLE)
-    if chosen is None:
-        return Path(platformdirs.user_cache_dir("ohlora")) / "engines"
-    return None if chosen.strip().lower() in ("", "off") else Path(chosen) / "engines"
+    """Folder of all entries, or None when the cache is off (`cache_folder`)."""
+    return cache_folder("engines")
 
 
 @dataclass(frozen=True, slots=True)

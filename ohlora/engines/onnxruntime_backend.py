@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,6 +11,12 @@ import numpy as np
 from ohlora.engines.model_file import ModelFile
 from ohlora.engines.rows import Compiled, aligned_zeros
 from ohlora.engines.spec import Arrays, EngineSpec, TensorSpec, batch_spec, measured_outputs, require_fixed_rows
+
+# Since 1.29 its import starts a thread that reports to its maker, and keeps an identifier of the machine in the user's
+# cache folder. A forked process crashes or hangs at its end, where the library waits for that thread of its parent's.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+import onnxruntime
 
 # Execution providers in order of preference; ONNX Runtime moves on to the next for what one cannot run.
 PROVIDERS = ("CPUExecutionProvider",)
@@ -37,8 +44,6 @@ def compile_model(model: ModelFile, *, precision: str, threads: int, use_cache: 
 
 def open_session(data: bytes, *, threads: int = 0, optimized: bool = True, providers: Sequence[Any] = PROVIDERS) -> Any:
     """A session that logs errors only. threads: of one run, 0 for ONNX Runtime's own choice. optimized: its graph."""
-    import onnxruntime
-
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = threads
     levels = onnxruntime.GraphOptimizationLevel
@@ -74,8 +79,6 @@ class _Runner:
     """Inputs and outputs bound to buffers of its own: nothing is allocated, and nothing looked up, per row."""
 
     def __init__(self, session: Any, spec: EngineSpec) -> None:
-        import onnxruntime
-
         self._session = session
         self._arrays = {t.name: aligned_zeros((1, *t.row_shape), t.dtype) for t in spec.tensors}
         # Values share the arrays' memory.
@@ -92,7 +95,5 @@ class _Runner:
 
 def describe() -> tuple[str, bool, str]:
     """(version, has bf16, detail) for `ohlora doctor`."""
-    import onnxruntime
-
     present = ", ".join(onnxruntime.get_available_providers())
     return onnxruntime.__version__, False, f"uses {', '.join(PROVIDERS)} of {present}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import os
 import sys
 from types import ModuleType
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 from ohlora.engines.cache import CacheEntry
 from ohlora.engines.model_file import ModelFile
 from ohlora.engines.rows import Compiled
-from ohlora.engines.spec import Arrays, EngineSpec, TensorSpec, batch_spec, require_fixed_rows
+from ohlora.engines.spec import Arrays, EngineSpec, TensorSpec, batch_spec, never_freed, require_fixed_rows
 from ohlora.errors import EngineError
 
 DEVICE = "CPU"
@@ -52,6 +53,17 @@ openvino: Any = _without_telemetry()
 @functools.cache
 def _core() -> Any:
     return openvino.Core()
+
+
+def _after_fork() -> None:
+    """The parent's core waits for the parent's threads; a new one is made by the first use."""
+    if _core.cache_info().currsize:
+        never_freed(_core())
+        _core.cache_clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def _capabilities() -> list[str]:
@@ -94,7 +106,7 @@ def compile_model(model: ModelFile, *, precision: str, threads: int, use_cache: 
             entry.store(spec.to_json(), compiled.export_model().getvalue())
     _require_one_thread_per_stream(compiled)
     runners = [_Runner(compiled.create_infer_request(), spec) for _ in range(threads)]
-    return Compiled(spec, runners, cached=loaded is not None)
+    return Compiled(spec, runners, cached=loaded is not None, threaded=True)
 
 
 def _from_cache(entry: CacheEntry, config: dict[str, Any]) -> tuple[EngineSpec, Any] | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ohlora.engines.spec import Arrays, Engine, EngineSpec
+from ohlora.engines.spec import Arrays, Engine, EngineSpec, never_freed
 from ohlora.errors import EngineError
 
 
@@ -29,24 +29,47 @@ class Runner(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """What a backend hands over: as many runners as rows may be computed at once."""
+    """What a backend hands over: as many runners as rows may be computed at once.
+
+    threaded: runners have threads of their own, which freeing them would wait for; a forked process lacks these.
+    """
 
     spec: EngineSpec
     runners: Sequence[Runner]
     cached: bool = False
+    threaded: bool = False
 
 
 class RowEngine(Engine):
-    """A network on the host. Row i is bit-identical whatever N, i, its neighbours and `threads`."""
+    """A network on the host. Row i is bit-identical whatever N, i, its neighbours and `threads`.
 
-    def __init__(self, name: str, compiled: Compiled, *, backend: str, precision: str, model_sha256: str) -> None:
+    compile_again: what `compiled` came from; called in a forked process, where the runners' threads are missing.
+    """
+
+    def __init__(
+        self, name: str, compiled: Compiled, *, backend: str, precision: str, model_sha256: str,
+        compile_again: Callable[[], Compiled],
+    ) -> None:  # fmt: skip
         super().__init__(
             name, compiled.spec, backend=backend, precision=precision, model_sha256=model_sha256,
             threads=len(compiled.runners), cached=compiled.cached,
         )  # fmt: skip
-        self._idle: queue.SimpleQueue[Runner] = queue.SimpleQueue()
-        for runner in compiled.runners:
+        self._compile_again, self._threaded = compile_again, compiled.threaded
+        self._take(compiled.runners)
+
+    def _take(self, runners: Sequence[Runner]) -> None:
+        self._runners, self._idle = runners, queue.SimpleQueue[Runner]()
+        for runner in runners:
             self._idle.put(runner)
+
+    def _after_fork(self) -> None:
+        super()._after_fork()
+        for runner in self._runners if self._threaded else ():
+            never_freed(runner)
+        self._take(())
+
+    def _reopen(self) -> None:
+        self._take(self._compile_again().runners)
 
     def _start(self, inputs: Arrays, rows: int) -> Future[Arrays]:
         workers = min(rows, self.threads)
@@ -74,8 +97,7 @@ class RowEngine(Engine):
             job.leave()
 
     def _free(self) -> None:
-        while not self._idle.empty():
-            self._idle.get()
+        self._take(())
 
 
 @dataclass(slots=True)

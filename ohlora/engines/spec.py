@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 import threading
+import weakref
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -91,7 +94,8 @@ class Engine(Closing):
         # Rows always run on these threads, never on the caller's, whose floating-point mode is not ours.
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix=f"ohlora-{backend}")
         self._lock = threading.Lock()
-        self._closed = False
+        self._closed = self._forked = False
+        _ENGINES.add(self)
 
     def __call__(self, **inputs: Any) -> Arrays:
         """Compute N rows; returns arrays [N, ...] by output name. Safe to call from several threads.
@@ -110,6 +114,9 @@ class Engine(Closing):
         with self._lock:
             if self._closed:
                 raise EngineError(f"engine {self.name} is closed: open it again")
+            if self._forked:
+                self._reopen()
+                self._forked = False
             return self._start(arrays, rows)
 
     def close(self) -> None:
@@ -126,8 +133,40 @@ class Engine(Closing):
     @abstractmethod
     def _free(self) -> None: ...
 
+    def _reopen(self) -> None:
+        """In a forked process, before the first call there: make ready again what the fork left unusable.
+
+        Raises EngineError where that cannot be done.
+        """
+        raise EngineError(
+            f"engine {self.name} ({self.backend}) was opened before this process was forked, which a device does not "
+            "survive: start processes by 'spawn', or open it in the process that uses it"
+        )
+
+    def _after_fork(self) -> None:
+        """In a forked process: the parent's threads are not here, and its locks may be held for ever."""
+        self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix=f"ohlora-{self.backend}")
+        self._lock, self._forked = threading.Lock(), True
+
     def __repr__(self) -> str:
         return f"<engine {self.name}: {self.backend} {self.precision}, {self.threads} threads>"
+
+
+_ENGINES: weakref.WeakSet[Engine] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for engine in list(_ENGINES):
+        engine._after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def never_freed(value: object) -> None:
+    """Keep `value` until the process ends, and then too: freeing it would wait for threads that a fork left behind."""
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(value))
 
 
 def batch_spec(name: str, dtype: str, shape: tuple[int | None, ...], role: str) -> TensorSpec:

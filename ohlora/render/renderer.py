@@ -68,7 +68,7 @@ class Renderer(PhotoRenderer):
         compat: Compat | None = None,
     ) -> None:
         super().__init__(bundle, backend, precision, threads, compat)
-        self.directions_override = directions
+        self.directions_override, self.device, self.device_setting = directions, device, device_setting
         self.noise = None if noise == "fixed" else _seed(noise)
         devices = chosen_devices(device)
         if len(devices) > 1:
@@ -82,6 +82,15 @@ class Renderer(PhotoRenderer):
                 )
             make = partial(self.device_pipeline, device=devices[0], setting=setting)
             self._on_device = DeviceStreams(make, self._latents)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled by its settings and the path of its bundle: where it is read back, it opens engines of its own."""
+        make = partial(
+            type(self), self.bundle.path.absolute(), self.backend, self.precision, self.threads,
+            directions=self.directions_override, noise="fixed" if self.noise is None else self.noise,
+            device=self.device, device_setting=self.device_setting, compat=self.compat,
+        )  # fmt: skip
+        return make, ()
 
     def close(self) -> None:
         """Release the engines. The renderer opens them again when it is used again."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -223,6 +225,22 @@ sent = [name for name in sys.modules if name.startswith("openvino_telemetry")]
 assert not sent, sent
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="counts threads as Linux lists them")
+def test_onnxruntime_sends_no_telemetry(hair):
+    """Its own import starts a thread that reports to its maker."""
+    code = f"""
+import os
+from ohlora.engines import open_engine
+before = len(os.listdir("/proc/self/task"))
+open_engine({str(hair)!r}, backend="onnxruntime", threads=1).close()
+started = len(os.listdir("/proc/self/task")) - before
+assert started == 0, started
+"""
+    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr[-2000:]
 
 
