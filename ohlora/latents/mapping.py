@@ -68,12 +68,6 @@ class LatentSource:
         made = self.mapping(**self._inputs((face.z, face.label) for face in faces.values()))
         split1 = made.get("mapping_split1", [None] * len(faces))
         for number, w, hidden in zip(faces, made["w"], split1, strict=True):
-            if not np.isfinite(w).all():
-                raise InvalidInputError(
-                    f"the mapping network has no finite result for face '{faces[number].name}': its latent z (largest "
-                    f"number {np.abs(faces[number].z).max():g}) is zero or too small or large for this bundle; draw z "
-                    "from a normal distribution of standard deviation 1"
-                )
             self._faces[number] = _MappedFace(w, hidden)
 
     def _inputs(
