@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -46,9 +47,9 @@ def _keep_compiled(dispatcher: Any) -> None:
 
     named = config.CACHE_DIR
     beside = Path(dispatcher.py_func.__code__.co_filename).with_name("__pycache__")
-    if not named and not os.access(beside if beside.exists() else beside.parent, os.W_OK):
+    if not named and not _can_write(beside):
         folder = cache_folder("numba")
-        if folder is None:
+        if folder is None or not _can_write(folder):
             return
         config.CACHE_DIR = str(folder)
     try:
@@ -57,6 +58,16 @@ def _keep_compiled(dispatcher: Any) -> None:
         pass  # compiled anew in each process
     finally:
         config.CACHE_DIR = named
+
+
+def _can_write(folder: Path) -> bool:
+    """As Numba finds out: by a file."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
 
 
 def usable_cores() -> int:

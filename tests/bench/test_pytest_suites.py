@@ -29,7 +29,9 @@ sys.exit(pytest.main(sys.argv[1:]))
 
 
 def output_of(*arguments: object, folder: Path = ROOT, status: int = 0) -> str:
-    environment = os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONPATH": str(ROOT)}
+    # pytest-benchmark measures nothing in a worker of pytest-xdist, which this process may be.
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST")}
+    environment = inherited | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [sys.executable, *map(str, arguments)], cwd=folder, env=environment, capture_output=True, text=True
     )

@@ -78,7 +78,7 @@ def test_kernels_of_a_user_who_can_write_nowhere(cache: bool, tmp_path: Path) ->
     """The source folder is another user's: compiled without a cache, or kept below the folder that was named."""
     kept = tmp_path / "kept"
     kept.mkdir()
-    for folder in (tmp_path, *tmp_path.parents[:2]):
+    for folder in (tmp_path, *tmp_path.parents[:3]):
         folder.chmod(folder.stat().st_mode | 0o755)
     kept.chmod(0o777)
     place = tmp_path / "place"

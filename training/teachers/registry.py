@@ -25,6 +25,7 @@ from ohlora.training.teachers.protocol import Labeller, Labels, Teacher
 
 __all__ = ["KINDS", "Labels", "Teacher", "load_teacher", "open_labeller"]
 
+WEIGHTS = (".pt", ".pth")  # of missing files too: no bundle is meant
 KINDS = (FaceXFormerTeacher.name, BiSeNetTeacher.name)
 
 
@@ -34,7 +35,11 @@ def open_labeller(source: Path | str, kind: str | None = None, device: str = "cp
     Raises BundleError for an unusable bundle, InvalidInputError for a `kind` with a bundle, and as `load_teacher`.
     """
     path = Path(source)
-    if path.is_file() or not (NAME.fullmatch(str(source)) or (path / MANIFEST_NAME).is_file()):
+    if (
+        path.is_file()
+        or path.suffix in WEIGHTS
+        or not (NAME.fullmatch(str(source)) or (path / MANIFEST_NAME).is_file())
+    ):
         return load_teacher(path, kind, device)
     if kind is not None:
         raise InvalidInputError(f"{source} is a bundle: leave the kind of the teacher out")

@@ -17,6 +17,7 @@ from ohlora.cli import app
 from ohlora.errors import InvalidInputError
 from ohlora.faces import face_from_seed
 from ohlora.io.images import encode_image, read_image
+from ohlora.io.marking import RENDERED
 from ohlora.training import checkpoints
 from ohlora.training.nets.stylegan import Generator, GeneratorConfig
 from ohlora.training.sampling.recipes import PRESETS, SampleSettings, preset
@@ -83,7 +84,7 @@ def test_files_latents_and_rows(labelled: Generator, tmp_path: Path) -> None:
     with torch.no_grad():
         inputs = latents_of(range(7, 11), replace(SMALL, labels="normal"), labelled.config)
         images = images_of(labelled, inputs, SMALL)
-    assert (tmp_path / names[2]).read_bytes() == encode_image(images[2], "jpeg", 95)
+    assert (tmp_path / names[2]).read_bytes() == encode_image(images[2], "jpeg", 95, mark=RENDERED)
     assert all(torch.equal(value, before[name]) for name, value in labelled.state_dict().items())
 
 
