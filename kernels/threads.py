@@ -60,6 +60,7 @@ def _keep_compiled(dispatcher: Any) -> None:
         config.CACHE_DIR = named
 
 
+@cache  # of a folder of kernels, not of each
 def _can_write(folder: Path) -> bool:
     """As Numba finds out: by a file."""
     try:

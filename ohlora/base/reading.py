@@ -56,11 +56,7 @@ def open_file(
         raise error(f"there is no {what} {shown(path, 300)}{end}") from problem
     except IsADirectoryError as problem:
         raise error(f"{start}: it is a folder{end}") from problem
-    except (
-        OSError,
-        ValueError,
-        RuntimeError,
-    ) as problem:  # ValueError: a NUL in its name; RuntimeError: links in a loop
+    except (OSError, ValueError, RuntimeError) as problem:  # a NUL in its name, links in a loop
         raise error(f"{start}: {why_not(problem)}{end}") from problem
     try:
         status = os.fstat(file)

@@ -83,6 +83,7 @@ class BundleFaces(FaceSource):
                 f"label values: faces-set needs one that takes {Z_SIZE} and none"
             )
         self.identity = {"bundle": bundle.name, "generator": bundle.generator_identity, "precision": precision}
+        self._kinds: dict[str, list[int]] | None = None
         self._precision = precision
 
     @cached_property
@@ -135,7 +136,7 @@ class BundleFaces(FaceSource):
 
     def _known_kinds(self, finished: Mapping[int, Row], first: range) -> dict[str, list[int]]:
         """Numbers of the first round by kind: read once, when the round is over."""
-        if not hasattr(self, "_kinds"):
+        if self._kinds is None:
             kinds: dict[str, list[int]] = defaultdict(list)
             for number in first:
                 for kind in finished[number]["kinds"] if number in finished else ():
